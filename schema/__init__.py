@@ -1,0 +1,1 @@
+"""What producers and workers agree on: words, states, errors, messages and the ledger."""

@@ -1,0 +1,85 @@
+"""The digest of a span's samples: what makes two stretches of audio the same content.
+
+A producer reads a file once, before it knows where segments will lie, and a worker reads only its
+segment; both must arrive at the same digest. So samples are digested in blocks of one grid step
+(:data:`schema.span.GRID_MS`), and the digest of a span is the digest of its blocks' digests.
+Spans start on the grid and end on it or at the end of the recording.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from schema.span import GRID_MS, Span, frame_at
+
+Samples = npt.NDArray[np.float32]
+
+_BLOCK_DIGEST_BYTES = 16
+
+
+class BlockDigests:
+    """Digests of one signal's blocks, fed in pieces of any length.
+
+    ``first_ms`` is where on the recording's clock the first sample lies; it must be on the grid.
+    """
+
+    def __init__(self, rate_hz: int, first_ms: int = 0) -> None:
+        if first_ms % GRID_MS:
+            raise ValueError(f"{first_ms} ms is not on the grid of {GRID_MS} ms")
+        self._rate_hz = rate_hz
+        self._block = first_ms // GRID_MS
+        self._frame = frame_at(first_ms, rate_hz)
+        self._open = hashlib.blake2b(digest_size=_BLOCK_DIGEST_BYTES)
+        self._open_frames = 0
+        self._digests: list[bytes] = []
+
+    def update(self, samples: Samples) -> None:
+        """Add samples: float32, one channel, shape ``(frames,)``."""
+        data = np.ascontiguousarray(samples, dtype="<f4")
+        at = 0
+        while at < len(data):
+            until = frame_at((self._block + 1) * GRID_MS, self._rate_hz)
+            take = min(until - self._frame, len(data) - at)
+            self._open.update(data[at : at + take].data)
+            self._open_frames += take
+            self._frame += take
+            at += take
+            if self._frame == until:
+                self._close()
+
+    def _close(self) -> None:
+        self._digests.append(self._open.digest())
+        self._open = hashlib.blake2b(digest_size=_BLOCK_DIGEST_BYTES)
+        self._open_frames = 0
+        self._block += 1
+
+    def finish(self) -> list[bytes]:
+        """Close the last, shorter block and return every block's digest, in order."""
+        if self._open_frames:
+            self._close()
+        return self._digests
+
+
+def span_digest(blocks: Sequence[bytes], span: Span) -> str:
+    """Return the digest of ``span``, given the digests of all blocks of the signal, as hex."""
+    first, last = span.start_ms // GRID_MS, -(-span.end_ms // GRID_MS)
+    return join_digests(blocks[first:last])
+
+
+def join_digests(blocks: Sequence[bytes]) -> str:
+    """Return the digest of consecutive blocks, as hex."""
+    whole = hashlib.blake2b(digest_size=32)
+    for block in blocks:
+        whole.update(block)
+    return whole.hexdigest()
+
+
+def samples_digest(samples: Samples, rate_hz: int, start_ms: int) -> str:
+    """Return the digest of ``samples``, float32, ``(frames,)``, that start at ``start_ms``."""
+    blocks = BlockDigests(rate_hz, start_ms)
+    blocks.update(samples)
+    return join_digests(blocks.finish())

@@ -1,0 +1,175 @@
+"""Every setting of a run, in three parts: how to cut, how to decode, how to dress the words.
+
+A profile travels in the ledger, so that a worker decodes as the producer meant, whatever its own
+host is set to. Only the ``decode`` part, together with the samples, decides the words: it is what
+the decode key is made of. The ``render`` part is applied anew to words already known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from schema.errors import BadRequest, ErrorCode
+from schema.models import model_files
+
+#: Raised whenever our own code changes what words a decode yields: every cached result is then
+#: another's, and nothing stale is served.
+DECODE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What FSMN-VAD is told about where the speech was recorded.
+
+    ``end_silence_ms`` of silence end a region; ``speech_noise_threshold`` is how much likelier
+    than noise speech must be (higher hears less); no region lasts longer than ``max_region_ms``.
+    """
+
+    end_silence_ms: int
+    speech_noise_threshold: float
+    max_region_ms: int = 30_000
+
+
+#: FunASR's documented settings for each kind of recording.
+SCENES: Mapping[str, Scene] = {
+    "call": Scene(end_silence_ms=500, speech_noise_threshold=0.5),
+    "meeting": Scene(end_silence_ms=800, speech_noise_threshold=0.6),
+    "lecture": Scene(end_silence_ms=1_500, speech_noise_threshold=0.7),
+    "noisy": Scene(end_silence_ms=1_000, speech_noise_threshold=0.4),
+}
+
+ChannelMode = Literal["auto", "split", "mix"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlanSettings(_Part):
+    """How recordings are cut into segments."""
+
+    #: Long enough that a GPU is filled and few seams arise, short enough to be lost cheaply.
+    segment_s: int = Field(300, ge=10, le=3_600)
+    #: Words within a second of a segment's edge are distrusted on both sides; 2 s overlaps proved
+    #: fragile elsewhere, 8 s leave 6 s to find an agreed silence in, at 3 % more decoding.
+    overlap_s: int = Field(8, ge=2, le=60)
+    #: How far around its nominal place a boundary may move to where it is quietest.
+    search_s: int = Field(20, ge=0, le=120)
+    #: A tail shorter than this joins its neighbour.
+    min_tail_s: int = Field(60, ge=0)
+    channels: ChannelMode = "auto"
+
+    @model_validator(mode="after")
+    def _segments_hold_their_overlaps(self) -> PlanSettings:
+        if self.segment_s < 3 * self.overlap_s + self.search_s:
+            least = 3 * self.overlap_s + self.search_s
+            raise ValueError(f"a segment must last 3 overlaps and a search window: {least} s")
+        return self
+
+
+class DecodeSettings(_Part):
+    """Everything beside the samples that decides the words."""
+
+    engine: Literal["whisper"] = "whisper"
+    model: str = "whisper-base"
+    vad: str = "fsmn-vad"
+    scene: Literal["call", "meeting", "lecture", "noisy"] = "call"
+    #: An ISO 639-1 code, or "auto": decided by the speech of each segment.
+    language: str = Field("auto", pattern=r"^(auto|[a-z]{2,3})$")
+    hotwords: tuple[str, ...] = ()
+    precision: Literal["int8", "float16", "float32"] = "int8"
+
+
+class RenderSettings(_Part):
+    """How the words are dressed; changes no word's time and costs no decoding."""
+
+    #: Inverse text normalisation ("twenty five" to "25"). Whisper writes digits by itself.
+    itn: bool = False
+    #: Names of channel 0, 1, ...; unnamed channels are "speaker 1", "speaker 2", ...
+    speakers: tuple[str, ...] = ()
+
+    def speaker(self, channel: int | None) -> str:
+        """Return the name of a channel's speaker."""
+        index = channel or 0
+        if index < len(self.speakers):
+            return self.speakers[index]
+        return f"speaker {index + 1}"
+
+
+class Profile(_Part):
+    """Every setting of a run."""
+
+    name: str = "call"
+    plan: PlanSettings = PlanSettings()
+    decode: DecodeSettings = DecodeSettings()
+    render: RenderSettings = RenderSettings()
+
+    @property
+    def scene(self) -> Scene:
+        """The VAD settings of the decode part's scene."""
+        return SCENES[self.decode.scene]
+
+    def decode_key(self, pcm_digest: str, rate_hz: int) -> str:
+        """Return the key of the words of these samples, under these settings, as hex.
+
+        Which channel the samples come from makes no difference; that a downmix was decoded does,
+        since its samples are others. Raises BadRequest for a model that is not known.
+        """
+        parts = {
+            "version": DECODE_VERSION,
+            "pcm": pcm_digest,
+            "rate_hz": rate_hz,
+            "settings": self.decode.model_dump(mode="json"),
+            "weights": [model_files(n).digest for n in (self.decode.vad, self.decode.model)],
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+PROFILES: Mapping[str, Profile] = {
+    name: Profile(name=name, decode=DecodeSettings(scene=name)) for name in SCENES
+}
+
+
+def load_profile(name: str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Profile:
+    """Return a built-in profile, or one read from a TOML file, with ``changes`` laid over it.
+
+    ``changes`` maps a part ("plan", "decode", "render") to the settings to replace.
+
+    Raises:
+        BadRequest: no such profile, or a setting is unknown or out of range.
+    """
+    try:
+        if name in PROFILES:
+            base = PROFILES[name].model_dump()
+        elif Path(name).is_file():
+            base = Profile(**tomllib.loads(Path(name).read_text())).model_dump()
+        else:
+            raise BadRequest(
+                ErrorCode.OPTION_INVALID,
+                f"profile {name}",
+                "neither a built-in profile nor a file",
+                f"Built in are {', '.join(PROFILES)}.",
+            )
+        for part, settings in (changes or {}).items():
+            base[part] |= settings
+        profile = Profile(**base)
+    except (ValidationError, tomllib.TOMLDecodeError, TypeError) as error:
+        raise BadRequest(ErrorCode.OPTION_INVALID, f"profile {name}", _first_line(error)) from error
+    for model in (profile.decode.vad, profile.decode.model):
+        model_files(model)
+    return profile
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return str(error)

@@ -1,0 +1,118 @@
+"""Plain values that cross a layer: what a producer hands to the ledger, and it to a worker."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from schema.errors import ErrorCode
+from schema.span import Span
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Location:
+    """Where a file lies: a configured root, by name, and the path below it.
+
+    Hosts may mount a root at different places, so no absolute path is ever stored or sent.
+    ``path`` is bytes, as the file system spells it: names need not be UTF-8.
+    """
+
+    root: str
+    path: bytes
+
+    @property
+    def name(self) -> str:
+        """The path as people read it; what is no UTF-8 or no printable character is escaped."""
+        text = self.path.decode("utf-8", "backslashreplace")
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+    def under(self, root_path: str) -> bytes:
+        """Return the absolute path on a host that has the root at ``root_path``."""
+        return os.path.join(os.fsencode(root_path), self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """How to open and read a file's samples, in libsndfile's terms.
+
+    ``container`` and ``encoding`` are libsndfile's major and sub format ("WAV", "ULAW"); container
+    "RAW" has no header, so that rate and channels come from the caller.
+    """
+
+    container: str
+    encoding: str
+    rate_hz: int
+    channels: int
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallInfo:
+    """What the call centre knows of a call; travels into every export and event."""
+
+    call_id: str | None = None
+    started_at: datetime | None = None
+    direction: str | None = None
+    line: str | None = None
+    agent: str | None = None
+    customer: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSegment:
+    """One segment to be: a span of one channel, with the digest of its samples.
+
+    ``channel`` counts from 0; None is the mean of all channels. ``index`` counts the segments of
+    that channel from 0.
+    """
+
+    channel: int | None
+    index: int
+    span: Span
+    pcm_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecording:
+    """A recording as it enters the ledger: examined, and planned.
+
+    ``source`` is the file handed in; ``audio`` is what workers read, which is the source itself
+    or its copy in the spool. ``content_digest`` is the SHA-256 of the source's bytes, as hex.
+    ``flags`` are findings such as "dual-mono" and "silent-channel:1".
+    """
+
+    source: Location
+    audio: Location
+    format: AudioFormat
+    duration_ms: int
+    size_bytes: int
+    content_digest: str
+    call: CallInfo
+    flags: tuple[str, ...]
+    segments: tuple[PlannedSegment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedRecording:
+    """A recording stopped at the door, with the reason."""
+
+    source: Location
+    code: ErrorCode
+    message: str
+    call: CallInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A finding about a submission that concerns no recording of it.
+
+    For instance a directory that vanished, a manifest row without a file, or files that are not
+    audio, counted by extension.
+    """
+
+    code: str
+    subject: str
+    message: str

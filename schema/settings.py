@@ -1,0 +1,125 @@
+"""What a host is told by its environment, read once at each entry point and passed down.
+
+Every variable starts with ``CALLSCRIBE_``; ``producer doctor`` prints what was read, without
+credentials.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from schema.errors import ErrorCode, Misconfigured
+from schema.records import Location
+
+#: The root that holds copies made at submit time; a name no other root can take.
+SPOOL_ROOT = "spool"
+
+
+class Limits(BaseSettings):
+    """What a recording may be at most; beyond, it is quarantined."""
+
+    model_config = SettingsConfigDict(env_prefix="CALLSCRIBE_MAX_", frozen=True)
+
+    bytes: int = Field(4 * 1024**3, description="size of a file")
+    duration_s: int = Field(12 * 3600, description="length of a recording")
+    rate_hz: int = Field(192_000, description="sample rate")
+    channels: int = Field(8, description="channels that --channels split takes")
+
+    #: Not settings: below these nothing can be heard.
+    min_rate_hz: int = Field(4_000, init=False)
+    min_duration_ms: int = Field(100, init=False)
+
+
+class Settings(BaseSettings):
+    """One host's configuration."""
+
+    model_config = SettingsConfigDict(env_prefix="CALLSCRIBE_", frozen=True)
+
+    database_url: SecretStr = Field(description="Postgres: postgresql://user:password@host/name")
+    redis_url: SecretStr = Field(description="Redis: redis://:password@host:6379/0")
+    roots: Annotated[Mapping[str, Path], NoDecode] = Field(
+        default_factory=dict,
+        description="where recordings may lie: name=/path[:name=/path...]; the only places read",
+    )
+    spool: Path | None = Field(None, description="storage shared by all workers, for copies")
+    models: Path = Field(
+        Path.home() / ".cache" / "callscribe" / "models", description="directory of the weights"
+    )
+    node: str = Field(default_factory=socket.gethostname, description="this host's name")
+
+    device: str = Field("cpu", description="where workers decode: cpu, cuda or cuda:0")
+    minibatch: int = Field(8, ge=1, description="windows decoded together")
+
+    lease_s: int = Field(60, ge=2, description="how long a silent worker keeps its segment")
+    sweep_s: int = Field(15, ge=1, description="pause between two sweeps")
+    high_water: int = Field(5_000, ge=1, description="messages in Redis at most")
+    spool_reserve_bytes: int = Field(1024**3, description="free space the spool leaves")
+
+    limits: Limits = Field(default_factory=Limits)
+
+    @field_validator("roots", mode="before")
+    @classmethod
+    def _parse_roots(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        roots: dict[str, str] = {}
+        for item in filter(None, value.split(os.pathsep)):
+            name, equals, path = item.partition("=")
+            if not equals or not name or not os.path.isabs(path):
+                raise ValueError(f"{item!r} is not name=/absolute/path")
+            if name == SPOOL_ROOT or name in roots:
+                raise ValueError(f"the root name {name!r} is taken")
+            roots[name] = path
+        return roots
+
+    def root_path(self, root: str) -> str:
+        """Return where this host has a root, with symbolic links resolved.
+
+        Raises:
+            Misconfigured: this host has no root of that name.
+        """
+        path = self.spool if root == SPOOL_ROOT else self.roots.get(root)
+        if path is None:
+            variable = "CALLSCRIBE_SPOOL" if root == SPOOL_ROOT else "CALLSCRIBE_ROOTS"
+            raise Misconfigured(
+                ErrorCode.SETTING_MISSING,
+                f"root {root}",
+                f"{self.node} has no root of this name",
+                f"Add it to {variable}.",
+            )
+        return os.path.realpath(path)
+
+    def locate(self, path: bytes) -> Location | None:
+        """Return which root a file lies under, its symbolic links resolved, or None for none."""
+        real = os.path.realpath(path)
+        for root in self.roots:
+            base = os.fsencode(self.root_path(root))
+            if real == base or real.startswith(base.rstrip(b"/") + b"/"):
+                return Location(root, os.path.relpath(real, base))
+        return None
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        Misconfigured: a variable is missing or cannot be understood; named without its value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = "CALLSCRIBE_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise Misconfigured(
+            ErrorCode.SETTING_MISSING,
+            variable,
+            first["msg"],
+            "ops/quickstart sets everything up on one machine; README.md lists the variables.",
+        ) from None

@@ -1,0 +1,68 @@
+r"""The states of the ledger's rows, and every move between them.
+
+A submission is OPEN while its producer may still add recordings, then SEALED. Whoever waits for a
+submission waits until it is sealed and each of its recordings is terminal.
+
+A segment:
+
+    pending --claim--> leased --finish--> done
+       ^                 |  \--give up--> failed      (the recording ends "partial" or "failed")
+       '--- returned ----'                             (an error below the cap, a death, a shutdown)
+
+  A leased segment whose lease has expired may be claimed by another worker, which fences the
+  first; until then the first may still renew it and finish. A segment whose decode key has a
+  result is done without a claim.
+
+A recording:
+
+    (door) --> quarantined                            the file is at fault; nothing was planned
+    planned --first claim--> running --last segment ends--> stitching --reduce--> done
+                                ^                               |    \--> partial  a segment failed
+                                '---- repair segment ordered ---'     \-> failed   each failed
+    any but the ends --cancel--> cancelled
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class SubmissionState(StrEnum):
+    """Whether more recordings may come."""
+
+    OPEN = "open"
+    SEALED = "sealed"
+
+
+class SegmentState(StrEnum):
+    """Where a segment is on its way to words."""
+
+    PENDING = "pending"
+    LEASED = "leased"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class RecordingState(StrEnum):
+    """Where a recording is on its way to a transcript."""
+
+    QUARANTINED = "quarantined"
+    PLANNED = "planned"
+    RUNNING = "running"
+    STITCHING = "stitching"
+    DONE = "done"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+#: Recordings on which no more work will be done unless someone asks for it.
+TERMINAL = frozenset(
+    {
+        RecordingState.QUARANTINED,
+        RecordingState.DONE,
+        RecordingState.PARTIAL,
+        RecordingState.FAILED,
+        RecordingState.CANCELLED,
+    }
+)
