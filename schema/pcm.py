@@ -21,6 +21,18 @@ Samples = npt.NDArray[np.float32]
 _BLOCK_DIGEST_BYTES = 16
 
 
+def downmix(samples: Samples) -> Samples:
+    """Return the mean of all channels: float32 ``(frames, channels)`` to ``(frames,)``.
+
+    Bit exact wherever it is computed: the channels are added in their order, in float32, and the
+    sum is divided once.
+    """
+    total = samples[:, 0].copy()
+    for channel in range(1, samples.shape[1]):
+        total += samples[:, channel]
+    return total / np.float32(samples.shape[1])
+
+
 class BlockDigests:
     """Digests of one signal's blocks, fed in pieces of any length.
 

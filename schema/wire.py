@@ -7,8 +7,9 @@ most wake a worker for work that the ledger already holds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from schema.errors import BadRequest, ErrorCode
@@ -53,6 +54,47 @@ class Message:
             raise BadRequest(ErrorCode.OPTION_INVALID, "message", "ids are not UUIDs") from None
 
 
+#: How both sides speak to Redis, as Celery settings. JSON only, so that a message can hold no
+#: code; time-outs, since a frozen Redis otherwise blocks a producer for ever; no replay on a
+#: time-out, since the message may have arrived.
+BROKER_SETTINGS: Mapping[str, Any] = {
+    "task_serializer": "json",
+    "accept_content": ["json"],
+    "event_serializer": "json",
+    "task_ignore_result": True,
+    "task_create_missing_queues": False,
+    "task_default_queue": SEGMENTS_QUEUE,
+    "task_send_sent_event": True,
+    "broker_connection_retry_on_startup": True,
+    "broker_channel_error_retry": True,
+    "broker_transport_options": {
+        "global_keyprefix": KEY_PREFIX,
+        # Nothing extends a message's visibility while its task runs; the lease decides who works,
+        # so that this only has to outlast twice the longest hard limit.
+        "visibility_timeout": 6 * 3600,
+        "unacked_restore_interval": 10,
+        "unacked_restore_throttle": 1,
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+        "retry_on_timeout": False,
+    },
+}
+
+
+class RedisClient(Protocol):
+    """The part of a Redis client that tells how long a queue is."""
+
+    def llen(self, name: str) -> Any:
+        """Return the length of a list."""
+
+
+def queued(client: RedisClient) -> int:
+    """Return how many segment messages wait in Redis, given a client that adds the key prefix."""
+    return int(client.llen(SEGMENTS_QUEUE))
+
+
 @dataclass(frozen=True, slots=True)
 class Dispatch:
     """A message about to be published, with what Flower shows of it and how long it may take."""
@@ -64,3 +106,15 @@ class Dispatch:
     label: str
     soft_limit_s: int
     hard_limit_s: int
+
+    def send_options(self) -> dict[str, Any]:
+        """Return the arguments of Celery's ``send_task``."""
+        return {
+            "name": self.task,
+            "kwargs": self.message.to_kwargs(),
+            "queue": self.queue,
+            "argsrepr": self.label,
+            "kwargsrepr": "{}",
+            "soft_time_limit": self.soft_limit_s,
+            "time_limit": self.hard_limit_s,
+        }

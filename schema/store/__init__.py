@@ -1,0 +1,12 @@
+"""Every query of the ledger, by who asks.
+
+- :mod:`schema.store.ledger`: the connection, and transactions that are tried again
+- :mod:`schema.store.intake`: a producer adds recordings
+- :mod:`schema.store.work`: a worker claims, renews and ends segments
+- :mod:`schema.store.reduce`: a reducer claims a recording and stores its transcript
+- :mod:`schema.store.sweep`: what stalled is dispatched again
+- :mod:`schema.store.read`: status, progress, transcripts
+
+A segment ends in one way only, whoever ends it: see :data:`schema.store.ledger.CLOSE_ONE`. Locks
+are taken on the recording first, then on its segments.
+"""

@@ -1,0 +1,80 @@
+"""From a row that waits to the message that wakes a worker for it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from schema.span import Span
+from schema.wire import (
+    REDUCE_QUEUE,
+    REDUCE_RECORDING,
+    SEGMENTS_QUEUE,
+    TRANSCRIBE_SEGMENT,
+    Dispatch,
+    Message,
+)
+
+#: A worker's soft limit: start-up of the model, and decoding no slower than half real time. The
+#: hard limit follows half a minute later, for a decode that does not hear the soft one.
+_START_S = 120
+_SLOWEST = 2
+_HARD_AFTER_S = 30
+
+#: Stitching ten hours of words takes seconds; ITN of them a minute or two.
+_REDUCE_LIMIT_S = 600
+
+
+class Row(Protocol):
+    """A row by column name: SQLAlchemy's RowMapping, or the dict that was inserted."""
+
+    def __getitem__(self, column: str, /) -> Any:
+        """Return one column's value."""
+
+
+def segment_dispatch(row: Row) -> Dispatch:
+    """Return the message for a segment's row.
+
+    Needs ``id, dispatch_token, recording_id, channel, index, start_ms, end_ms``.
+    """
+    span = Span(row["start_ms"], row["end_ms"])
+    soft_s = _START_S + _SLOWEST * span.duration_ms // 1000
+    channel = "mix" if row["channel"] is None else f"channel {row['channel']}"
+    label = (
+        f"recording {short_id(row['recording_id'])}, {channel}, segment {row['index']}, "
+        f"{clock(span.start_ms)} to {clock(span.end_ms)}"
+    )
+    return Dispatch(
+        task=TRANSCRIBE_SEGMENT,
+        queue=SEGMENTS_QUEUE,
+        message=Message(row["id"], row["dispatch_token"]),
+        label=label,
+        soft_limit_s=soft_s,
+        hard_limit_s=soft_s + _HARD_AFTER_S,
+    )
+
+
+def reduce_dispatch(row: Row) -> Dispatch:
+    """Return the message for a recording whose segments have all ended.
+
+    Needs ``recording_id, reduce_dispatch_token, duration_ms``.
+    """
+    return Dispatch(
+        task=REDUCE_RECORDING,
+        queue=REDUCE_QUEUE,
+        message=Message(row["recording_id"], row["reduce_dispatch_token"]),
+        label=f"recording {short_id(row['recording_id'])}, {clock(row['duration_ms'] or 0)}",
+        soft_limit_s=_REDUCE_LIMIT_S,
+        hard_limit_s=_REDUCE_LIMIT_S + _HARD_AFTER_S,
+    )
+
+
+def short_id(identifier: object) -> str:
+    """Return the first eight characters of an id: enough to find it, short enough to read."""
+    return str(identifier)[:8]
+
+
+def clock(ms: int) -> str:
+    """Return a time as people read it: ``m:ss``, or ``h:mm:ss`` from an hour on."""
+    hours, rest = divmod(ms // 1000, 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,316 @@
+"""A producer opens a submission, adds recordings a hundred at a time, and seals it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from schema.profile import Profile
+from schema.records import CallInfo, Location, NewRecording, Notice, QuarantinedRecording
+from schema.states import RecordingState, SegmentState, SubmissionState
+from schema.store.dispatches import reduce_dispatch, segment_dispatch
+from schema.tables import NoticeRow, Recording, ResultRow, SegmentRow, Submission
+from schema.wire import Dispatch
+
+_AUDIO_COLUMNS = (
+    "audio_root",
+    "audio_path",
+    "container",
+    "encoding",
+    "rate_hz",
+    "channels",
+    "frames",
+    "duration_ms",
+    "size_bytes",
+    "content_digest",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSubmission:
+    """A submission that takes recordings; ``resumed`` if an earlier, killed producer began it."""
+
+    id: UUID
+    profile: Profile
+    force: bool
+    resumed: bool
+
+
+@dataclass(slots=True)
+class Added:
+    """What one commit added, and the messages to publish for it.
+
+    ``waiting`` segments were left to the sweep, since the queue is full.
+    """
+
+    dispatches: list[Dispatch] = field(default_factory=list)
+    recordings: int = 0
+    quarantined: int = 0
+    segments: int = 0
+    known_segments: int = 0
+    waiting_segments: int = 0
+
+
+def open_submission(
+    connection: Connection, key: str, title: str, profile: Profile, *, force: bool
+) -> OpenSubmission:
+    """Open a submission, or find the open one with the same ``key``.
+
+    ``key`` stands for everything that the command asked for; the same command again resumes.
+    """
+    inserted = connection.execute(
+        upsert(Submission)
+        .values(
+            id=uuid4(),
+            key=key,
+            state=SubmissionState.OPEN,
+            title=_storable(title),
+            profile=profile.model_dump(mode="json"),
+            force=force,
+        )
+        .on_conflict_do_nothing(
+            index_elements=[Submission.key], index_where=Submission.state == SubmissionState.OPEN
+        )
+        .returning(Submission.id)
+    ).scalar()
+    if inserted is not None:
+        return OpenSubmission(inserted, profile, force, resumed=False)
+    found = connection.execute(
+        select(Submission.id).where(Submission.key == key, Submission.state == SubmissionState.OPEN)
+    ).scalar_one()
+    return OpenSubmission(found, profile, force, resumed=True)
+
+
+def known_sources(connection: Connection, submission_id: UUID) -> set[Location]:
+    """Return the sources that a submission already holds."""
+    rows = connection.execute(
+        select(Recording.source_root, Recording.source_path).where(
+            Recording.submission_id == submission_id
+        )
+    )
+    return {Location(root, bytes(path)) for root, path in rows}
+
+
+def add_recordings(
+    connection: Connection,
+    submission: OpenSubmission,
+    batch: Sequence[NewRecording | QuarantinedRecording],
+    *,
+    room: int,
+) -> Added:
+    """Add recordings with their segments; at most ``room`` segments are marked as dispatched.
+
+    A source that the submission already holds is left as it is. A segment whose decode key has a
+    result is done at once, unless the submission is forced; a recording without open segments goes
+    straight to its reduce.
+    """
+    added = Added()
+    ids = _insert_recordings(connection, submission.id, batch)
+    new = [(ids[item.source], item) for item in batch if item.source in ids]
+    rows = [
+        row
+        for recording_id, item in new
+        if isinstance(item, NewRecording)
+        for row in _segment_values(recording_id, item, submission)
+    ]
+    if not submission.force:
+        _use_known_results(connection, rows)
+    open_rows = [row for row in rows if row["state"] == SegmentState.PENDING]
+    for row in open_rows[:room]:
+        row["dispatched_at"], row["dispatches"] = func.now(), 1
+    _insert_segments(connection, rows)
+    reduces = _start(connection, [recording_id for recording_id, _ in new])
+    added.dispatches = [segment_dispatch(row) for row in open_rows[:room]] + reduces
+    added.recordings = len(new)
+    added.quarantined = sum(isinstance(item, QuarantinedRecording) for _, item in new)
+    added.segments = len(rows)
+    added.known_segments = len(rows) - len(open_rows)
+    added.waiting_segments = max(0, len(open_rows) - room)
+    return added
+
+
+def add_notices(connection: Connection, submission_id: UUID, notices: Iterable[Notice]) -> None:
+    """Add findings; the same finding again changes nothing."""
+    rows = [
+        {
+            "submission_id": submission_id,
+            "code": notice.code,
+            "subject": _storable(notice.subject),
+            "message": _storable(notice.message),
+        }
+        for notice in notices
+    ]
+    if rows:
+        connection.execute(upsert(NoticeRow).on_conflict_do_nothing(), rows)
+
+
+def seal(connection: Connection, submission_id: UUID) -> None:
+    """Say that the last recording is in; only now can a waiter's wait end."""
+    connection.execute(
+        update(Submission)
+        .where(Submission.id == submission_id, Submission.state == SubmissionState.OPEN)
+        .values(state=SubmissionState.SEALED, sealed_at=func.now())
+    )
+
+
+def _insert_recordings(
+    connection: Connection,
+    submission_id: UUID,
+    batch: Sequence[NewRecording | QuarantinedRecording],
+) -> dict[Location, UUID]:
+    """Insert what is new of ``batch``; return the ids by source."""
+    rows = [_recording_values(submission_id, item) for item in batch]
+    if not rows:
+        return {}
+    statement = (
+        upsert(Recording)
+        .values(rows)
+        .on_conflict_do_nothing()
+        .returning(Recording.source_root, Recording.source_path, Recording.id)
+    )
+    return {Location(r, bytes(p)): i for r, p, i in connection.execute(statement)}
+
+
+def _recording_values(
+    submission_id: UUID, item: NewRecording | QuarantinedRecording
+) -> dict[str, Any]:
+    # Every row of one INSERT names the same columns, hence the Nones.
+    values: dict[str, Any] = dict.fromkeys((*_AUDIO_COLUMNS, "error_code", "error_message"))
+    values |= {
+        "id": uuid4(),
+        "submission_id": submission_id,
+        "source_root": item.source.root,
+        "source_path": item.source.path,
+        "name": item.source.name,
+        "flags": [],
+        **_call_values(item.call),
+    }
+    if isinstance(item, QuarantinedRecording):
+        values |= {
+            "state": RecordingState.QUARANTINED,
+            "error_code": item.code,
+            "error_message": _storable(item.message),
+            "ended_at": func.now(),
+        }
+        return values
+    return values | {
+        "state": RecordingState.PLANNED,
+        "ended_at": None,
+        "audio_root": item.audio.root,
+        "audio_path": item.audio.path,
+        "container": item.format.container,
+        "encoding": item.format.encoding,
+        "rate_hz": item.format.rate_hz,
+        "channels": item.format.channels,
+        "frames": item.format.frames,
+        "duration_ms": item.duration_ms,
+        "size_bytes": item.size_bytes,
+        "content_digest": item.content_digest,
+        "flags": list(item.flags),
+    }
+
+
+def _call_values(call: CallInfo) -> dict[str, Any]:
+    return {
+        "call_id": _storable(call.call_id),
+        "started_at": call.started_at,
+        "direction": _storable(call.direction),
+        "line": _storable(call.line),
+        "agent": _storable(call.agent),
+        "customer": _storable(call.customer),
+        "attributes": _storable(call.attributes),
+    }
+
+
+def _segment_values(
+    recording_id: UUID, item: NewRecording, submission: OpenSubmission
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": uuid4(),
+            "recording_id": recording_id,
+            "kind": "plan",
+            "channel": segment.channel,
+            "index": segment.index,
+            "start_ms": segment.span.start_ms,
+            "end_ms": segment.span.end_ms,
+            "pcm_digest": segment.pcm_digest,
+            "decode_key": submission.profile.decode_key(segment.pcm_digest, item.format.rate_hz),
+            "force": submission.force,
+            "state": SegmentState.PENDING,
+            "result_key": None,
+            "ended_at": None,
+            "dispatch_token": uuid4(),
+            "dispatched_at": None,
+            "dispatches": 0,
+        }
+        for segment in item.segments
+    ]
+
+
+def _use_known_results(connection: Connection, rows: list[dict[str, Any]]) -> None:
+    """Mark as done every row whose words are known, and hold those results in place."""
+    keys = {row["decode_key"] for row in rows}
+    if not keys:
+        return
+    known = set(
+        connection.scalars(
+            select(ResultRow.decode_key)
+            .where(ResultRow.decode_key.in_(keys))
+            .with_for_update(read=True, key_share=True)
+        )
+    )
+    for row in rows:
+        if row["decode_key"] in known:
+            row["state"] = SegmentState.DONE
+            row["result_key"] = row["decode_key"]
+            row["ended_at"] = func.now()
+
+
+def _insert_segments(connection: Connection, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        connection.execute(insert(SegmentRow).values(rows))
+
+
+def _start(connection: Connection, recording_ids: list[UUID]) -> list[Dispatch]:
+    """Count the open segments of new recordings; those without any ask for their reduce."""
+    if not recording_ids:
+        return []
+    open_segments = (
+        select(func.count())
+        .where(SegmentRow.recording_id == Recording.id, SegmentRow.state == SegmentState.PENDING)
+        .scalar_subquery()
+    )
+    mine = (Recording.id.in_(recording_ids), Recording.state == RecordingState.PLANNED)
+    connection.execute(update(Recording).where(*mine).values(open_segments=open_segments))
+    idle = connection.execute(
+        update(Recording)
+        .where(*mine, Recording.open_segments == 0)
+        .values(
+            state=RecordingState.STITCHING,
+            reduce_dispatch_token=func.gen_random_uuid(),
+            reduce_dispatched_at=func.now(),
+        )
+        .returning(
+            Recording.id.label("recording_id"),
+            Recording.reduce_dispatch_token,
+            Recording.duration_ms,
+        )
+    )
+    return [reduce_dispatch(row) for row in idle.mappings()]
+
+
+def _storable(value: Any) -> Any:
+    """Return text or JSON that Postgres takes: no NUL and no lone surrogate, both escaped."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(item) for item in value]
+    return value

@@ -1,0 +1,309 @@
+"""What people and exports ask of the ledger. Nothing here changes a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, RowMapping, Select, String, cast, func, select, text
+
+from schema.errors import BadRequest, ErrorCode
+from schema.records import CallInfo
+from schema.states import TERMINAL, RecordingState, SegmentState, SubmissionState
+from schema.tables import (
+    NoticeRow,
+    Recording,
+    SeamRow,
+    SegmentRow,
+    Submission,
+    Transcript,
+    UtteranceRow,
+)
+from schema.transcript import Seam, SeamRule, Utterance
+from schema.words import Word
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a submission is. Audio is counted per segment: a stereo call counts twice."""
+
+    id: UUID
+    title: str
+    profile: str
+    created_at: datetime
+    sealed: bool
+    recordings: dict[str, int]
+    segments: dict[str, int]
+    audio_ms: int
+    done_ms: int
+    decoded_results: int
+    flags: dict[str, int]
+    notices: int
+
+    @property
+    def total(self) -> int:
+        """Recordings handed in."""
+        return sum(self.recordings.values())
+
+    @property
+    def ended(self) -> int:
+        """Recordings on which no more work will be done."""
+        return sum(count for state, count in self.recordings.items() if state in TERMINAL)
+
+    @property
+    def finished(self) -> bool:
+        """Whether a wait for this submission ends."""
+        return self.sealed and self.ended == self.total
+
+    def count(self, *states: RecordingState) -> int:
+        """Return how many recordings are in any of these states."""
+        return sum(self.recordings.get(state, 0) for state in states)
+
+
+def find_submission(connection: Connection, prefix: str | None) -> UUID:
+    """Return the submission whose id starts with ``prefix``; the latest one for None.
+
+    Raises:
+        BadRequest: there is none, or the prefix fits several.
+    """
+    query = select(Submission.id).order_by(Submission.created_at.desc()).limit(2)
+    if prefix is None:
+        found = connection.scalars(query.limit(1)).all()
+    else:
+        text_id = cast(Submission.id, String)
+        found = connection.scalars(
+            query.where(text_id.startswith(prefix.lower(), autoescape=True))
+        ).all()
+    if len(found) == 1:
+        return found[0]
+    cause = "fits several submissions" if found else "there is no such submission"
+    raise BadRequest(
+        ErrorCode.NOT_FOUND,
+        f"submission {prefix or ''}".strip(),
+        cause,
+        "List them: producer status --all",
+    )
+
+
+def submission_ids(connection: Connection, limit: int) -> list[UUID]:
+    """Return the latest submissions, newest first."""
+    query = select(Submission.id).order_by(Submission.created_at.desc()).limit(limit)
+    return list(connection.scalars(query))
+
+
+def progress(connection: Connection, submission_id: UUID) -> Progress:
+    """Return how far a submission is."""
+    submission = (
+        connection.execute(select(Submission).where(Submission.id == submission_id))
+        .mappings()
+        .one()
+    )
+    mine = Recording.submission_id == submission_id
+    segments = connection.execute(
+        select(
+            SegmentRow.state,
+            func.count(),
+            func.sum(SegmentRow.end_ms - SegmentRow.start_ms),
+        )
+        .join(Recording, SegmentRow.recording_id == Recording.id)
+        .where(mine)
+        .group_by(SegmentRow.state)
+    ).all()
+    audio = {state: int(audio_ms) for state, _, audio_ms in segments}
+    return Progress(
+        id=submission_id,
+        title=submission["title"],
+        profile=submission["profile"]["name"],
+        created_at=submission["created_at"],
+        sealed=submission["state"] == SubmissionState.SEALED,
+        recordings=_counts(
+            connection, select(Recording.state, func.count()).where(mine).group_by(Recording.state)
+        ),
+        segments={state: count for state, count, _ in segments},
+        audio_ms=sum(audio.values()),
+        done_ms=audio.get(SegmentState.DONE, 0),
+        decoded_results=connection.scalar(
+            select(func.count(func.distinct(SegmentRow.result_key)))
+            .join(Recording, SegmentRow.recording_id == Recording.id)
+            .where(mine)
+        )
+        or 0,
+        flags=_flag_counts(connection, submission_id),
+        notices=connection.scalar(
+            select(func.count()).where(NoticeRow.submission_id == submission_id)
+        )
+        or 0,
+    )
+
+
+_FLAG_COUNTS = text(
+    """
+    select split_part(flag, ':', 1) as name, count(distinct r.id)
+      from recordings r
+      left join lateral (
+           select t.flags from transcripts t
+            where t.recording_id = r.id order by t.version desc limit 1) latest on true
+     cross join lateral jsonb_array_elements_text(coalesce(latest.flags, r.flags)) flag
+     where r.submission_id = :id
+     group by 1 order by 1
+    """
+)
+
+
+def _counts(connection: Connection, query: Select[str, int]) -> dict[str, int]:
+    return {name: int(count) for name, count in connection.execute(query)}
+
+
+def _flag_counts(connection: Connection, submission_id: UUID) -> dict[str, int]:
+    rows = connection.execute(_FLAG_COUNTS, {"id": submission_id})
+    return {name: int(count) for name, count in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingSummary:
+    """One recording of a submission: how it stands, and why."""
+
+    id: UUID
+    name: str
+    state: RecordingState
+    call: CallInfo
+    duration_ms: int | None
+    channels: int | None
+    flags: tuple[str, ...]
+    error_code: str | None
+    error_message: str | None
+
+
+def recordings(
+    connection: Connection, submission_id: UUID, states: frozenset[RecordingState] | None = None
+) -> list[RecordingSummary]:
+    """Return a submission's recordings by name, all or those in some states."""
+    query = (
+        select(Recording).where(Recording.submission_id == submission_id).order_by(Recording.name)
+    )
+    if states is not None:
+        query = query.where(Recording.state.in_(states))
+    return [_summary(row) for row in connection.execute(query).mappings()]
+
+
+def _summary(row: RowMapping) -> RecordingSummary:
+    return RecordingSummary(
+        id=row["id"],
+        name=row["name"],
+        state=RecordingState(row["state"]),
+        call=CallInfo(
+            call_id=row["call_id"],
+            started_at=row["started_at"],
+            direction=row["direction"],
+            line=row["line"],
+            agent=row["agent"],
+            customer=row["customer"],
+            attributes=row["attributes"],
+        ),
+        duration_ms=row["duration_ms"],
+        channels=row["channels"],
+        flags=tuple(row["flags"]),
+        error_code=row["error_code"],
+        error_message=row["error_message"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeSummary:
+    """A finding about a submission, as it was stored."""
+
+    code: str
+    subject: str
+    message: str
+
+
+def notices(connection: Connection, submission_id: UUID) -> list[NoticeSummary]:
+    """Return the findings about a submission, in the order they were made."""
+    rows = connection.execute(
+        select(NoticeRow.code, NoticeRow.subject, NoticeRow.message)
+        .where(NoticeRow.submission_id == submission_id)
+        .order_by(NoticeRow.id)
+    )
+    return [NoticeSummary(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTranscript:
+    """The latest transcript of a recording, whole."""
+
+    recording: RecordingSummary
+    version: int
+    language: str | None
+    flags: tuple[str, ...]
+    speech_ms: int
+    worded_ms: int
+    utterances: tuple[Utterance, ...]
+    seams: tuple[Seam, ...]
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of speech that words cover, or None without speech."""
+        return round(self.worded_ms / self.speech_ms, 3) if self.speech_ms else None
+
+
+def transcript(connection: Connection, recording: RecordingSummary) -> StoredTranscript | None:
+    """Return a recording's latest transcript, or None where there is none."""
+    row = (
+        connection.execute(
+            select(Transcript)
+            .where(Transcript.recording_id == recording.id)
+            .order_by(Transcript.version.desc())
+            .limit(1)
+        )
+        .mappings()
+        .one_or_none()
+    )
+    if row is None:
+        return None
+    return StoredTranscript(
+        recording=recording,
+        version=row["version"],
+        language=row["language"],
+        flags=tuple(row["flags"]),
+        speech_ms=row["speech_ms"],
+        worded_ms=row["worded_ms"],
+        utterances=_utterances(connection, row["id"]),
+        seams=_seams(connection, row["id"]),
+    )
+
+
+def _utterances(connection: Connection, transcript_id: UUID) -> tuple[Utterance, ...]:
+    rows = connection.execute(
+        select(UtteranceRow)
+        .where(UtteranceRow.transcript_id == transcript_id)
+        .order_by(UtteranceRow.index)
+    ).mappings()
+    return tuple(
+        Utterance(row["channel"], row["speaker"], row["text"], _words(row["words"])) for row in rows
+    )
+
+
+def _seams(connection: Connection, transcript_id: UUID) -> tuple[Seam, ...]:
+    rows = connection.execute(
+        select(SeamRow)
+        .where(SeamRow.transcript_id == transcript_id)
+        .order_by(SeamRow.channel.nulls_first(), SeamRow.index)
+    ).mappings()
+    return tuple(
+        Seam(
+            channel=row["channel"],
+            index=row["index"],
+            rule=SeamRule(row["rule"]),
+            at_ms=row["at_ms"],
+            confidence=row["confidence"],
+            dropped_left=_words(row["dropped_left"]),
+            dropped_right=_words(row["dropped_right"]),
+        )
+        for row in rows
+    )
+
+
+def _words(values: list[Any]) -> tuple[Word, ...]:
+    return tuple(Word.from_json(value) for value in values)

@@ -1,0 +1,319 @@
+"""A reducer claims a recording whose segments have all ended, and stores its transcript."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, case, func, insert, select, text, update
+
+from schema.errors import ErrorCode, LeaseLost
+from schema.profile import Profile
+from schema.span import Span
+from schema.states import RecordingState, SegmentState
+from schema.store.work import backoff_s
+from schema.tables import Recording, ResultRow, SeamRow, SegmentRow, Transcript, UtteranceRow
+from schema.transcript import Draft
+from schema.wire import Message
+from schema.words import SegmentResult
+
+#: Reduces that raised or died, after which the recording is given up.
+REDUCE_ATTEMPTS_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSegment:
+    """A segment as the reducer sees it: its result, or the reason why there is none."""
+
+    channel: int | None
+    index: int
+    kind: str
+    span: Span
+    result: SegmentResult | None
+    error_code: str | None
+    error_message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReduceClaim:
+    """A recording leased to this reducer, with everything that stitching takes.
+
+    ``segments`` are in order of channel and start; ``lease`` is the fence.
+    """
+
+    recording_id: UUID
+    lease: UUID
+    name: str
+    duration_ms: int
+    flags: tuple[str, ...]
+    profile: Profile
+    segments: tuple[EndedSegment, ...]
+
+
+_CLAIM = text(
+    """
+    update recordings r
+       set reduce_owner = :owner,
+           reduce_token = :lease,
+           reduce_expires_at = now() + make_interval(secs => :lease_s),
+           reduce_attempts = r.reduce_attempts + 1
+      from submissions b
+     where r.id = :id
+       and b.id = r.submission_id
+       and r.state = 'stitching'
+       and r.reduce_dispatch_token = :token
+       and r.reduce_attempts < :attempts_max
+       and coalesce(r.reduce_expires_at < now(), true)
+ returning r.id, r.name, r.duration_ms, r.flags, b.profile
+    """
+)
+
+
+def claim_reduce(
+    connection: Connection, message: Message, *, owner: str, lease_s: int
+) -> ReduceClaim | None:
+    """Lease a recording to stitch, or return None if there is nothing to do."""
+    lease = uuid4()
+    row = (
+        connection.execute(
+            _CLAIM,
+            {
+                "id": message.id,
+                "token": message.token,
+                "owner": owner,
+                "lease": lease,
+                "lease_s": lease_s,
+                "attempts_max": REDUCE_ATTEMPTS_MAX,
+            },
+        )
+        .mappings()
+        .one_or_none()
+    )
+    if row is None:
+        return None
+    return ReduceClaim(
+        recording_id=row["id"],
+        lease=lease,
+        name=row["name"],
+        duration_ms=row["duration_ms"],
+        flags=tuple(row["flags"]),
+        profile=Profile.model_validate(row["profile"]),
+        segments=_segments(connection, row["id"]),
+    )
+
+
+def _segments(connection: Connection, recording_id: UUID) -> tuple[EndedSegment, ...]:
+    rows = connection.execute(
+        select(SegmentRow, ResultRow.body)
+        .outerjoin(ResultRow, SegmentRow.result_key == ResultRow.decode_key)
+        .where(SegmentRow.recording_id == recording_id)
+        .order_by(SegmentRow.channel.nulls_first(), SegmentRow.start_ms, SegmentRow.index)
+    ).mappings()
+    return tuple(
+        EndedSegment(
+            channel=row["channel"],
+            index=row["index"],
+            kind=row["kind"],
+            span=Span(row["start_ms"], row["end_ms"]),
+            result=SegmentResult.from_json(row["body"]) if row["body"] is not None else None,
+            error_code=row["error_code"],
+            error_message=row["error_message"],
+        )
+        for row in rows
+    )
+
+
+def store_transcript(connection: Connection, held: ReduceClaim, draft: Draft) -> RecordingState:
+    """Store a transcript as the recording's next version and end the recording.
+
+    It ends "done", "partial" where a segment failed, or "failed" where every one did.
+
+    Raises:
+        LeaseLost: another reducer took over: nothing was stored.
+    """
+    failed = [segment for segment in held.segments if segment.result is None]
+    state = RecordingState.DONE
+    if failed:
+        all_failed = len(failed) == len(held.segments)
+        state = RecordingState.FAILED if all_failed else RecordingState.PARTIAL
+    ended = connection.execute(
+        update(Recording)
+        .where(
+            Recording.id == held.recording_id,
+            Recording.reduce_token == held.lease,
+            Recording.state == RecordingState.STITCHING,
+        )
+        .values(
+            state=state,
+            ended_at=func.now(),
+            error_code=failed[0].error_code if failed else None,
+            error_message=failed[0].error_message if failed else None,
+            reduce_owner=None,
+            reduce_token=None,
+            reduce_expires_at=None,
+            reduce_attempts=0,
+        )
+    )
+    if ended.rowcount == 0:
+        raise LeaseLost(
+            ErrorCode.LEASE_LOST,
+            f"recording {held.recording_id}",
+            "another reducer has taken it over, or it was cancelled",
+        )
+    _insert_transcript(connection, held.recording_id, draft)
+    return state
+
+
+def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft) -> None:
+    latest = select(func.coalesce(func.max(Transcript.version), 0)).where(
+        Transcript.recording_id == recording_id
+    )
+    transcript_id = connection.execute(
+        insert(Transcript)
+        .values(
+            id=uuid4(),
+            recording_id=recording_id,
+            version=latest.scalar_subquery() + 1,
+            language=draft.language,
+            flags=list(draft.flags),
+            speech_ms=draft.speech_ms,
+            worded_ms=draft.worded_ms,
+        )
+        .returning(Transcript.id)
+    ).scalar_one()
+    if draft.utterances:
+        connection.execute(
+            insert(UtteranceRow),
+            [
+                {
+                    "transcript_id": transcript_id,
+                    "index": index,
+                    "channel": utterance.channel,
+                    "speaker": utterance.speaker,
+                    "start_ms": utterance.start_ms,
+                    "end_ms": utterance.end_ms,
+                    "text": utterance.text,
+                    "words": [word.to_json() for word in utterance.words],
+                }
+                for index, utterance in enumerate(draft.utterances)
+            ],
+        )
+    if draft.seams:
+        connection.execute(
+            insert(SeamRow),
+            [
+                {
+                    "transcript_id": transcript_id,
+                    "channel": seam.channel,
+                    "index": seam.index,
+                    "rule": seam.rule,
+                    "at_ms": seam.at_ms,
+                    "confidence": seam.confidence,
+                    "dropped_left": [word.to_json() for word in seam.dropped_left],
+                    "dropped_right": [word.to_json() for word in seam.dropped_right],
+                }
+                for seam in draft.seams
+            ],
+        )
+
+
+_RENEW = text(
+    """
+    update recordings
+       set reduce_expires_at = now() + make_interval(secs => :lease_s)
+     where id = :id and reduce_token = :lease and state = 'stitching'
+    """
+)
+
+
+def renew_reduce(connection: Connection, held: ReduceClaim, *, lease_s: int) -> bool:
+    """Extend a reducer's lease, unless it was taken over or the recording cancelled."""
+    parameters = {"id": held.recording_id, "lease": held.lease, "lease_s": lease_s}
+    return int(connection.execute(_RENEW, parameters).rowcount) == 1
+
+
+_PUT_BACK = text(
+    """
+    update recordings
+       set reduce_owner = null, reduce_token = null, reduce_expires_at = null,
+           reduce_dispatched_at = now() + make_interval(secs => :pause_s),
+           error_code = :code, error_message = :message
+     where id = :id and reduce_token = :lease and state = 'stitching'
+    """
+)
+
+
+def fail_reduce(connection: Connection, held: ReduceClaim, code: ErrorCode, message: str) -> None:
+    """Record that a reduce failed; the sweep dispatches it again, or gives the recording up."""
+    attempts = connection.execute(
+        select(Recording.reduce_attempts).where(Recording.id == held.recording_id)
+    ).scalar_one()
+    connection.execute(
+        _PUT_BACK,
+        {
+            "id": held.recording_id,
+            "lease": held.lease,
+            "pause_s": backoff_s(attempts),
+            "code": code,
+            "message": message,
+        },
+    )
+
+
+def return_reduces(connection: Connection, owner: str) -> int:
+    """Free the recordings that a reducer of this owner held; the number freed."""
+    return int(
+        connection.execute(
+            update(Recording)
+            .where(Recording.reduce_owner == owner, Recording.state == RecordingState.STITCHING)
+            .values(reduce_owner=None, reduce_token=None, reduce_expires_at=None)
+        ).rowcount
+    )
+
+
+def retry_failed(connection: Connection, submission_id: UUID) -> tuple[int, int]:
+    """Take up every failed segment of a submission again; the segments and recordings reopened.
+
+    Their recordings run again and get a new version of their transcript. The sweep dispatches.
+    Recordings whose reduce was given up are reduced again.
+    """
+    recordings = connection.scalars(
+        select(Recording.id)
+        .where(
+            Recording.submission_id == submission_id,
+            Recording.state.in_([RecordingState.FAILED, RecordingState.PARTIAL]),
+        )
+        .order_by(Recording.id)
+        .with_for_update(key_share=True)
+    ).all()
+    segments = connection.execute(
+        update(SegmentRow)
+        .where(SegmentRow.recording_id.in_(recordings), SegmentRow.state == SegmentState.FAILED)
+        .values(
+            state=SegmentState.PENDING,
+            attempts=0,
+            strikes=0,
+            next_attempt_at=None,
+            dispatched_at=None,
+            dispatches=0,
+            ended_at=None,
+        )
+    ).rowcount
+    open_segments = (
+        select(func.count())
+        .where(SegmentRow.recording_id == Recording.id, SegmentRow.state == SegmentState.PENDING)
+        .scalar_subquery()
+    )
+    connection.execute(
+        update(Recording)
+        .where(Recording.id.in_(recordings))
+        .values(
+            open_segments=open_segments,
+            state=case((open_segments > 0, RecordingState.RUNNING), else_=RecordingState.STITCHING),
+            ended_at=None,
+            reduce_attempts=0,
+            reduce_dispatch_token=func.gen_random_uuid(),
+            reduce_dispatched_at=None,
+        )
+    )
+    return int(segments), len(recordings)

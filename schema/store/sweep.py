@@ -1,0 +1,235 @@
+"""What stalled is found and dispatched again: lost messages, dead workers, crashes in between.
+
+Redis is a wake-up hint and may lose any message at any time; this is what makes that harmless. Any
+number of sweepers may run: an advisory lock lets one through, and all times are the server's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from schema.errors import ErrorCode
+from schema.store.dispatches import reduce_dispatch, segment_dispatch
+from schema.store.reduce import REDUCE_ATTEMPTS_MAX
+from schema.store.work import ATTEMPTS_MAX, STRIKES_MAX, give_up, settle_twins
+from schema.wire import Dispatch
+
+#: The key of the advisory lock: one sweep at a time in a ledger.
+_LOCK = 0x73776570
+
+#: How many rows one sweep ends itself; the rest is the next sweep's.
+_BATCH = 1_000
+
+#: A message is given this many sweep intervals to arrive before its row is dispatched again; then
+#: twice as many, and so on, up to the cap in seconds.
+_PATIENCE_SWEEPS = 2
+_PATIENCE_MAX_S = 600
+
+
+def _patient(column: str) -> str:
+    """Return SQL: this row's last message has had its time to arrive, longer for each before it."""
+    return f"""coalesce(
+                  {column}ed_at < now() - make_interval(secs => least(
+                      :patience_s * 2.0 ^ greatest(least({column}es, 20) - 1, 0),
+                      :patience_max_s)),
+                  true)"""
+
+
+@dataclass(slots=True)
+class Swept:
+    """What a sweep did, and the messages to publish, now that it is committed."""
+
+    dispatches: list[Dispatch] = field(default_factory=list)
+    expired: int = 0
+    given_up: int = 0
+    settled: int = 0
+
+
+def sweep(connection: Connection, *, queued: int, high_water: int, interval_s: int) -> Swept | None:
+    """Run one sweep, or return None where another one is under way.
+
+    ``queued`` is how many segment messages wait in Redis. Rows are dispatched again only while
+    these are fewer than the rows that wait, and than ``high_water``: with every worker gone for
+    hours, the queue does not grow. A row whose lease expired is always dispatched again, since
+    its message is with a dead worker and not in the queue.
+    """
+    locked = connection.execute(text("select pg_try_advisory_xact_lock(:key)"), {"key": _LOCK})
+    if not locked.scalar_one():
+        return None
+    swept = Swept()
+    _give_up_exhausted(connection, swept)
+    _settle_known(connection, swept)
+    patience = {
+        "patience_s": _PATIENCE_SWEEPS * interval_s,
+        "patience_max_s": _PATIENCE_MAX_S,
+    }
+    _dispatch_expired(connection, swept, patience)
+    _dispatch_pending(connection, swept, patience, queued=queued, high_water=high_water)
+    _give_up_reduces(connection, swept)
+    _dispatch_reduces(connection, swept, patience)
+    return swept
+
+
+_EXHAUSTED = text(
+    """
+    select s.id, s.recording_id, s.attempts, s.strikes, s.error_code, s.error_message
+      from segments s
+     where (s.state = 'pending' or (s.state = 'leased' and s.lease_expires_at < now()))
+       and (s.attempts >= :attempts_max or s.strikes >= :strikes_max)
+     order by s.recording_id, s.id
+     limit :batch
+    """
+)
+
+
+def _give_up_exhausted(connection: Connection, swept: Swept) -> None:
+    rows = connection.execute(
+        _EXHAUSTED,
+        {"attempts_max": ATTEMPTS_MAX, "strikes_max": STRIKES_MAX, "batch": _BATCH},
+    ).mappings()
+    for row in rows.all():
+        _lock_recording(connection, row["recording_id"])
+        last = f"; the last error was: {row['error_message']}" if row["error_message"] else ""
+        message = f"given up after {row['attempts']} attempts, {row['strikes']} failed{last}"
+        dispatch = give_up(connection, row["id"], ErrorCode.ATTEMPTS_EXHAUSTED, message)
+        swept.given_up += 1
+        if dispatch is not None:
+            swept.dispatches.append(dispatch)
+
+
+def _lock_recording(connection: Connection, recording_id: Any) -> None:
+    connection.execute(
+        text("select 1 from recordings where id = :id for no key update"), {"id": recording_id}
+    )
+
+
+_KNOWN = text(
+    """
+    select distinct s.decode_key
+      from segments s join results x on x.decode_key = s.decode_key
+     where s.state = 'pending' and not s.force
+     limit :batch
+    """
+)
+
+
+def _settle_known(connection: Connection, swept: Swept) -> None:
+    """End segments whose words came meanwhile: a worker died between its finish and its twins'."""
+    for key in connection.scalars(_KNOWN, {"batch": _BATCH}).all():
+        reduces = settle_twins(connection, key)
+        swept.settled += 1
+        swept.dispatches += reduces
+
+
+_EXPIRED = text(
+    f"""
+    update segments s
+       set dispatch_token = gen_random_uuid(), dispatched_at = now(),
+           dispatches = s.dispatches + 1
+     where s.id in (
+           select id from segments
+            where state = 'leased' and lease_expires_at < now()
+              and (coalesce(dispatched_at < lease_expires_at, true) or {_patient("dispatch")})
+            order by lease_expires_at
+            limit :batch
+              for update skip locked)
+ returning s.id, s.dispatch_token, s.recording_id, s.channel, s.index, s.start_ms, s.end_ms
+    """
+)
+
+
+def _dispatch_expired(connection: Connection, swept: Swept, patience: dict[str, int]) -> None:
+    """Dispatch again each segment whose worker fell silent: at once, then with patience.
+
+    It stays leased: the worker may still renew and finish, until another one claims it.
+    """
+    rows = connection.execute(_EXPIRED, {"batch": _BATCH, **patience}).mappings().all()
+    swept.expired += len(rows)
+    swept.dispatches += [segment_dispatch(row) for row in rows]
+
+
+_PENDING = text(
+    f"""
+    update segments s
+       set dispatch_token = gen_random_uuid(), dispatched_at = now(),
+           dispatches = s.dispatches + 1
+     where s.id in (
+           select id from segments
+            where state = 'pending'
+              and coalesce(next_attempt_at <= now(), true)
+              and {_patient("dispatch")}
+            order by dispatched_at nulls first, start_ms
+            limit :room
+              for update skip locked)
+ returning s.id, s.dispatch_token, s.recording_id, s.channel, s.index, s.start_ms, s.end_ms
+    """
+)
+
+
+def _dispatch_pending(
+    connection: Connection,
+    swept: Swept,
+    patience: dict[str, int],
+    *,
+    queued: int,
+    high_water: int,
+) -> None:
+    """Dispatch again what waits for longer than a message takes, oldest first, backing off."""
+    pending = connection.execute(
+        text("select count(*) from segments where state = 'pending'")
+    ).scalar_one()
+    room = min(pending, high_water) - queued - len(swept.dispatches)
+    if room <= 0:
+        return
+    rows = connection.execute(_PENDING, {"room": room, **patience}).mappings()
+    swept.dispatches += [segment_dispatch(row) for row in rows]
+
+
+_GIVE_UP_REDUCES = text(
+    """
+    update recordings
+       set state = 'failed', ended_at = now(),
+           error_code = coalesce(error_code, :code),
+           error_message = coalesce(error_message, :message)
+     where state = 'stitching' and reduce_attempts >= :attempts_max
+       and coalesce(reduce_expires_at < now(), true)
+    """
+)
+
+
+def _give_up_reduces(connection: Connection, swept: Swept) -> None:
+    swept.given_up += connection.execute(
+        _GIVE_UP_REDUCES,
+        {
+            "attempts_max": REDUCE_ATTEMPTS_MAX,
+            "code": ErrorCode.ATTEMPTS_EXHAUSTED,
+            "message": f"its reduce failed {REDUCE_ATTEMPTS_MAX} times",
+        },
+    ).rowcount
+
+
+_REDUCES = text(
+    f"""
+    update recordings r
+       set reduce_dispatch_token = gen_random_uuid(), reduce_dispatched_at = now(),
+           reduce_dispatches = r.reduce_dispatches + 1
+     where r.id in (
+           select id from recordings
+            where state = 'stitching'
+              and coalesce(reduce_expires_at < now(), true)
+              and {_patient("reduce_dispatch")}
+            order by reduce_dispatched_at nulls first
+            limit :batch
+              for update skip locked)
+ returning r.id as recording_id, r.reduce_dispatch_token, r.duration_ms
+    """
+)
+
+
+def _dispatch_reduces(connection: Connection, swept: Swept, patience: dict[str, int]) -> None:
+    """Dispatch again each recording that waits for its reduce."""
+    rows = connection.execute(_REDUCES, {"batch": _BATCH, **patience}).mappings()
+    swept.dispatches += [reduce_dispatch(row) for row in rows]

@@ -1,0 +1,400 @@
+"""A worker claims a segment, keeps its lease, and ends or returns it.
+
+Claiming and finishing are one statement each, so that a segment costs two round trips: the ledger
+must never be what a fleet waits for. Both lock the recording first; ``claim`` also relies on the
+unique index over live decodes, which refuses a second decode of one key.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, RowMapping, text
+from sqlalchemy.exc import IntegrityError
+
+from schema.errors import ErrorCode, LeaseLost
+from schema.profile import Profile
+from schema.records import AudioFormat, Location
+from schema.span import Span
+from schema.store.dispatches import reduce_dispatch
+from schema.store.ledger import CLOSE_ONE
+from schema.wire import Dispatch, Message
+from schema.words import SegmentResult
+
+#: Attempts that raised or killed their worker, after which a segment is given up: poison.
+STRIKES_MAX = 3
+#: Claims of any kind, after which a segment is given up: a fleet that dies this often on one
+#: segment has something to show a person, whoever is to blame.
+ATTEMPTS_MAX = 20
+#: The pause before another attempt doubles from the first to the last.
+BACKOFF_FIRST_S = 5
+BACKOFF_LAST_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A segment leased to this worker, with all that decoding it takes.
+
+    ``lease`` is the fence: whatever is stored under it is refused once another worker took over.
+    ``known`` says that the words are in the ledger already, so that nothing is to be decoded.
+    """
+
+    segment_id: UUID
+    recording_id: UUID
+    lease: UUID
+    name: str
+    audio: Location
+    format: AudioFormat
+    channel: int | None
+    index: int
+    span: Span
+    pcm_digest: str
+    decode_key: str
+    profile: Profile
+    attempt: int
+    known: bool
+
+
+class Fate(StrEnum):
+    """What a failed attempt means for its segment."""
+
+    #: The recording is at fault, and trying again cannot help: given up.
+    FOR_GOOD = "for good"
+    #: An error that another attempt may or may not survive: a strike, and a pause.
+    STRIKE = "strike"
+    #: The moment was bad, say storage out of reach: a pause, and no strike.
+    PAUSE = "pause"
+    #: This host cannot do it, say for want of weights: a pause, and the attempt is given back.
+    NOT_HERE = "not here"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What ended with a segment: perhaps a recording's last, perhaps others' wait.
+
+    ``twins`` says that other segments wait for the words of the same decode key.
+    """
+
+    reduce: Dispatch | None
+    twins: bool = False
+
+
+_CLAIM = text(
+    """
+    with held as materialized (
+        select r.*, b.profile
+          from recordings r
+          join submissions b on b.id = r.submission_id
+         where r.id = (select recording_id from segments where id = :id)
+           and r.state in ('planned', 'running')
+           for no key update of r
+    ),
+    taken as (
+        update segments s
+           set state = 'leased',
+               attempts = s.attempts + 1,
+               lease_owner = :owner,
+               lease_token = :lease,
+               leased_at = now(),
+               lease_expires_at = now() + make_interval(secs => :lease_s)
+          from held
+         where s.id = :id
+           and s.recording_id = held.id
+           and s.dispatch_token = :token
+           and s.attempts < :attempts_max
+           and s.strikes < :strikes_max
+           and coalesce(s.next_attempt_at <= now(), true)
+           and (s.state = 'pending' or (s.state = 'leased' and s.lease_expires_at < now()))
+     returning s.*
+    ),
+    begun as (
+        update recordings r set state = 'running' from taken
+         where r.id = taken.recording_id and r.state = 'planned'
+    )
+    select t.id, t.recording_id, t.channel, t.index, t.start_ms, t.end_ms, t.pcm_digest,
+           t.decode_key, t.attempts, h.name, h.audio_root, h.audio_path, h.container, h.encoding,
+           h.rate_hz, h.channels, h.frames, h.profile,
+           not t.force
+               and exists (select from results x where x.decode_key = t.decode_key) as known
+      from taken t
+      join held h on h.id = t.recording_id
+    """
+)
+
+
+def claim(connection: Connection, message: Message, *, owner: str, lease_s: int) -> Claim | None:
+    """Lease the segment that a message names, or return None if there is nothing to do.
+
+    Nothing is to do when the message is a duplicate or stale, the segment has ended, is leased,
+    waits for its next attempt, is given up, its recording is cancelled, or another worker decodes
+    the same samples right now: its finish will serve this segment too.
+    """
+    lease = uuid4()
+    parameters = {
+        "id": message.id,
+        "token": message.token,
+        "owner": owner,
+        "lease": lease,
+        "lease_s": lease_s,
+        "attempts_max": ATTEMPTS_MAX,
+        "strikes_max": STRIKES_MAX,
+    }
+    try:
+        row = connection.execute(_CLAIM, parameters).mappings().one_or_none()
+    except IntegrityError as error:
+        if "segments_live_decode_uq" in str(error.orig):
+            return None
+        raise
+    return None if row is None else _claim(row, lease)
+
+
+def _claim(row: RowMapping, lease: UUID) -> Claim:
+    return Claim(
+        segment_id=row["id"],
+        recording_id=row["recording_id"],
+        lease=lease,
+        name=row["name"],
+        audio=Location(row["audio_root"], bytes(row["audio_path"])),
+        format=AudioFormat(
+            container=row["container"],
+            encoding=row["encoding"],
+            rate_hz=row["rate_hz"],
+            channels=row["channels"],
+            frames=row["frames"],
+        ),
+        channel=row["channel"],
+        index=row["index"],
+        span=Span(row["start_ms"], row["end_ms"]),
+        pcm_digest=row["pcm_digest"],
+        decode_key=row["decode_key"],
+        profile=Profile.model_validate(row["profile"]),
+        attempt=row["attempts"],
+        known=row["known"],
+    )
+
+
+_RENEW = text(
+    """
+    update segments s
+       set lease_expires_at = now() + make_interval(secs => :lease_s)
+      from recordings r
+     where s.id = :id and s.lease_token = :lease and s.state = 'leased'
+       and r.id = s.recording_id and r.state = 'running'
+    """
+)
+
+
+def renew(connection: Connection, held: Claim, *, lease_s: int) -> bool:
+    """Extend a lease, even one that expired, unless it was taken over or work was cancelled."""
+    parameters = {"id": held.segment_id, "lease": held.lease, "lease_s": lease_s}
+    return int(connection.execute(_RENEW, parameters).rowcount) == 1
+
+
+_FINISH = text(
+    f"""
+    with held as materialized (
+        select id from recordings where id = :recording and state = 'running' for no key update
+    ),
+    ended as (
+        update segments s
+           set state = 'done', result_key = :key, ended_at = now(),
+               error_code = null, error_message = null,
+               lease_owner = null, lease_token = null, lease_expires_at = null
+          from held
+         where s.id = :id and s.recording_id = held.id
+           and s.lease_token = :lease and s.state = 'leased'
+     returning s.recording_id
+    ),
+    kept as (
+        insert into results (decode_key, body)
+        select :key, cast(:body as jsonb) from ended where cast(:body as jsonb) is not null
+            on conflict (decode_key) do update set body = excluded.body, created_at = now()
+    ),
+    closed as ({CLOSE_ONE})
+    select closed.*,
+           exists (select from segments t where t.decode_key = :key and t.state = 'pending')
+               as twins
+      from closed
+    """
+)
+
+
+def finish(connection: Connection, held: Claim, result: SegmentResult | None) -> Ended:
+    """Store a segment's words and end it; ``result`` is None where they were known already.
+
+    Raises:
+        LeaseLost: the lease was taken over, or the recording cancelled: nothing was stored.
+    """
+    parameters = {
+        "recording": held.recording_id,
+        "id": held.segment_id,
+        "lease": held.lease,
+        "key": held.decode_key,
+        "body": None if result is None else json.dumps(result.to_json(), ensure_ascii=False),
+    }
+    row = connection.execute(_FINISH, parameters).mappings().one_or_none()
+    if row is None:
+        raise _lease_lost(held)
+    return Ended(_reduce_of(row), twins=row["twins"])
+
+
+_SETTLE = text(
+    f"""
+    with held as materialized (
+        select r.id from recordings r
+         where r.id = :recording and r.state in ('planned', 'running') for no key update
+    ),
+    ended as (
+        update segments s
+           set state = 'done', result_key = s.decode_key, ended_at = now()
+          from held
+         where s.id = :id and s.recording_id = held.id and s.state = 'pending'
+           and exists (select from results x where x.decode_key = s.decode_key)
+     returning s.recording_id
+    )
+    {CLOSE_ONE}
+    """
+)
+
+
+def settle_twins(connection: Connection, decode_key: str) -> list[Dispatch]:
+    """End every segment that waits for the words of ``decode_key``; return the reduces now due.
+
+    One transaction may lock several recordings: always in order of their ids.
+    """
+    twins = connection.execute(
+        text(
+            "select id, recording_id from segments where decode_key = :key and state = 'pending'"
+            " order by recording_id, id"
+        ),
+        {"key": decode_key},
+    ).all()
+    reduces = []
+    for segment_id, recording_id in twins:
+        parameters = {"id": segment_id, "recording": recording_id}
+        row = connection.execute(_SETTLE, parameters).mappings().one_or_none()
+        if row is not None and (dispatch := _reduce_of(row)):
+            reduces.append(dispatch)
+    return reduces
+
+
+_LEASED_FOR_UPDATE = text(
+    """
+    select s.strikes, s.attempts
+      from segments s join recordings r on r.id = s.recording_id
+     where s.id = :id and s.lease_token = :lease and s.state = 'leased' and r.id = :recording
+       for no key update of r, s
+    """
+)
+
+_PUT_BACK = text(
+    """
+    update segments
+       set state = 'pending', strikes = :strikes, attempts = :attempts,
+           next_attempt_at = now() + make_interval(secs => :pause_s),
+           dispatched_at = null, -- its message is spent: the sweep sends the next one when due
+           error_code = :code, error_message = :message,
+           lease_owner = null, lease_token = null, lease_expires_at = null
+     where id = :id
+    """
+)
+
+_GIVE_UP = text(
+    f"""
+    with ended as (
+        update segments
+           set state = 'failed', ended_at = now(), error_code = :code, error_message = :message,
+               lease_owner = null, lease_token = null, lease_expires_at = null
+         where id = :id and state in ('pending', 'leased')
+     returning recording_id
+    )
+    {CLOSE_ONE}
+    """
+)
+
+
+def fail(connection: Connection, held: Claim, code: ErrorCode, message: str, fate: Fate) -> Ended:
+    """Record that an attempt failed: put the segment back for later, or give it up.
+
+    Raises:
+        LeaseLost: the lease was taken over: the failure is another's to judge.
+    """
+    parameters = {"recording": held.recording_id, "id": held.segment_id, "lease": held.lease}
+    row = connection.execute(_LEASED_FOR_UPDATE, parameters).one_or_none()
+    if row is None:
+        raise _lease_lost(held)
+    strikes = row.strikes + (fate is Fate.STRIKE)
+    if fate is Fate.FOR_GOOD or strikes >= STRIKES_MAX:
+        return Ended(give_up(connection, held.segment_id, code, message))
+    connection.execute(
+        _PUT_BACK,
+        {
+            "id": held.segment_id,
+            "strikes": strikes,
+            "attempts": row.attempts - (fate is Fate.NOT_HERE),
+            "pause_s": backoff_s(row.attempts - 1),
+            "code": code,
+            "message": message,
+        },
+    )
+    return Ended(None)
+
+
+def give_up(
+    connection: Connection, segment_id: UUID, code: ErrorCode, message: str
+) -> Dispatch | None:
+    """End a segment as failed; the caller holds its recording's lock. Return a reduce now due."""
+    parameters = {"id": segment_id, "code": code, "message": message}
+    row = connection.execute(_GIVE_UP, parameters).mappings().one_or_none()
+    return None if row is None else _reduce_of(row)
+
+
+_RETURN = text(
+    """
+    update segments
+       set state = 'pending',
+           attempts = attempts - :attempts,
+           strikes = strikes + :strikes,
+           error_code = coalesce(:code, error_code),
+           error_message = coalesce(:message, error_message),
+           lease_owner = null, lease_token = null, lease_expires_at = null
+     where lease_owner = :owner and state = 'leased'
+    """
+)
+
+
+def return_leases(connection: Connection, owner: str, *, died: bool) -> int:
+    """Return what ``owner`` holds to the pending; the number of segments returned.
+
+    A child that follows one that died counts a strike against what it was working on; a worker
+    that shuts down in order gives the attempt back.
+    """
+    parameters: dict[str, Any] = {
+        "owner": owner,
+        "attempts": 0 if died else 1,
+        "strikes": 1 if died else 0,
+        "code": ErrorCode.ATTEMPTS_EXHAUSTED if died else None,
+        "message": "the worker process died while decoding it" if died else None,
+    }
+    return int(connection.execute(_RETURN, parameters).rowcount)
+
+
+def backoff_s(earlier: int) -> int:
+    """Return the pause after a failed attempt with ``earlier`` before it: 5, 10, ... 300 s."""
+    return min(BACKOFF_LAST_S, BACKOFF_FIRST_S << min(earlier, 10))
+
+
+def _reduce_of(row: RowMapping) -> Dispatch | None:
+    return reduce_dispatch(row) if row["reduce_dispatch_token"] is not None else None
+
+
+def _lease_lost(held: Claim) -> LeaseLost:
+    return LeaseLost(
+        ErrorCode.LEASE_LOST,
+        f"segment {held.segment_id}",
+        "another worker has taken it over, or its recording was cancelled",
+    )

@@ -1,0 +1,274 @@
+"""The ledger's tables. What the states mean and how rows move between them: :mod:`schema.states`.
+
+Times of day are ``timestamptz`` and always the server's ``now()``; times in audio are integer
+milliseconds. Text states are checked by the database, and so is every rule that a race could
+break: one recording per source and submission, one live decode per decode key, one transcript per
+version.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    MetaData,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from schema.states import RecordingState, SegmentState, SubmissionState
+
+_NOW = func.now()
+
+
+class Base(DeclarativeBase):
+    """Every table of the ledger, with constraint names that migrations can rely on."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_pk",
+            "fk": "%(table_name)s_%(column_0_name)s_fk",
+            "uq": "%(table_name)s_%(column_0_N_name)s_uq",
+            "ix": "%(table_name)s_%(column_0_N_name)s_ix",
+            "ck": "%(table_name)s_%(constraint_name)s_ck",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
+        datetime: TIMESTAMP(timezone=True),
+        dict[str, Any]: JSONB,
+        list[Any]: JSONB,
+    }
+
+
+def _one_of(column: str, values: type[SubmissionState | SegmentState | RecordingState]) -> str:
+    return f"{column} in ({', '.join(repr(value.value) for value in values)})"
+
+
+class Submission(Base):
+    """What one ``producer submit`` handed in."""
+
+    __tablename__ = "submissions"
+    __table_args__ = (
+        CheckConstraint(_one_of("state", SubmissionState), name="state"),
+        # The same command again, after its producer was killed, finds what it began.
+        Index("submissions_open_key_uq", "key", unique=True, postgresql_where=text("state='open'")),
+        Index("submissions_created_at_ix", "created_at"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    key: Mapped[str]
+    state: Mapped[str] = mapped_column(default=SubmissionState.OPEN)
+    #: What was handed in, as people read it.
+    title: Mapped[str]
+    profile: Mapped[dict[str, Any]]
+    force: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    sealed_at: Mapped[datetime | None]
+
+
+class NoticeRow(Base):
+    """A finding about a submission that concerns no recording of it."""
+
+    __tablename__ = "notices"
+    __table_args__ = (UniqueConstraint("submission_id", "code", "subject"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    submission_id: Mapped[UUID] = mapped_column(ForeignKey("submissions.id", ondelete="CASCADE"))
+    code: Mapped[str]
+    subject: Mapped[str]
+    message: Mapped[str]
+
+
+class Recording(Base):
+    """One audio file handed in once: one call, whatever other file has the same content."""
+
+    __tablename__ = "recordings"
+    __table_args__ = (
+        UniqueConstraint("submission_id", "source_root", "source_path"),
+        CheckConstraint(_one_of("state", RecordingState), name="state"),
+        CheckConstraint("open_segments >= 0", name="open_segments"),
+        Index("recordings_content_digest_ix", "content_digest"),
+        Index(
+            "recordings_stitching_ix",
+            "reduce_dispatched_at",
+            postgresql_where=text("state='stitching'"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    submission_id: Mapped[UUID] = mapped_column(ForeignKey("submissions.id", ondelete="CASCADE"))
+    state: Mapped[str] = mapped_column(default=RecordingState.PLANNED)
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    ended_at: Mapped[datetime | None]
+
+    #: The file handed in; ``name`` is its path as people read it.
+    source_root: Mapped[str]
+    source_path: Mapped[bytes]
+    name: Mapped[str]
+    #: The file that workers read: the source, or its copy in the spool. None at the door.
+    audio_root: Mapped[str | None]
+    audio_path: Mapped[bytes | None]
+    container: Mapped[str | None]
+    encoding: Mapped[str | None]
+    rate_hz: Mapped[int | None]
+    channels: Mapped[int | None]
+    frames: Mapped[int | None] = mapped_column(BigInteger)
+    duration_ms: Mapped[int | None]
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    content_digest: Mapped[str | None]
+    flags: Mapped[list[Any]] = mapped_column(default=list)
+
+    call_id: Mapped[str | None]
+    started_at: Mapped[datetime | None]
+    direction: Mapped[str | None]
+    line: Mapped[str | None]
+    agent: Mapped[str | None]
+    customer: Mapped[str | None]
+    attributes: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+    #: Segments neither done nor failed. Whoever takes it to zero asks for the reduce; a counter,
+    #: since a count of rows in the same statement would not see a finish that commits meanwhile.
+    open_segments: Mapped[int] = mapped_column(default=0)
+
+    #: The reduce's dispatch and lease, as a segment has them.
+    reduce_dispatch_token: Mapped[UUID | None]
+    reduce_dispatched_at: Mapped[datetime | None]
+    reduce_dispatches: Mapped[int] = mapped_column(default=0)
+    reduce_attempts: Mapped[int] = mapped_column(default=0)
+    reduce_owner: Mapped[str | None]
+    reduce_token: Mapped[UUID | None]
+    reduce_expires_at: Mapped[datetime | None]
+
+
+class SegmentRow(Base):
+    """A planned slice of one channel of a recording: the unit of work."""
+
+    __tablename__ = "segments"
+    __table_args__ = (
+        UniqueConstraint(
+            "recording_id", "kind", "channel", "index", postgresql_nulls_not_distinct=True
+        ),
+        CheckConstraint(_one_of("state", SegmentState), name="state"),
+        CheckConstraint("kind in ('plan', 'repair')", name="kind"),
+        # Two decodes of one key never run at a time: the second claim fails here, and its segment
+        # is given the first one's result.
+        Index(
+            "segments_live_decode_uq",
+            "decode_key",
+            unique=True,
+            postgresql_where=text("state='leased'"),
+        ),
+        Index("segments_pending_decode_ix", "decode_key", postgresql_where=text("state='pending'")),
+        Index("segments_pending_ix", "dispatched_at", postgresql_where=text("state='pending'")),
+        Index("segments_leased_ix", "lease_expires_at", postgresql_where=text("state='leased'")),
+        Index("segments_result_key_ix", "result_key"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    recording_id: Mapped[UUID] = mapped_column(ForeignKey("recordings.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(default="plan")
+    #: From 0; None is the mean of all channels.
+    channel: Mapped[int | None]
+    index: Mapped[int]
+    start_ms: Mapped[int]
+    end_ms: Mapped[int]
+    pcm_digest: Mapped[str]
+    decode_key: Mapped[str]
+    #: Decode even where a result is known.
+    force: Mapped[bool] = mapped_column(default=False)
+
+    state: Mapped[str] = mapped_column(default=SegmentState.PENDING)
+    result_key: Mapped[str | None] = mapped_column(ForeignKey("results.decode_key"))
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    ended_at: Mapped[datetime | None]
+
+    #: Claims, but for those given back by a worker that shut down in order.
+    attempts: Mapped[int] = mapped_column(default=0)
+    #: Attempts that raised, or that took a child process with them while its parent lived.
+    strikes: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime | None]
+
+    dispatch_token: Mapped[UUID] = mapped_column(default=uuid4)
+    dispatched_at: Mapped[datetime | None]
+    dispatches: Mapped[int] = mapped_column(default=0)
+
+    lease_owner: Mapped[str | None]
+    lease_token: Mapped[UUID | None]
+    leased_at: Mapped[datetime | None]
+    lease_expires_at: Mapped[datetime | None]
+
+
+class ResultRow(Base):
+    """The words of one decode key: decoded once, used by every segment with that key."""
+
+    __tablename__ = "results"
+
+    decode_key: Mapped[str] = mapped_column(primary_key=True)
+    body: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class Transcript(Base):
+    """One stitched transcript of a recording; a later reduce adds a version."""
+
+    __tablename__ = "transcripts"
+    __table_args__ = (UniqueConstraint("recording_id", "version"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    recording_id: Mapped[UUID] = mapped_column(ForeignKey("recordings.id", ondelete="CASCADE"))
+    version: Mapped[int]
+    language: Mapped[str | None]
+    flags: Mapped[list[Any]]
+    speech_ms: Mapped[int]
+    worded_ms: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
+class UtteranceRow(Base):
+    """One speaker's consecutive words, as people read them."""
+
+    __tablename__ = "utterances"
+
+    transcript_id: Mapped[UUID] = mapped_column(
+        ForeignKey("transcripts.id", ondelete="CASCADE"), primary_key=True
+    )
+    index: Mapped[int] = mapped_column(primary_key=True)
+    channel: Mapped[int | None]
+    speaker: Mapped[str]
+    start_ms: Mapped[int]
+    end_ms: Mapped[int]
+    text: Mapped[str]
+    #: ``[[text, start_ms, end_ms, confidence], ...]``: rows a word would be 50 million a night.
+    words: Mapped[list[Any]]
+
+
+class SeamRow(Base):
+    """How two neighbouring segments were joined, and what was dropped on both sides."""
+
+    __tablename__ = "seams"
+    __table_args__ = (
+        UniqueConstraint("transcript_id", "channel", "index", postgresql_nulls_not_distinct=True),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    transcript_id: Mapped[UUID] = mapped_column(ForeignKey("transcripts.id", ondelete="CASCADE"))
+    channel: Mapped[int | None]
+    index: Mapped[int]
+    rule: Mapped[str]
+    at_ms: Mapped[int]
+    confidence: Mapped[float]
+    dropped_left: Mapped[list[Any]]
+    dropped_right: Mapped[list[Any]]

@@ -1,0 +1,110 @@
+"""A recording's transcript as values: what the reducer makes, the ledger keeps, an export writes.
+
+Times are on the recording's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from schema.words import Word
+
+
+class SeamRule(StrEnum):
+    """How a seam was decided, from the surest rule to the last resort."""
+
+    #: In a pause that both segments hear as silence, with no word across it.
+    AGREED_SILENCE = "agreed-silence"
+    #: Both segments are empty in the overlap: nothing to decide.
+    EMPTY = "empty"
+    #: One segment's words fill the overlap and the other heard no speech there.
+    ONE_SIDED = "one-sided"
+    #: Between two words near the middle of the overlap.
+    MIDPOINT = "midpoint"
+    #: A neighbour failed and has no words: everything the other has is kept.
+    GAP = "gap"
+
+
+class Flag(StrEnum):
+    """Findings about a whole recording that its readers should know."""
+
+    NO_SPEECH = "no-speech"
+    PARTIAL = "partial"
+    LOW_COVERAGE = "low-coverage"
+    DUAL_MONO = "dual-mono"
+    SILENT_CHANNEL = "silent-channel"
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """Where two neighbouring segments of a channel were joined.
+
+    Words before ``at_ms`` come from the left segment, words after it from the right one;
+    ``dropped_left`` and ``dropped_right`` are the words of each that lie on the other's side.
+    ``confidence`` is in 0..1. ``index`` counts the channel's seams from 0.
+    """
+
+    channel: int | None
+    index: int
+    rule: SeamRule
+    at_ms: int
+    confidence: float
+    dropped_left: tuple[Word, ...] = ()
+    dropped_right: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One speaker's consecutive words; ``text`` is how people read them."""
+
+    channel: int | None
+    speaker: str
+    text: str
+    words: tuple[Word, ...]
+
+    @property
+    def start_ms(self) -> int:
+        """When its first word begins."""
+        return self.words[0].start_ms
+
+    @property
+    def end_ms(self) -> int:
+        """When its last word ends."""
+        return max(word.end_ms for word in self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A stitched transcript, not yet stored.
+
+    ``speech_ms`` is what VAD called speech, ``worded_ms`` the part of it that words cover.
+    """
+
+    language: str | None
+    flags: tuple[str, ...]
+    speech_ms: int
+    worded_ms: int
+    utterances: tuple[Utterance, ...]
+    seams: tuple[Seam, ...]
+
+
+def is_cjk(char: str) -> bool:
+    """Return whether a character belongs to a script written without spaces between words."""
+    code = ord(char)
+    return (
+        0x2E80 <= code <= 0x9FFF  # CJK radicals, kana, bopomofo, CJK ideographs
+        or 0xF900 <= code <= 0xFAFF  # compatibility ideographs
+        or 0xFF00 <= code <= 0xFFEF  # full-width forms
+        or 0x20000 <= code <= 0x3FFFF  # ideographs beyond the basic plane
+    )
+
+
+def join_words(texts: list[str]) -> str:
+    """Return words as running text: a space between two words unless either side is CJK."""
+    parts: list[str] = []
+    for text in filter(None, texts):
+        if parts and not (is_cjk(parts[-1][-1]) or is_cjk(text[0])):
+            parts.append(" ")
+        parts.append(text)
+    return "".join(parts)
