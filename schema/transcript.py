@@ -20,6 +20,8 @@ class SeamRule(StrEnum):
     EMPTY = "empty"
     #: One segment's words fill the overlap and the other heard no speech there.
     ONE_SIDED = "one-sided"
+    #: Within a run of words that both segments wrote at the same time.
+    ANCHOR = "anchor"
     #: Between two words near the middle of the overlap.
     MIDPOINT = "midpoint"
     #: A neighbour failed and has no words: everything the other has is kept.

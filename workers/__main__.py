@@ -1,0 +1,76 @@
+"""Start a worker: ``python -m workers segments``, ``python -m workers reduce`` or ``... sweep``.
+
+Celery's own command line would do, with the right options; here they cannot be wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+
+_EPILOG = """examples:
+  python -m workers segments --name gpu0     one per GPU (CUDA_VISIBLE_DEVICES) or CPU core
+  python -m workers reduce                   stitches; the sweep runs inside it
+  python -m workers sweep                    the sweep alone, where Redis itself is in doubt
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one worker until it is told to stop."""
+    parser = argparse.ArgumentParser(
+        prog="python -m workers",
+        description=__doc__.splitlines()[0],
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("role", choices=("segments", "reduce", "sweep"))
+    parser.add_argument("--name", help="the worker's name on this host (default: its role)")
+    arguments = parser.parse_args(argv)
+    if arguments.role == "sweep":
+        return _sweep()
+    return _celery(arguments.role, arguments.name or arguments.role)
+
+
+def _celery(queue: str, name: str) -> int:
+    # Celery reads this at import: on SIGTERM finish or requeue the task, then stop.
+    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+    # One decode thread per worker: two such workers beat one with two threads (ops/bench).
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+    from workers.app import app  # after the environment is set
+
+    # A worker does not gossip: nothing here needs peers, and hundreds of them would talk a lot.
+    app.worker_main(
+        [
+            "worker",
+            f"--queues={queue}",
+            f"--hostname={name}@%h",
+            "--concurrency=1",
+            "--pool=prefork",
+            "--without-gossip",
+            "--without-mingle",
+            "--loglevel=INFO",
+        ]
+    )
+    return 0
+
+
+def _sweep() -> int:
+    from schema.store.ledger import Ledger
+    from workers.app import worker
+    from workers.logs import configure_logging
+    from workers.sweep import Sweeper
+
+    configure_logging()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    Sweeper(Ledger.open(worker.settings), worker.publisher, worker.settings).run(stop)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

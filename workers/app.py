@@ -1,0 +1,140 @@
+"""The Celery app of every worker, and what happens around the life of its processes.
+
+    parent   one per GPU or core; takes messages from Redis; never loads a model or touches a GPU
+      child  one per parent (concurrency 1); decodes; is replaced when it dies
+
+The parent's boot id names the owner of every lease its children take, so that a new child can
+return at once what its predecessor died on.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from celery import Celery
+from celery.signals import (
+    celeryd_after_setup,
+    setup_logging,
+    worker_process_init,
+    worker_shutdown,
+)
+from kombu.entity import Queue
+
+from schema.settings import Settings, load_settings
+from schema.store.ledger import Ledger
+from schema.store.reduce import return_reduces
+from schema.store.work import return_leases
+from schema.wire import BROKER_SETTINGS, REDUCE_QUEUE, SEGMENTS_QUEUE
+from workers.logs import configure_logging
+from workers.publish import Publisher
+from workers.sweep import Sweeper
+from workers.transcribe import Route
+
+log = structlog.get_logger(__name__)
+
+#: Set before the fork and so shared by a parent and its children; a new parent is another owner.
+BOOT_ID = uuid4().hex[:12]
+
+
+@dataclass
+class Worker:
+    """What one worker process works with, made when it is first needed, after the fork."""
+
+    settings: Settings
+    celery: Celery
+
+    @property
+    def owner(self) -> str:
+        """The name its leases are held under."""
+        return f"{self.settings.node}:{BOOT_ID}"
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """This process's connections to Postgres."""
+        return Ledger.open(self.settings)
+
+    @cached_property
+    def route(self) -> Route:
+        """The models, loaded as profiles ask for them."""
+        return Route(self.settings)
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """The way to Redis."""
+        return Publisher(self.celery)
+
+
+def create_app(settings: Settings) -> Celery:
+    """Create the Celery app, with the settings that were found to lose and repeat the least."""
+    app = Celery(
+        "callscribe", broker=settings.redis_url.get_secret_value(), include=["workers.tasks"]
+    )
+    app.conf.update(
+        BROKER_SETTINGS,
+        task_queues=[Queue(SEGMENTS_QUEUE), Queue(REDUCE_QUEUE)],
+        # A message is taken off Redis only when its task has ended; what a dead child held comes
+        # back at once. How often is the ledger's business, not Celery's.
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_pool="prefork",
+        worker_concurrency=1,
+        # The first task loads the models, in the child; that is not a start that hangs.
+        worker_proc_alive_timeout=120,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        # On SIGTERM (see workers.__main__) a task gets this long to end before it is requeued.
+        worker_soft_shutdown_timeout=60,
+        worker_send_task_events=True,
+        worker_hijack_root_logger=False,
+    )
+    return app
+
+
+app = create_app(load_settings())
+worker = Worker(load_settings(), app)
+_queues: set[str] = set()
+
+
+@setup_logging.connect
+def _on_setup_logging(**_: Any) -> None:
+    configure_logging()
+
+
+@celeryd_after_setup.connect
+def _on_setup(instance: Any, **_: Any) -> None:
+    _queues.update(instance.app.amqp.queues.consume_from)
+
+
+@worker_process_init.connect
+def _on_child_start(**_: Any) -> None:
+    """Return what a predecessor in this place died on, and start the sweep in a reducer."""
+    structlog.contextvars.bind_contextvars(owner=worker.owner, pid=os.getpid())
+    segments = worker.ledger.transact(lambda c: return_leases(c, worker.owner, died=True))
+    recordings = worker.ledger.transact(lambda c: return_reduces(c, worker.owner))
+    if segments or recordings:
+        log.warning("leases_returned_after_death", segments=segments, recordings=recordings)
+    if REDUCE_QUEUE in _queues:
+        _start_sweep()
+
+
+def _start_sweep() -> None:
+    sweeper = Sweeper(Ledger.open(worker.settings), worker.publisher, worker.settings)
+    threading.Thread(
+        target=sweeper.run, args=(threading.Event(),), name="sweep", daemon=True
+    ).start()
+
+
+@worker_shutdown.connect
+def _on_parent_stop(**_: Any) -> None:
+    """Give back what was under way when a worker stops in order; it did nothing wrong."""
+    segments = worker.ledger.transact(lambda c: return_leases(c, worker.owner, died=False))
+    worker.ledger.transact(lambda c: return_reduces(c, worker.owner))
+    worker.ledger.close()
+    log.info("worker_stopped", segments_given_back=segments)

@@ -1,0 +1,111 @@
+"""The reduce of a recording: from the results of its segments to one stored transcript."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import structlog
+
+from schema.errors import CallscribeError, ErrorCode, LeaseLost
+from schema.store import reduce as store
+from schema.store.reduce import EndedSegment, ReduceClaim
+from schema.transcript import Draft, Flag
+from schema.wire import Message
+from workers.dialogue import to_dialogue, worded_ms
+from workers.lease import KeptLease
+from workers.polish import polish
+from workers.stitch import Heard, Track, stitch
+
+if TYPE_CHECKING:
+    from workers.app import Worker
+
+log = structlog.get_logger(__name__)
+
+_LEASE_LIMIT_S = 3600
+
+#: Below this share of worded speech a recording says so; less speech than this proves nothing.
+_LOW_COVERAGE = 0.5
+_LOW_COVERAGE_MIN_SPEECH_MS = 3_000
+
+
+def reduce_recording(worker: Worker, message: Message) -> None:
+    """Stitch the recording that a message names, if that is still to be done."""
+    lease_s = worker.settings.lease_s
+    claim = worker.ledger.transact(
+        lambda c: store.claim_reduce(c, message, owner=worker.owner, lease_s=lease_s)
+    )
+    if claim is None:
+        log.info("reduce_not_claimed", recording=str(message.id))
+        return
+    renewed = KeptLease(
+        lambda: worker.ledger.single(lambda c: store.renew_reduce(c, claim, lease_s=lease_s)),
+        lease_s=lease_s,
+        limit_s=_LEASE_LIMIT_S,
+    )
+    with structlog.contextvars.bound_contextvars(recording=str(claim.recording_id)), renewed:
+        try:
+            draft = draft_transcript(claim)
+            state = worker.ledger.transact(lambda c: store.store_transcript(c, claim, draft))
+            log.info("recording_done", state=state, flags=draft.flags, seams=len(draft.seams))
+        except LeaseLost as error:
+            log.warning("write_fenced", error=str(error))
+        except Exception as error:
+            log.exception("reduce_failed")
+            code = error.code if isinstance(error, CallscribeError) else ErrorCode.ENGINE_FAILED
+            text = f"{type(error).__name__}: {error}"
+            worker.ledger.transact(lambda c: store.fail_reduce(c, claim, code, text))
+
+
+def draft_transcript(claim: ReduceClaim) -> Draft:
+    """Stitch a recording's segments, merge its channels, and dress the words. Pure."""
+    tracks = [
+        stitch(channel, [_heard(segment) for segment in segments])
+        for channel, segments in groupby(claim.segments, key=lambda segment: segment.channel)
+    ]
+    language = _language(claim.segments)
+    render = claim.profile.render
+    speech_ms = sum(span.duration_ms for track in tracks for span in track.speech)
+    covered_ms = sum(worded_ms(track) for track in tracks)
+    return Draft(
+        language=language,
+        flags=(*claim.flags, *_flags(claim, tracks, speech_ms, covered_ms)),
+        speech_ms=speech_ms,
+        worded_ms=covered_ms,
+        utterances=polish(to_dialogue(tracks, render), language, render),
+        seams=tuple(seam for track in tracks for seam in track.seams),
+    )
+
+
+def _heard(segment: EndedSegment) -> Heard:
+    """Put a segment's result, whose times start with the segment, on the recording's clock."""
+    if segment.result is None:
+        return Heard(segment.span, failed=True)
+    by_ms = segment.span.start_ms
+    return Heard(
+        segment.span,
+        words=tuple(word.shifted(by_ms) for word in segment.result.words),
+        speech=tuple(span.shifted(by_ms) for span in segment.result.speech),
+    )
+
+
+def _language(segments: tuple[EndedSegment, ...]) -> str | None:
+    """Return the language that most speech was decoded as."""
+    spoken: Counter[str] = Counter()
+    for segment in segments:
+        if segment.result is not None and segment.result.language is not None:
+            spoken[segment.result.language] += segment.result.speech_ms
+    return max(sorted(spoken), key=lambda name: spoken[name], default=None)
+
+
+def _flags(claim: ReduceClaim, tracks: list[Track], speech_ms: int, covered_ms: int) -> list[Flag]:
+    flags = []
+    failed = any(segment.result is None for segment in claim.segments)
+    if failed:
+        flags.append(Flag.PARTIAL)
+    if not failed and not any(track.words for track in tracks):
+        flags.append(Flag.NO_SPEECH)
+    elif speech_ms >= _LOW_COVERAGE_MIN_SPEECH_MS and covered_ms < _LOW_COVERAGE * speech_ms:
+        flags.append(Flag.LOW_COVERAGE)
+    return flags

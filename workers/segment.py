@@ -1,0 +1,123 @@
+"""One segment, from its message to the ledger: claim, decode, finish; or say why not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import structlog
+from celery.exceptions import SoftTimeLimitExceeded
+
+from schema.errors import (
+    BadRecording,
+    BadRequest,
+    CallscribeError,
+    ErrorCode,
+    LeaseLost,
+    Misconfigured,
+    Transient,
+)
+from schema.store import work
+from schema.store.work import Claim, Ended, Fate
+from schema.wire import Message
+from workers.lease import KeptLease
+from workers.memory import GpuMemory, device_memory
+
+if TYPE_CHECKING:
+    from workers.app import Worker
+
+log = structlog.get_logger(__name__)
+
+#: Renewing stops here at the latest: no segment's hard limit is longer.
+_LEASE_LIMIT_S = 2 * 3600 + 600
+
+_FATES: dict[type[CallscribeError], Fate] = {
+    BadRecording: Fate.FOR_GOOD,
+    BadRequest: Fate.FOR_GOOD,
+    Transient: Fate.PAUSE,
+    Misconfigured: Fate.NOT_HERE,
+}
+
+
+def work_segment(worker: Worker, message: Message) -> None:
+    """Do the work that a message names, if it is still there to be done."""
+    settings = worker.settings
+    claim = worker.ledger.single(
+        lambda c: work.claim(c, message, owner=worker.owner, lease_s=settings.lease_s)
+    )
+    if claim is None:
+        log.info("segment_not_claimed", segment=str(message.id))
+        return
+    with structlog.contextvars.bound_contextvars(
+        recording=str(claim.recording_id), segment=str(claim.segment_id), attempt=claim.attempt
+    ):
+        ended = _work_claimed(worker, claim)
+        if ended is not None:
+            _tell(worker, claim, ended)
+
+
+def _work_claimed(worker: Worker, claim: Claim) -> Ended | None:
+    """Decode and store, or record the failure; None where another worker has taken over."""
+    lease_s = worker.settings.lease_s
+    renewed = KeptLease(
+        lambda: worker.ledger.single(lambda c: work.renew(c, claim, lease_s=lease_s)),
+        lease_s=lease_s,
+        limit_s=_LEASE_LIMIT_S,
+    )
+    try:
+        with renewed:
+            try:
+                return _decode_and_finish(worker, claim)
+            except LeaseLost:
+                raise
+            except Exception as error:
+                return _record_failure(worker, claim, error)
+    except LeaseLost as error:
+        log.warning("write_fenced", error=str(error))
+        return None
+
+
+def _decode_and_finish(worker: Worker, claim: Claim) -> Ended:
+    if claim.known:
+        log.info("segment_known")
+        return worker.ledger.single(lambda c: work.finish(c, claim, None))
+    with GpuMemory(device_memory(worker.settings.device)) as memory:
+        result, seconds = worker.route.decode(claim)
+    ended = worker.ledger.single(lambda c: work.finish(c, claim, result))
+    log.info(
+        "segment_done",
+        audio_s=claim.span.duration_ms / 1000,
+        speech_s=result.speech_ms / 1000,
+        words=len(result.words),
+        language=result.language,
+        **{f"{stage}_s": value for stage, value in asdict(seconds).items()},
+        rss_before_bytes=memory.before.rss,
+        rss_after_bytes=memory.after.rss,
+        device_before=asdict(memory.before.device),
+        device_after=asdict(memory.after.device),
+    )
+    return ended
+
+
+def _record_failure(worker: Worker, claim: Claim, error: Exception) -> Ended:
+    """Record a failed attempt by its fate; also for MemoryError, which would end the worker."""
+    code, fate = ErrorCode.ENGINE_FAILED, Fate.STRIKE
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, CallscribeError):
+        code, text = error.code, str(error)
+        fate = next((f for kind, f in _FATES.items() if isinstance(error, kind)), Fate.STRIKE)
+        log.warning("segment_failed", error=text, fate=fate)
+    elif isinstance(error, SoftTimeLimitExceeded):
+        text = "decoding took longer than its time limit"
+        log.warning("segment_failed", error=text, fate=fate)
+    else:
+        log.exception("segment_failed", fate=fate)
+    return worker.ledger.transact(lambda c: work.fail(c, claim, code, text, fate))
+
+
+def _tell(worker: Worker, claim: Claim, ended: Ended) -> None:
+    """Ask for the reduces that this end made due, after its commit."""
+    due = [ended.reduce] if ended.reduce else []
+    if ended.twins:
+        due += worker.ledger.transact(lambda c: work.settle_twins(c, claim.decode_key))
+    worker.publisher.publish(due)

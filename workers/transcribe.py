@@ -1,0 +1,77 @@
+"""The route of a segment: from a claim to its words.
+
+    read_segment -> find_speech -> recognizer.decode -> SegmentResult
+
+Each step is a function of its inputs; the models are found by what a profile asks for, and stay.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+
+from schema.profile import DecodeSettings, Profile
+from schema.settings import Settings
+from schema.store.work import Claim
+from schema.words import SegmentResult
+from workers.audio import SegmentSource, read_segment
+from workers.engines.base import Recognizer, SpeechDetector, load_detector, load_recognizer
+from workers.vad import find_speech
+
+
+@dataclass(frozen=True, slots=True)
+class StageSeconds:
+    """Where a segment's time went."""
+
+    read: float
+    vad: float
+    asr: float
+
+
+class Route:
+    """Decodes segments on one host, with one set of models at a time.
+
+    A fleet runs one profile for hours; when the profile changes, the old models are let go first,
+    since two of them may not fit a GPU.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loaded_for: DecodeSettings | None = None
+        self._detector: SpeechDetector
+        self._recognizer: Recognizer
+
+    def decode(self, claim: Claim) -> tuple[SegmentResult, StageSeconds]:
+        """Return the words of a claimed segment.
+
+        Raises:
+            CallscribeError: by its fate: the recording, this host or the moment is at fault.
+        """
+        self._load(claim.profile)
+        times = [time.monotonic()]
+        samples = read_segment(
+            SegmentSource(claim.audio, claim.format, claim.channel, claim.span, claim.pcm_digest),
+            self._settings,
+        )
+        times.append(time.monotonic())
+        speech = find_speech(self._detector, samples, claim.profile.scene.max_region_ms)
+        times.append(time.monotonic())
+        decode = claim.profile.decode
+        decoding = self._recognizer.decode(
+            samples, speech, language=decode.language, hotwords=decode.hotwords
+        )
+        times.append(time.monotonic())
+        result = SegmentResult(decoding.words, speech, decoding.language, decoding.tags)
+        read_s, vad_s, asr_s = (b - a for a, b in pairwise(times))
+        return result, StageSeconds(round(read_s, 3), round(vad_s, 3), round(asr_s, 3))
+
+    def _load(self, profile: Profile) -> None:
+        if self._loaded_for == profile.decode:
+            return
+        self._loaded_for = None
+        if hasattr(self, "_recognizer"):
+            del self._detector, self._recognizer
+        self._detector = load_detector(profile, self._settings)
+        self._recognizer = load_recognizer(profile, self._settings)
+        self._loaded_for = profile.decode
