@@ -108,9 +108,8 @@ class Dispatch:
     hard_limit_s: int
 
     def send_options(self) -> dict[str, Any]:
-        """Return the arguments of Celery's ``send_task``."""
+        """Return the options of Celery's ``send_task``."""
         return {
-            "name": self.task,
             "kwargs": self.message.to_kwargs(),
             "queue": self.queue,
             "argsrepr": self.label,

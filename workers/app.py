@@ -26,13 +26,13 @@ from celery.signals import (
 )
 from kombu.entity import Queue
 
+from schema.publish import Publisher
 from schema.settings import Settings, load_settings
 from schema.store.ledger import Ledger
 from schema.store.reduce import return_reduces
 from schema.store.work import return_leases
 from schema.wire import BROKER_SETTINGS, REDUCE_QUEUE, SEGMENTS_QUEUE
 from workers.logs import configure_logging
-from workers.publish import Publisher
 from workers.sweep import Sweeper
 from workers.transcribe import Route
 

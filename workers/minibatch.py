@@ -22,20 +22,17 @@ class Window:
 
 def pack_windows(
     regions: Sequence[Span],
+    max_window_ms: int,
     *,
-    max_window_ms: int = 30_000,
     restart_pause_ms: int = 1_000,
-    restart_after_ms: int = 0,
+    restart_after_ms: int = 15_000,
 ) -> list[Window]:
     windows: list[Window] = []
     pending: list[Span] = []
     used_ms = 0
     for region in regions:
         pause = region.start_ms - pending[-1].end_ms if pending else 0
-        if pending and (
-            used_ms + region.duration_ms > max_window_ms
-            or (pause >= restart_pause_ms and used_ms >= restart_after_ms)
-        ):
+        if pending and (used_ms + region.duration_ms > max_window_ms or (pause >= restart_pause_ms and used_ms >= restart_after_ms)):
             windows.append(Window(tuple(pending)))
             pending, used_ms = [], 0
         pending.append(region)

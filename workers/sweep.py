@@ -9,13 +9,11 @@ from __future__ import annotations
 import threading
 
 import structlog
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
+from schema.publish import Publisher
 from schema.settings import Settings
 from schema.store.ledger import Ledger
 from schema.store.sweep import Swept, sweep
-from workers.publish import Publisher
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +36,11 @@ class Sweeper:
 
     def once(self) -> Swept | None:
         """Sweep once; return what was done, or None where another sweep is under way."""
-        queued = self._queued()
+        # With Redis out of reach, as if it were full: nothing is dispatched into the void, while
+        # the rest of the sweep goes on.
+        queued = self._publisher.queued()
+        if queued is None:
+            queued = self._settings.high_water
         swept = self._ledger.transact(
             lambda c: sweep(
                 c,
@@ -60,14 +62,3 @@ class Sweeper:
                 settled=swept.settled,
             )
         return swept
-
-    def _queued(self) -> int:
-        """Return the queue's length; with Redis out of reach, as if it were full.
-
-        Then nothing pending is dispatched into the void, while the ledger's own work goes on.
-        """
-        try:
-            return self._publisher.queued()
-        except (OperationalError, RedisError, OSError) as error:
-            log.warning("redis_unreachable", error=str(error))
-            return self._settings.high_water

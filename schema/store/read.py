@@ -38,7 +38,7 @@ class Progress:
     segments: dict[str, int]
     audio_ms: int
     done_ms: int
-    decoded_results: int
+    distinct_results: int
     flags: dict[str, int]
     notices: int
 
@@ -124,7 +124,7 @@ def progress(connection: Connection, submission_id: UUID) -> Progress:
         segments={state: count for state, count, _ in segments},
         audio_ms=sum(audio.values()),
         done_ms=audio.get(SegmentState.DONE, 0),
-        decoded_results=connection.scalar(
+        distinct_results=connection.scalar(
             select(func.count(func.distinct(SegmentRow.result_key)))
             .join(Recording, SegmentRow.recording_id == Recording.id)
             .where(mine)

@@ -1,0 +1,1 @@
+"""What an operator runs: finds recordings, examines and plans them, hands them to the ledger."""

@@ -1,0 +1,369 @@
+"""The ``producer`` command: hand in recordings, watch them, take transcripts out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from producer.deliver import deliver, parse_formats
+from producer.doctor import Verdict, examine_host
+from producer.enqueue import Enqueuer, celery_app
+from producer.exits import ExitCode, exit_code
+from producer.show import (
+    PROBLEM_STATES,
+    progress_json,
+    submission_json,
+    submission_view,
+    submissions_view,
+)
+from producer.submit import Request, Summary, submit
+from producer.watch import watch as watch_submission
+from schema.errors import CallscribeError
+from schema.migrate import migrate as migrate_ledger
+from schema.migrate import require_current
+from schema.profile import Profile, load_profile
+from schema.publish import Publisher
+from schema.settings import Settings, load_settings
+from schema.states import RecordingState
+from schema.store import read, reduce
+from schema.store.dispatches import short_id
+from schema.store.ledger import Ledger
+from schema.store.read import Progress
+
+_EXITS = "\n\n".join(
+    ["Exit codes:", ", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)]
+)
+
+app = typer.Typer(
+    help="Transcribe call-centre recordings in bulk, on your own machines.",
+    epilog=f"First: producer doctor. {_EXITS}",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+#: Results go to standard output, all that is said about them to standard error.
+out = Console(soft_wrap=False)
+err = Console(stderr=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+SubmissionArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[ID]", help="A submission, or the first letters of its id."),
+]
+
+
+def main() -> None:
+    """Run the command line; every error of ours becomes one line and a named exit code."""
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(30),
+    )
+    try:
+        app(standalone_mode=True)
+    except CallscribeError as error:
+        err.print(Text(str(error), style="red"))
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        err.print("interrupted: what was committed stays; the same command goes on from there")
+        sys.exit(ExitCode.INTERRUPTED)
+
+
+@contextmanager
+def _ledger(settings: Settings) -> Iterator[Ledger]:
+    ledger = Ledger.open(settings)
+    try:
+        with ledger.reading():
+            require_current(ledger.engine)
+        yield ledger
+    finally:
+        ledger.close()
+
+
+@app.command(
+    name="submit",
+    epilog="Examples: producer submit calls/ · producer submit calls/ --speakers agent,customer "
+    "--manifest calls.csv --wait · producer submit dump/ --raw .ulaw=mulaw:8000 --language en",
+)
+def submit_command(
+    paths: Annotated[list[str], typer.Argument(help="Files and directories, taken recursively.")],
+    profile: Annotated[
+        str, typer.Option(help="call, meeting, lecture, noisy, or a TOML file.")
+    ] = "call",
+    language: Annotated[
+        str | None, typer.Option(help="ISO 639-1 code, or auto.", metavar="CODE")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Recognizer, say whisper-tiny.en.")] = None,
+    speakers: Annotated[
+        str | None, typer.Option(help="Names of channel 0, 1, ...", metavar="A,B")
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(help="auto, split (a speaker a channel) or mix.", metavar="MODE"),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="CSV or JSONL with a row for each file.")
+    ] = None,
+    name_pattern: Annotated[
+        str | None,
+        typer.Option(help="What file names say.", metavar="'{started_at:%Y%m%d}_{agent}.wav'"),
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Of moments that name none.", metavar="Europe/Berlin")
+    ] = None,
+    raw: Annotated[
+        list[str] | None,
+        typer.Option(help="Headless audio; repeatable.", metavar=".ulaw=mulaw:8000"),
+    ] = None,
+    segment: Annotated[int | None, typer.Option(help="Segment length in seconds.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Overlap in seconds.")] = None,
+    itn: Annotated[bool, typer.Option("--itn", help="Write numbers as digits.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Decode again what is known.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch until all is transcribed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Hand in recordings to be transcribed; prints the submission's id."""
+    settings = load_settings()
+    request = Request(
+        paths=tuple(paths),
+        profile=_profile(profile, language, model, speakers, channels, segment, overlap, itn=itn),
+        manifest=manifest,
+        name_pattern=name_pattern,
+        zone=zone,
+        raw=tuple(raw or ()),
+        force=force,
+    )
+    with _ledger(settings) as ledger:
+        enqueuer = Enqueuer(Publisher(celery_app(settings)), settings.high_water)
+        with err.status("looking for recordings ...") as status:
+            summary = submit(
+                request, settings, ledger, enqueuer, lambda s: status.update(_examining(s))
+            )
+        _say_submitted(summary, enqueuer)
+        if not as_json and not wait:
+            out.print(short_id(summary.submission), highlight=False)
+        progress = _progress(ledger, summary)
+        if wait and summary.recordings:
+            progress = watch_submission(ledger, summary.submission, err)
+        _print_submission(ledger, progress, as_json=as_json, shown=wait)
+    raise typer.Exit(_submission_exit(progress, summary.unmatched_rows))
+
+
+def _profile(
+    name: str,
+    language: str | None,
+    model: str | None,
+    speakers: str | None,
+    channels: str | None,
+    segment: int | None,
+    overlap: int | None,
+    *,
+    itn: bool,
+) -> Profile:
+    given: dict[str, dict[str, Any]] = {
+        "plan": {"channels": channels, "segment_s": segment, "overlap_s": overlap},
+        "decode": {"language": language, "model": model},
+        "render": {
+            "itn": itn or None,
+            "speakers": tuple(s.strip() for s in speakers.split(",")) if speakers else None,
+        },
+    }
+    changes = {
+        part: {key: value for key, value in values.items() if value is not None}
+        for part, values in given.items()
+    }
+    return load_profile(name, changes)
+
+
+def _examining(summary: Summary) -> str:
+    return (
+        f"examined {summary.recordings + summary.already_there} recordings, "
+        f"{summary.quarantined} quarantined ..."
+    )
+
+
+def _say_submitted(summary: Summary, enqueuer: Enqueuer) -> None:
+    if summary.resumed:
+        err.print(f"resumed: {summary.already_there} recordings were in already")
+    err.print(
+        f"submission {short_id(summary.submission)}: {summary.recordings} recordings, "
+        f"{summary.segments} segments to decode, {summary.known_segments} known already",
+        highlight=False,
+    )
+    if enqueuer.failed:
+        err.print("[yellow]Redis does not answer; the sweep sends the work when it does[/yellow]")
+
+
+def _progress(ledger: Ledger, summary: Summary) -> Progress:
+    with ledger.reading() as connection:
+        return read.progress(connection, summary.submission)
+
+
+def _print_submission(ledger: Ledger, progress: Progress, *, as_json: bool, shown: bool) -> None:
+    with ledger.reading() as connection:
+        if as_json:
+            everything = read.recordings(connection, progress.id)
+            notices = read.notices(connection, progress.id)
+            _print_json(submission_json(progress, everything, notices))
+            return
+        problems = read.recordings(connection, progress.id, PROBLEM_STATES)
+        notices = read.notices(connection, progress.id)
+    if shown or problems or notices:
+        (out if shown else err).print(submission_view(progress, problems, notices))
+
+
+def _submission_exit(progress: Progress, unmatched_rows: int = 0) -> ExitCode:
+    if not progress.total:
+        return ExitCode.NOTHING
+    if unmatched_rows or progress.count(*PROBLEM_STATES):
+        return ExitCode.INCOMPLETE
+    return ExitCode.OK
+
+
+@app.command(epilog="Examples: producer status · producer status 1f3a --json · producer status -a")
+def status(
+    submission: SubmissionArgument = None,
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="The latest 50 submissions, a line each.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how a submission stands, and every recording to look at; the latest without an ID."""
+    with _ledger(load_settings()) as ledger:
+        if everything:
+            with ledger.reading() as connection:
+                found = [read.progress(connection, i) for i in read.submission_ids(connection, 50)]
+            if as_json:
+                _print_json([progress_json(progress) for progress in found])
+            else:
+                out.print(submissions_view(found))
+            return
+        with ledger.reading() as connection:
+            progress = read.progress(connection, read.find_submission(connection, submission))
+        _print_submission(ledger, progress, as_json=as_json, shown=True)
+    raise typer.Exit(_submission_exit(progress))
+
+
+@app.command(epilog="Examples: producer watch · producer watch 1f3a")
+def watch(submission: SubmissionArgument = None, as_json: JsonOption = False) -> None:
+    """Follow a submission until it is transcribed: done, failed, speed and time to go."""
+    with _ledger(load_settings()) as ledger:
+        with ledger.reading() as connection:
+            found = read.find_submission(connection, submission)
+        progress = watch_submission(ledger, found, err)
+        _print_submission(ledger, progress, as_json=as_json, shown=True)
+    raise typer.Exit(_submission_exit(progress))
+
+
+@app.command(
+    epilog="Examples: producer export --out transcripts · producer export 1f3a "
+    "--format json,srt --out /srv/transcripts"
+)
+def export(
+    submission: SubmissionArgument = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="Any of json,txt,srt,vtt,csv.", metavar="LIST")
+    ] = "json,txt",
+    directory: Annotated[
+        Path, typer.Option("--out", help="Where to; keeps the recordings' tree.")
+    ] = Path("transcripts"),
+    as_json: JsonOption = False,
+) -> None:
+    """Write transcripts as files: one per recording and format."""
+    names = parse_formats(formats)
+    with _ledger(load_settings()) as ledger:
+        with ledger.reading() as connection:
+            found = read.find_submission(connection, submission)
+        with err.status("writing ...") as status:
+            delivered = deliver(
+                ledger,
+                found,
+                directory,
+                names,
+                lambda done, total: status.update(f"wrote {done} of {total} recordings"),
+            )
+    without = [{"file": r.name, "state": r.state} for r in delivered.without]
+    if as_json:
+        counts = {"files": delivered.files, "recordings": delivered.recordings}
+        _print_json({**counts, "out": str(directory), "without": without})
+    else:
+        out.print(
+            f"{delivered.files} files of {delivered.recordings} recordings in {directory}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        for recording in delivered.without:
+            err.print(Text(f"no transcript: {recording.name} ({recording.state})"))
+    raise typer.Exit(ExitCode.INCOMPLETE if without else ExitCode.OK)
+
+
+@app.command(epilog="Example: producer retry 1f3a")
+def retry(submission: SubmissionArgument = None, as_json: JsonOption = False) -> None:
+    """Take up again what failed, and nothing else. A quarantined file is submitted again."""
+    with _ledger(load_settings()) as ledger:
+        with ledger.reading() as connection:
+            found = read.find_submission(connection, submission)
+        segments, recordings = ledger.transact(lambda c: reduce.retry_failed(c, found))
+        with ledger.reading() as connection:
+            progress = read.progress(connection, found)
+    quarantined = progress.count(RecordingState.QUARANTINED)
+    if as_json:
+        counts = {"segments": segments, "recordings": recordings, "quarantined": quarantined}
+        _print_json({"submission": str(found), **counts})
+        return
+    out.print(f"{segments} segments of {recordings} recordings are taken up again")
+    if quarantined:
+        err.print(f"{quarantined} quarantined recordings are not: mend the files and submit again")
+
+
+@app.command(epilog="Example: producer doctor --json")
+def doctor(as_json: JsonOption = False) -> None:
+    """Check what a fleet needs: ledger, Redis, roots, spool, weights, workers."""
+    settings = load_settings()
+    ledger = Ledger.open(settings)
+    findings = []
+    table = Table(box=None)
+    for heading in ("", "check", "found", "what to do"):
+        table.add_column(heading, overflow="fold")
+    styles = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
+    for finding in examine_host(settings, ledger, celery_app(settings)):
+        findings.append(finding)
+        verdict = Text(finding.verdict, style=styles[finding.verdict])
+        table.add_row(verdict, finding.check, Text(finding.detail), Text(finding.remedy))
+    ledger.close()
+    if as_json:
+        _print_json([asdict(finding) for finding in findings])
+    else:
+        out.print(table)
+    failed = any(finding.verdict is Verdict.FAIL for finding in findings)
+    raise typer.Exit(ExitCode.MISCONFIGURED if failed else ExitCode.OK)
+
+
+@app.command(epilog="Example: producer migrate")
+def migrate() -> None:
+    """Bring the ledger's tables to this version: once before the first run, and after updates."""
+    ledger = Ledger.open(load_settings())
+    with ledger.reading():
+        revision = migrate_ledger(ledger.engine)
+    ledger.close()
+    out.print(f"the ledger is at revision {revision}", highlight=False)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

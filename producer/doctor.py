@@ -1,0 +1,148 @@
+"""Is everything there that a fleet needs? Each check says what it found, and what to do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+
+from celery import Celery
+
+from schema.errors import CallscribeError
+from schema.migrate import current_revision, head_revision
+from schema.models import KNOWN
+from schema.settings import SPOOL_ROOT, Settings
+from schema.store.ledger import Ledger
+from schema.wire import queued
+
+_PACKAGES = ("celery", "redis", "sqlalchemy", "psycopg", "soundfile", "av")
+
+#: Workers have this long to answer; one that decodes answers at once, from its parent process.
+_PING_S = 2.0
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check's result."""
+
+    check: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+
+
+def examine_host(settings: Settings, ledger: Ledger, app: Celery) -> Iterator[Finding]:
+    """Yield the result of every check, as it is made."""
+    yield Finding("versions", Verdict.OK, _versions())
+    yield _guarded("ledger", lambda: _ledger(ledger))
+    yield _guarded("redis", lambda: _redis(app, settings))
+    for root in settings.roots:
+        yield _guarded(f"root {root}", partial(_root, settings, root))
+    if not settings.roots:
+        yield Finding("roots", Verdict.FAIL, "none", "Set CALLSCRIBE_ROOTS=calls=/path")
+    yield _guarded("spool", lambda: _spool(settings))
+    yield from _models(settings)
+    yield _guarded("workers", lambda: _workers(app))
+
+
+def _guarded(check: str, run: Callable[[], Finding]) -> Finding:
+    """Run a check; what goes wrong in it is its result. Never a URL: it may hold a password."""
+    try:
+        return run()
+    except CallscribeError as error:
+        return Finding(check, Verdict.FAIL, error.cause, error.remedy)
+    except Exception as error:
+        return Finding(check, Verdict.FAIL, f"{type(error).__name__}: it does not answer")
+
+
+def _versions() -> str:
+    return ", ".join([f"python {platform.python_version()}", *map(_version, _PACKAGES)])
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} missing"
+
+
+def _ledger(ledger: Ledger) -> Finding:
+    with ledger.reading() as connection:
+        found = current_revision(connection)
+        server = connection.exec_driver_sql("show server_version").scalar()
+    if found != head_revision():
+        detail = f"revision {found or 'none'}, this version needs {head_revision()}"
+        return Finding("ledger", Verdict.FAIL, detail, "Run: producer migrate")
+    return Finding("ledger", Verdict.OK, f"Postgres {server}, revision {found}")
+
+
+def _redis(app: Celery, settings: Settings) -> Finding:
+    with app.connection_for_write() as connection:
+        client = connection.default_channel.client
+        waiting = queued(client)
+        info = client.info()
+    detail = f"Redis {info['redis_version']}, {waiting} of {settings.high_water} messages"
+    if info.get("maxmemory_policy") not in (None, "noeviction"):
+        remedy = "Set maxmemory-policy noeviction: Redis may drop messages, and the sweep is slower"
+        return Finding("redis", Verdict.WARN, f"{detail}, evicts keys when full", remedy)
+    if not info.get("aof_enabled"):
+        remedy = "Set appendonly yes; without it the sweep sends everything again after a restart"
+        return Finding("redis", Verdict.WARN, f"{detail}, forgets when restarted", remedy)
+    return Finding("redis", Verdict.OK, detail)
+
+
+def _root(settings: Settings, root: str) -> Finding:
+    path = settings.root_path(root)
+    if not os.path.isdir(path):
+        return Finding(f"root {root}", Verdict.FAIL, f"{path} is no directory", "Is it mounted?")
+    if not os.access(path, os.R_OK | os.X_OK):
+        return Finding(f"root {root}", Verdict.FAIL, f"{path} cannot be read by this user")
+    return Finding(f"root {root}", Verdict.OK, path)
+
+
+def _spool(settings: Settings) -> Finding:
+    if settings.spool is None:
+        remedy = "Set CALLSCRIBE_SPOOL; without it m4a, amr, GSM and the like are refused"
+        return Finding("spool", Verdict.WARN, "none", remedy)
+    path = settings.root_path(SPOOL_ROOT)
+    if not os.path.isdir(path) or not os.access(path, os.W_OK):
+        return Finding("spool", Verdict.FAIL, f"{path} cannot be written to")
+    free = shutil.disk_usage(path).free
+    detail = f"{path}, {free / 1024**3:.1f} GiB free"
+    if free < settings.spool_reserve_bytes:
+        return Finding("spool", Verdict.FAIL, detail, "Make room, or lower the reserve")
+    return Finding("spool", Verdict.OK, detail)
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    for name, model in KNOWN.items():
+        directory = settings.models / name
+        missing = [file for file in model.files if not (directory / file).is_file()]
+        if not missing:
+            yield Finding(f"model {name}", Verdict.OK, str(directory))
+        else:
+            detail = f"{', '.join(missing)} missing in {directory}"
+            remedy = f"Only workers need it: python -m ops.local.models {name}"
+            yield Finding(f"model {name}", Verdict.WARN, detail, remedy)
+
+
+def _workers(app: Celery) -> Finding:
+    replies = app.control.ping(timeout=_PING_S)
+    names = sorted(name for reply in replies for name in reply)
+    if not names:
+        remedy = "Start one: python -m workers segments, and one: python -m workers reduce"
+        return Finding("workers", Verdict.WARN, "none answers", remedy)
+    return Finding("workers", Verdict.OK, ", ".join(names))

@@ -1,0 +1,54 @@
+"""Wake the workers: messages to Redis after each commit, never more than the queue should hold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from celery import Celery
+
+from schema.publish import Publisher
+from schema.settings import Settings
+from schema.wire import BROKER_SETTINGS, Dispatch
+
+#: After Redis failed, leave it alone for this long: the sweep sends what was not sent.
+_PAUSE_S = 30.0
+
+
+def celery_app(settings: Settings) -> Celery:
+    """Return a Celery app that sends tasks by name, and has none."""
+    app = Celery("callscribe-producer", broker=settings.redis_url.get_secret_value())
+    app.conf.update(BROKER_SETTINGS)
+    return app
+
+
+class Enqueuer:
+    """Publishes what a submission commits, as far as there is room in the queue."""
+
+    def __init__(self, publisher: Publisher, high_water: int) -> None:
+        self._publisher = publisher
+        self._high_water = high_water
+        self._resume_at = 0.0
+        #: Whether any message could not be sent.
+        self.failed = False
+
+    def room(self) -> int:
+        """Return how many more segment messages the queue should take now."""
+        if time.monotonic() < self._resume_at:
+            return 0
+        queued = self._publisher.queued()
+        if queued is None:
+            self._pause()
+            return 0
+        return max(0, self._high_water - queued)
+
+    def publish(self, dispatches: Sequence[Dispatch]) -> None:
+        """Send messages; what cannot be sent is left to the sweep."""
+        if not dispatches or time.monotonic() < self._resume_at:
+            return
+        if self._publisher.publish(dispatches) < len(dispatches):
+            self._pause()
+
+    def _pause(self) -> None:
+        self.failed = True
+        self._resume_at = time.monotonic() + _PAUSE_S

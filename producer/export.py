@@ -1,0 +1,217 @@
+"""A transcript as text: JSON, plain text, SRT, WebVTT and CSV. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from schema.store.read import RecordingSummary, StoredTranscript
+from schema.transcript import Seam, Utterance, join_words
+from schema.words import Word
+
+#: A caption that people can read while it is shown.
+_CUE_MAX_MS = 7_000
+_CUE_MAX_CHARS = 84
+
+#: A caption shown for less than this is a flicker.
+_CUE_MIN_MS = 300
+
+
+def to_json(transcript: StoredTranscript) -> str:
+    """Return everything known of a recording and its words."""
+    recording = transcript.recording
+    document = {
+        **recording_json(recording),
+        "version": transcript.version,
+        "language": transcript.language,
+        "flags": list(transcript.flags),
+        "coverage": transcript.coverage,
+        "speech_ms": transcript.speech_ms,
+        "text": _text(transcript),
+        "utterances": [_utterance_json(u) for u in transcript.utterances],
+        "seams": [_seam_json(seam) for seam in transcript.seams],
+    }
+    return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+
+
+def recording_json(recording: RecordingSummary) -> dict[str, Any]:
+    """Return what is known of a recording beside its words."""
+    call = recording.call
+    return {
+        "recording": str(recording.id),
+        "file": recording.name,
+        "state": recording.state,
+        "error": (
+            {"code": recording.error_code, "message": recording.error_message}
+            if recording.error_code
+            else None
+        ),
+        "call_id": call.call_id,
+        "started_at": call.started_at.isoformat() if call.started_at else None,
+        "direction": call.direction,
+        "line": call.line,
+        "agent": call.agent,
+        "customer": call.customer,
+        "attributes": call.attributes,
+        "duration_ms": recording.duration_ms,
+        "channels": recording.channels,
+        "flags": list(recording.flags),
+    }
+
+
+def to_text(transcript: StoredTranscript) -> str:
+    """Return the dialogue as people read it: a line for each utterance, with time and speaker."""
+    lines = [
+        f"[{_clock(u.start_ms, '.')[:-4]}] {u.speaker}: {u.text}" for u in transcript.utterances
+    ]
+    if not lines:
+        lines = [f"({', '.join(transcript.flags) or 'no words'})"]
+    return "\n".join(lines) + "\n"
+
+
+def to_srt(transcript: StoredTranscript) -> str:
+    """Return SubRip captions."""
+    cues = [
+        f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n"
+        f"{cue.speaker}: {_one_line(cue.text)}\n"
+        for number, cue in enumerate(_cues(transcript), start=1)
+    ]
+    return "\n".join(cues)
+
+
+def to_vtt(transcript: StoredTranscript) -> str:
+    """Return WebVTT captions, with the speakers as voices."""
+    cues = [
+        f"\n{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n"
+        f"<v {_vtt_escaped(cue.speaker)}>{_vtt_escaped(_one_line(cue.text))}</v>\n"
+        for cue in _cues(transcript)
+    ]
+    return "WEBVTT\n" + "".join(cues)
+
+
+def to_csv(transcript: StoredTranscript) -> str:
+    """Return a row for each utterance, for spreadsheets."""
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["file", "call_id", "speaker", "channel", "start_ms", "end_ms", "text"])
+    recording = transcript.recording
+    for u in transcript.utterances:
+        writer.writerow(
+            [
+                _cell(recording.name),
+                _cell(recording.call.call_id or ""),
+                _cell(u.speaker),
+                "" if u.channel is None else u.channel,
+                u.start_ms,
+                u.end_ms,
+                _cell(u.text),
+            ]
+        )
+    return table.getvalue()
+
+
+FORMATS: Mapping[str, Callable[[StoredTranscript], str]] = {
+    "json": to_json,
+    "txt": to_text,
+    "srt": to_srt,
+    "vtt": to_vtt,
+    "csv": to_csv,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Cue:
+    speaker: str
+    start_ms: int
+    end_ms: int
+    text: str
+
+
+def _cues(transcript: StoredTranscript) -> Iterator[_Cue]:
+    """Yield captions in order of their starts: utterances, cut where they are long to read."""
+    for utterance in transcript.utterances:
+        if utterance.text != join_words([word.text for word in utterance.words]):
+            # Normalised text is not made of the words any more: shown whole.
+            yield _cue(utterance, list(utterance.words), utterance.text)
+            continue
+        for words in _readable(utterance.words):
+            yield _cue(utterance, words, join_words([word.text for word in words]))
+
+
+def _cue(utterance: Utterance, words: list[Word], text: str) -> _Cue:
+    start_ms = words[0].start_ms
+    end_ms = max(words[-1].end_ms, start_ms + _CUE_MIN_MS)
+    return _Cue(utterance.speaker, start_ms, end_ms, text)
+
+
+def _readable(words: tuple[Word, ...]) -> Iterator[list[Word]]:
+    cue: list[Word] = []
+    for word in words:
+        if cue:
+            long = word.end_ms - cue[0].start_ms > _CUE_MAX_MS
+            wide = len(join_words([w.text for w in (*cue, word)])) > _CUE_MAX_CHARS
+            if long or wide:
+                yield cue
+                cue = []
+        cue.append(word)
+    if cue:
+        yield cue
+
+
+def _text(transcript: StoredTranscript) -> str:
+    return "\n".join(u.text for u in transcript.utterances)
+
+
+def _utterance_json(utterance: Utterance) -> dict[str, Any]:
+    return {
+        "speaker": utterance.speaker,
+        "channel": utterance.channel,
+        "start_ms": utterance.start_ms,
+        "end_ms": utterance.end_ms,
+        "text": utterance.text,
+        "words": [_word_json(word) for word in utterance.words],
+    }
+
+
+def _word_json(word: Word) -> dict[str, Any]:
+    return {
+        "text": word.text,
+        "start_ms": word.start_ms,
+        "end_ms": word.end_ms,
+        "confidence": word.confidence,
+    }
+
+
+def _seam_json(seam: Seam) -> dict[str, Any]:
+    return {
+        "channel": seam.channel,
+        "rule": seam.rule,
+        "at_ms": seam.at_ms,
+        "confidence": seam.confidence,
+        "dropped_left": [_word_json(word) for word in seam.dropped_left],
+        "dropped_right": [_word_json(word) for word in seam.dropped_right],
+    }
+
+
+def _clock(ms: int, point: str) -> str:
+    """Return ``hh:mm:ss.mmm``, with the format's decimal mark."""
+    seconds, ms = divmod(ms, 1000)
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{point}{ms:03}"
+
+
+def _one_line(text: str) -> str:
+    """Return text without what would end a caption or begin another's times."""
+    return " ".join(text.split()).replace("-->", "->")
+
+
+def _vtt_escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _cell(text: str) -> str:
+    """Return text that a spreadsheet takes for text: a leading sign would make it a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,0 +1,208 @@
+"""A file at the door: located, probed, copied where it must be, scanned and planned.
+
+A file at fault is quarantined, whatever is wrong with it, and never ends a directory. A host at
+fault (no spool, or a full one) is no recording's fault: that error ends the submission, which can
+be submitted again once an operator has seen to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+from producer import crew
+from producer.plan import check_channels, choose_channels, plan_segments
+from producer.probe import RAW_DEFAULTS, Probed, RawFormat, check_format, probe, unreachable
+from producer.scan import scan
+from producer.spool import copy_to_spool
+from schema.errors import BadRecording, CallscribeError, ErrorCode
+from schema.profile import Profile
+from schema.records import AudioFormat, CallInfo, Location, NewRecording, QuarantinedRecording
+from schema.settings import Settings
+
+#: A reader that takes longer hangs. Opus, the slowest, decodes at 300 times real time; a file of
+#: low bit rate holds 20 minutes in a MiB, and a network disk may be as slow as 1 MiB/s.
+_TIME_S = 60.0
+_TIME_PER_MIB_S = 20.0
+#: Nor does the longest recording allowed take more than this share of its duration.
+_TIME_SHARE = 1 / 10
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A file to examine, and what is known of the call."""
+
+    path: bytes
+    call: CallInfo = field(default_factory=CallInfo)
+
+
+class _Terms(NamedTuple):
+    """What holds for every file of a submission."""
+
+    settings: Settings
+    profile: Profile
+    raw: Mapping[str, RawFormat]
+
+
+class _Identity(NamedTuple):
+    """What changes when a file is written to or replaced."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+def examine(
+    job: Job,
+    settings: Settings,
+    profile: Profile,
+    raw: Mapping[str, RawFormat] = RAW_DEFAULTS,
+) -> NewRecording | QuarantinedRecording:
+    """Return a file as a recording to be, or why it cannot be one.
+
+    Raises:
+        Misconfigured: the host is at fault, by no fault of the file.
+    """
+    path = os.path.realpath(job.path)
+    location = settings.locate(path)
+    if location is None:
+        return _quarantined(path, None, job.call, _outside(path, settings))
+    try:
+        return _examine(path, location, job.call, _Terms(settings, profile, raw))
+    except BadRecording as error:
+        return _quarantined(path, location, job.call, error)
+    except CallscribeError:
+        raise
+    except OSError as error:
+        return _quarantined(path, location, job.call, unreachable("", error))
+    except Exception as error:  # whatever a decoder makes of a file, it ends no directory
+        cause = f"reading it failed ({type(error).__name__}: {error})"
+        return _quarantined(path, location, job.call, _reader_died(cause))
+
+
+def examine_all(
+    jobs: Iterable[Job],
+    settings: Settings,
+    profile: Profile,
+    *,
+    raw: Mapping[str, RawFormat] = RAW_DEFAULTS,
+    workers: int | None = None,
+) -> Iterator[NewRecording | QuarantinedRecording]:
+    """Examine files in ``workers`` child processes (one per core), in order of completion.
+
+    A file that kills its reader, or keeps it for too long, is quarantined. Jobs are taken as
+    there is room for them, and no process outlives the iteration.
+
+    Raises:
+        Misconfigured: as :func:`examine`.
+    """
+    work = partial(examine, settings=settings, profile=profile, raw=raw)
+    limit_s = partial(_limit_s, longest_s=settings.limits.duration_s)
+    for outcome in crew.run(work, jobs, limit_s, workers):
+        if isinstance(outcome, crew.Died):
+            path = os.path.realpath(outcome.job.path)
+            error = _reader_died(outcome.cause)
+            yield _quarantined(path, settings.locate(path), outcome.job.call, error)
+        else:
+            yield outcome
+
+
+def _examine(path: bytes, source: Location, call: CallInfo, terms: _Terms) -> NewRecording:
+    name, limits, plan = source.name, terms.settings.limits, terms.profile.plan
+    before = _identity(path)
+    try:
+        probed = probe(path, terms.raw, limits, name)
+        check_channels(probed.format.channels, plan.channels, limits, name)
+        content_digest = _content_digest(path)
+        audio, audio_format = _audio(path, source, probed, content_digest, terms.settings)
+        check_format(audio_format, limits, name)
+        audio_path = audio.under(terms.settings.root_path(audio.root))
+        found = scan(audio_path, audio_format, name, mix=plan.channels == "mix")
+    except BadRecording:
+        # A file still being written to looks truncated, or worse; that it grows is the cause.
+        _check_unchanged(path, before, name)
+        raise
+    _check_unchanged(path, before, name)
+    channels, flags = choose_channels(found, plan.channels, limits, name)
+    return NewRecording(
+        source=source,
+        audio=audio,
+        format=audio_format,
+        duration_ms=found.duration_ms,
+        size_bytes=before.size,
+        content_digest=content_digest,
+        call=call,
+        flags=(*probed.flags, *flags),
+        segments=plan_segments(found, channels, plan),
+    )
+
+
+def _audio(
+    path: bytes, source: Location, probed: Probed, content_digest: str, settings: Settings
+) -> tuple[Location, AudioFormat]:
+    """Return what workers will read: the source, or its copy."""
+    if not probed.copied:
+        return source, probed.format
+    copy = copy_to_spool(path, probed, content_digest, settings, source.name)
+    return copy.location, copy.format
+
+
+def _content_digest(path: bytes) -> str:
+    # A read of its own: a copy's name needs the digest before the copy is made, and what was just
+    # hashed (at over 1 GB/s) is decoded from the page cache.
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _identity(path: bytes) -> _Identity:
+    status = os.stat(path)
+    return _Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _check_unchanged(path: bytes, before: _Identity, name: str) -> None:
+    """Refuse a file that was written to, or replaced, since ``before``."""
+    if _identity(path) != before:
+        raise BadRecording(
+            ErrorCode.AUDIO_CHANGED,
+            name,
+            "it changed while it was read",
+            "Submit it again once the recorder has finished.",
+        )
+
+
+def _outside(path: bytes, settings: Settings) -> BadRecording:
+    roots = ", ".join(sorted(f"{name}={root}" for name, root in settings.roots.items())) or "none"
+    directory = Location("", os.path.dirname(path)).name
+    return BadRecording(
+        ErrorCode.PATH_OUTSIDE_ROOTS,
+        Location("", path).name,
+        f"it lies under none of the directories that workers may read ({roots})",
+        f"Add its directory to CALLSCRIBE_ROOTS: name={directory}",
+    )
+
+
+def _reader_died(cause: str) -> BadRecording:
+    remedy = "Convert it to WAV or FLAC with another tool, and submit that."
+    return BadRecording(ErrorCode.AUDIO_READER_DIED, "", cause, remedy)
+
+
+def _quarantined(
+    path: bytes, location: Location | None, call: CallInfo, error: BadRecording
+) -> QuarantinedRecording:
+    """Return the recording at the door; what lies under no root keeps its whole path."""
+    message = f"{error.cause.rstrip('.')}. {error.remedy}".strip()
+    return QuarantinedRecording(location or Location("", path), error.code, message, call)
+
+
+def _limit_s(job: Job, longest_s: int) -> float:
+    """Return how many seconds a file may take."""
+    try:
+        size = os.stat(job.path).st_size
+    except OSError:
+        return _TIME_S
+    return _TIME_S + min(size / 2**20 * _TIME_PER_MIB_S, longest_s * _TIME_SHARE)

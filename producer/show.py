@@ -1,0 +1,139 @@
+"""What ``producer`` prints of a submission: tables for people, objects for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from producer.export import recording_json
+from schema.states import RecordingState
+from schema.store.dispatches import clock, short_id
+from schema.store.read import NoticeSummary, Progress, RecordingSummary
+
+#: Problems printed in full; the rest is counted, and in --json.
+_SHOWN = 20
+
+_STYLES = {
+    RecordingState.DONE: "green",
+    RecordingState.PARTIAL: "yellow",
+    RecordingState.FAILED: "red",
+    RecordingState.QUARANTINED: "red",
+    RecordingState.CANCELLED: "dim",
+}
+
+#: Recordings that a person should look at.
+PROBLEM_STATES = frozenset(
+    {RecordingState.QUARANTINED, RecordingState.FAILED, RecordingState.PARTIAL}
+)
+
+
+def submission_view(
+    progress: Progress, problems: Sequence[RecordingSummary], notices: Sequence[NoticeSummary]
+) -> RenderableType:
+    """Return one submission for people: counts, then each problem with its reason."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("submission", f"{short_id(progress.id)}  {progress.title}")
+    facts.add_row("state", "sealed" if progress.sealed else "open: its producer is not done")
+    facts.add_row("recordings", _states(progress))
+    facts.add_row(
+        "audio", f"{clock(progress.done_ms)} of {clock(progress.audio_ms)} (channels counted each)"
+    )
+    if progress.flags:
+        flags = ", ".join(f"{count} {name}" for name, count in progress.flags.items())
+        facts.add_row("flags", flags)
+    parts: list[RenderableType] = [facts]
+    if problems:
+        parts += [Text(), _problem_table(problems)]
+    if notices:
+        parts += [Text(), _notice_table(notices)]
+    return Group(*parts)
+
+
+def _states(progress: Progress) -> Text:
+    text = Text(f"{progress.total}")
+    for state in RecordingState:
+        if count := progress.recordings.get(state):
+            text.append(" · ").append(f"{count} {state}", style=_STYLES.get(state, "cyan"))
+    return text
+
+
+def _problem_table(problems: Sequence[RecordingSummary]) -> Table:
+    table = Table(title="Recordings to look at", title_justify="left", box=None)
+    table.add_column("state")
+    table.add_column("file", overflow="fold")
+    table.add_column("why", overflow="fold")
+    for recording in problems[:_SHOWN]:
+        style = _STYLES.get(recording.state, "")
+        table.add_row(
+            Text(recording.state, style=style),
+            Text(recording.name),
+            Text(recording.error_message or ""),
+        )
+    _add_rest(table, len(problems))
+    return table
+
+
+def _notice_table(notices: Sequence[NoticeSummary]) -> Table:
+    table = Table(title="Noticed", title_justify="left", box=None)
+    table.add_column("code")
+    table.add_column("what", overflow="fold")
+    table.add_column("", overflow="fold")
+    for notice in notices[:_SHOWN]:
+        table.add_row(Text(notice.code), Text(notice.subject), Text(notice.message))
+    _add_rest(table, len(notices))
+    return table
+
+
+def _add_rest(table: Table, count: int) -> None:
+    if count > _SHOWN:
+        table.add_row("", f"... and {count - _SHOWN} more", "producer status ID --json lists all")
+
+
+def submissions_view(submissions: Sequence[Progress]) -> RenderableType:
+    """Return a line for each submission."""
+    table = Table(box=None)
+    for heading in ("submission", "created", "recordings", "ended", "audio done", "what"):
+        table.add_column(heading)
+    for progress in submissions:
+        table.add_row(
+            short_id(progress.id),
+            progress.created_at.astimezone().strftime("%Y-%m-%d %H:%M"),
+            str(progress.total),
+            str(progress.ended),
+            f"{clock(progress.done_ms)} of {clock(progress.audio_ms)}",
+            Text(progress.title),
+        )
+    return table
+
+
+def progress_json(progress: Progress) -> dict[str, Any]:
+    """Return a submission's progress as an object."""
+    return {
+        "submission": str(progress.id),
+        "title": progress.title,
+        "profile": progress.profile,
+        "created_at": progress.created_at.isoformat(),
+        "sealed": progress.sealed,
+        "finished": progress.finished,
+        "recordings": {"total": progress.total, **progress.recordings},
+        "segments": progress.segments,
+        "distinct_results": progress.distinct_results,
+        "audio_ms": progress.audio_ms,
+        "done_ms": progress.done_ms,
+        "flags": progress.flags,
+    }
+
+
+def submission_json(
+    progress: Progress, recordings: Sequence[RecordingSummary], notices: Sequence[NoticeSummary]
+) -> dict[str, Any]:
+    """Return a submission, its recordings and what was noticed, as an object."""
+    return {
+        **progress_json(progress),
+        "list": [recording_json(recording) for recording in recordings],
+        "notices": [{"code": n.code, "subject": n.subject, "message": n.message} for n in notices],
+    }

@@ -1,0 +1,209 @@
+"""Copies of what workers cannot seek in exactly: FLAC, made once per content, named by it.
+
+A copy appears under its name complete or not at all: it is written under another name, flushed to
+the disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from producer.probe import Probed, check_format
+from producer.scan import read_blocks
+from schema.errors import BadRecording, ErrorCode, Misconfigured
+from schema.pcm import Samples
+from schema.records import AudioFormat, Location
+from schema.settings import SPOOL_ROOT, Settings
+
+#: Raised when the same source would give another copy.
+_COPY_VERSION = 1
+#: What FLAC holds.
+_MOST_CHANNELS = 8
+#: No space, quota used up, file too big for the file system.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy in the spool, and how to read it."""
+
+    location: Location
+    format: AudioFormat
+
+
+def copy_to_spool(
+    source: bytes, probed: Probed, content_digest: str, settings: Settings, name: str
+) -> Copy:
+    """Return the copy of ``source``, made now unless it is there already.
+
+    Rate and channels stay as they are. ``content_digest`` is that of the source's bytes.
+
+    Raises:
+        BadRecording: the source cannot be decoded to its end, or is longer than allowed.
+        Misconfigured: no spool is configured, or it is full.
+    """
+    if probed.format.channels > _MOST_CHANNELS:
+        raise BadRecording(
+            ErrorCode.AUDIO_TOO_MANY_CHANNELS,
+            name,
+            f"it has {probed.format.channels} channels, and a copy holds {_MOST_CHANNELS}",
+            "Convert it to WAV.",
+        )
+    spool = _spool_directory(settings, name)
+    location = Location(SPOOL_ROOT, _copy_name(probed, content_digest))
+    path = location.under(spool)
+    if not os.path.exists(path):
+        _make(source, probed, path, settings, name)
+    return Copy(location, _format_of(path))
+
+
+def _spool_directory(settings: Settings, name: str) -> str:
+    if settings.spool is None:
+        raise Misconfigured(
+            ErrorCode.SETTING_MISSING,
+            name,
+            f"it must be copied for the workers, and {settings.node} has no spool",
+            "Set CALLSCRIBE_SPOOL to a directory that all workers share.",
+        )
+    spool = settings.root_path(SPOOL_ROOT)
+    if not os.path.isdir(spool):
+        raise Misconfigured(
+            ErrorCode.SETTING_MISSING,
+            name,
+            f"it must be copied for the workers, and the spool {spool} is no directory",
+            "Make the directory, or correct CALLSCRIBE_SPOOL.",
+        )
+    return spool
+
+
+def _copy_name(probed: Probed, content_digest: str) -> bytes:
+    """Return the path of a copy below the spool: its source's bytes, and how they are read."""
+    reading = replace(probed, flags=())
+    key = hashlib.sha256(f"{_COPY_VERSION} {content_digest} {reading}".encode()).hexdigest()
+    return os.fsencode(f"{key[:2]}/{key}.flac")
+
+
+def _format_of(path: bytes) -> AudioFormat:
+    with soundfile.SoundFile(path) as file:
+        return AudioFormat(file.format, file.subtype, file.samplerate, file.channels, file.frames)
+
+
+def _make(source: bytes, probed: Probed, path: bytes, settings: Settings, name: str) -> None:
+    """Write the copy at ``path``; leave nothing behind where that fails."""
+    partial: bytes | None = None
+    try:
+        directory = os.path.dirname(path)
+        os.makedirs(directory, exist_ok=True)
+        handle, partial = tempfile.mkstemp(suffix=b".partial", dir=directory)
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            _write(source, probed, _Sink(file, settings.spool_reserve_bytes), settings, name)
+            os.fchmod(file.fileno(), 0o640)
+            os.fsync(file.fileno())
+        os.rename(partial, path)
+        partial = None
+        _sync_directory(directory)
+    except OSError as error:
+        raise _unwritable(name, path, error) from error
+    finally:
+        if partial is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(partial)
+
+
+def _unwritable(name: str, path: bytes, error: OSError) -> Misconfigured:
+    directory = os.fsdecode(os.path.dirname(path))
+    if error.errno in _FULL:
+        return Misconfigured(
+            ErrorCode.SPOOL_FULL,
+            name,
+            f"its copy does not fit into the spool ({directory})",
+            "Free space there, or lower CALLSCRIBE_SPOOL_RESERVE_BYTES; then submit again.",
+        )
+    return Misconfigured(
+        ErrorCode.STORAGE_UNREACHABLE,
+        name,
+        f"its copy cannot be written to the spool ({directory}: {error.strerror})",
+        "Let this user write there; then submit again.",
+    )
+
+
+def _sync_directory(directory: bytes) -> None:
+    """Make a rename survive a power cut."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write(source: bytes, probed: Probed, sink: _Sink, settings: Settings, name: str) -> None:
+    audio = probed.format
+    most_frames = settings.limits.duration_s * audio.rate_hz
+    frames = 0
+    sink.check()
+    try:
+        with soundfile.SoundFile(
+            sink,
+            "w",
+            samplerate=audio.rate_hz,
+            channels=audio.channels,
+            format="FLAC",
+            subtype=f"PCM_{probed.copy_bits}",
+        ) as copy:
+            for block in read_blocks(source, probed, name):
+                frames += len(block)
+                if frames > most_frames:
+                    check_format(replace(audio, frames=frames), settings.limits, name)
+                copy.write(_quantised(block, probed.copy_bits))
+                sink.check()
+    except soundfile.LibsndfileError:
+        # A callback of libsndfile's cannot raise; it kept what the system said.
+        sink.check()
+        raise
+    sink.check()
+
+
+def _quantised(samples: Samples, bits: int) -> npt.NDArray[np.signedinteger]:
+    """Return samples as integers that fill 16 bits, or the upper 24 of 32; clipped."""
+    full = 1 << (bits - 1)
+    with np.errstate(over="ignore"):
+        whole: Samples = np.rint(np.nan_to_num(samples) * np.float32(full))
+    integers = whole.clip(-full, full - 1).astype(np.int32)
+    return integers.astype(np.int16) if bits == 16 else integers << 8
+
+
+class _Sink:
+    """A file that libsndfile writes to, which keeps why a write failed, and watches the space."""
+
+    def __init__(self, file: BinaryIO, reserve_bytes: int) -> None:
+        self._file = file
+        self._reserve_bytes = reserve_bytes
+        self._error: OSError | None = None
+        self.seek = file.seek
+        self.tell = file.tell
+
+    def write(self, data: bytes) -> int:
+        """Write as a file does, but keep an error: libsndfile would print and forget it."""
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self._error = error
+            return 0
+
+    def check(self) -> None:
+        """Raise what went wrong since the last check, or OSError where the space runs low."""
+        if self._error:
+            raise self._error
+        space = os.fstatvfs(self._file.fileno())
+        if space.f_bavail * space.f_frsize < self._reserve_bytes:
+            raise OSError(errno.ENOSPC, "less space is left than the spool must keep")

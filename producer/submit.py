@@ -1,0 +1,235 @@
+"""Hand in recordings: walk, describe, examine, and commit them to the ledger as they come.
+
+Up to a hundred recordings are committed at a time and their messages sent at once, so that GPUs
+start while the walk goes on. A producer that is killed loses nothing that it committed: the same
+command again finds its open submission and goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+from pathlib import Path
+from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from producer.enqueue import Enqueuer
+from producer.intake import Job, examine_all
+from producer.metadata import Manifest, NamePattern, call_of, load_manifest
+from producer.probe import RAW_DEFAULTS, RawFormat, parse_raw_option
+from producer.walk import Found, walk
+from schema.errors import BadRequest, ErrorCode
+from schema.profile import Profile
+from schema.records import CallInfo, Location, NewRecording, Notice, QuarantinedRecording
+from schema.settings import Settings
+from schema.store import intake
+from schema.store.intake import OpenSubmission
+from schema.store.ledger import Ledger
+
+#: Recordings in one transaction: few enough to be lost cheaply, many enough that commits cost
+#: nothing beside examining.
+_BATCH = 100
+#: A slow walk commits what it has this often, so that no GPU waits for a full batch.
+_BATCH_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one ``producer submit`` asks for."""
+
+    paths: tuple[str, ...]
+    profile: Profile
+    manifest: Path | None = None
+    name_pattern: str | None = None
+    zone: str | None = None
+    raw: tuple[str, ...] = ()
+    force: bool = False
+
+    def key(self) -> str:
+        """Return what the same command again has in common with this one, as hex."""
+        manifest = None
+        if self.manifest is not None:
+            manifest = hashlib.sha256(self.manifest.read_bytes()).hexdigest()
+        asked = [
+            sorted(os.path.abspath(path) for path in self.paths),
+            self.profile.model_dump(mode="json"),
+            manifest,
+            self.name_pattern,
+            self.zone,
+            self.raw,
+            self.force,
+        ]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a submit did, so far."""
+
+    submission: UUID
+    resumed: bool = False
+    already_there: int = 0
+    found: int = 0
+    recordings: int = 0
+    quarantined: int = 0
+    segments: int = 0
+    known_segments: int = 0
+    unmatched_rows: int = 0
+
+
+def submit(
+    request: Request,
+    settings: Settings,
+    ledger: Ledger,
+    enqueuer: Enqueuer,
+    report: Callable[[Summary], None],
+) -> Summary:
+    """Hand in what a request names; ``report`` is told after each commit.
+
+    Raises:
+        BadRequest: an option, a path or the manifest makes no sense, or there is nothing to submit;
+            nothing was submitted.
+        Misconfigured: this host lacks something; what was committed stays.
+        Transient: the ledger stayed out of reach; what was committed stays.
+    """
+    raw = {**RAW_DEFAULTS, **dict(parse_raw_option(text) for text in request.raw)}
+    calls = _Calls(request)
+    found, notices = _found(request, raw)
+    described, described_notices = calls.describe(found)
+    submission = ledger.transact(
+        lambda c: intake.open_submission(
+            c, request.key(), _title(request), request.profile, force=request.force
+        )
+    )
+    summary = Summary(submission.id, resumed=submission.resumed, found=len(found))
+    summary.unmatched_rows = sum(
+        notice.code == ErrorCode.MANIFEST_UNMATCHED_ROW for notice in described_notices
+    )
+    jobs = described
+    if submission.resumed:
+        jobs = _missing(described, settings, ledger, submission.id)
+        summary.already_there = len(described) - len(jobs)
+    report(summary)
+    examined = examine_all(jobs, settings, request.profile, raw=raw)
+    for batch in _batches(examined):
+        _commit(batch, submission, ledger, enqueuer, summary)
+        report(summary)
+    ledger.transact(lambda c: intake.add_notices(c, submission.id, [*notices, *described_notices]))
+    ledger.transact(lambda c: intake.seal(c, submission.id))
+    return summary
+
+
+def _found(request: Request, raw: dict[str, RawFormat]) -> tuple[list[Found], list[Notice]]:
+    """Walk the paths of a request."""
+    for path in request.paths:
+        if not os.path.lexists(path):
+            name = Location("", os.fsencode(path)).name
+            raise BadRequest(ErrorCode.FILE_VANISHED, name, "there is no such file or directory")
+    found: list[Found] = []
+    notices: list[Notice] = []
+    manifest = [os.fsencode(request.manifest)] if request.manifest else []
+    suffixes = [suffix.encode() for suffix in raw]
+    paths = [os.fsencode(path) for path in request.paths]
+    for item in walk(paths, raw_suffixes=suffixes, known=manifest):
+        if isinstance(item, Found):
+            found.append(item)
+        else:
+            notices.append(item)
+    if not found:
+        seen = "; ".join(f"{n.subject}: {n.message}" for n in notices) or "it is empty"
+        raise BadRequest(
+            ErrorCode.NOT_FOUND,
+            _title(request),
+            f"no recording was found ({seen})",
+            "Headless audio needs --raw; a file named itself is always examined.",
+        )
+    return found, notices
+
+
+class _Calls:
+    """What is known of each call: from the manifest, sidecars and file names."""
+
+    def __init__(self, request: Request) -> None:
+        self._zone = _zone(request.zone)
+        self._manifest: Manifest | None = None
+        if request.manifest is not None:
+            self._manifest = load_manifest(os.fsencode(request.manifest), self._zone)
+        self._pattern: NamePattern | None = None
+        if request.name_pattern is not None:
+            self._pattern = NamePattern(request.name_pattern, self._zone)
+
+    def describe(self, found: Sequence[Found]) -> tuple[list[Job], list[Notice]]:
+        """Return a job for each file, and what could not be matched or understood."""
+        rows: dict[bytes, CallInfo] = {}
+        notices: list[Notice] = []
+        if self._manifest is not None:
+            matches = self._manifest.match(found)
+            rows.update(matches.calls)
+            notices += matches.notices
+        jobs = []
+        for file in found:
+            call, said = call_of(file.path, rows.get(file.path), self._pattern, self._zone)
+            jobs.append(Job(file.path, call))
+            notices += said
+        return jobs, notices
+
+
+def _zone(name: str | None) -> tzinfo | None:
+    try:
+        return None if name is None else ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise BadRequest(
+            ErrorCode.OPTION_INVALID, f"--zone {name}", "no such time zone", "Say Europe/Berlin."
+        ) from None
+
+
+def _missing(
+    jobs: Sequence[Job], settings: Settings, ledger: Ledger, submission: UUID
+) -> list[Job]:
+    """Return the jobs whose recordings a resumed submission does not hold yet."""
+    there = ledger.transact(lambda c: intake.known_sources(c, submission))
+    return [
+        job
+        for job in jobs
+        if (settings.locate(job.path) or Location("", os.path.realpath(job.path))) not in there
+    ]
+
+
+def _commit(
+    batch: Sequence[NewRecording | QuarantinedRecording],
+    submission: OpenSubmission,
+    ledger: Ledger,
+    enqueuer: Enqueuer,
+    summary: Summary,
+) -> None:
+    """Commit a batch, then wake the workers for it."""
+    room = enqueuer.room()
+    added = ledger.transact(lambda c: intake.add_recordings(c, submission, batch, room=room))
+    enqueuer.publish(added.dispatches)
+    summary.recordings += added.recordings
+    summary.quarantined += added.quarantined
+    summary.segments += added.segments - added.known_segments
+    summary.known_segments += added.known_segments
+
+
+def _batches(
+    examined: Iterable[NewRecording | QuarantinedRecording],
+) -> Iterator[list[NewRecording | QuarantinedRecording]]:
+    batch: list[NewRecording | QuarantinedRecording] = []
+    since_s = time.monotonic()
+    for item in examined:
+        batch.append(item)
+        if len(batch) >= _BATCH or time.monotonic() - since_s >= _BATCH_S:
+            yield batch
+            batch, since_s = [], time.monotonic()
+    if batch:
+        yield batch
+
+
+def _title(request: Request) -> str:
+    return ", ".join(Location("", os.fsencode(path)).name for path in request.paths)

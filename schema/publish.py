@@ -1,0 +1,54 @@
+"""Messages to Redis, after the commit that they tell of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import structlog
+
+from schema.wire import Dispatch, queued
+
+log = structlog.get_logger(__name__)
+
+
+class MessageSender(Protocol):
+    """The part of a Celery app that sends messages."""
+
+    def send_task(self, name: str, /, **options: Any) -> Any:
+        """Send one message."""
+
+    def connection_for_write(self) -> Any:
+        """Return a connection to the broker."""
+
+
+class Publisher:
+    """Sends messages; one that cannot be sent is the sweep's to send again."""
+
+    def __init__(self, app: MessageSender) -> None:
+        self._app = app
+
+    def publish(self, dispatches: Iterable[Dispatch]) -> int:
+        """Send messages until one fails; return how many were sent.
+
+        A failure is logged and not raised, whatever the transport makes of it: the ledger holds
+        the work, the message may even have arrived, and a second one does no harm.
+        """
+        sent = 0
+        for dispatch in dispatches:
+            try:
+                self._app.send_task(dispatch.task, **dispatch.send_options(), retry=False)
+            except Exception as error:
+                log.warning("publish_failed", error=type(error).__name__, sent=sent)
+                break
+            sent += 1
+        return sent
+
+    def queued(self) -> int | None:
+        """Return how many segment messages wait in Redis, or None where it does not answer."""
+        try:
+            with self._app.connection_for_write() as connection:
+                return queued(connection.default_channel.client)
+        except Exception as error:
+            log.warning("redis_unreachable", error=type(error).__name__)
+            return None

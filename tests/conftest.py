@@ -1,0 +1,61 @@
+"""Fixtures shared by all tests: one private Postgres and one private Redis per session.
+
+They start when a test first asks for one. Where their binaries are missing such tests are
+skipped, except in CI, where a skipped test would pass for a good one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.local.process import ServerError
+from ops.local.servers import PostgresServer, RedisServer
+
+
+@contextmanager
+def _served(kind: type[Any], directory: Path, **options: Any) -> Iterator[Any]:
+    """Run a server; its directory, some 40 MB of it, does not outlive it."""
+    try:
+        server = kind(directory, **options)
+    except ServerError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    try:
+        with server:
+            yield server
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A running Postgres; make a database of your own with ``create_database``."""
+    with _served(PostgresServer, tmp_path_factory.mktemp("postgres"), durable=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A running Redis; ``url`` is what Celery takes, ``client_url`` what redis-py takes."""
+    with _served(RedisServer, tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """An empty database that all tests of the session share."""
+    return postgres_server.url
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_server: RedisServer) -> str:
+    """A broker that all tests of the session share, as settings.redis_url wants it."""
+    return redis_server.url

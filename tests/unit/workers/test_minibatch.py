@@ -1,0 +1,51 @@
+"""Every region is decoded once, in order, and nothing outgrows what it must fit into."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema.span import Span
+from workers.minibatch import minibatches, pack_windows
+
+
+@st.composite
+def region_lists(draw):
+    """Regions as a detector gives them: ordered, disjoint, none longer than a window."""
+    steps = draw(st.lists(st.tuples(st.integers(0, 9_000), st.integers(1, 30_000)), max_size=30))
+    regions, at_ms = [], 0
+    for pause_ms, length_ms in steps:
+        regions.append(Span(at_ms + pause_ms, at_ms + pause_ms + length_ms))
+        at_ms = regions[-1].end_ms
+    return regions
+
+
+@given(region_lists())
+def test_every_region_is_in_one_window_and_order_is_kept(regions):
+    assert [region for window in pack_windows(regions) for region in window.regions] == regions
+
+
+@given(region_lists())
+def test_no_window_is_longer_than_the_model_hears(regions):
+    assert all(window.duration_ms <= 30_000 for window in pack_windows(regions))
+
+
+@given(st.lists(st.integers(0, 5_000), max_size=60), st.integers(1, 40_000), st.integers(1, 16))
+def test_every_length_is_in_one_minibatch(lengths, budget, most):
+    batches = minibatches(lengths, budget=budget, most=most)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+
+
+@given(st.lists(st.integers(0, 5_000), max_size=60), st.integers(1, 40_000), st.integers(1, 16))
+def test_no_minibatch_outgrows_its_limits(lengths, budget, most):
+    for batch in minibatches(lengths, budget=budget, most=most):
+        padded = len(batch) * max(lengths[index] for index in batch)
+        assert len(batch) == 1 or (padded <= budget and len(batch) <= most)
+
+
+def test_like_lengths_are_together_and_the_longest_come_first():
+    assert minibatches([1, 9, 2, 8], budget=18, most=8) == [[1, 3], [2, 0]]
+
+
+def test_one_long_region_is_not_padded_onto_many_short_ones():
+    # As measured in FunASR: 200 regions of 1 s and one of 30 s, in a budget of 300 s.
+    batches = minibatches([1_000] * 200 + [30_000], budget=300_000, most=1_000)
+    assert [len(batch) for batch in batches] == [10, 191]

@@ -1,0 +1,191 @@
+"""Pieces become words; windows' times become the segment's; the models hear what they should."""
+
+import logging
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schema.errors import BadRequest, ErrorCode
+from schema.profile import Profile
+from schema.settings import Settings
+from schema.span import Span
+from schema.words import Word
+from workers.engines.base import load_detector, load_recognizer
+from workers.engines.whisper import joined, padded, placed
+from workers.minibatch import Window
+from workers.vad import find_speech
+
+
+def pieces(*texts: str) -> list[Word]:
+    """A piece each tenth of a second, the first less sure than the others."""
+    return [Word(text, 100 * i, 100 * i + 100, min(1.0, 0.5 + i)) for i, text in enumerate(texts)]
+
+
+def texts(*written: str) -> list[str]:
+    return [word.text for word in joined(pieces(*written))]
+
+
+def test_what_has_no_space_before_it_is_glued():
+    assert texts(" In", " twenty", "-five", ",") == ["In", "twenty-five,"]
+    assert texts(" $5", ".50", " or", " 5", "%") == ["$5.50", "or", "5%"]
+
+
+def test_brackets_and_quotes_go_with_their_words():
+    assert texts(' "he', " said", '"', " (", "so", ")") == ['"he', "said" + '"', "(so)"]
+    assert texts("他", "说", "「", "好", "」", "。") == ["他", "说", "「好」。"]
+
+
+def test_each_cjk_character_is_a_word_and_shares_the_time():
+    words = joined([Word("时间", 100, 300, 0.9), Word("，", 300, 800, 0.2)])
+    assert words == [Word("时", 100, 200, 0.9), Word("间，", 200, 300, 0.9)]
+
+
+def test_other_scripts_among_cjk_stay_whole():
+    assert texts("L", "oft", "时尚", " iPhone", " ", "好") == ["Loft", "时", "尚", "iPhone", "好"]
+
+
+def test_scripts_without_spaces_are_words_by_the_piece():
+    assert texts("สวัส", "ดี", "คร", "ั", "บ") == ["สวัส", "ดี", "ครั", "บ"]
+
+
+def test_mere_marks_and_blanks_are_no_words():
+    assert texts(" ...", " and", " -", " ", "\ufffd") == ["and"]
+    assert texts(" AT", " &", " T") == ["AT", "&", "T"]
+
+
+def test_a_glued_word_lasts_as_long_as_its_letters_and_is_as_sure_as_its_parts():
+    assert joined(pieces(" twenty", "-five", ",")) == [Word("twenty-five,", 0, 200, 0.5)]
+
+
+def test_regions_are_padded_up_to_the_middle_of_a_pause_and_the_audios_edges():
+    regions = [Span(100, 500), Span(600, 900), Span(2_000, 3_000)]
+    assert padded(regions, 3_050) == [Span(0, 550), Span(550, 1_100), Span(1_800, 3_050)]
+
+
+def test_words_come_back_to_their_region_and_do_not_leave_it():
+    window = Window((Span(1_000, 2_000), Span(5_000, 6_000)))
+    times = [(0, 300), (300, 1_200), (1_300, 1_800), (1_800, 2_400)]
+    found = list(placed([Word("x", *time) for time in times], window))
+    assert [(word.start_ms, word.end_ms) for word in found] == [
+        (1_000, 1_300),
+        (1_300, 2_000),
+        (5_300, 5_800),
+        (5_800, 6_000),
+    ]
+
+
+@pytest.fixture(scope="module")
+def settings():
+    """Where the small real weights are; without them these tests are skipped, but not in CI."""
+    models = os.environ.get("CALLSCRIBE_MODELS")
+    if not models or not Path(models).is_dir():
+        reason = "CALLSCRIBE_MODELS names no directory of models; ops/test fetches them"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return Settings(
+        database_url="postgresql://nowhere/none", redis_url="redis://nowhere", models=models
+    )
+
+
+@pytest.fixture(scope="module")
+def detector(settings):
+    return load_detector(Profile(), settings)
+
+
+@pytest.fixture(scope="module")
+def recognizer(settings):
+    return load_recognizer(Profile(), settings)
+
+
+def quiet(ms: int) -> np.ndarray:
+    return np.random.default_rng(3).normal(0, 1e-4, ms * 16).astype(np.float32)
+
+
+def voiced(ms: int) -> np.ndarray:
+    """A buzz through moving formants, in syllables: enough like a voice for a detector."""
+    t = np.arange(ms * 16) / 16_000
+    pitch = 2 * np.pi * np.cumsum(120 + 15 * np.sin(2 * np.pi * 0.7 * t)) / 16_000
+    formants = 600 + 200 * np.sin(2 * np.pi * 2.1 * t), 1_500 + 500 * np.sin(2 * np.pi * 1.3 * t)
+    harmonics = np.arange(1, 30)[:, None]
+    distance = [(120 * harmonics - formant) / 150 for formant in formants]
+    loudness = sum(np.exp(-(d**2)) for d in distance)
+    syllables = 0.55 + 0.45 * np.sin(2 * np.pi * 4 * t)
+    voice = (loudness * np.sin(harmonics * pitch)).sum(axis=0) * syllables
+    return (0.2 * voice / np.abs(voice).max()).astype(np.float32)
+
+
+@pytest.mark.models
+def test_silence_holds_no_speech(detector):
+    assert find_speech(detector, quiet(5_000), 30_000) == ()
+    assert find_speech(detector, np.zeros(5_000 * 16, np.float32), 30_000) == ()
+
+
+@pytest.mark.models
+def test_a_voice_is_found_where_it_is(detector):
+    samples = np.concatenate([quiet(3_000), voiced(4_000), quiet(3_000)])
+    [region] = find_speech(detector, samples, 30_000)
+    assert region.start_ms == pytest.approx(3_000, abs=400)
+    assert region.end_ms == pytest.approx(7_000, abs=700)
+
+
+@pytest.mark.models
+def test_regions_do_not_depend_on_where_the_segment_began(detector):
+    turns = [part for ms in range(1_000, 5_000, 500) for part in (quiet(2_000), voiced(ms))]
+    samples = np.concatenate(turns)
+    whole = find_speech(detector, samples, 30_000)
+    later = find_speech(detector, samples[6_000 * 16 :], 30_000)
+    assert len(later) >= 5
+    assert [region for region in whole if region.start_ms > 8_000] == [
+        region.shifted(6_000) for region in later if region.start_ms > 2_000
+    ]
+
+
+@pytest.mark.models
+def test_loading_and_detecting_leave_the_process_as_it_was(settings):
+    import torch
+
+    def state():
+        return (
+            random.getstate(),
+            tuple(np.random.get_state()[1]),
+            torch.get_rng_state().tolist(),
+            torch.get_num_threads(),
+            logging.getLogger().level,
+            logging.getLogger().handlers[:],
+        )
+
+    random.seed(99)
+    before = state()
+    load_detector(Profile(), settings).detect(quiet(1_000))
+    assert state() == before
+
+
+@pytest.mark.models
+def test_no_regions_have_no_words_and_no_language(recognizer):
+    assert recognizer.decode(quiet(1_000), (), language="auto").language is None
+
+
+@pytest.mark.models
+def test_the_same_speech_has_the_same_words_whatever_is_decoded_beside_it(settings, recognizer):
+    samples = np.concatenate([voiced(20_000), quiet(2_000), voiced(26_000), quiet(100)])
+    regions = [Span(0, 20_000), Span(22_000, 48_000)]
+    together = recognizer.decode(samples, regions, language="en")
+    alone = load_recognizer(Profile(), settings.model_copy(update={"minibatch": 1}))
+    assert alone.decode(samples, regions, language="en") == together
+    assert all(word.end_ms <= 48_100 for word in together.words)
+
+
+@pytest.mark.models
+def test_a_region_of_ten_milliseconds_is_survived(recognizer):
+    assert recognizer.decode(quiet(100), [Span(0, 10)], language="en").language == "en"
+
+
+@pytest.mark.models
+def test_a_language_that_the_model_lacks_is_refused(recognizer):
+    with pytest.raises(BadRequest) as caught:
+        recognizer.decode(quiet(1_000), [Span(0, 900)], language="yue")
+    assert caught.value.code == ErrorCode.OPTION_INVALID

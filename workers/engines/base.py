@@ -1,0 +1,99 @@
+"""What the worker asks of a model, and how a profile's model is found.
+
+Times are milliseconds from the first sample; samples are float32, mono, 16 kHz, within -1..1.
+Engines import their libraries inside the loaders: the parent of the worker processes imports this
+module and must stay light and without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from schema.pcm import Samples
+from schema.profile import Profile
+from schema.settings import Settings
+from schema.span import Span
+from schema.words import Word
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """What a recognizer made of one segment.
+
+    ``words`` are in order of time, within the regions they were decoded from. ``language`` is
+    what was decoded as, an ISO 639-1 code; None where there was nothing to decode. ``tags`` holds
+    what a model says beside words.
+    """
+
+    words: tuple[Word, ...]
+    language: str | None
+    tags: dict[str, Any] = field(default_factory=dict)
+
+
+class SpeechDetector(Protocol):
+    """Says where in a segment someone speaks."""
+
+    def detect(self, samples: Samples) -> tuple[Span, ...]:
+        """Return the stretches of speech in order of their starts.
+
+        They may meet, and reach past the audio: :func:`workers.vad.find_speech` makes them fit.
+        The same audio has the same stretches wherever the segment around it began, but for those
+        at its edges. ``samples`` last at least :data:`workers.vad.SHORTEST_MS`.
+        """
+        ...
+
+
+class Recognizer(Protocol):
+    """Writes down what is said in the speech regions of a segment.
+
+    How regions are decoded together is the engine's affair, and the words must not depend on it:
+    one engine packs them into windows of a fixed length, another pads regions of like length.
+    """
+
+    def decode(
+        self,
+        samples: Samples,
+        regions: Sequence[Span],
+        *,
+        language: str,
+        hotwords: Sequence[str] = (),
+    ) -> Decoding:
+        """Return the words of ``regions``, which are in order, disjoint and within the audio.
+
+        ``language`` is an ISO 639-1 code, or "auto" to decide by the speech of this segment.
+
+        Raises:
+            BadRequest: the model does not know the language.
+        """
+        ...
+
+
+def load_detector(profile: Profile, settings: Settings) -> SpeechDetector:
+    """Load the profile's speech detector; another scene is another detector.
+
+    Raises:
+        Misconfigured: its weights are missing or changed, or the device is.
+    """
+    from workers.engines import fsmn
+
+    return fsmn.load(profile, settings)
+
+
+def load_recognizer(profile: Profile, settings: Settings) -> Recognizer:
+    """Load the profile's recognizer: by engine, model and precision, and by nothing else.
+
+    Raises:
+        Misconfigured: its weights are missing or changed, or the device is.
+    """
+    return _RECOGNIZERS[profile.decode.engine](profile, settings)
+
+
+def _load_whisper(profile: Profile, settings: Settings) -> Recognizer:
+    from workers.engines import whisper
+
+    return whisper.load(profile, settings)
+
+
+_RECOGNIZERS: Mapping[str, Callable[[Profile, Settings], Recognizer]] = {"whisper": _load_whisper}

@@ -1,0 +1,360 @@
+"""Whisper, run by faster-whisper on CTranslate2, on the speech alone.
+
+    speech regions -> padded -> windows of at most 30 s -> minibatches -> tokens -> words with times
+
+Greedy, at temperature 0, each window by itself: neither what was said before it nor what is
+decoded beside it is told to the model, so the same speech has the same words.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from schema.errors import BadRequest, ErrorCode, Misconfigured
+from schema.models import model_files
+from schema.pcm import Samples
+from schema.profile import Profile
+from schema.settings import Settings
+from schema.span import Span
+from schema.words import Word
+from workers.audio import SAMPLES_PER_MS
+from workers.engines.base import Decoding
+from workers.minibatch import Window, minibatches, pack_windows
+from workers.weights import verify
+
+Features = npt.NDArray[np.float32]
+
+#: What Whisper was trained to hear at once.
+_WINDOW_MS = 30_000
+
+#: Audio kept on both sides of a region: a breath, so that no word begins or ends with the window.
+_PAD_MS = 200
+
+#: Whisper's own thresholds. A window that is likelier no speech than this, and whose text is less
+#: likely than that (mean natural logarithm per token), is silence; a text that zlib shortens by
+#: more than the ratio repeats itself.
+_NO_SPEECH_PROBABILITY = 0.6
+_LOW_LOG_PROBABILITY = -1.0
+_REPETITIVE_RATIO = 2.4
+
+#: A frame of the log-mel spectrogram.
+_FRAME_MS = 10
+
+#: Tokens that a second attempt at a window may not write twice in this order.
+_NEVER_TWICE = 3
+
+#: Han, kana: scripts in which each character is a word of ours.
+_CJK = (
+    "\u3005\u3007\u3040-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_CJK_OR_RUN = re.compile(f"[{_CJK}]|[^{_CJK}]+")
+_IS_CJK = re.compile(f"[{_CJK}]").match
+
+#: Thai, Lao, Burmese, Khmer: no spaces either, and no telling words apart; a token is a word.
+_IS_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]").match
+
+
+#: A character cut in two by the end of the text decodes to the last of these.
+_BLANKS = " \t\n\ufffd"
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """How a segment's windows are to be decoded: the tokenizer set to a language, the prompt."""
+
+    tokenizer: Any
+    prompt: list[int]
+    suppressed: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Hypothesis:
+    """What the model wrote for one window."""
+
+    tokens: list[int]
+    is_repetitive: bool
+
+
+class WhisperRecognizer:
+    """A loaded Whisper; for one thread at a time. See :class:`workers.engines.base.Recognizer`."""
+
+    def __init__(self, model: Any, name: str, minibatch: int) -> None:
+        self._model = model
+        self._name = name
+        self._minibatch = minibatch
+
+    def decode(
+        self,
+        samples: Samples,
+        regions: Sequence[Span],
+        *,
+        language: str,
+        hotwords: Sequence[str] = (),
+    ) -> Decoding:
+        """Return the words of ``regions``: see :meth:`workers.engines.base.Recognizer.decode`."""
+        if not regions:
+            return Decoding((), None)
+        windows = pack_windows(padded(regions, len(samples) // SAMPLES_PER_MS), _WINDOW_MS)
+        if language == "auto":
+            language = self._detect_language(samples, windows)
+        request = self._request(language, hotwords)
+        words: dict[int, list[Word]] = {}
+        for chosen in self._minibatches(windows):
+            together = [windows[index] for index in chosen]
+            pieces = self._pieces(self._features(samples, together), together, request)
+            for index, own in zip(chosen, pieces, strict=True):
+                words[index] = joined(placed(own, windows[index]))
+        in_order = (word for index in range(len(windows)) for word in words[index])
+        return Decoding(tuple(in_order), language)
+
+    def _minibatches(self, windows: Sequence[Window]) -> list[list[int]]:
+        # Each window costs the encoder 30 s, however full; those of like length end together.
+        lengths = [window.duration_ms for window in windows]
+        return minibatches(lengths, budget=self._minibatch * _WINDOW_MS, most=self._minibatch)
+
+    def _pieces(
+        self, features: Features, windows: Sequence[Window], request: _Request, never_twice: int = 0
+    ) -> list[list[Word]]:
+        """Return each window's tokens with their times in its audio; their texts are untrimmed.
+
+        A window whose text repeats itself is decoded once more, by itself, and so that no run of
+        ``never_twice`` tokens can come again: the loop is left, and what follows it is heard.
+        """
+        encoded = self._model.encode(features)
+        hypotheses = self._generate(encoded, len(windows), request, never_twice)
+        pieces = self._align(encoded, hypotheses, windows, request)
+        for index, hypothesis in enumerate(hypotheses):
+            if hypothesis.is_repetitive and not never_twice:
+                alone = slice(index, index + 1)
+                pieces[alone] = self._pieces(features[alone], windows[alone], request, _NEVER_TWICE)
+        return pieces
+
+    def _generate(
+        self, encoded: Any, windows: int, request: _Request, never_twice: int
+    ) -> list[_Hypothesis]:
+        results = self._model.model.generate(
+            encoded,
+            [request.prompt] * windows,
+            beam_size=1,
+            max_length=self._model.max_length,
+            no_repeat_ngram_size=never_twice,
+            suppress_tokens=request.suppressed,
+            return_scores=True,
+            return_no_speech_prob=True,
+        )
+        return [_judged(result, request.tokenizer, never_twice > 0) for result in results]
+
+    def _align(
+        self,
+        encoded: Any,
+        hypotheses: Sequence[_Hypothesis],
+        windows: Sequence[Window],
+        request: _Request,
+    ) -> list[list[Word]]:
+        """Return each hypothesis' tokens with times, from where the decoder paid attention."""
+        frames = [-(-window.duration_ms // _FRAME_MS) for window in windows]
+        tokens = [hypothesis.tokens for hypothesis in hypotheses]
+        alignments = self._model.find_alignment(request.tokenizer, tokens, encoded, frames)
+        return [[_piece(entry) for entry in alignment] for alignment in alignments]
+
+    def _features(self, samples: Samples, windows: Sequence[Window]) -> Features:
+        """Return the windows' log-mel spectrograms, float32 ``(windows, mels, frames of 30 s)``."""
+        extract = self._model.feature_extractor
+        shape = (len(windows), self._model.model.n_mels, extract.nb_max_frames)
+        features = np.zeros(shape, np.float32)
+        for own, window in zip(features, windows, strict=True):
+            mels = extract(_audio(samples, window))[:, : extract.nb_max_frames]
+            own[:, : mels.shape[1]] = mels
+        return features
+
+    def _detect_language(self, samples: Samples, windows: Sequence[Window]) -> str:
+        """Return the likeliest language of the fullest window."""
+        if not self._model.model.is_multilingual:
+            return "en"
+        fullest = max(windows, key=lambda window: window.duration_ms)
+        encoded = self._model.encode(self._features(samples, [fullest]))
+        [ranking] = self._model.model.detect_language(encoded)
+        token: str = ranking[0][0]
+        return token.strip("<|>")
+
+    def _request(self, language: str, hotwords: Sequence[str]) -> _Request:
+        from faster_whisper.tokenizer import Tokenizer
+        from faster_whisper.transcribe import get_suppressed_tokens
+
+        if not self._knows(language):
+            raise BadRequest(
+                ErrorCode.OPTION_INVALID,
+                f"language {language}",
+                f"{self._name} does not know it",
+                "Choose another model, or auto.",
+            )
+        model = self._model
+        tokenizer = Tokenizer(
+            model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=language
+        )
+        prompt = model.get_prompt(
+            tokenizer, [], without_timestamps=True, hotwords=", ".join(hotwords) or None
+        )
+        return _Request(tokenizer, prompt, get_suppressed_tokens(tokenizer, [-1]))
+
+    def _knows(self, language: str) -> bool:
+        if not self._model.model.is_multilingual:
+            return language == "en"
+        # The library lists languages of newer models, which this one's vocabulary may lack.
+        return (
+            language in self._model.supported_languages
+            and self._model.hf_tokenizer.token_to_id(f"<|{language}|>") is not None
+        )
+
+
+def load(profile: Profile, settings: Settings) -> WhisperRecognizer:
+    """Verify and load the profile's Whisper.
+
+    Raises:
+        Misconfigured: the weights are missing or changed, or the device cannot decode them.
+    """
+    directory = verify(model_files(profile.decode.model), settings.models)
+    from faster_whisper import WhisperModel
+
+    device, _, index = settings.device.partition(":")
+    try:
+        model = WhisperModel(
+            str(directory),
+            device=device,
+            device_index=int(index or 0),
+            compute_type=profile.decode.precision,
+            # One process per core: two single threads did 41x real time, two threads in one 28x.
+            cpu_threads=1,
+            local_files_only=True,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise Misconfigured(
+            ErrorCode.ENGINE_FAILED, f"{profile.decode.model} on {settings.device}", str(error)
+        ) from error
+    return WhisperRecognizer(model, profile.decode.model, settings.minibatch)
+
+
+def _judged(result: Any, tokenizer: Any, is_retry: bool) -> _Hypothesis:
+    """Return what to make of CTranslate2's result for a window."""
+    from faster_whisper.transcribe import get_compression_ratio
+
+    tokens = [token for token in result.sequences_ids[0] if token < tokenizer.eot]
+    # The score is the mean over the tokens; Whisper's threshold counts the closing one as well.
+    log_probability = result.scores[0] * len(tokens) / (len(tokens) + 1)
+    is_unlikely = log_probability < _LOW_LOG_PROBABILITY
+    if is_unlikely and (is_retry or result.no_speech_prob > _NO_SPEECH_PROBABILITY):
+        return _Hypothesis([], is_repetitive=False)
+    ratio = get_compression_ratio(tokenizer.decode(tokens))
+    return _Hypothesis(tokens, is_repetitive=ratio > _REPETITIVE_RATIO)
+
+
+def _piece(entry: dict[str, Any]) -> Word:
+    return Word(
+        entry["word"],
+        round(entry["start"] * 1000),
+        round(entry["end"] * 1000),
+        float(entry["probability"]),
+    )
+
+
+def padded(regions: Sequence[Span], duration_ms: int) -> list[Span]:
+    """Return ``regions`` with audio around them: up to ``_PAD_MS``, and half the pause between."""
+    pads = [_PAD_MS, *(min(_PAD_MS, (b.start_ms - a.end_ms) // 2) for a, b in pairwise(regions))]
+    pads.append(_PAD_MS)
+    return [
+        Span(max(0, region.start_ms - before_ms), min(duration_ms, region.end_ms + after_ms))
+        for region, (before_ms, after_ms) in zip(regions, pairwise(pads), strict=True)
+    ]
+
+
+def _audio(samples: Samples, window: Window) -> Samples:
+    """Return a window's regions, one after the other."""
+    return np.concatenate(
+        [
+            samples[region.start_ms * SAMPLES_PER_MS : region.end_ms * SAMPLES_PER_MS]
+            for region in window.regions
+        ]
+    )
+
+
+def placed(pieces: Iterable[Word], window: Window) -> Iterator[Word]:
+    """Move pieces from the clock of a window's audio to that of the segment.
+
+    A piece belongs to the region that its middle lies in, and does not leave it: what it seems to
+    last beyond is a pause that was left out. Pieces are in order, and stay so.
+    """
+    regions = iter(window.regions)
+    region, begins_ms = next(regions), 0
+    for piece in pieces:
+        while piece.middle_ms >= begins_ms + region.duration_ms:
+            following = next(regions, None)
+            if following is None:
+                break
+            begins_ms += region.duration_ms
+            region = following
+        moved_ms = region.start_ms - begins_ms
+        start_ms = min(max(piece.start_ms + moved_ms, region.start_ms), region.end_ms)
+        end_ms = min(max(piece.end_ms + moved_ms, start_ms), region.end_ms)
+        yield replace(piece, start_ms=start_ms, end_ms=end_ms)
+
+
+def joined(pieces: Iterable[Word]) -> list[Word]:
+    """Make words of pieces: glue what clings together, part what is CJK, trim, drop mere marks."""
+    words: list[Word] = []
+    for piece in pieces:
+        for part in _parts(piece):
+            if words and _clings(part.text, words[-1].text):
+                words[-1] = _glued(words[-1], part)
+            else:
+                words.append(part)
+    trimmed = (replace(word, text=word.text.strip(_BLANKS)) for word in words)
+    return [word for word in trimmed if _has_substance(word.text)]
+
+
+def _parts(piece: Word) -> Iterator[Word]:
+    """Yield each CJK character of a piece, and each run of others; the time is shared evenly."""
+    character_ms = (piece.end_ms - piece.start_ms) / max(1, len(piece.text))
+    at = 0
+    for text in _CJK_OR_RUN.findall(piece.text):
+        start_ms = piece.start_ms + round(at * character_ms)
+        at += len(text)
+        yield replace(
+            piece, text=text, start_ms=start_ms, end_ms=piece.start_ms + round(at * character_ms)
+        )
+
+
+def _clings(text: str, word: str) -> bool:
+    """Tell whether ``text`` goes on the ``word`` before it, given how both were written."""
+    if text[0].isspace() or word[-1].isspace():
+        return False
+    if not _has_substance(word):
+        return True  # An opening bracket waits for its word.
+    if not text[0].isalnum():
+        return unicodedata.category(text[0]) not in {"Ps", "Pi"}
+    is_wide = unicodedata.east_asian_width(word[-1]) in "WF"
+    return not (is_wide or _IS_CJK(text) or _IS_UNSPACED(text))
+
+
+def _glued(word: Word, part: Word) -> Word:
+    """Return both as one, as sure as the less sure; a mark adds no time, which is a pause's."""
+    text = word.text + part.text
+    if not _has_substance(part.text):
+        return replace(word, text=text)
+    confidence = min(c for c in (word.confidence, part.confidence) if c is not None)
+    return replace(word, text=text, end_ms=part.end_ms, confidence=confidence)
+
+
+def _has_substance(text: str) -> bool:
+    """Tell whether a text is more than blanks and punctuation; "&" and "%" are spoken."""
+    return any(
+        character in "&%@#" or unicodedata.category(character)[0] in "LNSM" for character in text
+    )
