@@ -69,7 +69,7 @@ def examine(
         Misconfigured: the host is at fault, by no fault of the file.
     """
     path = os.path.realpath(job.path)
-    location = settings.locate(path)
+    location = settings.locate(job.path)
     if location is None:
         return _quarantined(path, None, job.call, _outside(path, settings))
     try:
@@ -107,7 +107,7 @@ def examine_all(
         if isinstance(outcome, crew.Died):
             path = os.path.realpath(outcome.job.path)
             error = _reader_died(outcome.cause)
-            yield _quarantined(path, settings.locate(path), outcome.job.call, error)
+            yield _quarantined(path, settings.locate(outcome.job.path), outcome.job.call, error)
         else:
             yield outcome
 

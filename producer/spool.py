@@ -151,25 +151,20 @@ def _write(source: bytes, probed: Probed, sink: _Sink, settings: Settings, name:
     most_frames = settings.limits.duration_s * audio.rate_hz
     frames = 0
     sink.check()
-    try:
-        with soundfile.SoundFile(
-            sink,
-            "w",
-            samplerate=audio.rate_hz,
-            channels=audio.channels,
-            format="FLAC",
-            subtype=f"PCM_{probed.copy_bits}",
-        ) as copy:
-            for block in read_blocks(source, probed, name):
-                frames += len(block)
-                if frames > most_frames:
-                    check_format(replace(audio, frames=frames), settings.limits, name)
-                copy.write(_quantised(block, probed.copy_bits))
-                sink.check()
-    except soundfile.LibsndfileError:
-        # A callback of libsndfile's cannot raise; it kept what the system said.
-        sink.check()
-        raise
+    with soundfile.SoundFile(
+        sink,
+        "w",
+        samplerate=audio.rate_hz,
+        channels=audio.channels,
+        format="FLAC",
+        subtype=f"PCM_{probed.copy_bits}",
+    ) as copy:
+        for block in read_blocks(source, probed, name):
+            frames += len(block)
+            if frames > most_frames:
+                check_format(replace(audio, frames=frames), settings.limits, name)
+            copy.write(_quantised(block, probed.copy_bits))
+            sink.check()
     sink.check()
 
 
@@ -193,12 +188,17 @@ class _Sink:
         self.tell = file.tell
 
     def write(self, data: bytes) -> int:
-        """Write as a file does, but keep an error: libsndfile would print and forget it."""
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self._error = error
-            return 0
+        """Write as a file does, but keep an error for :meth:`check`.
+
+        Nothing can be raised through libsndfile, and of what it is told, soundfile makes an
+        assertion that fails; so it is told that all is well.
+        """
+        if self._error is None:
+            try:
+                return self._file.write(data)
+            except OSError as error:
+                self._error = error
+        return len(data)
 
     def check(self) -> None:
         """Raise what went wrong since the last check, or OSError where the space runs low."""

@@ -97,13 +97,23 @@ class Settings(BaseSettings):
         return os.path.realpath(path)
 
     def locate(self, path: bytes) -> Location | None:
-        """Return which root a file lies under, its symbolic links resolved, or None for none."""
+        """Return which root a file lies under, by name as by its links' end, or None for none.
+
+        The location keeps the name that the file was found by: two links to one file may be two
+        calls. A link that leads from one root to another is located where it ends.
+        """
         real = os.path.realpath(path)
-        for root in self.roots:
-            base = os.fsencode(self.root_path(root))
-            if real == base or real.startswith(base.rstrip(b"/") + b"/"):
-                return Location(root, os.path.relpath(real, base))
+        for name in (os.path.abspath(path), real):
+            for root, configured in self.roots.items():
+                base = os.fsencode(self.root_path(root))
+                for start in (os.path.abspath(os.fsencode(configured)), base):
+                    if _is_under(name, start) and _is_under(real, base):
+                        return Location(root, os.path.relpath(name, start))
         return None
+
+
+def _is_under(path: bytes, directory: bytes) -> bool:
+    return path.startswith(directory.rstrip(b"/") + b"/")
 
 
 def load_settings() -> Settings:

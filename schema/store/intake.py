@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from schema.profile import Profile
@@ -74,7 +74,9 @@ def open_submission(
             force=force,
         )
         .on_conflict_do_nothing(
-            index_elements=[Submission.key], index_where=Submission.state == SubmissionState.OPEN
+            # Literal: a parameter, once the statement is prepared, no longer names the index.
+            index_elements=[Submission.key],
+            index_where=text("state = 'open'"),
         )
         .returning(Submission.id)
     ).scalar()
@@ -110,8 +112,9 @@ def add_recordings(
     straight to its reduce.
     """
     added = Added()
-    ids = _insert_recordings(connection, submission.id, batch)
-    new = [(ids[item.source], item) for item in batch if item.source in ids]
+    sources = {item.source: item for item in batch}
+    ids = _insert_recordings(connection, submission.id, list(sources.values()))
+    new = [(identifier, sources[source]) for source, identifier in ids.items()]
     rows = [
         row
         for recording_id, item in new

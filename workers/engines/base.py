@@ -23,7 +23,7 @@ class Decoding:
     """What a recognizer made of one segment.
 
     ``words`` are in order of time, within the regions they were decoded from. ``language`` is
-    what was decoded as, an ISO 639-1 code; None where there was nothing to decode. ``tags`` holds
+    what the words are in, an ISO 639-1 code; None where there are none. ``tags`` holds
     what a model says beside words.
     """
 

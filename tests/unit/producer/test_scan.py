@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from producer.containers import mpeg_frame_bytes
 from producer.probe import RAW_DEFAULTS, probe
-from producer.scan import FLOOR_DB, read_blocks, scan
+from producer.scan import FLOOR_DB, PackedDigests, read_blocks, scan
 from schema.errors import BadRecording, ErrorCode
 from schema.pcm import downmix, samples_digest, span_digest
 from schema.records import AudioFormat
@@ -209,3 +209,15 @@ def test_a_gap_in_time_stamps_becomes_silence(tmp_path):
     assert len(samples) == 40_000
     assert not samples[8000:32_000].any()
     assert samples[32_000:].any()
+
+
+def test_packed_digests_are_a_sequence():
+    digests = [bytes([number] * 16) for number in range(5)]
+    packed = PackedDigests(b"".join(digests), 16)
+
+    assert list(packed) == digests
+    assert packed[1:3] == digests[1:3]
+    assert packed[-1] == digests[-1]
+    assert packed[7:] == []
+    with pytest.raises(IndexError):
+        packed[5]

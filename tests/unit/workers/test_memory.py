@@ -52,8 +52,8 @@ def test_the_cache_is_emptied_once_and_the_peak_kept():
 
 def test_memory_is_given_back_when_the_task_fails():
     device = FakeDevice()
+    device.use(70)
     with pytest.raises(RuntimeError, match="decode"), GpuMemory(device):
-        device.use(70)
         raise RuntimeError("decode")
     assert device.reserved == 0
 

@@ -1,5 +1,6 @@
 """Every region is decoded once, in order, and nothing outgrows what it must fit into."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +27,17 @@ def test_every_region_is_in_one_window_and_order_is_kept(regions):
 @given(region_lists())
 def test_no_window_is_longer_than_the_model_hears(regions):
     assert all(window.duration_ms <= 30_000 for window in pack_windows(regions))
+
+
+def test_a_region_that_no_window_holds_is_refused():
+    with pytest.raises(ValueError, match="longer"):
+        pack_windows([Span(0, 30_001)])
+
+
+def test_a_window_restarts_at_the_first_long_pause_once_it_is_half_full():
+    regions = [Span(0, 8_000), Span(10_000, 17_000), Span(17_500, 20_000), Span(21_000, 22_000)]
+    windows = pack_windows(regions)
+    assert [window.regions for window in windows] == [tuple(regions[:3]), tuple(regions[3:])]
 
 
 @given(st.lists(st.integers(0, 5_000), max_size=60), st.integers(1, 40_000), st.integers(1, 16))

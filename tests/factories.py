@@ -1,0 +1,79 @@
+"""One of each thing the ledger keeps, with what a test does not care about filled in."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from schema.profile import PROFILES, Profile
+from schema.records import (
+    AudioFormat,
+    CallInfo,
+    Location,
+    NewRecording,
+    PlannedSegment,
+    QuarantinedRecording,
+)
+from schema.span import Span
+from schema.store import intake
+from schema.store.intake import Added, OpenSubmission
+from schema.store.ledger import Ledger
+from schema.words import SegmentResult, Word
+
+_numbers = count()
+
+PROFILE: Profile = PROFILES["call"]
+
+
+def unique(prefix: str) -> str:
+    return f"{prefix}-{next(_numbers)}"
+
+
+def recording(
+    *digests: str, channels: int = 1, call: CallInfo | None = None, flags: tuple[str, ...] = ()
+) -> NewRecording:
+    """Return a recording with one segment of 10 s per digest, all of channel 0."""
+    location = Location("calls", f"{unique('call')}.wav".encode())
+    segments = tuple(
+        PlannedSegment(0, index, Span(index * 8_000, index * 8_000 + 10_000), digest)
+        for index, digest in enumerate(digests)
+    )
+    duration_ms = segments[-1].span.end_ms if segments else 10_000
+    return NewRecording(
+        source=location,
+        audio=location,
+        format=AudioFormat("WAV", "PCM_16", 8_000, channels, duration_ms * 8),
+        duration_ms=duration_ms,
+        size_bytes=duration_ms * 16,
+        content_digest=unique("content"),
+        call=call or CallInfo(),
+        flags=flags,
+        segments=segments,
+    )
+
+
+def quarantined(code: str = "audio.empty") -> QuarantinedRecording:
+    location = Location("calls", f"{unique('bad')}.wav".encode())
+    return QuarantinedRecording(location, code, "it holds 0 bytes", CallInfo())
+
+
+def submission(ledger: Ledger, *, force: bool = False, key: str | None = None) -> OpenSubmission:
+    return ledger.transact(
+        lambda c: intake.open_submission(c, key or unique("key"), "calls", PROFILE, force=force)
+    )
+
+
+def added(
+    ledger: Ledger,
+    *items: NewRecording | QuarantinedRecording,
+    to: OpenSubmission | None = None,
+    room: int = 1_000,
+) -> Added:
+    """Add recordings to a submission, a new one unless given."""
+    target = to or submission(ledger)
+    return ledger.transact(lambda c: intake.add_recordings(c, target, items, room=room))
+
+
+def result(*texts: str) -> SegmentResult:
+    """Return a word a second, all of it speech."""
+    words = tuple(Word(t, i * 1_000, i * 1_000 + 500, 0.9) for i, t in enumerate(texts))
+    return SegmentResult(words, tuple(word.span for word in words), "en" if words else None)

@@ -1,0 +1,300 @@
+import json
+import os
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from producer.metadata import (
+    NAME_UNMATCHED,
+    NamePattern,
+    call_of,
+    load_manifest,
+    merge,
+    read_sidecar,
+)
+from producer.walk import Found
+from schema.errors import BadRequest, ErrorCode
+from schema.records import CallInfo, Notice
+
+NINE = datetime(2024, 5, 1, 9, tzinfo=UTC)
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    def load(text, name="calls.csv", zone=None):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return load_manifest(os.fsencode(path), zone)
+
+    return load
+
+
+@pytest.fixture
+def files(tmp_path):
+    def found(*names, base="."):
+        root = os.fsencode(os.path.normpath(tmp_path / base))
+        return [Found(os.path.join(root, os.fsencode(name)), root) for name in names]
+
+    return found
+
+
+def refusal(load, *args, **options):
+    with pytest.raises(BadRequest) as caught:
+        load(*args, **options)
+    return caught.value
+
+
+def test_a_csv_gives_fields_and_attributes(manifest):
+    rows = manifest(
+        "file,call_id,started_at,direction,line,agent,customer,campaign,note\n"
+        "a.wav,17,2024-05-01T09:00:00Z,in,sales,Ada,Bob,spring,\n"
+    ).rows
+
+    (row,) = rows
+    assert (row.line, row.file) == (2, b"a.wav")
+    assert row.call == CallInfo("17", NINE, "in", "sales", "Ada", "Bob", {"campaign": "spring"})
+
+
+def test_json_lines_give_the_same_and_any_attribute(manifest):
+    lines = [{"file": "./x/../a.wav", "call_id": 17, "started_at": "2024-05-01T11:00:00+02:00"}]
+    lines.append({"file": "b.wav", "tags": ["x", {"y": None}], "text": "a\u2028b"})
+
+    rows = manifest("\n\n".join(map(json.dumps, lines)), "calls.jsonl").rows
+
+    assert [(row.line, row.file) for row in rows] == [(1, b"a.wav"), (3, b"b.wav")]
+    assert rows[0].call == CallInfo("17", NINE)
+    assert rows[1].call.attributes == {"tags": ["x", {"y": None}], "text": "a\u2028b"}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_spreadsheets_of_any_country_are_read(manifest, delimiter):
+    text = "\ufefffile,agent\r\na.wav,Ada\r\n".replace(",", delimiter)
+
+    assert manifest(text).rows[0].call.agent == "Ada"
+
+
+def test_names_of_files_need_not_be_utf_8(manifest, files):
+    table = manifest(b"file,agent\n\xff.wav,Ada\n")
+
+    (found,) = files(b"\xff.wav".decode("utf-8", "surrogateescape"))
+    assert table.match([found]).calls[found.path].agent == "Ada"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("a.csv", "name,agent\na.wav,Ada\n", 1),
+        ("a.csv", "file,agent,agent\na.wav,Ada,Eve\n", 1),
+        ("a.csv", "file,agent\na.wav,Ada\nb.wav,Eve,extra\n", 3),
+        ("a.csv", "file,agent\nb.wav\n", 2),
+        ("a.csv", "file,agent\n,Ada\n", 2),
+        ("a.csv", "file,started_at\na.wav,2024-05-01T09:00:00\n", 2),
+        ("a.csv", "file,started_at\na.wav,yesterday\n", 2),
+        ("a.csv", b"file,agent\na.wav,\xff\n", 2),
+        ("a.jsonl", '{"file": "a.wav"}\n[1]\n', 2),
+        ("a.jsonl", '{"file": "a.wav"}\n{"file": \n', 2),
+        ("a.jsonl", '{"file": 7}\n', 1),
+        ("a.jsonl", '{"file": "a.wav", "agent": ["Ada"]}\n', 1),
+        ("a.jsonl", '{"file": "a.wav", "x": NaN}\n', 1),
+        ("a.jsonl", '{"file": "a.wav", "x": "\\u0000"}\n', 1),
+        ("a.jsonl", '{"file": "a.wav", "agent": "\\ud800"}\n', 1),
+        ("a.jsonl", '{"file": "a.wav", "x": ' + "[" * 100_000 + "\n", 1),
+    ],
+)
+def test_a_row_that_cannot_be_understood_is_named_by_its_line(manifest, name, text, line):
+    error = refusal(manifest, text, name)
+
+    assert error.code is ErrorCode.MANIFEST_INVALID
+    assert error.subject.endswith(f"{name}, line {line}")
+
+
+def test_a_manifest_that_is_not_there_is_named(tmp_path):
+    error = refusal(load_manifest, os.fsencode(tmp_path / "gone.csv"))
+
+    assert error.code is ErrorCode.MANIFEST_INVALID
+    assert "gone.csv" in error.subject
+
+
+def test_a_moment_without_zone_takes_the_one_given(manifest):
+    table = manifest("file,started_at\na.wav,2024-05-01T11:00:00\n", zone=BERLIN)
+
+    assert table.rows[0].call.started_at == NINE
+
+
+@pytest.mark.parametrize("names", ["a.wav,./a.wav", "x/a.wav,x/a.wav"])
+def test_two_rows_of_one_file_are_refused_with_both_lines(manifest, names):
+    first, second = names.split(",")
+
+    error = refusal(manifest, f"file,agent\n{first},Ada\nb.wav,Bob\n{second},Eve\n")
+
+    assert error.code is ErrorCode.MANIFEST_DUPLICATE
+    assert "lines 2 and 4" in error.cause
+
+
+def test_two_rows_that_turn_out_to_name_one_file_are_refused(manifest, files):
+    table = manifest("file,agent\nx/a.wav,Ada\na.wav,Eve\n")
+
+    error = refusal(table.match, files("x/a.wav"))
+
+    assert error.code is ErrorCode.MANIFEST_DUPLICATE
+    assert "lines 2 and 3" in error.cause
+
+
+@pytest.mark.parametrize("name", ["2024/may/a.wav", "may/a.wav", "a.wav"])
+def test_a_row_names_a_file_from_the_manifest_or_from_what_was_submitted_or_barely(
+    manifest, files, name
+):
+    # The manifest lies beside 2024/, and 2024/ was submitted.
+    table = manifest(f"file,agent\n{name},Ada\n")
+    (found,) = files("may/a.wav", base="2024")
+
+    matches = table.match([found])
+
+    assert matches.calls == {found.path: CallInfo(agent="Ada")}
+    assert matches.notices == ()
+
+
+def test_a_bare_name_that_two_files_have_is_matched_to_neither(manifest, files):
+    table = manifest("file,agent\na.wav,Ada\n")
+
+    matches = table.match(files("x/a.wav", "y/a.wav"))
+
+    assert matches.calls == {}
+    assert "2 files" in matches.notices[0].message
+    assert [notice.code for notice in matches.notices] == [
+        ErrorCode.MANIFEST_UNMATCHED_ROW,
+        ErrorCode.MANIFEST_UNMATCHED_FILE,
+        ErrorCode.MANIFEST_UNMATCHED_FILE,
+    ]
+
+
+def test_a_path_prevails_over_a_bare_name(manifest, files):
+    table = manifest("file,agent\na.wav,Ada\nx/a.wav,Eve\n")
+    top, inner = files("a.wav", "x/a.wav")
+
+    assert table.match([top, inner]).calls == {
+        top.path: CallInfo(agent="Ada"),
+        inner.path: CallInfo(agent="Eve"),
+    }
+
+
+def test_rows_and_files_left_over_are_all_listed(manifest, files):
+    table = manifest("file,agent\na.wav,Ada\ngone1.wav,Eve\ngone2.wav,Eve\n")
+
+    notices = table.match(files("a.wav", "new.wav")).notices
+
+    assert [(notice.code, notice.subject.rsplit("/", 1)[1]) for notice in notices] == [
+        (ErrorCode.MANIFEST_UNMATCHED_ROW, "calls.csv, line 3: gone1.wav"),
+        (ErrorCode.MANIFEST_UNMATCHED_ROW, "calls.csv, line 4: gone2.wav"),
+        (ErrorCode.MANIFEST_UNMATCHED_FILE, "new.wav"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["call.json", "call.wav.json"])
+def test_a_sidecar_is_found_beside_its_recording(tmp_path, name):
+    (tmp_path / name).write_text('{"call_id": 17, "agent": "Ada", "score": 0.5}')
+
+    call = read_sidecar(os.fsencode(tmp_path / "call.wav"))
+
+    assert call == CallInfo(call_id="17", agent="Ada", attributes={"score": 0.5})
+
+
+def test_without_a_sidecar_there_is_nothing_to_say(tmp_path):
+    assert read_sidecar(os.fsencode(tmp_path / "call.wav")) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff\xfe",
+        b'{"started_at": "2024-05-01T09:00:00"}',
+        b'{"started_at": "soon"}',
+        b'{"agent": true}',
+        b"[" * 100_000,
+        b" " * (1024**2 + 1),
+    ],
+)
+def test_a_sidecar_that_cannot_be_understood_is_noticed_and_does_no_harm(tmp_path, data):
+    (tmp_path / "call.json").write_bytes(data)
+
+    call, (notice,) = call_of(os.fsencode(tmp_path / "call.wav"), CallInfo(agent="Ada"))
+
+    assert call == CallInfo(agent="Ada")
+    assert notice.code == ErrorCode.SIDECAR_INVALID
+    assert "submitted without it" in notice.message
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "expected"),
+    [
+        (
+            "{started_at:%Y%m%d-%H%M%S%z}_{agent}_{call_id}.wav",
+            "20240501-110000+0200_Ada_17.wav",
+            CallInfo("17", NINE, agent="Ada"),
+        ),
+        ("{started_at}_*.wav", "2024-05-01T09:00:00Z_x.wav", CallInfo(started_at=NINE)),
+        ("{line}/*/{agent}.*", "in/sales/may/Ada.mp3", CallInfo(line="sales", agent="Ada")),
+        ("{agent}-{call_id}.wav", "Ada-17-2.wav", CallInfo("17-2", agent="Ada")),
+        ("{{{team}}}.wav", "{blue}.wav", CallInfo(attributes={"team": "blue"})),
+        ("{agent}.w+v", "Ada.w+v", CallInfo(agent="Ada")),
+    ],
+)
+def test_a_name_is_read_by_its_pattern(pattern, name, expected):
+    assert NamePattern(pattern).read(os.fsencode(f"/calls/{name}")) == expected
+
+
+@pytest.mark.parametrize("name", ["Ada.wav", "20241345-000000_Ada.wav", "20240501-110000_Ada.mp3"])
+def test_a_name_that_does_not_fit_is_noticed(name):
+    pattern = NamePattern("{started_at:%Y%m%d-%H%M%S}_{agent}.wav", BERLIN)
+
+    notice = pattern.read(os.fsencode(name))
+
+    assert isinstance(notice, Notice)
+    assert notice.code == NAME_UNMATCHED
+
+
+def test_a_moment_in_a_name_takes_the_zone_given():
+    pattern = NamePattern("{started_at:%Y%m%d-%H%M%S}.wav", BERLIN)
+
+    assert pattern.read(b"20240501-110000.wav") == CallInfo(started_at=NINE)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{started_at:%Y%m%d}.wav",
+        "{started_at:%Q%z}.wav",
+        "{agent}_{agent}.wav",
+        "{agent:%Y}.wav",
+        "{}.wav",
+        "{agent!r}.wav",
+        "{agent",
+        "agent}",
+    ],
+)
+def test_a_pattern_that_cannot_be_understood_is_refused(pattern):
+    error = refusal(NamePattern, pattern)
+
+    assert error.code is ErrorCode.OPTION_INVALID
+    assert pattern in error.subject
+
+
+def test_each_field_is_taken_from_the_first_that_has_it(tmp_path):
+    (tmp_path / "Eve_17.json").write_text('{"agent": "Bob", "line": "sales", "x": 2, "y": 2}')
+    pattern = NamePattern("{agent}_{call_id}.wav")
+
+    call, notices = call_of(
+        os.fsencode(tmp_path / "Eve_17.wav"), CallInfo(agent="Ada", attributes={"x": 1}), pattern
+    )
+
+    assert call == CallInfo("17", line="sales", agent="Ada", attributes={"x": 1, "y": 2})
+    assert notices == ()
+
+
+def test_nothing_merges_to_nothing():
+    assert merge(None, None) == CallInfo()
