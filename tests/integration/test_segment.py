@@ -1,0 +1,150 @@
+"""A worker's task against a real ledger: whatever the decode does, the ledger knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+from sqlalchemy import select, text
+
+from schema.errors import BadRecording, ErrorCode, Misconfigured, Transient
+from schema.settings import Settings
+from schema.states import SegmentState
+from schema.store.ledger import Ledger
+from schema.store.work import Claim
+from schema.tables import ResultRow, SegmentRow
+from schema.wire import Dispatch
+from schema.words import SegmentResult
+from tests.factories import added, recording, result
+from workers.segment import work_segment
+from workers.transcribe import StageSeconds
+
+
+@dataclass
+class FakeRoute:
+    """Decodes to one word, or fails, or does something in the middle."""
+
+    failure: BaseException | None = None
+    meanwhile: object = None
+    decoded: list[Claim] = field(default_factory=list)
+
+    def decode(self, claim: Claim) -> tuple[SegmentResult, StageSeconds]:
+        self.decoded.append(claim)
+        if callable(self.meanwhile):
+            self.meanwhile()
+        if self.failure is not None:
+            raise self.failure
+        return result("hello"), StageSeconds(0.0, 0.0, 0.0)
+
+
+@dataclass
+class FakePublisher:
+    sent: list[Dispatch] = field(default_factory=list)
+
+    def publish(self, dispatches) -> int:
+        self.sent += dispatches
+        return len(dispatches)
+
+
+@pytest.fixture
+def worker(ledger: Ledger) -> SimpleNamespace:
+    settings = Settings(database_url="postgresql://", redis_url="redis://")
+    return SimpleNamespace(
+        settings=settings,
+        owner="host:boot",
+        ledger=ledger,
+        route=FakeRoute(),
+        publisher=FakePublisher(),
+    )
+
+
+def segment_row(ledger: Ledger):
+    with ledger.reading() as connection:
+        return connection.execute(
+            select(SegmentRow.state, SegmentRow.error_code, SegmentRow.strikes, SegmentRow.attempts)
+        ).one()
+
+
+def test_a_segment_is_decoded_stored_and_its_reduce_asked_for(worker, ledger: Ledger):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+
+    work_segment(worker, dispatch.message)
+
+    assert segment_row(ledger).state == SegmentState.DONE
+    assert [d.task for d in worker.publisher.sent] == ["reduce_recording"]
+
+
+def test_a_second_delivery_decodes_nothing(worker, ledger: Ledger):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+
+    for _ in range(3):
+        work_segment(worker, dispatch.message)
+
+    assert len(worker.route.decoded) == 1
+
+
+def test_twins_cost_one_decode_and_two_reduces(worker, ledger: Ledger):
+    for dispatch in added(ledger, recording("same"), recording("same")).dispatches:
+        work_segment(worker, dispatch.message)
+
+    assert len(worker.route.decoded) == 1
+    assert len(worker.publisher.sent) == 2
+
+
+@pytest.mark.parametrize(
+    ("failure", "state", "code", "strikes", "attempts"),
+    [
+        (
+            BadRecording(ErrorCode.AUDIO_CHANGED, "x", "changed"),
+            SegmentState.FAILED,
+            ErrorCode.AUDIO_CHANGED,
+            0,
+            1,
+        ),
+        (
+            Transient(ErrorCode.STORAGE_UNREACHABLE, "x", "away"),
+            SegmentState.PENDING,
+            ErrorCode.STORAGE_UNREACHABLE,
+            0,
+            1,
+        ),
+        (
+            Misconfigured(ErrorCode.WEIGHTS_MISSING, "x", "none"),
+            SegmentState.PENDING,
+            ErrorCode.WEIGHTS_MISSING,
+            0,
+            0,
+        ),
+        (RuntimeError("cudnn"), SegmentState.PENDING, ErrorCode.ENGINE_FAILED, 1, 1),
+        (MemoryError(), SegmentState.PENDING, ErrorCode.ENGINE_FAILED, 1, 1),
+        (SoftTimeLimitExceeded(), SegmentState.PENDING, ErrorCode.ENGINE_FAILED, 1, 1),
+    ],
+)
+def test_a_failure_is_recorded_by_its_fate(
+    worker, ledger: Ledger, failure, state, code, strikes, attempts
+):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+    worker.route.failure = failure
+
+    work_segment(worker, dispatch.message)
+
+    assert segment_row(ledger) == (state, code, strikes, attempts)
+
+
+def test_a_worker_that_was_taken_over_stores_nothing(worker, ledger: Ledger):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+
+    def be_taken_over() -> None:
+        ledger.transact(
+            lambda c: c.execute(text("update segments set lease_token = gen_random_uuid()"))
+        )
+
+    worker.route.meanwhile = be_taken_over
+    work_segment(worker, dispatch.message)
+
+    with ledger.reading() as connection:
+        assert connection.scalars(select(ResultRow.decode_key)).all() == []
+    assert worker.publisher.sent == []
+    assert segment_row(ledger).state == SegmentState.LEASED

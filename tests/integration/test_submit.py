@@ -1,0 +1,231 @@
+"""A submit against a real ledger: what went in, what stayed at the door, and what resumes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from producer.enqueue import Enqueuer
+from producer.submit import Request, Summary, submit
+from schema.errors import BadRequest, ErrorCode, Misconfigured
+from schema.profile import load_profile
+from schema.settings import Settings
+from schema.states import RecordingState
+from schema.store import read
+from schema.store.ledger import Ledger
+from schema.wire import Dispatch
+
+
+@dataclass
+class FakePublisher:
+    """Redis as a test wants it: how much waits, and whether it answers."""
+
+    waiting: int | None = 0
+    sent: list[Dispatch] = field(default_factory=list)
+
+    def queued(self) -> int | None:
+        return self.waiting
+
+    def publish(self, dispatches) -> int:
+        if self.waiting is None:
+            return 0
+        self.sent += dispatches
+        return len(dispatches)
+
+
+@dataclass
+class Door:
+    """A directory to submit, and the way in."""
+
+    calls: Path
+    settings: Settings
+    ledger: Ledger
+    publisher: FakePublisher = field(default_factory=FakePublisher)
+
+    def submit(self, **options) -> Summary:
+        request = Request(paths=(str(self.calls),), profile=load_profile("call"))
+        enqueuer = Enqueuer(self.publisher, high_water=100)
+        return submit(
+            replace(request, **options), self.settings, self.ledger, enqueuer, lambda _: None
+        )
+
+    def recordings(self, summary: Summary) -> dict[str, read.RecordingSummary]:
+        with self.ledger.reading() as connection:
+            found = read.recordings(connection, summary.submission)
+        return {recording.name: recording for recording in found}
+
+    def notices(self, summary: Summary) -> list[tuple[str, str]]:
+        with self.ledger.reading() as connection:
+            return [(n.code, n.subject) for n in read.notices(connection, summary.submission)]
+
+    def tone(self, name: str, seconds: float = 1.0, hz: float = 300.0) -> Path:
+        path = self.calls / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        t = np.arange(int(8_000 * seconds)) / 8_000
+        soundfile.write(path, 0.3 * np.sin(2 * np.pi * hz * t), 8_000)
+        return path
+
+
+@pytest.fixture
+def door(ledger: Ledger, tmp_path: Path) -> Door:
+    calls, spool = tmp_path / "calls", tmp_path / "spool"
+    calls.mkdir()
+    spool.mkdir()
+    settings = Settings(
+        database_url="postgresql://",
+        redis_url="redis://",
+        roots={"calls": calls},
+        spool=spool,
+        spool_reserve_bytes=0,
+    )
+    return Door(calls, settings, ledger)
+
+
+def test_good_files_go_in_and_bad_ones_stay_at_the_door(door: Door):
+    door.tone("good.wav")
+    door.tone("deep/er/also 'good'\n.wav", hz=400)
+    (door.calls / "empty.wav").touch()
+    (door.calls / "letter.wav").write_text("Dear Sir or Madam,\n" * 20)
+    (door.calls / "notes.txt").write_text("not a call")
+
+    summary = door.submit()
+
+    found = {name: (r.state, r.error_code) for name, r in door.recordings(summary).items()}
+    assert found == {
+        "good.wav": (RecordingState.PLANNED, None),
+        "deep/er/also 'good'\\n.wav": (RecordingState.PLANNED, None),
+        "empty.wav": (RecordingState.QUARANTINED, ErrorCode.AUDIO_EMPTY),
+        "letter.wav": (RecordingState.QUARANTINED, ErrorCode.AUDIO_NOT_AUDIO),
+    }
+    assert ("files.not-audio", ".txt") in door.notices(summary)
+    assert len(door.publisher.sent) == 2
+
+
+def test_a_file_outside_the_roots_stays_at_the_door(door: Door, tmp_path: Path):
+    door.tone("good.wav")
+    door.tone("../secret.wav")
+    (door.calls / "link.wav").symlink_to(tmp_path / "secret.wav")
+
+    summary = door.submit()
+
+    bad = [r for r in door.recordings(summary).values() if r.error_code]
+    assert [r.error_code for r in bad] == [ErrorCode.PATH_OUTSIDE_ROOTS]
+    assert "CALLSCRIBE_ROOTS" in (bad[0].error_message or "")
+
+
+def test_two_names_of_one_file_are_two_calls(door: Door):
+    door.tone("a.wav")
+    (door.calls / "b.wav").symlink_to("a.wav")
+
+    summary = door.submit()
+
+    assert set(door.recordings(summary)) == {"a.wav", "b.wav"}
+
+
+def test_a_manifest_describes_calls_and_what_it_misses_is_listed(door: Door):
+    door.tone("a.wav")
+    door.tone("b.wav", hz=500)
+    manifest = door.calls / "calls.csv"
+    manifest.write_text("file,call_id,line\na.wav,c-1,sales\nghost.wav,c-2,sales\n")
+
+    summary = door.submit(manifest=manifest)
+
+    recordings = door.recordings(summary)
+    assert recordings["a.wav"].call.call_id == "c-1"
+    assert recordings["b.wav"].call.call_id is None
+    assert summary.unmatched_rows == 1
+    codes = [code for code, _ in door.notices(summary)]
+    assert codes.count("manifest.unmatched-row") == 1
+    assert codes.count("manifest.unmatched-file") == 1
+
+
+def test_a_manifest_that_contradicts_itself_submits_nothing(door: Door):
+    door.tone("a.wav")
+    manifest = door.calls / "calls.csv"
+    manifest.write_text("file,call_id\na.wav,c-1\na.wav,c-2\n")
+
+    with pytest.raises(BadRequest, match=r"2.*3") as caught:
+        door.submit(manifest=manifest)
+
+    assert caught.value.code is ErrorCode.MANIFEST_DUPLICATE
+    with door.ledger.reading() as connection:
+        assert read.submission_ids(connection, 10) == []
+
+
+def test_an_empty_directory_is_said_to_be_empty(door: Door):
+    with pytest.raises(BadRequest, match="no recording was found") as caught:
+        door.submit()
+
+    assert caught.value.code is ErrorCode.NOT_FOUND
+
+
+def test_a_path_that_is_not_there_is_named(door: Door):
+    with pytest.raises(BadRequest, match=r"nowhere.*no such file"):
+        door.submit(paths=("nowhere",))
+
+
+def test_what_a_killed_producer_committed_is_not_examined_again(door: Door, monkeypatch):
+    for number in range(4):
+        door.tone(f"{number}.wav", hz=300 + number)
+    monkeypatch.setattr("producer.submit._BATCH", 2)
+
+    class Killed(BaseException):
+        pass
+
+    def die_after_a_batch(summary: Summary) -> None:
+        if summary.recordings:
+            raise Killed
+
+    request = Request(paths=(str(door.calls),), profile=load_profile("call"))
+    enqueuer = Enqueuer(door.publisher, high_water=100)
+    with pytest.raises(Killed):
+        submit(request, door.settings, door.ledger, enqueuer, die_after_a_batch)
+
+    summary = door.submit()
+
+    assert summary.resumed
+    assert (summary.already_there, summary.recordings) == (2, 2)
+    assert len(door.recordings(summary)) == 4
+    assert len({d.message.id for d in door.publisher.sent}) == 4
+    assert not door.submit().resumed, "a sealed submission takes no more"
+
+
+def test_redis_may_be_away_and_everything_is_ledgered(door: Door):
+    door.tone("a.wav")
+    door.publisher.waiting = None
+
+    summary = door.submit()
+
+    assert summary.segments == 1
+    assert door.publisher.sent == []
+
+
+def test_a_full_queue_gets_no_more(door: Door):
+    door.tone("a.wav")
+    door.publisher.waiting = 100
+
+    assert door.submit().segments == 1
+    assert door.publisher.sent == []
+
+
+def test_a_spool_without_room_ends_the_submit_and_not_the_recording(door: Door):
+    t = np.arange(16_000) / 8_000
+    soundfile.write(
+        door.calls / "gsm.wav", 0.3 * np.sin(1_900 * t), 8_000, format="WAV", subtype="GSM610"
+    )
+    full = door.settings.model_copy(update={"spool_reserve_bytes": 2**62})
+    door.settings, roomy = full, door.settings
+
+    with pytest.raises(Misconfigured) as caught:
+        door.submit()
+    assert caught.value.code is ErrorCode.SPOOL_FULL
+
+    door.settings = roomy
+    summary = door.submit()
+
+    assert summary.resumed
+    assert door.recordings(summary)["gsm.wav"].state == RecordingState.PLANNED

@@ -1,0 +1,105 @@
+"""Transcripts as text, hostile words included."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from uuid import UUID
+
+from producer.export import to_csv, to_json, to_srt, to_text, to_vtt
+from schema.records import CallInfo
+from schema.states import RecordingState
+from schema.store.read import RecordingSummary, StoredTranscript
+from schema.transcript import Seam, SeamRule, Utterance
+from schema.words import Word
+
+
+def utterance(speaker: str, start_ms: int, *texts: str, text: str | None = None) -> Utterance:
+    words = tuple(
+        Word(t, start_ms + i * 500, start_ms + i * 500 + 400, 0.9) for i, t in enumerate(texts)
+    )
+    return Utterance(0, speaker, text or " ".join(texts), words)
+
+
+def stored(*utterances: Utterance, flags: tuple[str, ...] = (), **call) -> StoredTranscript:
+    recording = RecordingSummary(
+        id=UUID(int=7),
+        name="night/call.wav",
+        state=RecordingState.DONE,
+        call=CallInfo(**call),
+        duration_ms=4_000_000,
+        channels=2,
+        flags=(),
+        error_code=None,
+        error_message=None,
+    )
+    seam = Seam(0, 0, SeamRule.AGREED_SILENCE, 5_000, 1.0, (), (Word("x", 1, 2, None),))
+    return StoredTranscript(recording, 1, "en", flags, 4_000, 3_000, utterances, (seam,))
+
+
+def test_json_holds_the_call_the_words_and_the_seams():
+    call = stored(utterance("agent", 1_000, "Hello", "there."), call_id="c1", line="sales")
+
+    document = json.loads(to_json(call))
+
+    assert document["call_id"] == "c1"
+    assert document["line"] == "sales"
+    assert document["text"] == "Hello there."
+    assert document["coverage"] == 0.75
+    (said,) = document["utterances"]
+    assert (said["speaker"], said["start_ms"], said["end_ms"]) == ("agent", 1_000, 1_900)
+    assert said["words"][0] == {
+        "text": "Hello",
+        "start_ms": 1_000,
+        "end_ms": 1_400,
+        "confidence": 0.9,
+    }
+    assert document["seams"][0]["rule"] == "agreed-silence"
+    assert document["seams"][0]["dropped_right"][0]["text"] == "x"
+
+
+def test_text_reads_like_the_call():
+    call = stored(utterance("agent", 1_000, "Hello."), utterance("caller", 3_661_000, "Hi."))
+
+    assert to_text(call) == "[00:00:01] agent: Hello.\n[01:01:01] caller: Hi.\n"
+
+
+def test_a_call_without_words_says_why():
+    assert to_text(stored(flags=("no-speech",))) == "(no-speech)\n"
+
+
+def test_srt_counts_cues_and_keeps_them_short():
+    long = utterance("agent", 0, *(["word"] * 60))
+
+    cues = to_srt(stored(long)).strip().split("\n\n")
+
+    assert len(cues) > 4
+    for number, cue in enumerate(cues, start=1):
+        index, times, text = cue.split("\n")
+        assert int(index) == number
+        assert re.fullmatch(r"\d\d:\d\d:\d\d,\d{3} --> \d\d:\d\d:\d\d,\d{3}", times)
+        assert len(text) <= len("agent: ") + 84
+
+
+def test_captions_cannot_be_broken_by_a_word():
+    hostile = stored(utterance("<b>x", 0, "-->", "<script>", "a\n\n5\nb"))
+
+    assert to_srt(hostile).count("-->") == 1
+    vtt = to_vtt(hostile)
+    assert vtt.startswith("WEBVTT\n\n00:00:00.000 --> ")
+    assert "<script>" not in vtt
+    assert vtt.count("-->") == 1
+
+
+def test_normalised_text_is_shown_whole():
+    call = stored(utterance("agent", 0, "twenty", "five", text="25"))
+
+    assert to_srt(call).splitlines()[2] == "agent: 25"
+
+
+def test_a_spreadsheet_gets_no_formula():
+    rows = list(csv.reader(io.StringIO(to_csv(stored(utterance("agent", 0, "=1+1"))))))
+
+    assert rows[1][-1] == "'=1+1"

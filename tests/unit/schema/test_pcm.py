@@ -1,0 +1,55 @@
+"""A producer that reads all and a worker that reads a part find the same digest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema.pcm import BlockDigests, downmix, samples_digest, span_digest
+from schema.span import GRID_MS, Span, duration_of, frame_at
+
+
+@given(
+    rate_hz=st.sampled_from([8_000, 11_025, 44_100]),
+    seconds=st.floats(0.05, 2),
+    piece=st.integers(1, 9_999),
+    first=st.integers(0, 19),
+    steps=st.integers(1, 20),
+)
+def test_a_span_has_one_digest_however_it_is_read(rate_hz, seconds, piece, first, steps):
+    frames = max(1, int(rate_hz * seconds))
+    samples = np.random.default_rng(frames).standard_normal(frames).astype(np.float32)
+    duration_ms = duration_of(frames, rate_hz)
+    start_ms = min(first * GRID_MS, (duration_ms - 1) // GRID_MS * GRID_MS)
+    span = Span(start_ms, min(start_ms + steps * GRID_MS, duration_ms))
+    blocks = BlockDigests(rate_hz)
+    for at in range(0, frames, piece):
+        blocks.update(samples[at : at + piece])
+
+    part = samples[frame_at(span.start_ms, rate_hz) : frame_at(span.end_ms, rate_hz)]
+
+    assert span_digest(blocks.finish(), span) == samples_digest(part, rate_hz, span.start_ms)
+
+
+def test_one_sample_makes_another_digest():
+    samples = np.zeros(1_000, np.float32)
+    other = samples.copy()
+    other[-1] = 1e-7
+
+    assert samples_digest(samples, 8_000, 0) != samples_digest(other, 8_000, 0)
+
+
+def test_digests_start_on_the_grid():
+    with pytest.raises(ValueError, match="grid"):
+        BlockDigests(8_000, 50)
+
+
+def test_a_downmix_is_the_mean_in_float32():
+    stereo = np.array([[0.5, -0.25], [1.0, 1.0]], np.float32)
+
+    mixed = downmix(stereo)
+
+    assert mixed.dtype == np.float32
+    assert mixed.tolist() == [0.125, 1.0]

@@ -1,0 +1,67 @@
+"""Profiles: what changes words changes the decode key, and nothing else does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schema.errors import BadRequest
+from schema.profile import PROFILES, load_profile
+
+
+def key(**changes) -> str:
+    return load_profile("call", changes).decode_key("digest", 8_000)
+
+
+def test_the_dress_and_the_cut_leave_the_key_alone():
+    assert key() == key(render={"itn": True, "speakers": ("a", "b")})
+    assert key() == key(plan={"segment_s": 120})
+
+
+@pytest.mark.parametrize(
+    "decode",
+    [{"language": "en"}, {"scene": "noisy"}, {"model": "whisper-tiny.en"}, {"hotwords": ("Acme",)}],
+)
+def test_whatever_changes_words_changes_the_key(decode):
+    assert key() != key(decode=decode)
+
+
+def test_samples_and_their_rate_change_the_key():
+    profile = PROFILES["call"]
+    keys = {profile.decode_key(d, hz) for d in ("a", "b") for hz in (8_000, 16_000)}
+    assert len(keys) == 4
+
+
+def test_a_toml_file_is_a_profile(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\n[decode]\nscene = "noisy"\n[plan]\nsegment_s = 120\n')
+
+    profile = load_profile(str(path), {"decode": {"language": "zh"}})
+
+    assert (profile.name, profile.decode.scene, profile.plan.segment_s) == ("mine", "noisy", 120)
+    assert profile.decode.language == "zh"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"decode": {"language": "english"}}, "decode.language"),
+        ({"plan": {"segment_s": 20}}, "3 overlaps"),
+        ({"plan": {"wings": 2}}, "plan.wings"),
+        ({"decode": {"model": "unheard-of"}}, "unheard-of"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(changes, said: str):
+    with pytest.raises(BadRequest, match=said):
+        load_profile("call", changes)
+
+
+def test_an_unknown_profile_lists_the_known_ones():
+    with pytest.raises(BadRequest, match="call, meeting"):
+        load_profile("no-such-profile")
+
+
+def test_speakers_without_a_name_are_numbered():
+    render = load_profile("call", {"render": {"speakers": ("agent",)}}).render
+    assert [render.speaker(c) for c in (0, 1, None)] == ["agent", "speaker 2", "agent"]

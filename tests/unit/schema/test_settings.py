@@ -1,0 +1,99 @@
+"""The environment is read once, and a secret is never said."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from schema.errors import Misconfigured
+from schema.records import Location
+from schema.settings import Settings, load_settings
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in list(os.environ):
+        if name.startswith("CALLSCRIBE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CALLSCRIBE_DATABASE_URL", "postgresql://me:hush@db/calls")
+    monkeypatch.setenv("CALLSCRIBE_REDIS_URL", "redis://:hush@redis:6379/0")
+    return monkeypatch
+
+
+def rooted(environment: pytest.MonkeyPatch, **roots: Path) -> Settings:
+    environment.setenv(
+        "CALLSCRIBE_ROOTS", os.pathsep.join(f"{name}={path}" for name, path in roots.items())
+    )
+    return load_settings()
+
+
+def test_no_credential_is_printed(environment):
+    assert "hush" not in repr(load_settings())
+    assert "hush" not in str(load_settings().model_dump_json())
+
+
+def test_a_missing_variable_is_named(environment):
+    environment.delenv("CALLSCRIBE_DATABASE_URL")
+    with pytest.raises(Misconfigured, match="CALLSCRIBE_DATABASE_URL"):
+        load_settings()
+
+
+@pytest.mark.parametrize("roots", ["calls", "calls=relative", "spool=/x", "a=/x:a=/y"])
+def test_roots_that_make_no_sense_are_refused(environment, roots: str):
+    environment.setenv("CALLSCRIBE_ROOTS", roots)
+    with pytest.raises(Misconfigured, match="CALLSCRIBE_ROOTS"):
+        load_settings()
+
+
+def test_a_file_is_located_by_the_name_it_was_found_by(environment, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "call.wav").touch()
+    (tmp_path / "in" / "again.wav").symlink_to("call.wav")
+    settings = rooted(environment, calls=tmp_path)
+
+    assert settings.locate(bytes(tmp_path / "in" / "again.wav")) == Location(
+        "calls", b"in/again.wav"
+    )
+
+
+def test_a_link_out_of_every_root_is_located_nowhere(environment, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.wav").touch()
+    (tmp_path / "in" / "call.wav").symlink_to(tmp_path / "secret.wav")
+    settings = rooted(environment, calls=tmp_path / "in")
+
+    assert settings.locate(bytes(tmp_path / "in" / "call.wav")) is None
+    assert settings.locate(bytes(tmp_path / "in" / ".." / "secret.wav")) is None
+
+
+def test_a_link_into_another_root_is_located_there(environment, tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "b" / "call.wav").touch()
+    (tmp_path / "a" / "link.wav").symlink_to(tmp_path / "b" / "call.wav")
+    settings = rooted(environment, a=tmp_path / "a", b=tmp_path / "b")
+
+    assert settings.locate(bytes(tmp_path / "a" / "link.wav")) == Location("b", b"call.wav")
+
+
+def test_a_root_behind_a_link_is_found_under_both_names(environment, tmp_path: Path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "call.wav").touch()
+    (tmp_path / "calls").symlink_to("disk")
+    settings = rooted(environment, calls=tmp_path / "calls")
+
+    for spelled in ("calls", "disk"):
+        found = settings.locate(bytes(tmp_path / spelled / "call.wav"))
+        assert found == Location("calls", b"call.wav")
+
+
+def test_a_name_that_is_no_text_can_be_read_and_located(environment, tmp_path: Path):
+    path = bytes(tmp_path) + b"/caf\xe9 'x'\n.wav"
+    Path(os.fsdecode(path)).touch()
+
+    location = rooted(environment, calls=tmp_path).locate(path)
+
+    assert location == Location("calls", b"caf\xe9 'x'\n.wav")
+    assert location.name == "caf\\xe9 'x'\\n.wav"
