@@ -220,8 +220,14 @@ def _print_submission(ledger: Ledger, progress: Progress, *, as_json: bool, show
             return
         problems = read.recordings(connection, progress.id, PROBLEM_STATES)
         notices = read.notices(connection, progress.id)
-    if shown or problems or notices:
-        (out if shown else err).print(submission_view(progress, problems, notices))
+    if shown:
+        out.print(submission_view(progress, problems, notices))
+    elif problems or notices:
+        err.print(
+            f"{len(problems)} recordings to look at, {len(notices)} things noticed: "
+            f"producer status {short_id(progress.id)}",
+            highlight=False,
+        )
 
 
 def _submission_exit(progress: Progress, unmatched_rows: int = 0) -> ExitCode:

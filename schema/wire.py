@@ -102,7 +102,7 @@ class Dispatch:
     task: str
     queue: str
     message: Message
-    #: Readable arguments: "recording 1f3a9c2e, channel 0, segment 2 of 5, 4:52".
+    #: Readable arguments: "submission 7c01d3aa, recording 1f3a9c2e, channel 0, segment 2, ...".
     label: str
     soft_limit_s: int
     hard_limit_s: int

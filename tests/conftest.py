@@ -14,9 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from ops.local.process import ServerError
 from ops.local.servers import PostgresServer, RedisServer
+
+# No timed assertions: a busy machine is no failure.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @contextmanager

@@ -34,13 +34,13 @@ class Row(Protocol):
 def segment_dispatch(row: Row) -> Dispatch:
     """Return the message for a segment's row.
 
-    Needs ``id, dispatch_token, recording_id, channel, index, start_ms, end_ms``.
+    Needs ``id, dispatch_token, submission_id, recording_id, channel, index, start_ms, end_ms``.
     """
     span = Span(row["start_ms"], row["end_ms"])
     soft_s = _START_S + _SLOWEST * span.duration_ms // 1000
     channel = "mix" if row["channel"] is None else f"channel {row['channel']}"
     label = (
-        f"recording {short_id(row['recording_id'])}, {channel}, segment {row['index']}, "
+        f"{_whose(row)}, {channel}, segment {row['index']}, "
         f"{clock(span.start_ms)} to {clock(span.end_ms)}"
     )
     return Dispatch(
@@ -56,16 +56,21 @@ def segment_dispatch(row: Row) -> Dispatch:
 def reduce_dispatch(row: Row) -> Dispatch:
     """Return the message for a recording whose segments have all ended.
 
-    Needs ``recording_id, reduce_dispatch_token, duration_ms``.
+    Needs ``submission_id, recording_id, reduce_dispatch_token, duration_ms``.
     """
     return Dispatch(
         task=REDUCE_RECORDING,
         queue=REDUCE_QUEUE,
         message=Message(row["recording_id"], row["reduce_dispatch_token"]),
-        label=f"recording {short_id(row['recording_id'])}, {clock(row['duration_ms'] or 0)}",
+        label=f"{_whose(row)}, {clock(row['duration_ms'] or 0)}",
         soft_limit_s=_REDUCE_LIMIT_S,
         hard_limit_s=_REDUCE_LIMIT_S + _HARD_AFTER_S,
     )
+
+
+def _whose(row: Row) -> str:
+    """Return what an operator searches Flower for."""
+    return f"submission {short_id(row['submission_id'])}, recording {short_id(row['recording_id'])}"
 
 
 def short_id(identifier: object) -> str:

@@ -128,7 +128,9 @@ def add_recordings(
         row["dispatched_at"], row["dispatches"] = func.now(), 1
     _insert_segments(connection, rows)
     reduces = _start(connection, [recording_id for recording_id, _ in new])
-    added.dispatches = [segment_dispatch(row) for row in open_rows[:room]] + reduces
+    added.dispatches = [
+        segment_dispatch({**row, "submission_id": submission.id}) for row in open_rows[:room]
+    ] + reduces
     added.recordings = len(new)
     added.quarantined = sum(isinstance(item, QuarantinedRecording) for _, item in new)
     added.segments = len(rows)
@@ -301,6 +303,7 @@ def _start(connection: Connection, recording_ids: list[UUID]) -> list[Dispatch]:
         )
         .returning(
             Recording.id.label("recording_id"),
+            Recording.submission_id,
             Recording.reduce_dispatch_token,
             Recording.duration_ms,
         )

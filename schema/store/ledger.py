@@ -33,7 +33,7 @@ CLOSE_ONE = """
            reduce_dispatched_at = case when r.open_segments = 1 then now() end
       from ended
      where r.id = ended.recording_id
- returning r.id as recording_id, r.name, r.reduce_dispatch_token, r.duration_ms
+ returning r.id as recording_id, r.submission_id, r.reduce_dispatch_token, r.duration_ms
 """
 
 

@@ -129,14 +129,16 @@ _EXPIRED = text(
     update segments s
        set dispatch_token = gen_random_uuid(), dispatched_at = now(),
            dispatches = s.dispatches + 1
-     where s.id in (
+      from recordings r
+     where r.id = s.recording_id and s.id in (
            select id from segments
             where state = 'leased' and lease_expires_at < now()
               and (coalesce(dispatched_at < lease_expires_at, true) or {_patient("dispatch")})
             order by lease_expires_at
             limit :batch
               for update skip locked)
- returning s.id, s.dispatch_token, s.recording_id, s.channel, s.index, s.start_ms, s.end_ms
+ returning s.id, s.dispatch_token, s.recording_id, s.channel, s.index, s.start_ms, s.end_ms,
+           r.submission_id
     """
 )
 
@@ -156,7 +158,8 @@ _PENDING = text(
     update segments s
        set dispatch_token = gen_random_uuid(), dispatched_at = now(),
            dispatches = s.dispatches + 1
-     where s.id in (
+      from recordings r
+     where r.id = s.recording_id and s.id in (
            select id from segments
             where state = 'pending'
               and coalesce(next_attempt_at <= now(), true)
@@ -164,7 +167,8 @@ _PENDING = text(
             order by dispatched_at nulls first, start_ms
             limit :room
               for update skip locked)
- returning s.id, s.dispatch_token, s.recording_id, s.channel, s.index, s.start_ms, s.end_ms
+ returning s.id, s.dispatch_token, s.recording_id, s.channel, s.index, s.start_ms, s.end_ms,
+           r.submission_id
     """
 )
 
@@ -224,7 +228,7 @@ _REDUCES = text(
             order by reduce_dispatched_at nulls first
             limit :batch
               for update skip locked)
- returning r.id as recording_id, r.reduce_dispatch_token, r.duration_ms
+ returning r.id as recording_id, r.submission_id, r.reduce_dispatch_token, r.duration_ms
     """
 )
 

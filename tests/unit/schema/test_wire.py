@@ -33,11 +33,12 @@ def test_what_is_no_message_of_ours_is_refused(kwargs):
 
 
 def test_flower_is_shown_what_an_operator_can_read_and_no_path():
-    identifier = uuid4()
+    submission, identifier = uuid4(), uuid4()
     dispatch = segment_dispatch(
         {
             "id": uuid4(),
             "dispatch_token": uuid4(),
+            "submission_id": submission,
             "recording_id": identifier,
             "channel": 1,
             "index": 2,
@@ -48,7 +49,8 @@ def test_flower_is_shown_what_an_operator_can_read_and_no_path():
 
     options = dispatch.send_options()
 
-    label = f"recording {str(identifier)[:8]}, channel 1, segment 2, 9:44 to 14:52"
+    whose = f"submission {str(submission)[:8]}, recording {str(identifier)[:8]}"
+    label = f"{whose}, channel 1, segment 2, 9:44 to 14:52"
     assert options["argsrepr"] == label
     assert set(options["kwargs"]) == {"v", "id", "token"}
     assert options["time_limit"] > options["soft_time_limit"] > 308
