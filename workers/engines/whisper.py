@@ -49,6 +49,10 @@ _NO_SPEECH_PROBABILITY = 0.6
 _LOW_LOG_PROBABILITY = -1.0
 _REPETITIVE_RATIO = 2.4
 
+#: A word's end is at most this far beyond the start of the region after its own: the padding, and
+#: what VAD leaves before speech.
+_WORD_END_MS = 180
+
 #: A frame of the log-mel spectrogram.
 _FRAME_MS = 10
 
@@ -308,13 +312,15 @@ def _audio(samples: Samples, window: Window) -> Samples:
 def placed(pieces: Iterable[Word], window: Window) -> Iterator[Word]:
     """Move pieces from the clock of a window's audio to that of the segment.
 
-    A piece belongs to the region that its middle lies in, and does not leave it: what it seems to
-    last beyond is a pause that was left out. Pieces are in order, and stay so.
+    A piece belongs to one region and does not leave it: what it seems to last beyond is a pause
+    that was left out. It is the region that its middle lies in, or its end, if that is later: a
+    word is stretched backwards, over an unwritten "mm" before it. Pieces stay in order.
     """
     regions = iter(window.regions)
     region, begins_ms = next(regions), 0
     for piece in pieces:
-        while piece.middle_ms >= begins_ms + region.duration_ms:
+        moment_ms = max(piece.middle_ms, piece.end_ms - _WORD_END_MS)
+        while moment_ms >= begins_ms + region.duration_ms:
             following = next(regions, None)
             if following is None:
                 break
