@@ -64,6 +64,7 @@ BROKER_SETTINGS: Mapping[str, Any] = {
     "task_ignore_result": True,
     "task_create_missing_queues": False,
     "task_default_queue": SEGMENTS_QUEUE,
+    "task_queues": {SEGMENTS_QUEUE: {}, REDUCE_QUEUE: {}},
     "task_send_sent_event": True,
     "broker_connection_retry_on_startup": True,
     "broker_channel_error_retry": True,

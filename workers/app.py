@@ -24,14 +24,13 @@ from celery.signals import (
     worker_process_init,
     worker_shutdown,
 )
-from kombu.entity import Queue
 
 from schema.publish import Publisher
 from schema.settings import Settings, load_settings
 from schema.store.ledger import Ledger
 from schema.store.reduce import return_reduces
 from schema.store.work import return_leases
-from schema.wire import BROKER_SETTINGS, REDUCE_QUEUE, SEGMENTS_QUEUE
+from schema.wire import BROKER_SETTINGS, REDUCE_QUEUE
 from workers.logs import configure_logging
 from workers.sweep import Sweeper
 from workers.transcribe import Route
@@ -77,7 +76,6 @@ def create_app(settings: Settings) -> Celery:
     )
     app.conf.update(
         BROKER_SETTINGS,
-        task_queues=[Queue(SEGMENTS_QUEUE), Queue(REDUCE_QUEUE)],
         # A message is taken off Redis only when its task has ended; what a dead child held comes
         # back at once. How often is the ledger's business, not Celery's.
         task_acks_late=True,

@@ -1,0 +1,77 @@
+"""Messages through a real Redis: they arrive, they are counted, and they hold ids alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+import redis
+from celery import Celery
+
+from ops.local.servers import RedisServer
+from producer.enqueue import Enqueuer, celery_app
+from schema.publish import Publisher
+from schema.settings import Settings
+from schema.store.dispatches import reduce_dispatch, segment_dispatch
+from schema.wire import BROKER_SETTINGS, KEY_PREFIX, REDUCE_QUEUE, SEGMENTS_QUEUE, Dispatch
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_server.client_url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def app(redis_server: RedisServer) -> Iterator[Celery]:
+    settings = Settings(database_url="postgresql://", redis_url=redis_server.url)
+    with celery_app(settings) as app:
+        yield app
+
+
+def segment() -> Dispatch:
+    ids = ("id", "dispatch_token", "submission_id", "recording_id")
+    row = {name: uuid4() for name in ids}
+    return segment_dispatch(row | {"channel": 0, "index": 0, "start_ms": 0, "end_ms": 1_000})
+
+
+def reduce() -> Dispatch:
+    ids = ("submission_id", "recording_id", "reduce_dispatch_token")
+    return reduce_dispatch({name: uuid4() for name in ids} | {"duration_ms": 1_000})
+
+
+def test_a_producer_reaches_both_queues(app: Celery, client: redis.Redis):
+    publisher = Publisher(app)
+
+    assert publisher.publish([segment(), reduce(), segment()]) == 3
+
+    assert client.llen(KEY_PREFIX + SEGMENTS_QUEUE) == publisher.queued() == 2
+    assert client.llen(KEY_PREFIX + REDUCE_QUEUE) == 1
+
+
+def test_a_message_is_json_and_holds_ids_alone(app: Celery, client: redis.Redis):
+    dispatch = segment()
+    Publisher(app).publish([dispatch])
+
+    message = json.loads(client.lrange(KEY_PREFIX + SEGMENTS_QUEUE, 0, 0)[0])
+
+    assert message["content-type"] == "application/json"
+    assert message["headers"]["argsrepr"] == dispatch.label
+    args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
+    assert args == []
+    assert kwargs == dispatch.message.to_kwargs()
+
+
+def test_a_redis_that_is_away_costs_a_bounded_time_and_no_error():
+    with Celery(broker="redis://127.0.0.1:1/0", set_as_current=False) as app:
+        app.conf.update(BROKER_SETTINGS)
+        enqueuer = Enqueuer(Publisher(app), high_water=10)
+
+        assert enqueuer.room() == 0
+        enqueuer.publish([segment()])
+
+        assert enqueuer.failed
