@@ -16,48 +16,96 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """What went wrong. Codes are kept in the ledger and in scripts: add, never rename."""
+    """What went wrong. Codes are kept in the ledger and in scripts: add, never rename.
+
+    ``meaning`` is one line for people; README.md lists them.
+    """
+
+    meaning: str
+
+    def __new__(cls, code: str, meaning: str = "") -> ErrorCode:
+        """Make a member that is its code, and knows its meaning."""
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
 
     # A recording that cannot be transcribed.
-    AUDIO_EMPTY = "audio.empty"
-    AUDIO_NOT_AUDIO = "audio.not-audio"
-    AUDIO_TRUNCATED = "audio.truncated"
-    AUDIO_BAD_HEADER = "audio.bad-header"
-    AUDIO_BAD_RATE = "audio.bad-rate"
-    AUDIO_NO_CHANNELS = "audio.no-channels"
-    AUDIO_TOO_MANY_CHANNELS = "audio.too-many-channels"
-    AUDIO_TOO_SHORT = "audio.too-short"
-    AUDIO_TOO_LONG = "audio.too-long"
-    AUDIO_TOO_BIG = "audio.too-big"
-    AUDIO_RAW_UNKNOWN = "audio.raw-unknown"
-    AUDIO_CHANGED = "audio.changed"
-    AUDIO_READER_DIED = "audio.reader-died"
+    AUDIO_EMPTY = ("audio.empty", "the file holds no bytes, or no audio")
+    AUDIO_NOT_AUDIO = ("audio.not-audio", "the file is something else under a call's name")
+    AUDIO_TRUNCATED = (
+        "audio.truncated",
+        "the header promises more than the file holds; copy it again",
+    )
+    AUDIO_BAD_HEADER = (
+        "audio.bad-header",
+        "the header contradicts itself or the file, or names an unknown encoding",
+    )
+    AUDIO_BAD_RATE = ("audio.bad-rate", "the sample rate is none that a call has")
+    AUDIO_NO_CHANNELS = ("audio.no-channels", "the header says zero channels")
+    AUDIO_TOO_MANY_CHANNELS = (
+        "audio.too-many-channels",
+        "more than two: say --channels split or --channels mix",
+    )
+    AUDIO_TOO_SHORT = ("audio.too-short", "under a tenth of a second")
+    AUDIO_TOO_LONG = ("audio.too-long", "longer than CALLSCRIBE_MAX_DURATION_S")
+    AUDIO_TOO_BIG = ("audio.too-big", "larger than CALLSCRIBE_MAX_BYTES")
+    AUDIO_RAW_UNKNOWN = ("audio.raw-unknown", "headless audio of unknown encoding: say --raw")
+    AUDIO_CHANGED = (
+        "audio.changed",
+        "the file changed while it was read, or after it was submitted; submit it again",
+    )
+    AUDIO_READER_DIED = (
+        "audio.reader-died",
+        "a decoder crashed or hung on the file; convert it with another tool",
+    )
     # A file or directory that cannot be reached.
-    FILE_UNREADABLE = "file.unreadable"
-    FILE_VANISHED = "file.vanished"
-    PATH_OUTSIDE_ROOTS = "path.outside-roots"
-    PATH_LOOP = "path.loop"
+    FILE_UNREADABLE = ("file.unreadable", "permission or the file system forbids reading it")
+    FILE_VANISHED = ("file.vanished", "it was there a moment ago")
+    PATH_OUTSIDE_ROOTS = (
+        "path.outside-roots",
+        "it lies, or a link leads, outside CALLSCRIBE_ROOTS",
+    )
+    PATH_LOOP = ("path.loop", "a symbolic link leads back to where it is")
     # What the caller said.
-    MANIFEST_INVALID = "manifest.invalid"
-    MANIFEST_DUPLICATE = "manifest.duplicate"
-    MANIFEST_UNMATCHED_ROW = "manifest.unmatched-row"
-    MANIFEST_UNMATCHED_FILE = "manifest.unmatched-file"
-    SIDECAR_INVALID = "sidecar.invalid"
-    OPTION_INVALID = "option.invalid"
-    NOT_FOUND = "not-found"
+    MANIFEST_INVALID = ("manifest.invalid", "a manifest cannot be understood; the line is named")
+    MANIFEST_DUPLICATE = ("manifest.duplicate", "two rows describe one file; both lines are named")
+    MANIFEST_UNMATCHED_ROW = ("manifest.unmatched-row", "a row names no file that was found")
+    MANIFEST_UNMATCHED_FILE = (
+        "manifest.unmatched-file",
+        "a file has no row; it is transcribed all the same",
+    )
+    SIDECAR_INVALID = (
+        "sidecar.invalid",
+        "a sidecar cannot be understood; its call is transcribed all the same",
+    )
+    OPTION_INVALID = ("option.invalid", "an option makes no sense")
+    NOT_FOUND = ("not-found", "no such submission, or no recording where one was asked for")
     # What the host lacks.
-    SPOOL_FULL = "spool.full"
-    LEDGER_UNREACHABLE = "ledger.unreachable"
-    LEDGER_OUTDATED = "ledger.outdated"
-    BROKER_UNREACHABLE = "broker.unreachable"
-    WEIGHTS_MISSING = "weights.missing"
-    WEIGHTS_CHANGED = "weights.changed"
-    SETTING_MISSING = "setting.missing"
-    STORAGE_UNREACHABLE = "storage.unreachable"
+    SPOOL_FULL = ("spool.full", "the spool has no room left; the submit stops and can be repeated")
+    LEDGER_UNREACHABLE = ("ledger.unreachable", "Postgres does not answer")
+    LEDGER_OUTDATED = (
+        "ledger.outdated",
+        "the ledger's tables are another version's: producer migrate",
+    )
+    BROKER_UNREACHABLE = ("broker.unreachable", "Redis does not answer")
+    WEIGHTS_MISSING = ("weights.missing", "a worker lacks a model's files")
+    WEIGHTS_CHANGED = (
+        "weights.changed",
+        "a model's file is not the one that was published; it is not loaded",
+    )
+    SETTING_MISSING = ("setting.missing", "a variable is missing or makes no sense")
+    STORAGE_UNREACHABLE = (
+        "storage.unreachable",
+        "a root or its storage does not answer; tried again",
+    )
     # How work can end.
-    ENGINE_FAILED = "engine.failed"
-    ATTEMPTS_EXHAUSTED = "attempts.exhausted"
-    LEASE_LOST = "lease.lost"
+    ENGINE_FAILED = ("engine.failed", "decoding raised an error; tried again, up to three times")
+    ATTEMPTS_EXHAUSTED = (
+        "attempts.exhausted",
+        "given up after killing its worker three times, or 20 attempts",
+    )
+    LEASE_LOST = ("lease.lost", "another worker has taken the segment over")
 
 
 class CallscribeError(Exception):

@@ -13,7 +13,7 @@ import os
 import threading
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import structlog
@@ -33,7 +33,9 @@ from schema.store.work import return_leases
 from schema.wire import BROKER_SETTINGS, REDUCE_QUEUE
 from workers.logs import configure_logging
 from workers.sweep import Sweeper
-from workers.transcribe import Route
+
+if TYPE_CHECKING:
+    from workers.transcribe import Route
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +63,9 @@ class Worker:
     @cached_property
     def route(self) -> Route:
         """The models, loaded as profiles ask for them."""
+        # Imported here: a reducer, and Flower, need no decoder.
+        from workers.transcribe import Route
+
         return Route(self.settings)
 
     @cached_property

@@ -1,0 +1,69 @@
+"""What the documents say is what the code does."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from ops.local.bootstrap import quickstart_options
+from producer.cli import app
+from producer.exits import ExitCode
+from schema.errors import ErrorCode
+from schema.settings import Limits, Settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_the_readme_lists_every_error_code(code: ErrorCode):
+    assert f"| `{code}` | {code.meaning} |" in README
+
+
+def test_the_readme_lists_no_other_error_code():
+    listed = re.findall(r"^\| `([a-z.-]+)` \|", README, re.MULTILINE)
+    assert listed == [code.value for code in ErrorCode]
+
+
+@pytest.mark.parametrize("code", ExitCode)
+def test_the_readme_lists_every_exit_code(code: ExitCode):
+    assert f"`{code.value}` {code.name.lower()}" in README
+
+
+def test_the_readme_lists_every_setting():
+    names = [f"CALLSCRIBE_{name}".upper() for name in Settings.model_fields if name != "limits"]
+    missing = [name for name in names if f"`{name}`" not in README]
+    assert missing == []
+    for name, field in Limits.model_fields.items():
+        assert field.init is False or f"_{name.upper()}" in README
+
+
+@pytest.mark.parametrize("name", sorted(get_command(app).commands))
+def test_every_command_is_documented_and_has_an_example(name: str):
+    command = get_command(app).commands[name]
+    assert f"producer {name}" in README
+    assert command.help
+    assert f"producer {name}" in (command.epilog or "")
+
+
+EXAMPLES = [
+    line.split("   ")[0].strip().removeprefix("producer ")
+    for line in re.findall(r"^(producer .*)$", README, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_parses(example: str):
+    words = shlex.split(example.split("#", maxsplit=1)[0])
+    command = get_command(app)
+    name, sub, rest = command.resolve_command(command.make_context("producer", words), words)
+    assert sub.make_context(name, rest, resilient_parsing=False).params is not None
+
+
+def test_quickstarts_example_parses():
+    options = quickstart_options(["--speakers", "agent,customer", "--keep"])
+    assert options.speakers == "agent,customer"
