@@ -72,13 +72,14 @@ def main() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(30),
     )
     try:
-        app(standalone_mode=True)
+        app()
     except CallscribeError as error:
         err.print(Text(str(error), style="red"))
         sys.exit(exit_code(error))
-    except KeyboardInterrupt:
-        err.print("interrupted: what was committed stays; the same command goes on from there")
-        sys.exit(ExitCode.INTERRUPTED)
+    except SystemExit as end:
+        if end.code == ExitCode.INTERRUPTED:
+            err.print("interrupted: what was committed stays; the same command goes on from there")
+        raise
 
 
 @contextmanager

@@ -62,9 +62,18 @@ def copy_to_spool(
     spool = _spool_directory(settings, name)
     location = Location(SPOOL_ROOT, _copy_name(probed, content_digest))
     path = location.under(spool)
-    if not os.path.exists(path):
+    if not _is_there(path):
         _make(source, probed, path, settings, name)
     return Copy(location, _format_of(path))
+
+
+def _is_there(path: bytes) -> bool:
+    """Tell whether a copy is there already, and if so make it young: old ones are tidied away."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _spool_directory(settings: Settings, name: str) -> str:

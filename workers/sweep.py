@@ -7,15 +7,22 @@ number of replicas is safe (:mod:`schema.store.sweep`).
 from __future__ import annotations
 
 import threading
+import time
+from pathlib import Path
 
 import structlog
 
 from schema.publish import Publisher
-from schema.settings import Settings
+from schema.settings import SPOOL_ROOT, Settings
+from schema.store import read
 from schema.store.ledger import Ledger
 from schema.store.sweep import Swept, sweep
+from workers.spool import tidy
 
 log = structlog.get_logger(__name__)
+
+#: The spool is looked through this seldom: it is on shared storage, and copies may lie an hour.
+_TIDY_S = 600.0
 
 
 class Sweeper:
@@ -25,12 +32,14 @@ class Sweeper:
         self._ledger = ledger
         self._publisher = publisher
         self._settings = settings
+        self._tidy_at_s = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Sweep until told to stop. An error is logged, and the next sweep tries again."""
         while not stop.wait(self._settings.sweep_s):
             try:
                 self.once()
+                self._tidy()
             except Exception:
                 log.exception("sweep_failed")
 
@@ -62,3 +71,13 @@ class Sweeper:
                 settled=swept.settled,
             )
         return swept
+
+    def _tidy(self) -> None:
+        """Now and then, remove copies from the spool that nothing will read any more."""
+        if self._settings.spool is None or time.monotonic() < self._tidy_at_s:
+            return
+        self._tidy_at_s = time.monotonic() + _TIDY_S
+        spool = Path(self._settings.root_path(SPOOL_ROOT))
+        removed = tidy(spool, lambda: self._ledger.transact(read.copies_in_use), time.time())
+        if removed:
+            log.info("spool_tidied", removed=removed)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, RowMapping, Select, String, cast, func, selec
 
 from schema.errors import BadRequest, ErrorCode
 from schema.records import CallInfo
+from schema.settings import SPOOL_ROOT
 from schema.states import TERMINAL, RecordingState, SegmentState, SubmissionState
 from schema.tables import (
     NoticeRow,
@@ -208,6 +209,17 @@ def _summary(row: RowMapping) -> RecordingSummary:
         error_code=row["error_code"],
         error_message=row["error_message"],
     )
+
+
+def copies_in_use(connection: Connection) -> set[bytes]:
+    """Return the paths below the spool that workers may still read, a retry included."""
+    rows = connection.scalars(
+        select(Recording.audio_path).where(
+            Recording.audio_root == SPOOL_ROOT,
+            Recording.state.not_in([RecordingState.DONE, RecordingState.CANCELLED]),
+        )
+    )
+    return {bytes(path) for path in rows if path is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,47 @@
+"""Old copies go, and only those that nothing will read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from workers.spool import tidy
+
+NOW_S = 1_000_000.0
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    for name, age_s in (("ab/old", 7_200), ("ab/used", 7_200), ("cd/young", 60)):
+        path = tmp_path / f"{name}.flac"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        os.utime(path, (NOW_S - age_s, NOW_S - age_s))
+    return tmp_path
+
+
+def left(spool: Path) -> set[str]:
+    return {path.stem for path in spool.rglob("*") if path.is_file()}
+
+
+def test_an_old_copy_that_nothing_reads_is_removed(spool: Path):
+    assert tidy(spool, lambda: {b"ab/used.flac"}, NOW_S) == 1
+    assert left(spool) == {"used", "young"}
+
+
+def test_a_copy_that_is_reused_meanwhile_stays(spool: Path):
+    def reuse() -> set[bytes]:
+        os.utime(spool / "ab" / "old.flac", (NOW_S, NOW_S))
+        return set()
+
+    assert tidy(spool, reuse, NOW_S) == 1
+    assert left(spool) == {"old", "young"}
+
+
+def test_the_ledger_is_not_asked_without_need(spool: Path):
+    def ask() -> set[bytes]:
+        raise AssertionError("asked")
+
+    assert tidy(spool, ask, NOW_S - 7_200) == 0
