@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import soundfile
-import sounds
 from pydantic import SecretStr
 
 from producer import intake
@@ -17,6 +16,7 @@ from schema.profile import load_profile
 from schema.records import CallInfo, Location, NewRecording, QuarantinedRecording
 from schema.settings import Limits, Settings
 from schema.span import Span, frame_at
+from tests.unit.producer import sounds
 
 CALL = CallInfo(call_id="7", started_at=datetime(2024, 5, 1, 9, tzinfo=UTC), agent="Ada")
 PROFILE = load_profile("call")

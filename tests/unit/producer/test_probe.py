@@ -5,7 +5,6 @@ import av
 import numpy as np
 import pytest
 import soundfile
-import sounds
 
 from producer.probe import (
     FIRST_STREAM,
@@ -18,6 +17,7 @@ from producer.scan import read_blocks
 from schema.errors import BadRecording, BadRequest, ErrorCode
 from schema.records import AudioFormat
 from schema.settings import Limits
+from tests.unit.producer import sounds
 
 SECOND = sounds.voice(1)
 

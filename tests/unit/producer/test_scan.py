@@ -3,7 +3,6 @@ import os
 import numpy as np
 import pytest
 import soundfile
-import sounds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from schema.pcm import downmix, samples_digest, span_digest
 from schema.records import AudioFormat
 from schema.settings import Limits
 from schema.span import Span, frame_at
+from tests.unit.producer import sounds
 
 
 def scanned(path, **options):

@@ -5,13 +5,13 @@ import os
 import numpy as np
 import pytest
 import soundfile
-import sounds
 from pydantic import SecretStr
 
 from producer.probe import RAW_DEFAULTS, RawFormat, probe
 from producer.spool import copy_to_spool
 from schema.errors import BadRecording, ErrorCode, Misconfigured
 from schema.settings import Limits, Settings
+from tests.unit.producer import sounds
 
 
 @pytest.fixture
@@ -100,11 +100,14 @@ def test_byte_order_is_heeded(tmp_path, spool, configured):
 def test_a_copy_is_made_once(tmp_path, spool, configured):
     path = sounds.write(tmp_path / "call.wav", sounds.voice(1), subtype="GSM610")
     first = copied(path, configured())
-    before = files_in(spool)[0].stat()
+    (copy,) = files_in(spool)
+    before = copy.stat()
+    os.utime(copy, (0, 0))
 
     assert copied(path, configured()) == first
-    after = files_in(spool)[0].stat()
-    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    after = copy.stat()
+    assert (after.st_ino, after.st_ctime_ns > before.st_ctime_ns) == (before.st_ino, True)
+    assert after.st_mtime_ns >= before.st_mtime_ns, "one in use again is young again"
 
 
 def test_the_same_bytes_read_differently_are_another_copy(tmp_path, spool, configured):

@@ -3,10 +3,10 @@ import os
 import sys
 
 import pytest
-import sounds
 
 from producer.walk import HIDDEN, NOT_AUDIO, REPEATED, Found, walk
 from schema.errors import ErrorCode
+from tests.unit.producer import sounds
 
 
 def touch(path, data=b"x"):
