@@ -156,7 +156,7 @@ def submit_command(
         if not as_json and not wait:
             out.print(short_id(summary.submission), highlight=False)
         progress = _progress(ledger, summary)
-        if wait and summary.recordings:
+        if wait and progress.total:
             progress = watch_submission(ledger, summary.submission, err)
         _print_submission(ledger, progress, as_json=as_json, shown=wait)
     raise typer.Exit(_submission_exit(progress, summary.unmatched_rows))
@@ -302,6 +302,7 @@ def export(
                 lambda done, total: status.update(f"wrote {done} of {total} recordings"),
             )
     without = [{"file": r.name, "state": r.state} for r in delivered.without]
+    incomplete = without or delivered.partial
     if as_json:
         counts = {"files": delivered.files, "recordings": delivered.recordings}
         _print_json({**counts, "out": str(directory), "without": without})
@@ -313,7 +314,7 @@ def export(
         )
         for recording in delivered.without:
             err.print(Text(f"no transcript: {recording.name} ({recording.state})"))
-    raise typer.Exit(ExitCode.INCOMPLETE if without else ExitCode.OK)
+    raise typer.Exit(ExitCode.INCOMPLETE if incomplete else ExitCode.OK)
 
 
 @app.command(epilog="Example: producer retry 1f3a")

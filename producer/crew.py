@@ -64,8 +64,12 @@ def run(
     jobs: Iterable[Job],
     limit_s: Callable[[Job], float],
     children: int | None = None,
-) -> Iterator[Result | Died[Job]]:
+    tick_s: float = float("inf"),
+) -> Iterator[Result | Died[Job] | None]:
     """Yield what ``work`` returns for each job, in order of completion.
+
+    None is yielded whenever nothing was done for ``tick_s`` seconds, so that whoever iterates can
+    do something else meanwhile.
 
     ``work``, a picklable callable, runs in up to ``children`` processes, one per core unless
     given. A job that takes longer than ``limit_s`` of it, in seconds, is given up. Jobs are taken
@@ -76,7 +80,7 @@ def run(
     """
     crew = _Crew(work, limit_s, children or len(os.sched_getaffinity(0)))
     try:
-        yield from crew.results(iter(jobs))
+        yield from crew.results(iter(jobs), tick_s)
     finally:
         crew.dismiss()
 
@@ -125,7 +129,7 @@ class _Crew(Generic[Job, Result]):
         #: What dead children left undone.
         self._left: deque[list[Job]] = deque()
 
-    def results(self, jobs: Iterator[Job]) -> Iterator[Result | Died[Job]]:
+    def results(self, jobs: Iterator[Job], tick_s: float) -> Iterator[Result | Died[Job] | None]:
         """Yield every job's result; children are hired as there is work for them."""
         while True:
             self._hand_out(jobs)
@@ -133,7 +137,9 @@ class _Crew(Generic[Job, Result]):
             if not busy:
                 return
             timeout_s = max(0.0, min(child.deadline for child in busy) - time.monotonic())
-            ready = set(wait([child.connection for child in busy], timeout_s))
+            ready = set(wait([child.connection for child in busy], min(timeout_s, tick_s)))
+            if not ready:
+                yield None
             for child in busy:
                 if child.connection in ready:
                     yield from self._answer(child)

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from uuid import UUID
 
 from producer.export import FORMATS
 from schema.errors import BadRequest, ErrorCode, Misconfigured
+from schema.states import RecordingState
 from schema.store import read
+from schema.store.dispatches import short_id
 from schema.store.ledger import Ledger
 from schema.store.read import RecordingSummary
+
+#: A transcript of a failed recording is empty, and one that runs again has an older version.
+_DELIVERED = frozenset({RecordingState.DONE, RecordingState.PARTIAL})
+
+#: A file system takes 255 bytes a name; a suffix and a short id are added.
+_NAME_BYTES = 200
 
 
 @dataclass(slots=True)
 class Delivered:
-    """What an export wrote, and the recordings that have no transcript."""
+    """What an export wrote, and the recordings ``without`` a transcript or not done yet.
 
-    files: int
-    recordings: int
-    without: list[RecordingSummary]
+    ``partial`` counts those written of which a segment is missing.
+    """
+
+    files: int = 0
+    recordings: int = 0
+    partial: int = 0
+    without: list[RecordingSummary] = field(default_factory=list)
 
 
 def parse_formats(text: str) -> list[str]:
@@ -57,38 +71,40 @@ def deliver(
     Raises:
         Misconfigured: a file cannot be written.
     """
-    delivered = Delivered(0, 0, [])
+    delivered = Delivered()
     with ledger.reading() as connection:
         recordings = read.recordings(connection, submission)
         for done, (recording, stem) in enumerate(_named(recordings), start=1):
-            transcript = read.transcript(connection, recording)
+            transcript = None
+            if recording.state in _DELIVERED:
+                transcript = read.transcript(connection, recording)
             if transcript is None:
                 delivered.without.append(recording)
             else:
                 for name in formats:
                     _write(out / f"{stem}.{name}", FORMATS[name](transcript))
                 delivered.recordings += 1
+                delivered.partial += recording.state is RecordingState.PARTIAL
                 delivered.files += len(formats)
             advance(done, len(recordings))
     return delivered
 
 
 def _named(recordings: Sequence[RecordingSummary]) -> Iterator[tuple[RecordingSummary, str]]:
-    """Yield each recording with its files' relative path, without suffix.
+    """Yield each recording with its files' relative path, without suffix; no two alike.
 
     ``call.wav`` becomes ``call``; where a submission also holds ``call.mp3``, both keep their
-    suffix, and recordings of two roots with the same path also carry their id.
+    suffix. Whatever would still be another's carries its recording's id.
     """
     stems = Counter(_stem(recording.name) for recording in recordings)
-    names = Counter(recording.name for recording in recordings)
+    taken: set[str] = set()
     for recording in recordings:
-        stem = _stem(recording.name)
-        if names[recording.name] > 1:
-            yield recording, f"{_relative(recording.name)}.{str(recording.id)[:8]}"
-        elif stems[stem] > 1:
-            yield recording, _relative(recording.name)
-        else:
-            yield recording, stem
+        name, stem = _relative(recording.name), _stem(recording.name)
+        chosen = stem if stems[stem] == 1 else name
+        if chosen in taken or (chosen == name and stems[name]):
+            chosen = f"{name}.{short_id(recording.id)}"
+        taken.add(chosen)
+        yield recording, chosen
 
 
 def _stem(name: str) -> str:
@@ -98,18 +114,28 @@ def _stem(name: str) -> str:
 
 def _relative(name: str) -> str:
     """Return a name that stays below the output directory, whatever the ledger says."""
-    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    parts = [_short(part) for part in name.split("/") if part not in ("", ".", "..")]
     return "/".join(parts) or "recording"
 
 
+def _short(part: str) -> str:
+    """Return one name of a path, cut where a file system would refuse it."""
+    encoded = part.encode()
+    if len(encoded) <= _NAME_BYTES:
+        return part
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    return f"{encoded[: _NAME_BYTES - 9].decode(errors='ignore')}-{digest}"
+
+
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise Misconfigured(
             ErrorCode.FILE_UNREADABLE,
             str(path),

@@ -92,7 +92,7 @@ def _ledger(ledger: Ledger) -> Finding:
 def _redis(app: Celery, settings: Settings) -> Finding:
     with app.connection_for_write() as connection:
         client = connection.default_channel.client
-        waiting = queued(client)
+        waiting = queued(client).segments
         info = client.info()
     detail = f"Redis {info['redis_version']}, {waiting} of {settings.high_water} messages"
     if info.get("maxmemory_policy") not in (None, "noeviction"):

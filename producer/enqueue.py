@@ -40,7 +40,7 @@ class Enqueuer:
         if queued is None:
             self._pause()
             return 0
-        return max(0, self._high_water - queued)
+        return max(0, self._high_water - queued.segments)
 
     def publish(self, dispatches: Sequence[Dispatch]) -> None:
         """Send messages; what cannot be sent is left to the sweep."""

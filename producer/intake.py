@@ -92,8 +92,11 @@ def examine_all(
     *,
     raw: Mapping[str, RawFormat] = RAW_DEFAULTS,
     workers: int | None = None,
-) -> Iterator[NewRecording | QuarantinedRecording]:
+    tick_s: float = float("inf"),
+) -> Iterator[NewRecording | QuarantinedRecording | None]:
     """Examine files in ``workers`` child processes (one per core), in order of completion.
+
+    None is yielded whenever nothing was done for ``tick_s`` seconds.
 
     A file that kills its reader, or keeps it for too long, is quarantined. Jobs are taken as
     there is room for them, and no process outlives the iteration.
@@ -103,7 +106,7 @@ def examine_all(
     """
     work = partial(examine, settings=settings, profile=profile, raw=raw)
     limit_s = partial(_limit_s, longest_s=settings.limits.duration_s)
-    for outcome in crew.run(work, jobs, limit_s, workers):
+    for outcome in crew.run(work, jobs, limit_s, workers, tick_s):
         if isinstance(outcome, crew.Died):
             path = os.path.realpath(outcome.job.path)
             error = _reader_died(outcome.cause)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -45,6 +46,8 @@ def submission_view(
     if progress.flags:
         flags = ", ".join(f"{count} {name}" for name, count in progress.flags.items())
         facts.add_row("flags", flags)
+    for waiting in progress.waiting:
+        facts.add_row("waiting", Text(f"{waiting.segments} segments: {waiting.message}", "yellow"))
     parts: list[RenderableType] = [facts]
     if problems:
         parts += [Text(), _problem_table(problems)]
@@ -125,6 +128,7 @@ def progress_json(progress: Progress) -> dict[str, Any]:
         "audio_ms": progress.audio_ms,
         "done_ms": progress.done_ms,
         "flags": progress.flags,
+        "waiting": [asdict(waiting) for waiting in progress.waiting],
     }
 
 

@@ -73,6 +73,8 @@ def _is_there(path: bytes) -> bool:
         os.utime(path)
     except FileNotFoundError:
         return False
+    except PermissionError:
+        return True  # another user's copy, and as good
     return True
 
 

@@ -115,7 +115,7 @@ def submit(
         jobs = _missing(described, settings, ledger, submission.id)
         summary.already_there = len(described) - len(jobs)
     report(summary)
-    examined = examine_all(jobs, settings, request.profile, raw=raw)
+    examined = examine_all(jobs, settings, request.profile, raw=raw, tick_s=_BATCH_S)
     for batch in _batches(examined):
         _commit(batch, submission, ledger, enqueuer, summary)
         report(summary)
@@ -218,14 +218,17 @@ def _commit(
 
 
 def _batches(
-    examined: Iterable[NewRecording | QuarantinedRecording],
+    examined: Iterable[NewRecording | QuarantinedRecording | None],
 ) -> Iterator[list[NewRecording | QuarantinedRecording]]:
+    """Yield what was examined, when there is enough of it or it has waited long enough."""
     batch: list[NewRecording | QuarantinedRecording] = []
     since_s = time.monotonic()
     for item in examined:
-        batch.append(item)
+        if item is not None:
+            batch.append(item)
         if len(batch) >= _BATCH or time.monotonic() - since_s >= _BATCH_S:
-            yield batch
+            if batch:
+                yield batch
             batch, since_s = [], time.monotonic()
     if batch:
         yield batch

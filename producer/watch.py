@@ -105,6 +105,8 @@ def render(progress: Progress, speed: Speed) -> Table:
     table = Table.grid()
     table.add_row(grid)
     table.add_row(_counts(progress))
+    for waiting in progress.waiting:
+        table.add_row(Text(f"{waiting.segments} segments wait: {waiting.message}", "yellow"))
     return table
 
 

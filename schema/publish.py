@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from schema.wire import Dispatch, queued
+from schema.wire import Dispatch, Queued, queued
 
 log = structlog.get_logger(__name__)
 
@@ -44,8 +44,8 @@ class Publisher:
             sent += 1
         return sent
 
-    def queued(self) -> int | None:
-        """Return how many segment messages wait in Redis, or None where it does not answer."""
+    def queued(self) -> Queued | None:
+        """Return how many messages wait in Redis, or None where it does not answer."""
         try:
             with self._app.connection_for_write() as connection:
                 return queued(connection.default_channel.client)

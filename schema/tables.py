@@ -94,7 +94,14 @@ class Recording(Base):
 
     __tablename__ = "recordings"
     __table_args__ = (
-        UniqueConstraint("submission_id", "source_root", "source_path"),
+        # By digest: a path may be longer than an index entry.
+        Index(
+            "recordings_source_uq",
+            "submission_id",
+            "source_root",
+            text("sha256(source_path)"),
+            unique=True,
+        ),
         CheckConstraint(_one_of("state", RecordingState), name="state"),
         CheckConstraint("open_segments >= 0", name="open_segments"),
         Index("recordings_content_digest_ix", "content_digest"),

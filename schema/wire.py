@@ -1,15 +1,16 @@
 """What crosses Redis: task and queue names, and the messages.
 
 A message holds a format version, an id and a dispatch token, nothing else: no audio, no path, no
-name of a customer. Who may read Redis learns nothing of a call, and who may write to it can at
-most wake a worker for work that the ledger already holds.
+name of a customer. Who may read Redis learns nothing of a call; a message that someone forges can
+at most wake a worker for work that the ledger already holds. (Celery's remote control goes through
+Redis as well: who may write to it can stop workers.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from schema.errors import BadRequest, ErrorCode
@@ -91,9 +92,16 @@ class RedisClient(Protocol):
         """Return the length of a list."""
 
 
-def queued(client: RedisClient) -> int:
-    """Return how many segment messages wait in Redis, given a client that adds the key prefix."""
-    return int(client.llen(SEGMENTS_QUEUE))
+class Queued(NamedTuple):
+    """How many messages wait in Redis, by queue."""
+
+    segments: int
+    reduces: int
+
+
+def queued(client: RedisClient) -> Queued:
+    """Return how many messages wait in Redis, given a client that adds the key prefix."""
+    return Queued(int(client.llen(SEGMENTS_QUEUE)), int(client.llen(REDUCE_QUEUE)))
 
 
 @dataclass(frozen=True, slots=True)

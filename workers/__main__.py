@@ -40,21 +40,25 @@ def _celery(queue: str, name: str) -> int:
     # One decode thread per worker: two such workers beat one with two threads (ops/bench).
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-    from workers.app import app  # after the environment is set
+    from workers.app import app, hand_back  # after the environment is set
 
-    # A worker does not gossip: nothing here needs peers, and hundreds of them would talk a lot.
-    app.worker_main(
-        [
-            "worker",
-            f"--queues={queue}",
-            f"--hostname={name}@%h",
-            "--concurrency=1",
-            "--pool=prefork",
-            "--without-gossip",
-            "--without-mingle",
-            "--loglevel=INFO",
-        ]
-    )
+    try:
+        # A worker does not gossip: nothing here needs peers, and hundreds would talk a lot.
+        app.worker_main(
+            [
+                "worker",
+                f"--queues={queue}",
+                f"--hostname={name}@%h",
+                "--concurrency=1",
+                "--pool=prefork",
+                "--without-gossip",
+                "--without-mingle",
+                "--loglevel=INFO",
+            ]
+        )
+    finally:
+        # Its child is gone. Celery's own signal for this moment is not sent on a cold shutdown.
+        hand_back(died=False)
     return 0
 
 

@@ -22,7 +22,6 @@ from celery.signals import (
     celeryd_after_setup,
     setup_logging,
     worker_process_init,
-    worker_shutdown,
 )
 
 from schema.publish import Publisher
@@ -49,6 +48,8 @@ class Worker:
 
     settings: Settings
     celery: Celery
+    #: Set by a task after which this process should be replaced.
+    recycle: bool = False
 
     @property
     def owner(self) -> str:
@@ -92,8 +93,9 @@ def create_app(settings: Settings) -> Celery:
         # The first task loads the models, in the child; that is not a start that hangs.
         worker_proc_alive_timeout=120,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        # On SIGTERM (see workers.__main__) a task gets this long to end before it is requeued.
-        worker_soft_shutdown_timeout=60,
+        # On SIGTERM (see workers.__main__) a task gets this long to end before it is requeued; the
+        # wait is as long even if it ends at once.
+        worker_soft_shutdown_timeout=30,
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
     )
@@ -119,12 +121,25 @@ def _on_setup(instance: Any, **_: Any) -> None:
 def _on_child_start(**_: Any) -> None:
     """Return what a predecessor in this place died on, and start the sweep in a reducer."""
     structlog.contextvars.bind_contextvars(owner=worker.owner, pid=os.getpid())
-    segments = worker.ledger.transact(lambda c: return_leases(c, worker.owner, died=True))
-    recordings = worker.ledger.transact(lambda c: return_reduces(c, worker.owner))
-    if segments or recordings:
-        log.warning("leases_returned_after_death", segments=segments, recordings=recordings)
     if REDUCE_QUEUE in _queues:
         _start_sweep()
+    hand_back(died=True)
+
+
+def hand_back(*, died: bool) -> None:
+    """Return this worker's leases and wake others for them.
+
+    Where that fails, say without a ledger, they expire and the sweep finds them.
+    """
+    try:
+        due = worker.ledger.transact(lambda c: return_leases(c, worker.owner, died=died))
+        due += worker.ledger.transact(lambda c: return_reduces(c, worker.owner, died=died))
+        worker.publisher.publish(due)
+    except Exception:
+        log.exception("leases_not_returned")
+    else:
+        if due:
+            log.warning("leases_returned", died=died, count=len(due))
 
 
 def _start_sweep() -> None:
@@ -132,12 +147,3 @@ def _start_sweep() -> None:
     threading.Thread(
         target=sweeper.run, args=(threading.Event(),), name="sweep", daemon=True
     ).start()
-
-
-@worker_shutdown.connect
-def _on_parent_stop(**_: Any) -> None:
-    """Give back what was under way when a worker stops in order; it did nothing wrong."""
-    segments = worker.ledger.transact(lambda c: return_leases(c, worker.owner, died=False))
-    worker.ledger.transact(lambda c: return_reduces(c, worker.owner))
-    worker.ledger.close()
-    log.info("worker_stopped", segments_given_back=segments)

@@ -9,8 +9,6 @@ from typing import Self
 
 import structlog
 
-from schema.errors import CallscribeError
-
 log = structlog.get_logger(__name__)
 
 
@@ -49,9 +47,9 @@ class KeptLease:
                 return
             try:
                 held = self._renew()
-            except CallscribeError as error:
-                # The ledger is away for a while; the lease may outlive it, or be taken over.
-                log.warning("lease_not_renewed", error=str(error))
+            except Exception as error:
+                # Whatever it was, say a ledger that is away: the lease may outlive it.
+                log.warning("lease_not_renewed", error=f"{type(error).__name__}: {error}")
                 continue
             if not held:
                 self.lost.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ _LOW_COVERAGE_MIN_SPEECH_MS = 3_000
 def reduce_recording(worker: Worker, message: Message) -> None:
     """Stitch the recording that a message names, if that is still to be done."""
     lease_s = worker.settings.lease_s
-    claim = worker.ledger.transact(
+    claim = worker.ledger.single(
         lambda c: store.claim_reduce(c, message, owner=worker.owner, lease_s=lease_s)
     )
     if claim is None:
@@ -46,8 +47,11 @@ def reduce_recording(worker: Worker, message: Message) -> None:
     )
     with structlog.contextvars.bound_contextvars(recording=str(claim.recording_id)), renewed:
         try:
-            draft = draft_transcript(claim)
-            state = worker.ledger.transact(lambda c: store.store_transcript(c, claim, draft))
+            segments = worker.ledger.transact(lambda c: store.ended_segments(c, claim.recording_id))
+            draft = draft_transcript(claim, segments)
+            state = worker.ledger.transact(
+                lambda c: store.store_transcript(c, claim, segments, draft)
+            )
             log.info("recording_done", state=state, flags=draft.flags, seams=len(draft.seams))
         except LeaseLost as error:
             log.warning("write_fenced", error=str(error))
@@ -58,19 +62,22 @@ def reduce_recording(worker: Worker, message: Message) -> None:
             worker.ledger.transact(lambda c: store.fail_reduce(c, claim, code, text))
 
 
-def draft_transcript(claim: ReduceClaim) -> Draft:
-    """Stitch a recording's segments, merge its channels, and dress the words. Pure."""
+def draft_transcript(claim: ReduceClaim, segments: Sequence[EndedSegment]) -> Draft:
+    """Stitch a recording's segments, merge its channels, and dress the words. Pure.
+
+    ``segments`` are in order of channel and start.
+    """
     tracks = [
-        stitch(channel, [_heard(segment) for segment in segments])
-        for channel, segments in groupby(claim.segments, key=lambda segment: segment.channel)
+        stitch(channel, [_heard(segment) for segment in own])
+        for channel, own in groupby(segments, key=lambda segment: segment.channel)
     ]
-    language = _language(claim.segments)
+    language = _language(segments)
     render = claim.profile.render
     speech_ms = sum(span.duration_ms for track in tracks for span in track.speech)
     covered_ms = sum(worded_ms(track) for track in tracks)
     return Draft(
         language=language,
-        flags=(*claim.flags, *_flags(claim, tracks, speech_ms, covered_ms)),
+        flags=(*claim.flags, *_flags(segments, tracks, speech_ms, covered_ms)),
         speech_ms=speech_ms,
         worded_ms=covered_ms,
         utterances=polish(to_dialogue(tracks, render), language, render),
@@ -90,7 +97,7 @@ def _heard(segment: EndedSegment) -> Heard:
     )
 
 
-def _language(segments: tuple[EndedSegment, ...]) -> str | None:
+def _language(segments: Sequence[EndedSegment]) -> str | None:
     """Return the language that most speech was decoded as."""
     spoken: Counter[str] = Counter()
     for segment in segments:
@@ -99,9 +106,11 @@ def _language(segments: tuple[EndedSegment, ...]) -> str | None:
     return max(sorted(spoken), key=lambda name: spoken[name], default=None)
 
 
-def _flags(claim: ReduceClaim, tracks: list[Track], speech_ms: int, covered_ms: int) -> list[Flag]:
+def _flags(
+    segments: Sequence[EndedSegment], tracks: Sequence[Track], speech_ms: int, covered_ms: int
+) -> list[Flag]:
     flags = []
-    failed = any(segment.result is None for segment in claim.segments)
+    failed = any(segment.result is None for segment in segments)
     if failed:
         flags.append(Flag.PARTIAL)
     if not failed and not any(track.words for track in tracks):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -54,6 +56,9 @@ def work_segment(worker: Worker, message: Message) -> None:
         ended = _work_claimed(worker, claim)
         if ended is not None:
             _tell(worker, claim, ended)
+        if worker.recycle:
+            log.warning("child_recycled")
+            os._exit(1)
 
 
 def _work_claimed(worker: Worker, claim: Claim) -> Ended | None:
@@ -112,12 +117,22 @@ def _record_failure(worker: Worker, claim: Claim, error: Exception) -> Ended:
         log.warning("segment_failed", error=text, fate=fate)
     else:
         log.exception("segment_failed", fate=fate)
-    return worker.ledger.transact(lambda c: work.fail(c, claim, code, text, fate))
+        # After most errors of CUDA every later call fails as well, and fast: a child that went on
+        # would strike out the whole queue. The next child begins with a sound device.
+        worker.recycle = worker.settings.device.startswith("cuda")
+    ended = worker.ledger.transact(lambda c: work.fail(c, claim, code, text, fate))
+    if fate is Fate.NOT_HERE:
+        # Whoever cannot work must not be the fastest to take work.
+        time.sleep(worker.settings.sweep_s)
+    return ended
 
 
 def _tell(worker: Worker, claim: Claim, ended: Ended) -> None:
     """Ask for the reduces that this end made due, after its commit."""
     due = [ended.reduce] if ended.reduce else []
     if ended.twins:
-        due += worker.ledger.transact(lambda c: work.settle_twins(c, claim.decode_key))
+        decoded = not claim.known
+        due += worker.ledger.transact(
+            lambda c: work.settle_twins(c, claim.decode_key, decoded=decoded)
+        )
     worker.publisher.publish(due)

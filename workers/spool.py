@@ -26,7 +26,8 @@ def tidy(spool: Path, in_use: Callable[[], Collection[bytes]], now_s: float) -> 
     for path in old:
         if os.fsencode(path.relative_to(spool)) in kept or not _is_old(path, now_s):
             continue
-        with suppress(FileNotFoundError):
+        # Another user's copy is another reducer's to remove.
+        with suppress(FileNotFoundError, PermissionError):
             path.unlink()
             removed += 1
     return removed

@@ -45,11 +45,7 @@ class Sweeper:
 
     def once(self) -> Swept | None:
         """Sweep once; return what was done, or None where another sweep is under way."""
-        # With Redis out of reach, as if it were full: nothing is dispatched into the void, while
-        # the rest of the sweep goes on.
         queued = self._publisher.queued()
-        if queued is None:
-            queued = self._settings.high_water
         swept = self._ledger.transact(
             lambda c: sweep(
                 c,

@@ -1,6 +1,7 @@
 """The Celery tasks: thin doors to the route of a segment and the reduce of a recording.
 
-A task never raises: every end of its work is recorded in the ledger, and the message is spent.
+Every end of a segment's work is recorded in the ledger, and the message is spent. A task raises
+only where the ledger itself stays out of reach; its lease expires, and the sweep takes it up.
 """
 
 from __future__ import annotations

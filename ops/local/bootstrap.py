@@ -62,8 +62,8 @@ def main(arguments: Sequence[str]) -> NoReturn:
     program, *rest = arguments
     module, extras = _PROGRAMS[program]
     torch = quickstart_options(rest).torch if program == "quickstart" else None
-    stop_on_signals()
     try:
+        stop_on_signals()
         install(extras, torch)
     except ProcessError as error:
         sys.exit(f"\n{error}")

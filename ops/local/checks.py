@@ -6,14 +6,14 @@ ops/test -k seam    pytest alone, with these arguments
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ops.local import models
 from ops.local.bootstrap import ROOT
 from ops.local.console import say
-from ops.local.process import ProcessError, Stopped, stop_on_signals
+from ops.local.process import ProcessError, Stopped, run_attached, stop_on_signals
 
 _CHECKS: Sequence[Sequence[str]] = (
     ("ruff", "check", "."),
@@ -25,12 +25,12 @@ _CHECKS: Sequence[Sequence[str]] = (
 
 def main(arguments: Sequence[str]) -> int:
     """Run the checks, all of them even if one fails; return 0 if none did."""
-    stop_on_signals()
     try:
-        models.fetch()
+        stop_on_signals()
+        environment = {**os.environ, "CALLSCRIBE_MODELS": str(models.fetch())}
         if arguments:
-            return _run(["pytest", *arguments])
-        failed = [" ".join(check) for check in _CHECKS if _run(check) != 0]
+            return _run(["pytest", *arguments], environment)
+        failed = [" ".join(check) for check in _CHECKS if _run(check, environment) != 0]
     except ProcessError as error:
         sys.exit(str(error))
     except Stopped as stopped:
@@ -40,9 +40,11 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _run(command: Sequence[str]) -> int:
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     say(f"$ {' '.join(command)}")
-    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode
+    module = [sys.executable, "-m", *command]
+    code, _ = run_attached(module, environment=environment, directory=ROOT)
+    return code
 
 
 if __name__ == "__main__":

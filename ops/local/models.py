@@ -175,8 +175,8 @@ def _put_in_place(complete: Path, target: Path) -> None:
 
 def main(names: Sequence[str]) -> int:
     """Fetch what the command line names."""
-    stop_on_signals()
     try:
+        stop_on_signals()
         directory = fetch(names or tuple(SOURCES))
     except ProcessError as error:
         sys.exit(str(error))

@@ -63,7 +63,7 @@ def stop_on_signals() -> None:
     """Turn the first request to end into ``Stopped``; further ones do not disturb the clean-up.
 
     A signal that is ignored from the start stays so: that is what nohup means. One that came
-    while they were held back (see ``hold_signals``) comes now.
+    while they were held back (see ``hold_signals``) comes now, so be ready to catch it.
     """
 
     def stop(signum: int, _frame: FrameType | None) -> NoReturn:
@@ -228,15 +228,17 @@ class Child:
         """Return the last lines it logged since it was started; of a long one, both ends."""
         return "\n".join(map(_shorten, self.output(_TAIL_BYTES).splitlines()[-lines:]))
 
-    def describe_end(self) -> str:
-        """Say how it ended and what it logged last, for an error message."""
+    def how_it_ended(self) -> str:
+        """Return "NAME ended with code 1" or "NAME was ended by SIGKILL"."""
         code = self.exit_code
         if code is not None and code < 0:
-            how = f"was ended by {signal.Signals(-code).name}"
-        else:
-            how = f"ended with code {code}"
+            return f"{self.name} was ended by {signal.Signals(-code).name}"
+        return f"{self.name} ended with code {code}"
+
+    def describe_end(self) -> str:
+        """Say how it ended and what it logged last, for an error message."""
         tail = self.tail().replace("\n", "\n  | ")
-        return f"{self.name} {how}; {self.log} ends with\n  | {tail or '(nothing)'}"
+        return f"{self.how_it_ended()}; {self.log} ends with\n  | {tail or '(nothing)'}"
 
     def __enter__(self) -> Self:
         self.start()
@@ -268,7 +270,8 @@ def run_attached(
     command: Sequence[str],
     *,
     environment: Mapping[str, str],
-    meanwhile: Callable[[], None],
+    directory: Path | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
     capture: bool = False,
 ) -> tuple[int, str]:
     """Run a program that talks to our terminal; return its exit code and, if captured, its output.
@@ -279,6 +282,7 @@ def run_attached(
     program = subprocess.Popen(
         leashed(command, signal.SIGTERM),
         env=environment,
+        cwd=directory,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if capture else None,
         text=True,

@@ -42,8 +42,8 @@ class Order:
 def main(arguments: Sequence[str]) -> int:
     """Do all of it; return the exit code of ``producer``."""
     options = quickstart_options(arguments)
-    stop_on_signals()
     try:
+        stop_on_signals()
         order = _order(options.dir, options.language, options.speakers)
         weights = models.fetch(_MODELS)
         gpus = count_gpus() if options.torch == "cuda" else 0
@@ -122,7 +122,7 @@ def _preview(out: Path, since: float) -> None:
 
 
 def _keep(stack: Stack) -> None:
-    """Leave everything running until somebody stops us."""
+    """Leave everything running until somebody stops us, which is then no failure."""
     file = STATE / "environment"
     names = [name for name in stack.environment if name.startswith("CALLSCRIBE_")]
     lines = [f"export {name}={shlex.quote(stack.environment[name])}" for name in names]
@@ -135,6 +135,8 @@ def _keep(stack: Stack) -> None:
         while True:
             stack.supervise()
             time.sleep(1)
+    except Stopped:
+        say("\nStopping")
     finally:
         file.unlink(missing_ok=True)
 

@@ -122,13 +122,18 @@ class Server(ABC):
         Raises:
             ServerError: it was never started.
         """
+        return self.child.pid
+
+    @property
+    def child(self) -> Child:
+        """The server's main process.
+
+        Raises:
+            ServerError: it was never started.
+        """
         if self._child is None:
             raise ServerError(f"{self.name} was not started")
-        return self._child.pid
-
-    def describe_end(self) -> str:
-        """Say how it ended and what it logged last, for a message."""
-        return self._child.describe_end() if self._child else f"{self.name} was not started"
+        return self._child
 
     def kill(self, signum: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to the main process and return at once; ``start`` starts it again."""

@@ -209,16 +209,16 @@ class Stack:
         """
         for server in (self.postgres, self.redis):
             if not server.running:
-                self._revive(server.name, server.describe_end(), server.start)
+                self._revive(server.child, server.start)
         for child in self._fleet:
             if not child.running:
-                self._revive(child.name, child.describe_end(), child.start)
+                self._revive(child, child.start)
 
-    def _revive(self, name: str, death: str, start: Callable[[], None]) -> None:
-        self._deaths[name] += 1
-        if self._deaths[name] > _MAX_DEATHS:
-            raise ProcessError(death)
-        self._tell(f"{death.splitlines()[0]}; starting it again")
+    def _revive(self, dead: Child, start: Callable[[], None]) -> None:
+        self._deaths[dead.name] += 1
+        if self._deaths[dead.name] > _MAX_DEATHS:
+            raise ProcessError(dead.describe_end())
+        self._tell(f"{dead.how_it_ended()}; starting it again")
         start()
 
     def stop(self) -> None:

@@ -10,12 +10,18 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from schema.errors import BadRequest, ErrorCode
 from schema.profile import Profile
 from schema.records import CallInfo, Location, NewRecording, Notice, QuarantinedRecording
 from schema.states import RecordingState, SegmentState, SubmissionState
 from schema.store.dispatches import reduce_dispatch, segment_dispatch
 from schema.tables import NoticeRow, Recording, ResultRow, SegmentRow, Submission
 from schema.wire import Dispatch
+
+_ROWS_MAX = 1_000
+
+#: What an index entry holds is under 2,704 bytes; a subject is cut well below.
+_SUBJECT_MAX = 500
 
 _AUDIO_COLUMNS = (
     "audio_root",
@@ -111,6 +117,7 @@ def add_recordings(
     result is done at once, unless the submission is forced; a recording without open segments goes
     straight to its reduce.
     """
+    _refuse_sealed(connection, submission.id)
     added = Added()
     sources = {item.source: item for item in batch}
     ids = _insert_recordings(connection, submission.id, list(sources.values()))
@@ -139,13 +146,27 @@ def add_recordings(
     return added
 
 
+def _refuse_sealed(connection: Connection, submission_id: UUID) -> None:
+    """Hold the submission open until this commit, or refuse: a wait for it may have ended."""
+    state = connection.execute(
+        select(Submission.state).where(Submission.id == submission_id).with_for_update(read=True)
+    ).scalar_one()
+    if state != SubmissionState.OPEN:
+        raise BadRequest(
+            ErrorCode.OPTION_INVALID,
+            f"submission {submission_id}",
+            "another producer with the same command has sealed it",
+            "Run the command again: what is known is not decoded twice.",
+        )
+
+
 def add_notices(connection: Connection, submission_id: UUID, notices: Iterable[Notice]) -> None:
     """Add findings; the same finding again changes nothing."""
     rows = [
         {
             "submission_id": submission_id,
             "code": notice.code,
-            "subject": _storable(notice.subject),
+            "subject": _storable(notice.subject)[:_SUBJECT_MAX],
             "message": _storable(notice.message),
         }
         for notice in notices
@@ -278,8 +299,9 @@ def _use_known_results(connection: Connection, rows: list[dict[str, Any]]) -> No
 
 
 def _insert_segments(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        connection.execute(insert(SegmentRow).values(rows))
+    # In chunks: a statement takes 65,535 parameters at most.
+    for at in range(0, len(rows), _ROWS_MAX):
+        connection.execute(insert(SegmentRow).values(rows[at : at + _ROWS_MAX]))
 
 
 def _start(connection: Connection, recording_ids: list[UUID]) -> list[Dispatch]:

@@ -123,6 +123,8 @@ def create_ledger_engine(url: str) -> Engine:
         pool_size=2,
         max_overflow=2,
         pool_pre_ping=True,
+        # An error must not carry what people said into a log.
+        hide_parameters=True,
         connect_args={
             "connect_timeout": 10,
             "keepalives_idle": 10,

@@ -27,6 +27,15 @@ from schema.words import Word
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Segments whose last attempt failed and that wait for their next, and the reason."""
+
+    segments: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far a submission is. Audio is counted per segment: a stereo call counts twice."""
 
@@ -42,6 +51,7 @@ class Progress:
     distinct_results: int
     flags: dict[str, int]
     notices: int
+    waiting: tuple[Waiting, ...]
 
     @property
     def total(self) -> int:
@@ -136,7 +146,23 @@ def progress(connection: Connection, submission_id: UUID) -> Progress:
             select(func.count()).where(NoticeRow.submission_id == submission_id)
         )
         or 0,
+        waiting=_waiting(connection, submission_id),
     )
+
+
+def _waiting(connection: Connection, submission_id: UUID) -> tuple[Waiting, ...]:
+    rows = connection.execute(
+        select(func.count(), SegmentRow.error_code, func.max(SegmentRow.error_message))
+        .join(Recording, SegmentRow.recording_id == Recording.id)
+        .where(
+            Recording.submission_id == submission_id,
+            SegmentRow.state == SegmentState.PENDING,
+            SegmentRow.error_code.is_not(None),
+        )
+        .group_by(SegmentRow.error_code)
+        .order_by(SegmentRow.error_code)
+    )
+    return tuple(Waiting(count, str(code), message or "") for count, code, message in rows)
 
 
 _FLAG_COUNTS = text(

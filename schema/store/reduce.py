@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -11,10 +12,11 @@ from schema.errors import ErrorCode, LeaseLost
 from schema.profile import Profile
 from schema.span import Span
 from schema.states import RecordingState, SegmentState
+from schema.store.dispatches import reduce_dispatch
 from schema.store.work import backoff_s
 from schema.tables import Recording, ResultRow, SeamRow, SegmentRow, Transcript, UtteranceRow
 from schema.transcript import Draft
-from schema.wire import Message
+from schema.wire import Dispatch, Message
 from schema.words import SegmentResult
 
 #: Reduces that raised or died, after which the recording is given up.
@@ -36,10 +38,7 @@ class EndedSegment:
 
 @dataclass(frozen=True, slots=True)
 class ReduceClaim:
-    """A recording leased to this reducer, with everything that stitching takes.
-
-    ``segments`` are in order of channel and start; ``lease`` is the fence.
-    """
+    """A recording leased to this reducer; ``lease`` is the fence."""
 
     recording_id: UUID
     lease: UUID
@@ -47,7 +46,6 @@ class ReduceClaim:
     duration_ms: int
     flags: tuple[str, ...]
     profile: Profile
-    segments: tuple[EndedSegment, ...]
 
 
 _CLAIM = text(
@@ -98,11 +96,14 @@ def claim_reduce(
         duration_ms=row["duration_ms"],
         flags=tuple(row["flags"]),
         profile=Profile.model_validate(row["profile"]),
-        segments=_segments(connection, row["id"]),
     )
 
 
-def _segments(connection: Connection, recording_id: UUID) -> tuple[EndedSegment, ...]:
+def ended_segments(connection: Connection, recording_id: UUID) -> tuple[EndedSegment, ...]:
+    """Return a recording's segments with their results, in order of channel and start.
+
+    Not part of the claim, so that results which cannot be read count as an attempt, too.
+    """
     rows = connection.execute(
         select(SegmentRow, ResultRow.body)
         .outerjoin(ResultRow, SegmentRow.result_key == ResultRow.decode_key)
@@ -123,7 +124,9 @@ def _segments(connection: Connection, recording_id: UUID) -> tuple[EndedSegment,
     )
 
 
-def store_transcript(connection: Connection, held: ReduceClaim, draft: Draft) -> RecordingState:
+def store_transcript(
+    connection: Connection, held: ReduceClaim, segments: Sequence[EndedSegment], draft: Draft
+) -> RecordingState:
     """Store a transcript as the recording's next version and end the recording.
 
     It ends "done", "partial" where a segment failed, or "failed" where every one did.
@@ -131,10 +134,10 @@ def store_transcript(connection: Connection, held: ReduceClaim, draft: Draft) ->
     Raises:
         LeaseLost: another reducer took over: nothing was stored.
     """
-    failed = [segment for segment in held.segments if segment.result is None]
+    failed = [segment for segment in segments if segment.result is None]
     state = RecordingState.DONE
     if failed:
-        all_failed = len(failed) == len(held.segments)
+        all_failed = len(failed) == len(segments)
         state = RecordingState.FAILED if all_failed else RecordingState.PARTIAL
     ended = connection.execute(
         update(Recording)
@@ -260,15 +263,30 @@ def fail_reduce(connection: Connection, held: ReduceClaim, code: ErrorCode, mess
     )
 
 
-def return_reduces(connection: Connection, owner: str) -> int:
-    """Free the recordings that a reducer of this owner held; the number freed."""
-    return int(
-        connection.execute(
-            update(Recording)
-            .where(Recording.reduce_owner == owner, Recording.state == RecordingState.STITCHING)
-            .values(reduce_owner=None, reduce_token=None, reduce_expires_at=None)
-        ).rowcount
+def return_reduces(connection: Connection, owner: str, *, died: bool) -> list[Dispatch]:
+    """Free the recordings that a reducer of this owner held; the new messages to publish.
+
+    A reducer that shuts down in order gives the attempt back.
+    """
+    rows = connection.execute(
+        update(Recording)
+        .where(Recording.reduce_owner == owner, Recording.state == RecordingState.STITCHING)
+        .values(
+            reduce_owner=None,
+            reduce_token=None,
+            reduce_expires_at=None,
+            reduce_attempts=Recording.reduce_attempts - (0 if died else 1),
+            reduce_dispatch_token=func.gen_random_uuid(),
+            reduce_dispatched_at=func.now(),
+        )
+        .returning(
+            Recording.id.label("recording_id"),
+            Recording.submission_id,
+            Recording.reduce_dispatch_token,
+            Recording.duration_ms,
+        )
     )
+    return [reduce_dispatch(row) for row in rows.mappings()]
 
 
 def retry_failed(connection: Connection, submission_id: UUID) -> tuple[int, int]:

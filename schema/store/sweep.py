@@ -15,7 +15,7 @@ from schema.errors import ErrorCode
 from schema.store.dispatches import reduce_dispatch, segment_dispatch
 from schema.store.reduce import REDUCE_ATTEMPTS_MAX
 from schema.store.work import ATTEMPTS_MAX, STRIKES_MAX, give_up, settle_twins
-from schema.wire import Dispatch
+from schema.wire import Dispatch, Queued
 
 #: The key of the advisory lock: one sweep at a time in a ledger.
 _LOCK = 0x73776570
@@ -48,13 +48,15 @@ class Swept:
     settled: int = 0
 
 
-def sweep(connection: Connection, *, queued: int, high_water: int, interval_s: int) -> Swept | None:
+def sweep(
+    connection: Connection, *, queued: Queued | None, high_water: int, interval_s: int
+) -> Swept | None:
     """Run one sweep, or return None where another one is under way.
 
-    ``queued`` is how many segment messages wait in Redis. Rows are dispatched again only while
-    these are fewer than the rows that wait, and than ``high_water``: with every worker gone for
-    hours, the queue does not grow. A row whose lease expired is always dispatched again, since
-    its message is with a dead worker and not in the queue.
+    ``queued`` is how many messages wait in Redis; None, where it does not answer, dispatches
+    nothing. Rows are dispatched again only while fewer messages than rows wait, and fewer than
+    ``high_water``: with every worker gone for hours, no queue grows. A segment whose lease expired
+    is always dispatched again: its message is with a dead worker and in no queue.
     """
     locked = connection.execute(text("select pg_try_advisory_xact_lock(:key)"), {"key": _LOCK})
     if not locked.scalar_one():
@@ -62,14 +64,22 @@ def sweep(connection: Connection, *, queued: int, high_water: int, interval_s: i
     swept = Swept()
     _give_up_exhausted(connection, swept)
     _settle_known(connection, swept)
+    _give_up_reduces(connection, swept)
+    if queued is None:
+        return swept
     patience = {
         "patience_s": _PATIENCE_SWEEPS * interval_s,
         "patience_max_s": _PATIENCE_MAX_S,
     }
     _dispatch_expired(connection, swept, patience)
-    _dispatch_pending(connection, swept, patience, queued=queued, high_water=high_water)
-    _give_up_reduces(connection, swept)
-    _dispatch_reduces(connection, swept, patience)
+    for count, statement, dispatch, waiting in (
+        (_PENDING_COUNT, _PENDING, segment_dispatch, queued.segments),
+        (_STITCHING_COUNT, _REDUCES, reduce_dispatch, queued.reduces),
+    ):
+        room = min(connection.execute(count).scalar_one(), high_water) - waiting
+        if room > 0:
+            rows = connection.execute(statement, {"room": room, **patience}).mappings()
+            swept.dispatches += [dispatch(row) for row in rows]
     return swept
 
 
@@ -119,7 +129,7 @@ _KNOWN = text(
 def _settle_known(connection: Connection, swept: Swept) -> None:
     """End segments whose words came meanwhile: a worker died between its finish and its twins'."""
     for key in connection.scalars(_KNOWN, {"batch": _BATCH}).all():
-        reduces = settle_twins(connection, key)
+        reduces = settle_twins(connection, key, decoded=False)
         swept.settled += 1
         swept.dispatches += reduces
 
@@ -153,6 +163,9 @@ def _dispatch_expired(connection: Connection, swept: Swept, patience: dict[str, 
     swept.dispatches += [segment_dispatch(row) for row in rows]
 
 
+_PENDING_COUNT = text("select count(*) from segments where state = 'pending'")
+
+#: What waits longer than a message takes, oldest first, backing off.
 _PENDING = text(
     f"""
     update segments s
@@ -171,25 +184,6 @@ _PENDING = text(
            r.submission_id
     """
 )
-
-
-def _dispatch_pending(
-    connection: Connection,
-    swept: Swept,
-    patience: dict[str, int],
-    *,
-    queued: int,
-    high_water: int,
-) -> None:
-    """Dispatch again what waits for longer than a message takes, oldest first, backing off."""
-    pending = connection.execute(
-        text("select count(*) from segments where state = 'pending'")
-    ).scalar_one()
-    room = min(pending, high_water) - queued - len(swept.dispatches)
-    if room <= 0:
-        return
-    rows = connection.execute(_PENDING, {"room": room, **patience}).mappings()
-    swept.dispatches += [segment_dispatch(row) for row in rows]
 
 
 _GIVE_UP_REDUCES = text(
@@ -215,6 +209,8 @@ def _give_up_reduces(connection: Connection, swept: Swept) -> None:
     ).rowcount
 
 
+_STITCHING_COUNT = text("select count(*) from recordings where state = 'stitching'")
+
 _REDUCES = text(
     f"""
     update recordings r
@@ -226,14 +222,8 @@ _REDUCES = text(
               and coalesce(reduce_expires_at < now(), true)
               and {_patient("reduce_dispatch")}
             order by reduce_dispatched_at nulls first
-            limit :batch
+            limit :room
               for update skip locked)
  returning r.id as recording_id, r.submission_id, r.reduce_dispatch_token, r.duration_ms
     """
 )
-
-
-def _dispatch_reduces(connection: Connection, swept: Swept, patience: dict[str, int]) -> None:
-    """Dispatch again each recording that waits for its reduce."""
-    rows = connection.execute(_REDUCES, {"batch": _BATCH, **patience}).mappings()
-    swept.dispatches += [reduce_dispatch(row) for row in rows]

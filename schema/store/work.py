@@ -20,7 +20,7 @@ from schema.errors import ErrorCode, LeaseLost
 from schema.profile import Profile
 from schema.records import AudioFormat, Location
 from schema.span import Span
-from schema.store.dispatches import reduce_dispatch
+from schema.store.dispatches import reduce_dispatch, segment_dispatch
 from schema.store.ledger import CLOSE_ONE
 from schema.wire import Dispatch, Message
 from schema.words import SegmentResult
@@ -66,9 +66,9 @@ class Fate(StrEnum):
     FOR_GOOD = "for good"
     #: An error that another attempt may or may not survive: a strike, and a pause.
     STRIKE = "strike"
-    #: The moment was bad, say storage out of reach: a pause, and no strike.
+    #: The moment was bad, say storage out of reach: a pause, and the attempt is given back.
     PAUSE = "pause"
-    #: This host cannot do it, say for want of weights: a pause, and the attempt is given back.
+    #: This host cannot do it, say for want of weights: likewise.
     NOT_HERE = "not here"
 
 
@@ -253,6 +253,7 @@ _SETTLE = text(
            set state = 'done', result_key = s.decode_key, ended_at = now()
           from held
          where s.id = :id and s.recording_id = held.id and s.state = 'pending'
+           and (:decoded or not s.force)
            and exists (select from results x where x.decode_key = s.decode_key)
      returning s.recording_id
     )
@@ -261,10 +262,11 @@ _SETTLE = text(
 )
 
 
-def settle_twins(connection: Connection, decode_key: str) -> list[Dispatch]:
+def settle_twins(connection: Connection, decode_key: str, *, decoded: bool) -> list[Dispatch]:
     """End every segment that waits for the words of ``decode_key``; return the reduces now due.
 
-    One transaction may lock several recordings: always in order of their ids.
+    Words that were known before (not ``decoded`` just now) are not for a forced submission. One
+    transaction may lock several recordings: always in order of their ids.
     """
     twins = connection.execute(
         text(
@@ -275,7 +277,7 @@ def settle_twins(connection: Connection, decode_key: str) -> list[Dispatch]:
     ).all()
     reduces = []
     for segment_id, recording_id in twins:
-        parameters = {"id": segment_id, "recording": recording_id}
+        parameters = {"id": segment_id, "recording": recording_id, "decoded": decoded}
         row = connection.execute(_SETTLE, parameters).mappings().one_or_none()
         if row is not None and (dispatch := _reduce_of(row)):
             reduces.append(dispatch)
@@ -284,7 +286,7 @@ def settle_twins(connection: Connection, decode_key: str) -> list[Dispatch]:
 
 _LEASED_FOR_UPDATE = text(
     """
-    select s.strikes, s.attempts
+    select s.strikes, s.attempts, s.dispatches
       from segments s join recordings r on r.id = s.recording_id
      where s.id = :id and s.lease_token = :lease and s.state = 'leased' and r.id = :recording
        for no key update of r, s
@@ -335,8 +337,8 @@ def fail(connection: Connection, held: Claim, code: ErrorCode, message: str, fat
         {
             "id": held.segment_id,
             "strikes": strikes,
-            "attempts": row.attempts - (fate is Fate.NOT_HERE),
-            "pause_s": backoff_s(row.attempts - 1),
+            "attempts": row.attempts - (fate in (Fate.PAUSE, Fate.NOT_HERE)),
+            "pause_s": backoff_s(row.dispatches - 1),
             "code": code,
             "message": message,
         },
@@ -355,23 +357,29 @@ def give_up(
 
 _RETURN = text(
     """
-    update segments
+    update segments s
        set state = 'pending',
-           attempts = attempts - :attempts,
-           strikes = strikes + :strikes,
-           error_code = coalesce(:code, error_code),
-           error_message = coalesce(:message, error_message),
-           lease_owner = null, lease_token = null, lease_expires_at = null
-     where lease_owner = :owner and state = 'leased'
+           attempts = s.attempts - :attempts,
+           strikes = s.strikes + :strikes,
+           error_code = coalesce(:code, s.error_code),
+           error_message = coalesce(:message, s.error_message),
+           lease_owner = null, lease_token = null, lease_expires_at = null,
+           dispatch_token = gen_random_uuid(), dispatched_at = now(),
+           dispatches = s.dispatches + 1
+      from recordings r
+     where r.id = s.recording_id and s.lease_owner = :owner and s.state = 'leased'
+ returning s.id, s.dispatch_token, s.recording_id, s.channel, s.index, s.start_ms, s.end_ms,
+           r.submission_id
     """
 )
 
 
-def return_leases(connection: Connection, owner: str, *, died: bool) -> int:
-    """Return what ``owner`` holds to the pending; the number of segments returned.
+def return_leases(connection: Connection, owner: str, *, died: bool) -> list[Dispatch]:
+    """Return what ``owner`` holds to the pending; the new messages to publish for it.
 
-    A child that follows one that died counts a strike against what it was working on; a worker
-    that shuts down in order gives the attempt back.
+    Celery sends the old message again by itself, but another worker may have met it with the
+    lease still on, and dropped it. A child that follows one that died counts a strike against
+    what it was working on; a worker that shuts down in order gives the attempt back.
     """
     parameters: dict[str, Any] = {
         "owner": owner,
@@ -380,12 +388,13 @@ def return_leases(connection: Connection, owner: str, *, died: bool) -> int:
         "code": ErrorCode.ATTEMPTS_EXHAUSTED if died else None,
         "message": "the worker process died while decoding it" if died else None,
     }
-    return int(connection.execute(_RETURN, parameters).rowcount)
+    rows = connection.execute(_RETURN, parameters).mappings()
+    return [segment_dispatch(row) for row in rows]
 
 
 def backoff_s(earlier: int) -> int:
     """Return the pause after a failed attempt with ``earlier`` before it: 5, 10, ... 300 s."""
-    return min(BACKOFF_LAST_S, BACKOFF_FIRST_S << min(earlier, 10))
+    return min(BACKOFF_LAST_S, BACKOFF_FIRST_S << max(0, min(earlier, 10)))
 
 
 def _reduce_of(row: RowMapping) -> Dispatch | None:

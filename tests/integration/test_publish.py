@@ -16,7 +16,7 @@ from producer.enqueue import Enqueuer, celery_app
 from schema.publish import Publisher
 from schema.settings import Settings
 from schema.store.dispatches import reduce_dispatch, segment_dispatch
-from schema.wire import BROKER_SETTINGS, KEY_PREFIX, REDUCE_QUEUE, SEGMENTS_QUEUE, Dispatch
+from schema.wire import BROKER_SETTINGS, KEY_PREFIX, SEGMENTS_QUEUE, Dispatch, Queued
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def test_a_producer_reaches_both_queues(app: Celery, client: redis.Redis):
 
     assert publisher.publish([segment(), reduce(), segment()]) == 3
 
-    assert client.llen(KEY_PREFIX + SEGMENTS_QUEUE) == publisher.queued() == 2
-    assert client.llen(KEY_PREFIX + REDUCE_QUEUE) == 1
+    assert publisher.queued() == Queued(segments=2, reduces=1)
+    assert client.llen(KEY_PREFIX + SEGMENTS_QUEUE) == 2
 
 
 def test_a_message_is_json_and_holds_ids_alone(app: Celery, client: redis.Redis):

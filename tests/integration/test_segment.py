@@ -49,14 +49,16 @@ class FakePublisher:
 
 
 @pytest.fixture
-def worker(ledger: Ledger) -> SimpleNamespace:
+def worker(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     settings = Settings(database_url="postgresql://", redis_url="redis://")
+    monkeypatch.setattr("workers.segment.time.sleep", lambda _: None)
     return SimpleNamespace(
         settings=settings,
         owner="host:boot",
         ledger=ledger,
         route=FakeRoute(),
         publisher=FakePublisher(),
+        recycle=False,
     )
 
 
@@ -108,7 +110,7 @@ def test_twins_cost_one_decode_and_two_reduces(worker, ledger: Ledger):
             SegmentState.PENDING,
             ErrorCode.STORAGE_UNREACHABLE,
             0,
-            1,
+            0,
         ),
         (
             Misconfigured(ErrorCode.WEIGHTS_MISSING, "x", "none"),
@@ -131,6 +133,19 @@ def test_a_failure_is_recorded_by_its_fate(
     work_segment(worker, dispatch.message)
 
     assert segment_row(ledger) == (state, code, strikes, attempts)
+
+
+def test_after_an_error_of_the_gpu_the_child_is_replaced(worker, ledger: Ledger, monkeypatch):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+    worker.settings = worker.settings.model_copy(update={"device": "cuda:0"})
+    worker.route.failure = RuntimeError("CUDA error: an illegal memory access")
+    exits: list[int] = []
+    monkeypatch.setattr("workers.segment.os._exit", exits.append)
+
+    work_segment(worker, dispatch.message)
+
+    assert exits == [1]
+    assert segment_row(ledger).strikes == 1, "recorded before the child goes"
 
 
 def test_a_worker_that_was_taken_over_stores_nothing(worker, ledger: Ledger):

@@ -11,11 +11,15 @@ from schema.store.ledger import Ledger
 from schema.store.sweep import Swept, sweep
 from schema.store.work import STRIKES_MAX
 from schema.tables import Recording, SegmentRow
+from schema.wire import Queued
 from tests.factories import added, recording, result
+
+EMPTY = Queued(0, 0)
 
 
 def swept(ledger: Ledger, *, queued: int = 0, high_water: int = 100) -> Swept:
-    done = ledger.transact(lambda c: sweep(c, queued=queued, high_water=high_water, interval_s=15))
+    waiting = Queued(queued, 0)
+    done = ledger.transact(lambda c: sweep(c, queued=waiting, high_water=high_water, interval_s=15))
     assert done is not None
     return done
 
@@ -98,7 +102,7 @@ def test_poison_is_given_up_with_its_last_error(ledger: Ledger):
     (dispatch,) = added(ledger, recording("poison")).dispatches
     for _ in range(STRIKES_MAX):
         assert claimed(ledger, dispatch) is not None
-        ledger.transact(lambda c: work.return_leases(c, "w", died=True))
+        (dispatch,) = ledger.transact(lambda c: work.return_leases(c, "w", died=True))
 
     done = swept(ledger)
 
@@ -134,7 +138,30 @@ def test_a_lost_reduce_is_sent_again(ledger: Ledger):
     held = ledger.transact(lambda c: reduce.claim_reduce(c, again.message, owner="r", lease_s=60))
 
     assert held is not None
-    assert [s.result.words[0].text for s in held.segments] == ["hi"]
+    segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
+    assert [s.result.words[0].text for s in segments] == ["hi"]
+
+
+def test_reduces_do_not_grow_their_queue_either(ledger: Ledger):
+    added(ledger, *(recording() for _ in range(5)))
+    age(ledger)
+
+    done = ledger.transact(lambda c: sweep(c, queued=Queued(0, 3), high_water=100, interval_s=15))
+
+    assert len(done.dispatches) == 2
+
+
+def test_without_redis_nothing_is_dispatched_and_the_rest_is_done(ledger: Ledger):
+    (dispatch,) = added(ledger, recording("a"), recording()).dispatches[:1]
+    claimed(ledger, dispatch, "dead")
+    ledger.transact(lambda c: c.execute(update(SegmentRow).values(strikes=STRIKES_MAX)))
+    age(ledger)
+
+    done = ledger.transact(lambda c: sweep(c, queued=None, high_water=100, interval_s=15))
+
+    assert done.given_up == 1
+    assert done.expired == 0
+    assert len(done.dispatches) == 1, "the reduce that giving up made due"
 
 
 def test_a_reduce_that_always_dies_is_given_up(ledger: Ledger):
@@ -150,8 +177,10 @@ def test_only_one_sweep_runs_at_a_time(ledger: Ledger):
     added(ledger, recording("a"), room=0)
 
     with ledger.engine.begin() as connection:
-        first = sweep(connection, queued=0, high_water=10, interval_s=15)
-        second = ledger.transact(lambda c: sweep(c, queued=0, high_water=10, interval_s=15))
+        first = sweep(connection, queued=Queued(0, 0), high_water=10, interval_s=15)
+        second = ledger.transact(
+            lambda c: sweep(c, queued=Queued(0, 0), high_water=10, interval_s=15)
+        )
 
     assert first is not None
     assert second is None

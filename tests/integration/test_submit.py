@@ -17,17 +17,19 @@ from schema.settings import Settings
 from schema.states import RecordingState
 from schema.store import read
 from schema.store.ledger import Ledger
-from schema.wire import Dispatch
+from schema.wire import Dispatch, Queued
+
+EMPTY = Queued(0, 0)
 
 
 @dataclass
 class FakePublisher:
     """Redis as a test wants it: how much waits, and whether it answers."""
 
-    waiting: int | None = 0
+    waiting: Queued | None = EMPTY
     sent: list[Dispatch] = field(default_factory=list)
 
-    def queued(self) -> int | None:
+    def queued(self) -> Queued | None:
         return self.waiting
 
     def publish(self, dispatches) -> int:
@@ -206,7 +208,7 @@ def test_redis_may_be_away_and_everything_is_ledgered(door: Door):
 
 def test_a_full_queue_gets_no_more(door: Door):
     door.tone("a.wav")
-    door.publisher.waiting = 100
+    door.publisher.waiting = Queued(100, 0)
 
     assert door.submit().segments == 1
     assert door.publisher.sent == []

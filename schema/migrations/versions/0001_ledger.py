@@ -126,14 +126,14 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("recordings_pk")),
-        sa.UniqueConstraint(
-            "submission_id",
-            "source_root",
-            "source_path",
-            name=op.f("recordings_submission_id_source_root_source_path_uq"),
-        ),
     )
     op.create_index("recordings_content_digest_ix", "recordings", ["content_digest"], unique=False)
+    op.create_index(
+        "recordings_source_uq",
+        "recordings",
+        ["submission_id", "source_root", sa.literal_column("sha256(source_path)")],
+        unique=True,
+    )
     op.create_index(
         "recordings_stitching_ix",
         "recordings",
@@ -317,6 +317,7 @@ def downgrade() -> None:
         table_name="recordings",
         postgresql_where=sa.text("state='stitching'"),
     )
+    op.drop_index("recordings_source_uq", table_name="recordings")
     op.drop_index("recordings_content_digest_ix", table_name="recordings")
     op.drop_table("recordings")
     op.drop_table("notices")

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from ops.local import stack
-from ops.local.process import ProcessError
+from ops.local.process import Child, ProcessError
 from ops.local.stack import Roots, Stack, usable_workers
 from schema.settings import Settings
 
@@ -79,13 +79,16 @@ def test_the_environment_is_all_that_settings_need(idle, monkeypatch):
     assert settings.redis_url.get_secret_value() == idle.redis.url
 
 
-def test_what_dies_is_started_again_but_not_for_ever(idle):
+def test_what_dies_is_started_again_but_not_for_ever(idle, tmp_path):
+    dead = Child("asr0", ["false"], tmp_path / "log")
+    dead.start()
+    dead.wait(5)
     starts = []
     for _ in range(stack._MAX_DEATHS):
-        idle._revive("asr0", "asr0 ended with code 1", lambda: starts.append(1))
+        idle._revive(dead, lambda: starts.append(1))
 
     with pytest.raises(ProcessError, match="asr0 ended with code 1"):
-        idle._revive("asr0", "asr0 ended with code 1", lambda: starts.append(1))
+        idle._revive(dead, lambda: starts.append(1))
     assert len(starts) == stack._MAX_DEATHS
 
 

@@ -23,6 +23,7 @@ def progress(done_s: int, audio_s: int, **recordings: int) -> Progress:
         distinct_results=0,
         flags={},
         notices=0,
+        waiting=(),
     )
 
 

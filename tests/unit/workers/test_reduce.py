@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from uuid import UUID
 
-from schema.profile import RenderSettings
+from schema.profile import Profile, RenderSettings
 from schema.span import Span
 from schema.store.reduce import EndedSegment, ReduceClaim
+from schema.transcript import Draft
 from schema.words import SegmentResult, Word
 from tests.factories import PROFILE, result
 from workers.reduce import draft_transcript
@@ -17,12 +17,15 @@ def segment(channel: int | None, start_ms: int, end_ms: int, found: SegmentResul
     return EndedSegment(channel, 0, "plan", Span(start_ms, end_ms), found, None, None)
 
 
-def claim(*segments: EndedSegment, flags: tuple[str, ...] = ()) -> ReduceClaim:
-    return ReduceClaim(UUID(int=1), UUID(int=2), "call.wav", 60_000, flags, PROFILE, segments)
+def drafted(
+    *segments: EndedSegment, flags: tuple[str, ...] = (), profile: Profile = PROFILE
+) -> Draft:
+    claim = ReduceClaim(UUID(int=1), UUID(int=2), "call.wav", 60_000, flags, profile)
+    return draft_transcript(claim, segments)
 
 
 def test_results_are_put_on_the_recordings_clock():
-    draft = draft_transcript(claim(segment(0, 30_000, 60_000, result("hello"))))
+    draft = drafted(segment(0, 30_000, 60_000, result("hello")))
 
     (utterance,) = draft.utterances
     assert (utterance.start_ms, utterance.end_ms) == (30_000, 30_500)
@@ -31,12 +34,10 @@ def test_results_are_put_on_the_recordings_clock():
 
 
 def test_channels_are_stitched_by_themselves_and_merged():
-    draft = draft_transcript(
-        claim(
-            segment(0, 0, 20_000, result("a")),
-            segment(0, 12_000, 32_000, result(*["b"] * 15)),
-            segment(1, 0, 32_000, result("c")),
-        )
+    draft = drafted(
+        segment(0, 0, 20_000, result("a")),
+        segment(0, 12_000, 32_000, result(*["b"] * 15)),
+        segment(1, 0, 32_000, result("c")),
     )
 
     assert [u.speaker for u in draft.utterances] == ["speaker 1", "speaker 2", "speaker 1"]
@@ -44,33 +45,29 @@ def test_channels_are_stitched_by_themselves_and_merged():
 
 
 def test_a_failed_segment_is_marked_and_the_rest_is_kept():
-    draft = draft_transcript(
-        claim(segment(0, 0, 20_000, None), segment(0, 12_000, 32_000, result("later")))
-    )
+    draft = drafted(segment(0, 0, 20_000, None), segment(0, 12_000, 32_000, result("later")))
 
     assert draft.flags == ("partial",)
     assert [u.text for u in draft.utterances] == ["later"]
 
 
 def test_no_words_are_no_failure_and_are_flagged():
-    draft = draft_transcript(claim(segment(0, 0, 20_000, result()), flags=("silent-channel:1",)))
+    draft = drafted(segment(0, 0, 20_000, result()), flags=("silent-channel:1",))
 
     assert draft.flags == ("silent-channel:1", "no-speech")
-    assert draft_transcript(claim()).flags == ("no-speech",)
+    assert drafted().flags == ("no-speech",)
 
 
 def test_speech_without_words_is_flagged():
     heard = SegmentResult((Word("um", 0, 300, 0.2),), (Span(0, 12_000),), "en")
 
-    assert draft_transcript(claim(segment(0, 0, 20_000, heard))).flags == ("low-coverage",)
+    assert drafted(segment(0, 0, 20_000, heard)).flags == ("low-coverage",)
 
 
 def test_the_language_is_that_of_most_speech():
     chinese = SegmentResult((Word("好", 0, 9_000, 0.9),), (Span(0, 9_000),), "zh")
 
-    draft = draft_transcript(
-        claim(segment(0, 0, 20_000, result("hi")), segment(1, 0, 20_000, chinese))
-    )
+    draft = drafted(segment(0, 0, 20_000, result("hi")), segment(1, 0, 20_000, chinese))
 
     assert draft.language == "zh"
 
@@ -83,7 +80,7 @@ def test_numbers_are_written_as_digits_where_the_profile_asks():
     )
     heard = SegmentResult(words, (Span(0, 3_000),), "en")
 
-    draft = draft_transcript(replace(claim(segment(0, 0, 20_000, heard)), profile=wanted))
+    draft = drafted(segment(0, 0, 20_000, heard), profile=wanted)
 
     (utterance,) = draft.utterances
     assert "25" in utterance.text
