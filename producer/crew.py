@@ -138,7 +138,7 @@ class _Crew(Generic[Job, Result]):
                 return
             timeout_s = max(0.0, min(child.deadline for child in busy) - time.monotonic())
             ready = set(wait([child.connection for child in busy], min(timeout_s, tick_s)))
-            if not ready:
+            if not ready and tick_s < timeout_s:
                 yield None
             for child in busy:
                 if child.connection in ready:

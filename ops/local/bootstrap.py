@@ -139,6 +139,11 @@ def install(extras: frozenset[str], torch: str | None) -> None:
         lock.release()
 
 
+def installed_torch() -> str:
+    """Return which build of PyTorch was asked for: "cpu", "cuda", or "any" if nobody said."""
+    return str(_stamp().get("torch", "any"))
+
+
 def _wanted(extras: frozenset[str], torch: str | None) -> dict[str, Any]:
     """Return what the stamp must say; what was installed and is not ruled out is kept."""
     installed = _stamp()
@@ -149,7 +154,7 @@ def _wanted(extras: frozenset[str], torch: str | None) -> dict[str, Any]:
         "place": str(ROOT),  # scripts in .venv hold their own path: a moved checkout is another
         "inputs": digest.hexdigest(),
         "extras": sorted(extras | set(installed.get("extras", ()))),
-        "torch": torch or installed.get("torch") or "any",
+        "torch": torch or installed_torch(),
     }
 
 

@@ -109,6 +109,11 @@ class DirectoryLock:
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._fd = fd
 
+    @property
+    def held(self) -> bool:
+        """Whether this object has the lock."""
+        return self._fd is not None
+
     def release(self) -> None:
         """Give the lock back."""
         if self._fd is not None:
@@ -279,7 +284,7 @@ def run_attached(
     ``meanwhile`` is called twice a second and may raise to end it. A session of its own keeps the
     terminal's Ctrl-C from it: it is interrupted by us, once.
     """
-    program = subprocess.Popen(
+    with subprocess.Popen(
         leashed(command, signal.SIGTERM),
         env=environment,
         cwd=directory,
@@ -287,21 +292,25 @@ def run_attached(
         stdout=subprocess.PIPE if capture else None,
         text=True,
         start_new_session=True,
-    )
-    try:
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                output, _ = program.communicate(timeout=_MEANWHILE_S)
-                return program.returncode, output or ""
-            meanwhile()
-    finally:
-        if program.poll() is None:
-            program.send_signal(signal.SIGINT)
-            try:
-                program.wait(_INTERRUPT_WAIT_S)
-            except subprocess.TimeoutExpired:
-                program.kill()
-                program.wait()
+    ) as program:
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    output, _ = program.communicate(timeout=_MEANWHILE_S)
+                    return program.returncode, output or ""
+                meanwhile()
+        finally:
+            _interrupt(program)
+
+
+def _interrupt(program: subprocess.Popen[str]) -> None:
+    """Let a program say good-bye, but not for long; nothing, if it has ended."""
+    if program.poll() is None:
+        program.send_signal(signal.SIGINT)
+        try:
+            program.wait(_INTERRUPT_WAIT_S)
+        except subprocess.TimeoutExpired:
+            program.kill()
 
 
 def family(pid: int) -> set[int]:

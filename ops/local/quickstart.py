@@ -16,9 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ops.local import models, samples
-from ops.local.bootstrap import STATE, VENV, quickstart_options
+from ops.local.bootstrap import STATE, VENV, installed_torch, quickstart_options
 from ops.local.console import say
-from ops.local.process import Busy, ProcessError, Stopped, run_attached, stop_on_signals
+from ops.local.process import (
+    Busy,
+    DirectoryLock,
+    ProcessError,
+    Stopped,
+    run_attached,
+    stop_on_signals,
+)
 from ops.local.stack import Roots, Stack, count_gpus, producer_command
 
 #: The default profile's models.
@@ -42,12 +49,13 @@ class Order:
 def main(arguments: Sequence[str]) -> int:
     """Do all of it; return the exit code of ``producer``."""
     options = quickstart_options(arguments)
+    lock = DirectoryLock(STATE / "quickstart")
     try:
         stop_on_signals()
+        lock.acquire()
         order = _order(options.dir, options.language, options.speakers)
         weights = models.fetch(_MODELS)
-        gpus = count_gpus() if options.torch == "cuda" else 0
-        with _stack(order, weights, gpus) as stack:
+        with _stack(order, weights) as stack:
             code = _transcribe(stack, order, options.out.absolute())
             if options.keep:
                 _keep(stack)
@@ -78,7 +86,10 @@ def _order(directory: Path | None, language: str | None, speakers: str | None) -
     return Order(directory.resolve(), tuple(options))
 
 
-def _stack(order: Order, weights: Path, gpus: int) -> Stack:
+def _stack(order: Order, weights: Path) -> Stack:
+    gpus = count_gpus() if installed_torch() == "cuda" else 0
+    if installed_torch() == "cuda" and not gpus:
+        say("No NVIDIA GPU is to be seen: decoding on the CPU")
     roots = Roots(STATE)
     roots.add(order.directory if order.directory.is_dir() else order.directory.parent)
     return Stack(STATE, models=weights, roots=roots.all(), gpus=gpus)

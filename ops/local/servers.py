@@ -95,6 +95,8 @@ class Server(ABC):
 
     def stop(self, *, immediate: bool = False, grace_s: float = 20.0) -> None:
         """Stop it and free the directory; ``immediate`` as if the power had failed."""
+        if not self._lock.held:
+            return  # whatever lies in the directory may be another's
         if self._child is not None:
             self._child.kill_tree(signal.SIGCONT)  # a frozen process hears nothing
             self._child.stop(self._abort_signal if immediate else self._stop_signal, grace_s)

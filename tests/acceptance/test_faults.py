@@ -72,8 +72,29 @@ def invariants(fleet: Fleet) -> None:
     assert found == dict.fromkeys(counts, 0)
 
 
+def test_a_worker_that_is_told_to_stop_hands_its_segment_back(fleet: Fleet, submitted: list[str]):
+    submission = fleet.producer(*submitted)["submission"]
+    wait_for(lambda: in_flight(fleet))
+    worker = fleet.stack.fleet[0]
+
+    worker.kill(signal.SIGTERM)
+    assert worker.wait(60), "it stops by itself"
+
+    with fleet.ledger.reading() as connection:
+        owners = connection.scalars(
+            text("select distinct lease_owner from segments where state = 'leased'")
+        ).all()
+    assert len(owners) <= 1, "only the other worker still holds leases"
+    fleet.stack.supervise()
+    fleet.producer("watch", submission)
+    with fleet.ledger.reading() as connection:
+        assert connection.scalar(text("select max(strikes) from segments")) == 0
+        assert connection.scalar(text("select max(attempts) from segments")) == 1
+    invariants(fleet)
+
+
 def test_killing_workers_changes_no_word(fleet: Fleet, submitted: list[str], tmp_path: Path):
-    disturbed = fleet.producer(*submitted)["submission"]
+    disturbed = fleet.producer(*submitted, "--force")["submission"]
 
     # A child: its parent lives, and the next child takes the segment up.
     wait_for(lambda: in_flight(fleet))

@@ -118,8 +118,10 @@ def test_a_directory_has_one_server_at_a_time(tmp_path, kind):
     with kind(tmp_path) as server:
         with pytest.raises(Busy, match=str(os.getpid())):
             kind(tmp_path).start()
+        kind(tmp_path).stop()
 
         assert server.running
+        assert server._ping()
 
 
 @pytest.mark.parametrize("kind", [PostgresServer, RedisServer])

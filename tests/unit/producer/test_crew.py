@@ -81,6 +81,16 @@ def test_a_job_that_hangs_is_given_up():
     assert children() == []
 
 
+def test_a_long_job_lets_its_caller_do_something_else_meanwhile():
+    def limit_s(job):
+        return 0.5
+
+    results = list(run(work, ["hang"], limit_s, children=1, tick_s=0.05))
+
+    assert results[-1] == Died("hang", "it took too long")
+    assert set(results[:-1]) == {None}
+
+
 def test_an_allocation_beyond_all_measure_fails_in_the_child():
     with pytest.raises(MemoryError):
         list(run(work, ["allocate"], a_minute, children=1))
