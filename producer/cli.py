@@ -224,11 +224,10 @@ def _print_submission(ledger: Ledger, progress: Progress, *, as_json: bool, show
     if shown:
         out.print(submission_view(progress, problems, notices))
     elif problems or notices:
-        err.print(
-            f"{len(problems)} recordings to look at, {len(notices)} things noticed: "
-            f"producer status {short_id(progress.id)}",
-            highlight=False,
-        )
+        counts = [f"{len(problems)} to look at"] if problems else []
+        counts += [f"{len(notices)} noticed"] if notices else []
+        said = f"{', '.join(counts)}: producer status {short_id(progress.id)}"
+        err.print(said, highlight=False)
 
 
 def _submission_exit(progress: Progress, unmatched_rows: int = 0) -> ExitCode:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from schema.errors import CallscribeError, ErrorCode, LeaseLost
+from schema.profile import RenderSettings
 from schema.store import reduce as store
 from schema.store.reduce import EndedSegment, ReduceClaim
 from schema.transcript import Draft, Flag
@@ -72,7 +73,7 @@ def draft_transcript(claim: ReduceClaim, segments: Sequence[EndedSegment]) -> Dr
         for channel, own in groupby(segments, key=lambda segment: segment.channel)
     ]
     language = _language(segments)
-    render = claim.profile.render
+    render = _render(claim)
     speech_ms = sum(span.duration_ms for track in tracks for span in track.speech)
     covered_ms = sum(worded_ms(track) for track in tracks)
     return Draft(
@@ -83,6 +84,16 @@ def draft_transcript(claim: ReduceClaim, segments: Sequence[EndedSegment]) -> Dr
         utterances=polish(to_dialogue(tracks, render), language, render),
         seams=tuple(seam for track in tracks for seam in track.seams),
     )
+
+
+def _render(claim: ReduceClaim) -> RenderSettings:
+    """Return how this recording is dressed: names of speakers are for channels of their own.
+
+    Where agent and customer share one channel, calling it "agent" would be wrong half of the time.
+    """
+    render = claim.profile.render
+    shared = claim.channels < len(render.speakers) or Flag.DUAL_MONO in claim.flags
+    return render.model_copy(update={"speakers": ()}) if shared else render
 
 
 def _heard(segment: EndedSegment) -> Heard:

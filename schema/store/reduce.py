@@ -44,6 +44,7 @@ class ReduceClaim:
     lease: UUID
     name: str
     duration_ms: int
+    channels: int
     flags: tuple[str, ...]
     profile: Profile
 
@@ -62,7 +63,7 @@ _CLAIM = text(
        and r.reduce_dispatch_token = :token
        and r.reduce_attempts < :attempts_max
        and coalesce(r.reduce_expires_at < now(), true)
- returning r.id, r.name, r.duration_ms, r.flags, b.profile
+ returning r.id, r.name, r.duration_ms, r.channels, r.flags, b.profile
     """
 )
 
@@ -94,6 +95,7 @@ def claim_reduce(
         lease=lease,
         name=row["name"],
         duration_ms=row["duration_ms"],
+        channels=row["channels"],
         flags=tuple(row["flags"]),
         profile=Profile.model_validate(row["profile"]),
     )

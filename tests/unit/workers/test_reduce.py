@@ -18,9 +18,12 @@ def segment(channel: int | None, start_ms: int, end_ms: int, found: SegmentResul
 
 
 def drafted(
-    *segments: EndedSegment, flags: tuple[str, ...] = (), profile: Profile = PROFILE
+    *segments: EndedSegment,
+    flags: tuple[str, ...] = (),
+    profile: Profile = PROFILE,
+    channels: int = 2,
 ) -> Draft:
-    claim = ReduceClaim(UUID(int=1), UUID(int=2), "call.wav", 60_000, flags, profile)
+    claim = ReduceClaim(UUID(int=1), UUID(int=2), "call.wav", 60_000, channels, flags, profile)
     return draft_transcript(claim, segments)
 
 
@@ -42,6 +45,19 @@ def test_channels_are_stitched_by_themselves_and_merged():
 
     assert [u.speaker for u in draft.utterances] == ["speaker 1", "speaker 2", "speaker 1"]
     assert [seam.channel for seam in draft.seams] == [0]
+
+
+def test_names_of_two_speakers_are_not_for_a_channel_that_both_share():
+    named = PROFILE.model_copy(update={"render": RenderSettings(speakers=("agent", "caller"))})
+    said = segment(0, 0, 20_000, result("a"))
+
+    def speaker(**options) -> str:
+        (utterance,) = drafted(said, profile=named, **options).utterances
+        return utterance.speaker
+
+    assert speaker() == "agent"
+    assert speaker(channels=1) == "speaker 1"
+    assert speaker(flags=("dual-mono",)) == "speaker 1"
 
 
 def test_a_failed_segment_is_marked_and_the_rest_is_kept():
