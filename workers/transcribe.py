@@ -16,7 +16,8 @@ from schema.settings import Settings
 from schema.store.work import Claim
 from schema.words import SegmentResult
 from workers.audio import SegmentSource, read_segment
-from workers.engines.base import Recognizer, SpeechDetector, load_detector, load_recognizer
+from workers.engines.base import Recognizer, SpeechDetector
+from workers.engines.load import load_detector, load_recognizer
 from workers.vad import find_speech
 
 

@@ -1,19 +1,16 @@
-"""What the worker asks of a model, and how a profile's model is found.
+"""What the worker asks of a model.
 
 Times are milliseconds from the first sample; samples are float32, mono, 16 kHz, within -1..1.
-Engines import their libraries inside the loaders: the parent of the worker processes imports this
-module and must stay light and without a GPU.
+Which engine a profile means: :mod:`workers.engines.load`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from schema.pcm import Samples
-from schema.profile import Profile
-from schema.settings import Settings
 from schema.span import Span
 from schema.words import Word
 
@@ -68,32 +65,3 @@ class Recognizer(Protocol):
             BadRequest: the model does not know the language.
         """
         ...
-
-
-def load_detector(profile: Profile, settings: Settings) -> SpeechDetector:
-    """Load the profile's speech detector; another scene is another detector.
-
-    Raises:
-        Misconfigured: its weights are missing or changed, or the device is.
-    """
-    from workers.engines import fsmn
-
-    return fsmn.load(profile, settings)
-
-
-def load_recognizer(profile: Profile, settings: Settings) -> Recognizer:
-    """Load the profile's recognizer: by engine, model and precision, and by nothing else.
-
-    Raises:
-        Misconfigured: its weights are missing or changed, or the device is.
-    """
-    return _RECOGNIZERS[profile.decode.engine](profile, settings)
-
-
-def _load_whisper(profile: Profile, settings: Settings) -> Recognizer:
-    from workers.engines import whisper
-
-    return whisper.load(profile, settings)
-
-
-_RECOGNIZERS: Mapping[str, Callable[[Profile, Settings], Recognizer]] = {"whisper": _load_whisper}

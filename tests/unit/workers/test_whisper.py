@@ -13,7 +13,7 @@ from schema.profile import Profile
 from schema.settings import Settings
 from schema.span import Span
 from schema.words import Word
-from workers.engines.base import load_detector, load_recognizer
+from workers.engines.load import load_detector, load_recognizer
 from workers.engines.whisper import joined, padded, placed
 from workers.minibatch import Window
 from workers.vad import find_speech
