@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
@@ -25,6 +26,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
     if os.getppid() != parent:  # it ended before the kernel had our wish
         sys.exit("the parent process is gone")
+    # A shell starts what it puts into the background with Ctrl-C ignored, and so would we.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         os.execvp(program[0], program)  # noqa: S606
     except OSError as error:

@@ -151,10 +151,13 @@ def test_run_attached_returns_code_and_output():
 def test_run_attached_interrupts_the_program_when_we_are_stopped(tmp_path):
     marker = tmp_path / "interrupted"
 
-    def stop():
-        raise Stopped(signal.SIGTERM)
+    ready = tmp_path / "ready"
 
-    script = f"trap 'touch {marker}; exit' INT; while :; do sleep 0.05; done"
+    def stop():
+        if ready.exists():
+            raise Stopped(signal.SIGTERM)
+
+    script = f"trap 'touch {marker}; exit' INT; touch {ready}; while :; do sleep 0.05; done"
     with pytest.raises(Stopped):
         run_attached(["sh", "-c", script], environment=os.environ, meanwhile=stop)
 
