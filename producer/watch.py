@@ -31,12 +31,19 @@ _LINE_S = 15.0
 
 @dataclass
 class Speed:
-    """How fast audio is done, over the last minute."""
+    """How fast audio is done, over the last minute.
+
+    The clock starts with the first segment that is done: before it, models are loaded.
+    """
 
     samples: deque[tuple[float, int]] = field(default_factory=deque)
+    _started: bool = False
 
     def add(self, at_s: float, done_ms: int) -> None:
         """Note how much audio was done at a moment."""
+        if not self._started:
+            self._started = bool(self.samples) and done_ms > self.samples[-1][1]
+            self.samples.clear()
         self.samples.append((at_s, done_ms))
         while len(self.samples) > 2 and at_s - self.samples[0][0] > _SPEED_WINDOW_S:
             self.samples.popleft()

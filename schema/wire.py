@@ -111,7 +111,7 @@ class Dispatch:
     task: str
     queue: str
     message: Message
-    #: Readable arguments: "submission 7c01d3aa, recording 1f3a9c2e, channel 0, segment 2, ...".
+    #: Readable arguments: "recording 1f3a9c2e ch 0 seg 2 9:44-14:52, submission ...".
     label: str
     soft_limit_s: int
     hard_limit_s: int

@@ -38,16 +38,13 @@ def segment_dispatch(row: Row) -> Dispatch:
     """
     span = Span(row["start_ms"], row["end_ms"])
     soft_s = _START_S + _SLOWEST * span.duration_ms // 1000
-    channel = "mix" if row["channel"] is None else f"channel {row['channel']}"
-    label = (
-        f"{_whose(row)}, {channel}, segment {row['index']}, "
-        f"{clock(span.start_ms)} to {clock(span.end_ms)}"
-    )
+    channel = "mix" if row["channel"] is None else f"ch {row['channel']}"
+    place = f"{channel} seg {row['index']} {clock(span.start_ms)}-{clock(span.end_ms)}"
     return Dispatch(
         task=TRANSCRIBE_SEGMENT,
         queue=SEGMENTS_QUEUE,
         message=Message(row["id"], row["dispatch_token"]),
-        label=label,
+        label=_label(row, place),
         soft_limit_s=soft_s,
         hard_limit_s=soft_s + _HARD_AFTER_S,
     )
@@ -62,15 +59,16 @@ def reduce_dispatch(row: Row) -> Dispatch:
         task=REDUCE_RECORDING,
         queue=REDUCE_QUEUE,
         message=Message(row["recording_id"], row["reduce_dispatch_token"]),
-        label=f"{_whose(row)}, {clock(row['duration_ms'] or 0)}",
+        label=_label(row, clock(row["duration_ms"] or 0)),
         soft_limit_s=_REDUCE_LIMIT_S,
         hard_limit_s=_REDUCE_LIMIT_S + _HARD_AFTER_S,
     )
 
 
-def _whose(row: Row) -> str:
-    """Return what an operator searches Flower for."""
-    return f"submission {short_id(row['submission_id'])}, recording {short_id(row['recording_id'])}"
+def _label(row: Row, place: str) -> str:
+    """Return what Flower shows, which cuts it after some forty characters, and searches."""
+    recording, submission = short_id(row["recording_id"]), short_id(row["submission_id"])
+    return f"recording {recording} {place}, submission {submission}"
 
 
 def short_id(identifier: object) -> str:

@@ -35,6 +35,17 @@ def test_nothing_is_claimed_before_anything_is_known():
     assert speed.eta_s(progress(0, 100)) is None
 
 
+def test_loading_the_models_is_not_held_against_the_fleet():
+    speed = Speed()
+    for at_s in range(30):
+        speed.add(float(at_s), 0)
+    speed.add(30.0, 20_000)
+    assert speed.times_real_time is None
+    speed.add(31.0, 40_000)
+
+    assert speed.times_real_time == 20
+
+
 def test_the_speed_is_that_of_the_last_minute():
     speed = Speed()
     for at_s in range(0, 200):

@@ -49,8 +49,8 @@ def test_flower_is_shown_what_an_operator_can_read_and_no_path():
 
     options = dispatch.send_options()
 
-    whose = f"submission {str(submission)[:8]}, recording {str(identifier)[:8]}"
-    label = f"{whose}, channel 1, segment 2, 9:44 to 14:52"
+    recording, submitted = str(identifier)[:8], str(submission)[:8]
+    label = f"recording {recording} ch 1 seg 2 9:44-14:52, submission {submitted}"
     assert options["argsrepr"] == label
     assert set(options["kwargs"]) == {"v", "id", "token"}
     assert options["time_limit"] > options["soft_time_limit"] > 308
