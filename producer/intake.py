@@ -71,7 +71,7 @@ def examine(
     path = os.path.realpath(job.path)
     location = settings.locate(job.path)
     if location is None:
-        return _quarantined(path, None, job.call, _outside(path, settings))
+        return _quarantined(job.path, None, job.call, _outside(path, settings))
     try:
         return _examine(path, location, job.call, _Terms(settings, profile, raw))
     except BadRecording as error:
@@ -108,9 +108,8 @@ def examine_all(
     limit_s = partial(_limit_s, longest_s=settings.limits.duration_s)
     for outcome in crew.run(work, jobs, limit_s, workers, tick_s):
         if isinstance(outcome, crew.Died):
-            path = os.path.realpath(outcome.job.path)
-            error = _reader_died(outcome.cause)
-            yield _quarantined(path, settings.locate(outcome.job.path), outcome.job.call, error)
+            job, error = outcome.job, _reader_died(outcome.cause)
+            yield _quarantined(job.path, settings.locate(job.path), job.call, error)
         else:
             yield outcome
 
@@ -184,7 +183,8 @@ def _outside(path: bytes, settings: Settings) -> BadRecording:
     return BadRecording(
         ErrorCode.PATH_OUTSIDE_ROOTS,
         Location("", path).name,
-        f"it lies under none of the directories that workers may read ({roots})",
+        f"{Location('', path).name} lies under none of the directories that workers may read"
+        f" ({roots})",
         f"Add its directory to CALLSCRIBE_ROOTS: name={directory}",
     )
 
@@ -197,9 +197,13 @@ def _reader_died(cause: str) -> BadRecording:
 def _quarantined(
     path: bytes, location: Location | None, call: CallInfo, error: BadRecording
 ) -> QuarantinedRecording:
-    """Return the recording at the door; what lies under no root keeps its whole path."""
+    """Return the recording at the door; what lies under no root keeps its whole path.
+
+    That is the path it was found by: a link that leads nowhere good is named, not its target.
+    """
     message = f"{error.cause.rstrip('.')}. {error.remedy}".strip()
-    return QuarantinedRecording(location or Location("", path), error.code, message, call)
+    source = location or Location("", os.path.abspath(path))
+    return QuarantinedRecording(source, error.code, message, call)
 
 
 def _limit_s(job: Job, longest_s: int) -> float:

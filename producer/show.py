@@ -74,7 +74,7 @@ def _problem_table(problems: Sequence[RecordingSummary]) -> Table:
         table.add_row(
             Text(recording.state, style=style),
             Text(recording.name),
-            Text(recording.error_message or ""),
+            Text(f"[{recording.error_code}] {recording.error_message or ''}"),
         )
     _add_rest(table, len(problems))
     return table

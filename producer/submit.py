@@ -196,7 +196,7 @@ def _missing(
     return [
         job
         for job in jobs
-        if (settings.locate(job.path) or Location("", os.path.realpath(job.path))) not in there
+        if (settings.locate(job.path) or Location("", os.path.abspath(job.path))) not in there
     ]
 
 

@@ -15,6 +15,7 @@ from schema.store import reduce as store
 from schema.store.reduce import EndedSegment, ReduceClaim
 from schema.transcript import Draft, Flag
 from schema.wire import Message
+from schema.words import Word
 from workers.dialogue import to_dialogue, worded_ms
 from workers.lease import KeptLease
 from workers.polish import polish
@@ -29,6 +30,11 @@ _LEASE_LIMIT_S = 3600
 
 #: Below this share of worded speech a recording says so; less speech than this proves nothing.
 _LOW_COVERAGE = 0.5
+
+#: Music that VAD takes for speech gets a stray word now and then: fewer than one in this time, and
+#: none that the model is at all sure of.
+_STRAY_WORD_MS = 10_000
+_STRAY_CONFIDENCE = 0.5
 _LOW_COVERAGE_MIN_SPEECH_MS = 3_000
 
 
@@ -124,8 +130,19 @@ def _flags(
     failed = any(segment.result is None for segment in segments)
     if failed:
         flags.append(Flag.PARTIAL)
-    if not failed and not any(track.words for track in tracks):
+    words = [word for track in tracks for word in track.words]
+    if not failed and _is_noise(words, speech_ms):
         flags.append(Flag.NO_SPEECH)
-    elif speech_ms >= _LOW_COVERAGE_MIN_SPEECH_MS and covered_ms < _LOW_COVERAGE * speech_ms:
+    if (
+        words
+        and speech_ms >= _LOW_COVERAGE_MIN_SPEECH_MS
+        and covered_ms < _LOW_COVERAGE * speech_ms
+    ):
         flags.append(Flag.LOW_COVERAGE)
     return flags
+
+
+def _is_noise(words: Sequence[Word], speech_ms: int) -> bool:
+    """Tell whether nobody spoke: no words, or stray ones in what was no speech after all."""
+    few = len(words) * _STRAY_WORD_MS <= speech_ms
+    return few and all((word.confidence or 1.0) < _STRAY_CONFIDENCE for word in words)

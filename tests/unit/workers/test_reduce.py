@@ -74,8 +74,20 @@ def test_no_words_are_no_failure_and_are_flagged():
     assert drafted().flags == ("no-speech",)
 
 
+def test_a_stray_word_in_hold_music_is_no_speech():
+    music = SegmentResult((Word("1.5%", 9_000, 33_000, 0.08),), (Span(0, 38_000),), "km")
+
+    assert drafted(segment(0, 0, 60_000, music)).flags[0] == "no-speech"
+
+
+def test_one_sure_word_is_speech():
+    said = SegmentResult((Word("Yes.", 0, 300, 0.9),), (Span(0, 300),), "en")
+
+    assert drafted(segment(0, 0, 20_000, said)).flags == ()
+
+
 def test_speech_without_words_is_flagged():
-    heard = SegmentResult((Word("um", 0, 300, 0.2),), (Span(0, 12_000),), "en")
+    heard = SegmentResult((Word("um", 0, 300, 0.9),), (Span(0, 12_000),), "en")
 
     assert drafted(segment(0, 0, 20_000, heard)).flags == ("low-coverage",)
 
