@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 import soundfile
 from sqlalchemy import text
 
@@ -90,6 +91,19 @@ def test_a_worker_that_is_told_to_stop_hands_its_segment_back(fleet: Fleet, subm
     with fleet.ledger.reading() as connection:
         assert connection.scalar(text("select max(strikes) from segments")) == 0
         assert connection.scalar(text("select max(attempts) from segments")) == 1
+    invariants(fleet)
+
+
+def test_an_emptied_redis_loses_nothing(fleet: Fleet, submitted: list[str], tmp_path: Path):
+    submission = fleet.producer(*submitted, "--force")["submission"]
+    wait_for(lambda: in_flight(fleet))
+
+    with redis.Redis.from_url(fleet.stack.redis.client_url) as client:
+        client.flushall()
+
+    watched = fleet.producer("watch", submission)
+    assert watched["recordings"] == {"total": 2, "done": 2}
+    assert all(words_of(t) for t in fleet.transcripts(submission, tmp_path / "out").values())
     invariants(fleet)
 
 
