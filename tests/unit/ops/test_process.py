@@ -112,6 +112,7 @@ def test_children_end_when_we_are_killed_outright(tmp_path):
     command = [sys.executable, "-c", script, str(tmp_path / "log")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
         parent.kill()
 
     wait_for(lambda: not Path(f"/proc/{pid}").exists())

@@ -94,3 +94,6 @@ def test_what_dies_is_started_again_but_not_for_ever(idle, tmp_path):
 
 def test_a_stack_that_was_never_started_can_be_stopped(idle):
     idle.stop()
+
+    assert not any(child.running for child in idle.fleet)
+    assert not idle.postgres.running

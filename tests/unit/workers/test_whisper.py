@@ -193,7 +193,8 @@ def test_a_window_has_the_same_words_whatever_is_decoded_beside_it(recognizer):
 
 @pytest.mark.models
 def test_a_region_of_ten_milliseconds_is_survived(recognizer):
-    recognizer.decode(quiet(100), [Span(0, 10)], language="en")
+    words = recognizer.decode(quiet(100), [Span(0, 10)], language="en").words
+    assert all(word.end_ms <= 100 for word in words)
 
 
 @pytest.mark.models
