@@ -102,8 +102,9 @@ def create_app(settings: Settings) -> Celery:
     return app
 
 
-app = create_app(load_settings())
-worker = Worker(load_settings(), app)
+_settings = load_settings()
+app = create_app(_settings)
+worker = Worker(_settings, app)
 _queues: set[str] = set()
 
 

@@ -15,6 +15,7 @@ from schema.profile import Profile
 from schema.records import CallInfo, Location, NewRecording, Notice, QuarantinedRecording
 from schema.states import RecordingState, SegmentState, SubmissionState
 from schema.store.dispatches import reduce_dispatch, segment_dispatch
+from schema.store.ledger import OPEN_SEGMENTS
 from schema.tables import NoticeRow, Recording, ResultRow, SegmentRow, Submission
 from schema.wire import Dispatch
 
@@ -308,13 +309,8 @@ def _start(connection: Connection, recording_ids: list[UUID]) -> list[Dispatch]:
     """Count the open segments of new recordings; those without any ask for their reduce."""
     if not recording_ids:
         return []
-    open_segments = (
-        select(func.count())
-        .where(SegmentRow.recording_id == Recording.id, SegmentRow.state == SegmentState.PENDING)
-        .scalar_subquery()
-    )
     mine = (Recording.id.in_(recording_ids), Recording.state == RecordingState.PLANNED)
-    connection.execute(update(Recording).where(*mine).values(open_segments=open_segments))
+    connection.execute(update(Recording).where(*mine).values(open_segments=OPEN_SEGMENTS))
     idle = connection.execute(
         update(Recording)
         .where(*mine, Recording.open_segments == 0)

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import stamina
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, func, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from schema.errors import ErrorCode, Transient
 from schema.settings import Settings
+from schema.states import SegmentState
+from schema.tables import Recording, SegmentRow
 
 T = TypeVar("T")
 
@@ -35,6 +37,14 @@ CLOSE_ONE = """
      where r.id = ended.recording_id
  returning r.id as recording_id, r.submission_id, r.reduce_dispatch_token, r.duration_ms
 """
+
+#: SQL: the open segments of the recording in an UPDATE, where its counter begins or begins anew.
+#: No worker has any of them yet, so that they are all pending.
+OPEN_SEGMENTS = (
+    select(func.count())
+    .where(SegmentRow.recording_id == Recording.id, SegmentRow.state == SegmentState.PENDING)
+    .scalar_subquery()
+)
 
 
 class Ledger:

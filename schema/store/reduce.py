@@ -13,6 +13,7 @@ from schema.profile import Profile
 from schema.span import Span
 from schema.states import RecordingState, SegmentState
 from schema.store.dispatches import reduce_dispatch
+from schema.store.ledger import OPEN_SEGMENTS
 from schema.store.work import backoff_s
 from schema.tables import Recording, ResultRow, SeamRow, SegmentRow, Transcript, UtteranceRow
 from schema.transcript import Draft
@@ -319,17 +320,12 @@ def retry_failed(connection: Connection, submission_id: UUID) -> tuple[int, int]
             ended_at=None,
         )
     ).rowcount
-    open_segments = (
-        select(func.count())
-        .where(SegmentRow.recording_id == Recording.id, SegmentRow.state == SegmentState.PENDING)
-        .scalar_subquery()
-    )
     connection.execute(
         update(Recording)
         .where(Recording.id.in_(recordings))
         .values(
-            open_segments=open_segments,
-            state=case((open_segments > 0, RecordingState.RUNNING), else_=RecordingState.STITCHING),
+            open_segments=OPEN_SEGMENTS,
+            state=case((OPEN_SEGMENTS > 0, RecordingState.RUNNING), else_=RecordingState.STITCHING),
             ended_at=None,
             reduce_attempts=0,
             reduce_dispatch_token=func.gen_random_uuid(),
