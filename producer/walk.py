@@ -7,11 +7,14 @@ counted by suffix and named in a notice.
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from producer.containers import HEAD_BYTES, sniff
+from schema.buckets import absolute
 from schema.errors import ErrorCode
 from schema.records import Location, Notice
 
@@ -37,11 +40,14 @@ _EXAMPLES = 3
 class Found:
     """A file to probe. ``base`` is the directory named by the operator that it was found under.
 
-    Both are absolute, with symbolic links unresolved, as the operator would spell them.
+    Both are absolute, with symbolic links unresolved, as the operator would spell them. An object
+    in a bucket has a URL for a path; its ``key``, and its size, are known from a listing.
     """
 
     path: bytes
     base: bytes
+    key: bytes | None = None
+    size_bytes: int | None = None
 
     @property
     def relative(self) -> bytes:
@@ -49,8 +55,27 @@ class Found:
         return os.path.relpath(self.path, self.base)
 
 
+#: Reads the first bytes, so many at most, of one file after the other: they, or why not. There is
+#: no file (FileNotFoundError) where something else has its name.
+Read = Callable[[Sequence[bytes], int], Iterable[bytes | OSError]]
+
+
+class Place(Protocol):
+    """Where files lie that an operator names."""
+
+    def exists(self, path: bytes) -> bool:
+        """Tell whether there is anything at ``path``."""
+
+    def walk(self, path: bytes, sieve: Sieve) -> Iterator[Found | Notice]:
+        """Yield what passes the sieve of the files at or below ``path``, and what could not."""
+
+    def read(self, paths: Sequence[bytes], most_bytes: int) -> Iterable[bytes | OSError]:
+        """Read the first bytes of files, see :data:`Read`."""
+
+
 def walk(
     paths: Sequence[bytes],
+    place: Place | None = None,
     *,
     raw_suffixes: Collection[bytes] = (),
     known: Collection[bytes] = (),
@@ -60,17 +85,16 @@ def walk(
     In each directory files come first, then directories, each in the order of their bytes. A path
     that is no directory is handed on whatever it is. ``raw_suffixes`` (with their dot) count as
     audio; ``known`` are files, such as the manifest, that are neither audio nor worth a notice.
+    ``place`` is this host's file systems unless given.
     """
-    walker = _Walker(
+    place = place or Disk()
+    sieve = Sieve(
         CALL_SUFFIXES | {suffix.lower() for suffix in raw_suffixes},
         frozenset(os.path.realpath(path) for path in known),
     )
-    for path in map(os.path.abspath, paths):
-        if os.path.isdir(path):
-            yield from walker.tree(path)
-        else:
-            yield Found(path, os.path.dirname(path))
-    yield from walker.left_out()
+    for path in map(absolute, paths):
+        yield from place.walk(path, sieve)
+    yield from sieve.left_out()
 
 
 @dataclass(slots=True)
@@ -91,18 +115,84 @@ class _LeftOut:
         return f"{self.count} {files} left out: {', '.join(self.examples)}{more}"
 
 
-class _Walker:
-    """One walk: which directories it has been to, and what it left out."""
+class Sieve:
+    """Which files are handed on to be probed, and what is left out."""
 
     def __init__(self, suffixes: frozenset[bytes], known: frozenset[bytes]) -> None:
         self._suffixes = suffixes
         self._known = known
-        self._been: set[tuple[int, int]] = set()
         self._not_audio: dict[bytes, _LeftOut] = {}
         self._hidden = _LeftOut()
 
-    def tree(self, base: bytes) -> Iterator[Found | Notice]:
-        """Yield what lies under one directory."""
+    def hide(self, path: bytes) -> None:
+        """Leave out a file or a directory whose name starts with a dot."""
+        self._hidden.add(path)
+
+    def files(self, files: list[bytes], base: bytes, read: Read) -> Iterator[Found | Notice]:
+        """Yield those of a directory's files that are handed on; others may be read to tell."""
+        calls = {path for path in files if self._is_call(path)}
+        stems = {stem for path in calls for stem in _described_by(path)}
+        kept = [path for path in files if path in calls or not self._is_companion(path, stems)]
+        heads = iter(read([path for path in kept if path not in calls], HEAD_BYTES))
+        for path in kept:
+            if path in calls:
+                yield Found(path, base)
+            else:
+                yield from self._unknown(path, base, next(heads))
+
+    def left_out(self) -> Iterator[Notice]:
+        """Yield a notice per kind of file that was not handed on."""
+        if self._hidden.count:
+            yield Notice(HIDDEN, "names that start with a dot", str(self._hidden))
+        for suffix, files in sorted(self._not_audio.items()):
+            subject = _display(suffix) or "no suffix"
+            yield Notice(NOT_AUDIO, subject, f"{files} (not audio by suffix or first bytes)")
+
+    def _unknown(self, path: bytes, base: bytes, head: bytes | OSError) -> Iterator[Found | Notice]:
+        if isinstance(head, bytes) and sniff(head) is not None:
+            yield Found(path, base)
+        elif isinstance(head, bytes | FileNotFoundError):
+            suffix = os.path.splitext(path)[1].lower()
+            self._not_audio.setdefault(suffix, _LeftOut()).add(path)
+        else:
+            yield _unreachable(path, head)
+
+    def _is_call(self, path: bytes) -> bool:
+        return os.path.splitext(path)[1].lower() in self._suffixes
+
+    def _is_companion(self, path: bytes, stems: set[bytes]) -> bool:
+        stem, suffix = os.path.splitext(path)
+        if suffix.lower() == _SIDECAR_SUFFIX and stem in stems:
+            return True
+        return bool(self._known) and os.path.realpath(path) in self._known
+
+
+class Disk:
+    """This host's file systems."""
+
+    def __init__(self) -> None:
+        self._been: set[tuple[int, int]] = set()
+
+    def exists(self, path: bytes) -> bool:
+        """Tell whether there is a file, a directory, or a link to anywhere."""
+        return os.path.lexists(path)
+
+    def walk(self, path: bytes, sieve: Sieve) -> Iterator[Found | Notice]:
+        """Yield what passes of a directory's tree; what is no directory is handed on."""
+        if os.path.isdir(path):
+            yield from self._tree(path, sieve)
+        else:
+            yield Found(path, os.path.dirname(path))
+
+    def read(self, paths: Sequence[bytes], most_bytes: int) -> Iterator[bytes | OSError]:
+        """Read the first bytes of files, see :data:`Read`."""
+        for path in paths:
+            try:
+                yield _head(path, most_bytes)
+            except OSError as error:
+                yield error
+
+    def _tree(self, base: bytes, sieve: Sieve) -> Iterator[Found | Notice]:
         # Each entry holds the identities of the directories above it: the chain that a symbolic
         # link may lead back into. A stack, since paths may be deeper than Python recurses.
         stack: list[tuple[bytes, frozenset[tuple[int, int]]]] = [(base, frozenset())]
@@ -115,63 +205,27 @@ class _Walker:
                     yield _repeated(directory, loop=identity in above)
                     continue
                 self._been.add(identity)
-                files, directories = self._listing(directory)
+                files, directories = _listing(directory, sieve)
             except OSError as error:
                 yield _unreachable(directory, error)
                 continue
-            yield from self._files(files, base)
+            yield from sieve.files(files, base, self.read)
             chain = above | {identity}
             stack.extend((inner, chain) for inner in reversed(directories))
 
-    def left_out(self) -> Iterator[Notice]:
-        """Yield a notice per kind of file that was not handed on."""
-        if self._hidden.count:
-            yield Notice(HIDDEN, "names that start with a dot", str(self._hidden))
-        for suffix, files in sorted(self._not_audio.items()):
-            subject = _display(suffix) or "no suffix"
-            yield Notice(NOT_AUDIO, subject, f"{files} (not audio by suffix or first bytes)")
 
-    def _listing(self, directory: bytes) -> tuple[list[bytes], list[bytes]]:
-        """Return the paths of a directory's files and of its directories, sorted."""
-        files, directories = [], []
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.name.startswith(b"."):
-                    self._hidden.add(entry.path)
-                elif _is_directory(entry):
-                    directories.append(entry.path)
-                else:
-                    files.append(entry.path)
-        return sorted(files), sorted(directories)
-
-    def _files(self, files: list[bytes], base: bytes) -> Iterator[Found | Notice]:
-        stems = {name for path in files if self._is_call(path) for name in _described_by(path)}
-        for path in files:
-            if self._is_call(path):
-                yield Found(path, base)
-            elif not self._is_companion(path, stems):
-                yield from self._unknown(path, base)
-
-    def _unknown(self, path: bytes, base: bytes) -> Iterator[Found | Notice]:
-        try:
-            audio = _announces_audio(path)
-        except OSError as error:
-            yield _unreachable(path, error)
-            return
-        if audio:
-            yield Found(path, base)
-        else:
-            suffix = os.path.splitext(path)[1].lower()
-            self._not_audio.setdefault(suffix, _LeftOut()).add(path)
-
-    def _is_call(self, path: bytes) -> bool:
-        return os.path.splitext(path)[1].lower() in self._suffixes
-
-    def _is_companion(self, path: bytes, stems: set[bytes]) -> bool:
-        stem, suffix = os.path.splitext(path)
-        if suffix.lower() == _SIDECAR_SUFFIX and stem in stems:
-            return True
-        return bool(self._known) and os.path.realpath(path) in self._known
+def _listing(directory: bytes, sieve: Sieve) -> tuple[list[bytes], list[bytes]]:
+    """Return the paths of a directory's files and of its directories, sorted."""
+    files, directories = [], []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith(b"."):
+                sieve.hide(entry.path)
+            elif _is_directory(entry):
+                directories.append(entry.path)
+            else:
+                files.append(entry.path)
+    return sorted(files), sorted(directories)
 
 
 def _described_by(path: bytes) -> tuple[bytes, bytes]:
@@ -186,12 +240,12 @@ def _is_directory(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _announces_audio(path: bytes) -> bool:
+def _head(path: bytes, most_bytes: int) -> bytes:
     # A pipe would block whoever opens it, and is no recording; a dangling link is neither.
     if not os.path.isfile(path):
-        return False
+        raise FileNotFoundError(errno.ENOENT, "no file")
     with open(path, "rb") as file:
-        return sniff(file.read(HEAD_BYTES)) is not None
+        return file.read(most_bytes)
 
 
 def _repeated(directory: bytes, *, loop: bool) -> Notice:

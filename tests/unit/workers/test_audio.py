@@ -2,13 +2,14 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from schema.errors import BadRecording, CallscribeError, ErrorCode, Transient
+from schema.errors import BadRecording, CallscribeError, ErrorCode, Misconfigured, Transient
 from schema.pcm import downmix, samples_digest
 from schema.records import AudioFormat, Location
 from schema.settings import Settings
@@ -37,13 +38,15 @@ def noise(frames: int, channels: int = 1) -> np.ndarray:
     return (steps / 32_768).astype(np.float32)
 
 
-def planned(path: Path, samples: np.ndarray, rate_hz: int, span: Span, channel=0) -> SegmentSource:
+def planned(
+    path: Path, samples: np.ndarray, rate_hz: int, span: Span, channel=0, encoding="PCM_16"
+) -> SegmentSource:
     """What a producer would have planned for a file with these samples."""
     mono = downmix(samples) if channel is None else samples[:, channel]
     own = mono[frame_at(span.start_ms, rate_hz) : frame_at(span.end_ms, rate_hz)]
     return SegmentSource(
         Location("calls", os.fsencode(path.name)),
-        AudioFormat("WAV", "PCM_16", rate_hz, samples.shape[1], len(samples)),
+        AudioFormat(path.suffix[1:].upper(), encoding, rate_hz, samples.shape[1], len(samples)),
         channel,
         span,
         samples_digest(own, rate_hz, span.start_ms),
@@ -127,8 +130,19 @@ def test_what_is_no_sound_becomes_sound(root, settings):
     samples[100], samples[200], samples[300] = np.nan, np.inf, 3.0
     path = root / "a.wav"
     soundfile.write(path, samples, 16_000, subtype="FLOAT")
-    read = read_segment(planned(path, samples, 16_000, Span(0, 1_000)), settings)
+    source = planned(path, samples, 16_000, Span(0, 1_000), encoding="FLOAT")
+    read = read_segment(source, settings)
     assert list(read[[100, 200, 300]]) == [0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000])
+def test_numbers_too_large_to_add_up_stay_sound(root, settings, rate_hz):
+    samples = np.full((rate_hz, 1), 3e38, np.float32)
+    path = root / "a.wav"
+    soundfile.write(path, samples, rate_hz, subtype="FLOAT")
+    source = planned(path, samples, rate_hz, Span(0, 1_000), encoding="FLOAT")
+    read = read_segment(source, settings)
+    assert np.all(np.abs(read) <= 1)
 
 
 def test_other_samples_than_planned_are_refused(root, settings):
@@ -155,6 +169,17 @@ def test_another_rate_than_planned_is_refused(root, settings):
     assert refused(source, settings, BadRecording).code == ErrorCode.AUDIO_CHANGED
 
 
+def test_another_encoding_than_planned_is_refused_before_anything_is_sought(
+    root, settings, monkeypatch
+):
+    samples = noise(16_000)
+    source = planned(root / "a.wav", samples, 16_000, Span(500, 1_000))
+    soundfile.write(root / "a.wav", samples, 16_000, format="OGG")
+    # Given a file so damaged that libsndfile crashes when it seeks.
+    monkeypatch.setattr(soundfile.SoundFile, "seek", lambda *_: pytest.fail("it was sought in"))
+    assert refused(source, settings, BadRecording).code == ErrorCode.AUDIO_CHANGED
+
+
 def test_what_is_no_longer_audio_is_refused(root, settings):
     samples = noise(16_000)
     source = planned(root / "a.wav", samples, 16_000, Span(0, 1_000))
@@ -170,18 +195,51 @@ def test_a_link_out_of_the_root_is_refused(root, settings, tmp_path):
     assert refused(source, settings, BadRecording).code == ErrorCode.PATH_OUTSIDE_ROOTS
 
 
-def test_a_path_that_climbs_out_of_the_root_is_refused(root, settings, tmp_path):
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../outside.wav",
+        "x/../../outside.wav",
+        "{outside}",
+        "linked/outside.wav",
+        "../../../../../../../../etc/passwd",
+        "/etc/passwd",
+        "",
+        ".",
+        "../calls",
+    ],
+)
+def test_a_path_that_leads_out_of_the_root_is_refused(root, settings, tmp_path, path):
     samples = noise(16_000)
-    written(tmp_path / "calls-of-others.wav", samples, 16_000)
-    source = planned(Path("x"), samples, 16_000, Span(0, 1_000))
-    source = SegmentSource(
-        Location("calls", b"../calls-of-others.wav"),
-        source.format,
-        source.channel,
-        source.span,
-        source.pcm_digest,
-    )
-    assert refused(source, settings, BadRecording).code == ErrorCode.PATH_OUTSIDE_ROOTS
+    outside = written(tmp_path / "outside.wav", samples, 16_000)
+    (root / "linked").symlink_to(tmp_path)
+    source = planned(outside, samples, 16_000, Span(0, 1_000))
+    location = Location("calls", path.format(outside=outside).encode())
+
+    error = refused(replace(source, location=location), settings, BadRecording)
+
+    assert error.code == ErrorCode.PATH_OUTSIDE_ROOTS
+
+
+def test_a_root_whose_name_begins_like_another_is_no_part_of_it(root, settings, tmp_path):
+    samples = noise(16_000)
+    (tmp_path / "calls-of-others").mkdir()
+    path = written(tmp_path / "calls-of-others" / "a.wav", samples, 16_000)
+    source = planned(path, samples, 16_000, Span(0, 1_000))
+    location = Location("calls", b"../calls-of-others/a.wav")
+
+    error = refused(replace(source, location=location), settings, BadRecording)
+
+    assert error.code == ErrorCode.PATH_OUTSIDE_ROOTS
+
+
+@pytest.mark.parametrize("name", ["others", "spool", "", "../calls", "/etc"])
+def test_a_root_that_this_host_does_not_have_is_not_read(root, settings, name):
+    samples = noise(16_000)
+    source = planned(written(root / "a.wav", samples, 16_000), samples, 16_000, Span(0, 1_000))
+    unknown = replace(source, location=Location(name, b"a.wav"))
+
+    assert refused(unknown, settings, Misconfigured).code == ErrorCode.SETTING_MISSING
 
 
 def test_a_named_pipe_does_not_hold_the_worker(root, settings):
@@ -214,7 +272,7 @@ def test_storage_that_does_not_answer_is_waited_for(root, settings, number, monk
     def fail(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(audio.os, "pread", fail)
+    monkeypatch.setattr(os, "pread", fail)
     assert refused(source, settings, Transient).code == ErrorCode.STORAGE_UNREACHABLE
 
 
