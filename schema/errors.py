@@ -88,6 +88,10 @@ class ErrorCode(StrEnum):
         "ledger.outdated",
         "the ledger's tables are another version's: producer migrate",
     )
+    LEDGER_FORBIDDEN = (
+        "ledger.forbidden",
+        "this login of Postgres may not do that; see Security",
+    )
     BROKER_UNREACHABLE = ("broker.unreachable", "Redis does not answer")
     WEIGHTS_MISSING = ("weights.missing", "a worker lacks a model's files")
     WEIGHTS_CHANGED = (
@@ -106,6 +110,7 @@ class ErrorCode(StrEnum):
         "given up after killing its worker three times, or 20 attempts",
     )
     LEASE_LOST = ("lease.lost", "another worker has taken the segment over")
+    CANCELLED = ("cancelled", "its submission was cancelled before it was done")
 
 
 class CallscribeError(Exception):

@@ -9,6 +9,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 from schema.errors import ErrorCode, Misconfigured
+from schema.roles import create_roles, grant
 
 #: One migration at a time, whoever else tries: the key of a Postgres advisory lock.
 _LOCK = 0x63616C6C
@@ -22,13 +23,20 @@ def alembic_config() -> Config:
     return config
 
 
-def migrate(engine: Engine) -> str:
-    """Apply every migration that is missing; return the revision reached."""
+def migrate(engine: Engine, *, roles: bool = False) -> str:
+    """Apply every migration that is missing; return the revision reached.
+
+    The roles of :mod:`schema.roles`, where they exist, are given their rights anew: on new
+    tables, too. ``roles`` creates those that are missing.
+    """
     config = alembic_config()
     with engine.begin() as connection:
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        if roles:
+            create_roles(connection)
+        grant(connection)
         return current_revision(connection) or ""
 
 

@@ -7,6 +7,7 @@ credentials.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +16,16 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from schema.buckets import BucketPath, is_url
 from schema.errors import ErrorCode, Misconfigured
 from schema.records import Location
+from schema.urls import check_database_url, check_redis_url
 
 #: The root that holds copies made at submit time; a name no other root can take.
 SPOOL_ROOT = "spool"
+
+#: What separates roots: any colon but that of s3://.
+_SEPARATOR = re.compile(r"(?<!=s3):|:(?!//)")
 
 
 class Limits(BaseSettings):
@@ -40,13 +46,16 @@ class Limits(BaseSettings):
 class Settings(BaseSettings):
     """One host's configuration."""
 
-    model_config = SettingsConfigDict(env_prefix="CALLSCRIBE_", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CALLSCRIBE_", frozen=True, hide_input_in_errors=True
+    )
 
     database_url: SecretStr = Field(description="Postgres: postgresql://user:password@host/name")
-    redis_url: SecretStr = Field(description="Redis: redis://:password@host:6379/0")
-    roots: Annotated[Mapping[str, Path], NoDecode] = Field(
+    redis_url: SecretStr = Field(description="Redis: redis[s]://:password@host:6379/0")
+    roots: Annotated[Mapping[str, Path | BucketPath], NoDecode] = Field(
         default_factory=dict,
-        description="where recordings may lie: name=/path[:name=/path...]; the only places read",
+        description="where recordings may lie: name=/path or name=s3://bucket/prefix, with colons"
+        " between; the only places read",
     )
     spool: Path | None = Field(None, description="storage shared by all workers, for copies")
     models: Path = Field(
@@ -58,34 +67,60 @@ class Settings(BaseSettings):
     minibatch: int = Field(8, ge=1, description="windows decoded together")
 
     lease_s: int = Field(60, ge=2, description="how long a silent worker keeps its segment")
+    shutdown_s: int = Field(
+        30, ge=1, description="how long a worker told to stop may take to end its segment"
+    )
     sweep_s: int = Field(15, ge=1, description="pause between two sweeps")
     high_water: int = Field(5_000, ge=1, description="messages in Redis at most")
     spool_reserve_bytes: int = Field(1024**3, description="free space the spool leaves")
 
     limits: Limits = Field(default_factory=Limits)
 
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: SecretStr) -> SecretStr:
+        check_database_url(value.get_secret_value())
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr) -> SecretStr:
+        check_redis_url(value.get_secret_value())
+        return value
+
     @field_validator("roots", mode="before")
     @classmethod
     def _parse_roots(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        roots: dict[str, str] = {}
-        for item in filter(None, value.split(os.pathsep)):
-            name, equals, path = item.partition("=")
-            if not equals or not name or not os.path.isabs(path):
-                raise ValueError(f"{item!r} is not name=/absolute/path")
+        roots: dict[str, Path | BucketPath] = {}
+        for item in filter(None, _SEPARATOR.split(value)):
+            name, _, place = item.partition("=")
+            in_bucket = is_url(os.fsencode(place))
+            if not name or not (in_bucket or os.path.isabs(place)):
+                raise ValueError(f"{item!r} is not name=/absolute/path or name=s3://bucket/prefix")
             if name == SPOOL_ROOT or name in roots:
                 raise ValueError(f"the root name {name!r} is taken")
-            roots[name] = path
+            roots[name] = BucketPath.parse(place) if in_bucket else Path(place)
         return roots
 
+    @property
+    def directories(self) -> Mapping[str, Path]:
+        """The roots that are directories on this host."""
+        return {root: at for root, at in self.roots.items() if isinstance(at, Path)}
+
+    @property
+    def buckets(self) -> Mapping[str, BucketPath]:
+        """The roots that are buckets, or parts of them, on this host."""
+        return {root: at for root, at in self.roots.items() if isinstance(at, BucketPath)}
+
     def root_path(self, root: str) -> str:
-        """Return where this host has a root, with symbolic links resolved.
+        """Return where this host has the directory of a root, with symbolic links resolved.
 
         Raises:
-            Misconfigured: this host has no root of that name.
+            Misconfigured: this host has no directory of that name.
         """
-        path = self.spool if root == SPOOL_ROOT else self.roots.get(root)
+        path = self.spool if root == SPOOL_ROOT else self.directories.get(root)
         if path is None:
             variable = "CALLSCRIBE_SPOOL" if root == SPOOL_ROOT else "CALLSCRIBE_ROOTS"
             raise Misconfigured(
@@ -100,15 +135,25 @@ class Settings(BaseSettings):
         """Return which root a file lies under, by name as by its links' end, or None for none.
 
         The location keeps the name that the file was found by: two links to one file may be two
-        calls. A link that leads from one root to another is located where it ends.
+        calls. A link that leads from one root to another is located where it ends. A URL is
+        located by name alone; that of a root itself has an empty path.
         """
+        if is_url(path):
+            return self._locate_object(path)
         real = os.path.realpath(path)
         for name in (os.path.abspath(path), real):
-            for root, configured in self.roots.items():
+            for root, configured in self.directories.items():
                 base = os.fsencode(self.root_path(root))
                 for start in (os.path.abspath(os.fsencode(configured)), base):
                     if _is_under(name, start) and _is_under(real, base):
                         return Location(root, os.path.relpath(name, start))
+        return None
+
+    def _locate_object(self, url: bytes) -> Location | None:
+        for root, bucket in self.buckets.items():
+            path = bucket.relative(url)
+            if path is not None:
+                return Location(root, path)
         return None
 
 

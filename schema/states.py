@@ -19,7 +19,10 @@ A recording:
     planned --first claim--> running --last segment ends--> stitching --reduce--> done
                                 ^                               |    \--> partial  a segment failed
                                 '---- repair segment ordered ---'     \-> failed   each failed
-    any but the ends --cancel--> cancelled
+    any but the ends --cancel--> cancelled            its open segments fail, as "cancelled"
+
+Each of these ends is terminal. ``retry`` takes up the failed segments of a recording that is
+failed or partial; ``forget`` deletes a recording's rows, in whatever state.
 """
 
 from __future__ import annotations

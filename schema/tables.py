@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     CheckConstraint,
     ForeignKey,
@@ -105,6 +106,7 @@ class Recording(Base):
         CheckConstraint(_one_of("state", RecordingState), name="state"),
         CheckConstraint("open_segments >= 0", name="open_segments"),
         Index("recordings_content_digest_ix", "content_digest"),
+        Index("recordings_call_id_ix", "call_id"),
         Index(
             "recordings_stitching_ix",
             "reduce_dispatched_at",
@@ -178,7 +180,14 @@ class SegmentRow(Base):
             postgresql_where=text("state='leased'"),
         ),
         Index("segments_pending_decode_ix", "decode_key", postgresql_where=text("state='pending'")),
-        Index("segments_pending_ix", "dispatched_at", postgresql_where=text("state='pending'")),
+        # For the sweep alone, which says the second condition though it always holds. Statistics
+        # are older than a backlog, and a planner that believes nothing is pending would walk this
+        # index, all of it, where a key could be looked up in the other.
+        Index(
+            "segments_pending_ix",
+            "dispatched_at",
+            postgresql_where=text("state='pending' and dispatches >= 0"),
+        ),
         Index("segments_leased_ix", "lease_expires_at", postgresql_where=text("state='leased'")),
         Index("segments_result_key_ix", "result_key"),
     )
@@ -224,7 +233,8 @@ class ResultRow(Base):
     __tablename__ = "results"
 
     decode_key: Mapped[str] = mapped_column(primary_key=True)
-    body: Mapped[dict[str, Any]]
+    #: JSON as text: nobody asks the database what is in it, and every finish writes one.
+    body: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
@@ -241,6 +251,8 @@ class Transcript(Base):
     flags: Mapped[list[Any]]
     speech_ms: Mapped[int]
     worded_ms: Mapped[int]
+    #: What nobody decoded: ``[[channel, speaker, start_ms, end_ms, code], ...]``.
+    gaps: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 

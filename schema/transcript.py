@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from schema.span import Span
 from schema.words import Word
 
 
@@ -57,6 +58,16 @@ class Seam:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A stretch of a channel that nobody decoded, and the reason: a segment that was given up."""
+
+    channel: int | None
+    speaker: str
+    span: Span
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One speaker's consecutive words; ``text`` is how people read them."""
 
@@ -89,6 +100,7 @@ class Draft:
     worded_ms: int
     utterances: tuple[Utterance, ...]
     seams: tuple[Seam, ...]
+    gaps: tuple[Gap, ...] = ()
 
 
 def is_cjk(char: str) -> bool:

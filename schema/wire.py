@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from schema.errors import BadRequest, ErrorCode
+from schema.settings import Settings
+from schema.urls import tls_options
 
 MESSAGE_VERSION = 1
 
@@ -24,6 +27,15 @@ REDUCE_RECORDING = "reduce_recording"
 #: Queues: GPU workers serve the first, the reducer the second.
 SEGMENTS_QUEUE = "segments"
 REDUCE_QUEUE = "reduce"
+
+
+class Priority(IntEnum):
+    """Which messages a worker takes first: on Redis, 0 before all others."""
+
+    #: Work that a worker began and lost: a recording waits for it, behind nobody.
+    BEGUN = 0
+    NORMAL = 5
+
 
 #: Before every key of ours in Redis, so that a shared server can be told apart.
 KEY_PREFIX = "callscribe:"
@@ -71,6 +83,8 @@ BROKER_SETTINGS: Mapping[str, Any] = {
     "broker_channel_error_retry": True,
     "broker_transport_options": {
         "global_keyprefix": KEY_PREFIX,
+        # Each is a list of its own.
+        "priority_steps": [priority.value for priority in Priority],
         # Nothing extends a message's visibility while its task runs; the lease decides who works,
         # so that this only has to outlast twice the longest hard limit.
         "visibility_timeout": 6 * 3600,
@@ -83,6 +97,18 @@ BROKER_SETTINGS: Mapping[str, Any] = {
         "retry_on_timeout": False,
     },
 }
+
+
+def broker_settings(settings: Settings) -> dict[str, Any]:
+    """Return :data:`BROKER_SETTINGS` with this host's broker.
+
+    TLS is said beside the URL and not in it: Flower reads it there alone.
+    """
+    url = settings.redis_url.get_secret_value()
+    if not url.startswith("rediss:"):
+        return {**BROKER_SETTINGS, "broker_url": url}
+    bare = url.partition("?")[0]
+    return {**BROKER_SETTINGS, "broker_url": bare, "broker_use_ssl": tls_options(url)}
 
 
 class RedisClient(Protocol):
@@ -101,7 +127,16 @@ class Queued(NamedTuple):
 
 def queued(client: RedisClient) -> Queued:
     """Return how many messages wait in Redis, given a client that adds the key prefix."""
-    return Queued(int(client.llen(SEGMENTS_QUEUE)), int(client.llen(REDUCE_QUEUE)))
+    segments, reduces = (
+        sum(int(client.llen(key)) for key in queue_keys(queue))
+        for queue in (SEGMENTS_QUEUE, REDUCE_QUEUE)
+    )
+    return Queued(segments, reduces)
+
+
+def queue_keys(queue: str) -> list[str]:
+    """Return the lists that make up a queue in Redis, by kombu's naming, without our prefix."""
+    return [f"{queue}\x06\x16{p.value}" if p else queue for p in Priority]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +150,14 @@ class Dispatch:
     label: str
     soft_limit_s: int
     hard_limit_s: int
+    priority: Priority = Priority.NORMAL
 
     def send_options(self) -> dict[str, Any]:
         """Return the options of Celery's ``send_task``."""
         return {
             "kwargs": self.message.to_kwargs(),
             "queue": self.queue,
+            "priority": self.priority,
             "argsrepr": self.label,
             "kwargsrepr": "{}",
             "soft_time_limit": self.soft_limit_s,

@@ -16,7 +16,7 @@ from schema.span import Span
 class Word:
     """One written word, with the punctuation that clings to it; a CJK character is a word.
 
-    ``confidence`` is the model's probability in 0..1, or None where the model gives none.
+    ``confidence`` is the model's probability in 0..1, to three places, or None where it gives none.
     """
 
     text: str
@@ -40,8 +40,7 @@ class Word:
 
     def to_json(self) -> list[Any]:
         """Return the compact form kept in the ledger: ``[text, start_ms, end_ms, confidence]``."""
-        confidence = None if self.confidence is None else round(self.confidence, 3)
-        return [self.text, self.start_ms, self.end_ms, confidence]
+        return [self.text, self.start_ms, self.end_ms, self.confidence]
 
     @classmethod
     def from_json(cls, value: list[Any]) -> Word:
@@ -72,7 +71,8 @@ class SegmentResult:
     def to_json(self) -> dict[str, Any]:
         """Return the form kept in the ledger."""
         return {
-            "words": [word.to_json() for word in self.words],
+            # As each word's own: a call for each of a segment's 800 is half of what a finish costs.
+            "words": [[w.text, w.start_ms, w.end_ms, w.confidence] for w in self.words],
             "speech": [[span.start_ms, span.end_ms] for span in self.speech],
             "language": self.language,
             "tags": self.tags,

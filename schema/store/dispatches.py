@@ -12,6 +12,7 @@ from schema.wire import (
     TRANSCRIBE_SEGMENT,
     Dispatch,
     Message,
+    Priority,
 )
 
 #: A worker's soft limit: start-up of the model, and decoding no slower than half real time. The
@@ -31,7 +32,7 @@ class Row(Protocol):
         """Return one column's value."""
 
 
-def segment_dispatch(row: Row) -> Dispatch:
+def segment_dispatch(row: Row, priority: Priority = Priority.NORMAL) -> Dispatch:
     """Return the message for a segment's row.
 
     Needs ``id, dispatch_token, submission_id, recording_id, channel, index, start_ms, end_ms``.
@@ -47,6 +48,7 @@ def segment_dispatch(row: Row) -> Dispatch:
         label=_label(row, place),
         soft_limit_s=soft_s,
         hard_limit_s=soft_s + _HARD_AFTER_S,
+        priority=priority,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,10 +20,8 @@ from schema.store.ledger import OPEN_SEGMENTS
 from schema.tables import NoticeRow, Recording, ResultRow, SegmentRow, Submission
 from schema.wire import Dispatch
 
-_ROWS_MAX = 1_000
-
 #: What an index entry holds is under 2,704 bytes; a subject is cut well below.
-_SUBJECT_MAX = 500
+SUBJECT_MAX = 500
 
 _AUDIO_COLUMNS = (
     "audio_root",
@@ -119,9 +118,11 @@ def add_recordings(
     straight to its reduce.
     """
     _refuse_sealed(connection, submission.id)
+    # A value and not SQL, so that the INSERTs are compiled once and not for every batch.
+    now = connection.execute(select(func.now())).scalar_one()
     added = Added()
     sources = {item.source: item for item in batch}
-    ids = _insert_recordings(connection, submission.id, list(sources.values()))
+    ids = _insert_recordings(connection, submission.id, list(sources.values()), now)
     new = [(identifier, sources[source]) for source, identifier in ids.items()]
     rows = [
         row
@@ -130,11 +131,12 @@ def add_recordings(
         for row in _segment_values(recording_id, item, submission)
     ]
     if not submission.force:
-        _use_known_results(connection, rows)
+        _use_known_results(connection, rows, now)
     open_rows = [row for row in rows if row["state"] == SegmentState.PENDING]
     for row in open_rows[:room]:
-        row["dispatched_at"], row["dispatches"] = func.now(), 1
-    _insert_segments(connection, rows)
+        row["dispatched_at"], row["dispatches"] = now, 1
+    if rows:
+        connection.execute(insert(SegmentRow), rows)
     reduces = _start(connection, [recording_id for recording_id, _ in new])
     added.dispatches = [
         segment_dispatch({**row, "submission_id": submission.id}) for row in open_rows[:room]
@@ -167,7 +169,7 @@ def add_notices(connection: Connection, submission_id: UUID, notices: Iterable[N
         {
             "submission_id": submission_id,
             "code": notice.code,
-            "subject": _storable(notice.subject)[:_SUBJECT_MAX],
+            "subject": _storable(notice.subject)[:SUBJECT_MAX],
             "message": _storable(notice.message),
         }
         for notice in notices
@@ -189,22 +191,22 @@ def _insert_recordings(
     connection: Connection,
     submission_id: UUID,
     batch: Sequence[NewRecording | QuarantinedRecording],
+    now: datetime,
 ) -> dict[Location, UUID]:
     """Insert what is new of ``batch``; return the ids by source."""
-    rows = [_recording_values(submission_id, item) for item in batch]
+    rows = [_recording_values(submission_id, item, now) for item in batch]
     if not rows:
         return {}
     statement = (
         upsert(Recording)
-        .values(rows)
         .on_conflict_do_nothing()
         .returning(Recording.source_root, Recording.source_path, Recording.id)
     )
-    return {Location(r, bytes(p)): i for r, p, i in connection.execute(statement)}
+    return {Location(r, bytes(p)): i for r, p, i in connection.execute(statement, rows)}
 
 
 def _recording_values(
-    submission_id: UUID, item: NewRecording | QuarantinedRecording
+    submission_id: UUID, item: NewRecording | QuarantinedRecording, now: datetime
 ) -> dict[str, Any]:
     # Every row of one INSERT names the same columns, hence the Nones.
     values: dict[str, Any] = dict.fromkeys((*_AUDIO_COLUMNS, "error_code", "error_message"))
@@ -222,7 +224,7 @@ def _recording_values(
             "state": RecordingState.QUARANTINED,
             "error_code": item.code,
             "error_message": _storable(item.message),
-            "ended_at": func.now(),
+            "ended_at": now,
         }
         return values
     return values | {
@@ -280,7 +282,7 @@ def _segment_values(
     ]
 
 
-def _use_known_results(connection: Connection, rows: list[dict[str, Any]]) -> None:
+def _use_known_results(connection: Connection, rows: list[dict[str, Any]], now: datetime) -> None:
     """Mark as done every row whose words are known, and hold those results in place."""
     keys = {row["decode_key"] for row in rows}
     if not keys:
@@ -296,13 +298,7 @@ def _use_known_results(connection: Connection, rows: list[dict[str, Any]]) -> No
         if row["decode_key"] in known:
             row["state"] = SegmentState.DONE
             row["result_key"] = row["decode_key"]
-            row["ended_at"] = func.now()
-
-
-def _insert_segments(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    # In chunks: a statement takes 65,535 parameters at most.
-    for at in range(0, len(rows), _ROWS_MAX):
-        connection.execute(insert(SegmentRow).values(rows[at : at + _ROWS_MAX]))
+            row["ended_at"] = now
 
 
 def _start(connection: Connection, recording_ids: list[UUID]) -> list[Dispatch]:

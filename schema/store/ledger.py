@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import stamina
-from sqlalchemy import Connection, Engine, create_engine, func, select
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Engine,
+    any_,
+    func,
+    literal,
+    select,
+)
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.orm import InstrumentedAttribute
 
-from schema.errors import ErrorCode, Transient
+from schema.errors import ErrorCode, Misconfigured, Transient
 from schema.settings import Settings
 from schema.states import SegmentState
+from schema.store.connection import create_ledger_engine
 from schema.tables import Recording, SegmentRow
 
 T = TypeVar("T")
 
 #: Moments, not mistakes: serialization failure, deadlock, lock not available, connection loss,
-#: server shutting down or starting, too many clients.
-_RETRIED_STATES = ("40001", "40P01", "55P03", "08", "57P0", "53300")
+#: server shutting down, starting or too slow, full disk or too many clients, a transaction that
+#: stood still because its process did, and a server that is read-only while it fails over.
+_RETRIED_STATES = ("40001", "40P01", "55P03", "08", "57P0", "57014", "53", "25P03", "25006")
 
-#: How long one transaction is tried before the caller hears of it.
+_FORBIDDEN_STATE = "42501"
+
+#: How long one transaction is tried before the caller hears of it; where a lease is shorter, no
+#: longer than that, since by then the work may be another's.
 _RETRY_FOR_S = 20.0
 
 #: SQL: take one open segment off the recording of each row of the CTE ``ended`` (recording_id);
@@ -39,24 +54,37 @@ CLOSE_ONE = """
 """
 
 #: SQL: the open segments of the recording in an UPDATE, where its counter begins or begins anew.
-#: No worker has any of them yet, so that they are all pending.
+#: No worker has any of them yet, so that they are all pending. A filter and no condition: with one
+#: a planner may read all that is pending, for each recording.
 OPEN_SEGMENTS = (
-    select(func.count())
-    .where(SegmentRow.recording_id == Recording.id, SegmentRow.state == SegmentState.PENDING)
+    select(func.count().filter(SegmentRow.state == SegmentState.PENDING))
+    .where(SegmentRow.recording_id == Recording.id)
     .scalar_subquery()
 )
+
+
+def among(column: InstrumentedAttribute[Any], values: Collection[Any]) -> ColumnElement[bool]:
+    """Return ``column = any(values)``, for more values than a statement takes parameters."""
+    return column == any_(literal(list(values), ARRAY(column.type)))
 
 
 class Ledger:
     """Postgres, as one process uses it: one or two connections, and whole-transaction retries."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, retry_for_s: float = _RETRY_FOR_S) -> None:
         self.engine = engine
+        self._retry_for_s = retry_for_s
 
     @classmethod
-    def open(cls, settings: Settings) -> Ledger:
-        """Prepare a ledger; connects only when it is first asked something."""
-        return cls(create_ledger_engine(settings.database_url.get_secret_value()))
+    def open(cls, settings: Settings, *, answer_s: int | None = None) -> Ledger:
+        """Prepare a ledger; connects only when it is first asked something.
+
+        A statement may take ``answer_s``; unless given no longer than a lease.
+        """
+        url = settings.database_url.get_secret_value()
+        lease_s = settings.lease_s
+        engine = create_ledger_engine(url, lease_s=lease_s, answer_s=answer_s or lease_s)
+        return cls(engine, min(_RETRY_FOR_S, lease_s))
 
     def close(self) -> None:
         """Close every connection."""
@@ -70,6 +98,7 @@ class Ledger:
 
         Raises:
             Transient: the ledger stayed out of reach.
+            Misconfigured: this login may not do it.
         """
         return self._retried(lambda: self._once(work))
 
@@ -87,20 +116,31 @@ class Ledger:
 
     def _retried(self, attempt: Callable[[], T]) -> T:
         try:
-            for tries in stamina.retry_context(
-                on=is_passing, attempts=None, timeout=_RETRY_FOR_S, wait_max=2.0
-            ):
-                with tries:
-                    return attempt()
+            try:
+                return attempt()
+            except DBAPIError as error:
+                if not is_passing(error):
+                    raise
+            # Only now: the bookkeeping of retries costs more than what a busy worker does itself.
+            return self._tried_again(attempt)
         except DBAPIError as error:
+            if _is_forbidden(error):
+                raise _forbidden(error) from error
             if not is_passing(error):
                 raise
             raise Transient(
                 ErrorCode.LEDGER_UNREACHABLE,
                 "ledger",
-                f"no answer for {_RETRY_FOR_S:.0f} s ({_reason(error)})",
+                f"no answer for {self._retry_for_s:.0f} s ({_reason(error)})",
                 "Is Postgres up, and CALLSCRIBE_DATABASE_URL right?",
             ) from error
+
+    def _tried_again(self, attempt: Callable[[], T]) -> T:
+        for tries in stamina.retry_context(
+            on=is_passing, attempts=None, timeout=self._retry_for_s, wait_max=2.0
+        ):
+            with tries:
+                return attempt()
         raise AssertionError("unreachable: the context returns or raises")
 
     @contextmanager
@@ -109,10 +149,15 @@ class Ledger:
 
         Raises:
             Transient: the ledger is out of reach.
+            Misconfigured: this login may not do it.
         """
         try:
             with self.engine.connect() as connection:
                 yield connection
+        except ProgrammingError as error:
+            if _is_forbidden(error):
+                raise _forbidden(error) from error
+            raise
         except (OperationalError, InterfaceError) as error:
             raise Transient(
                 ErrorCode.LEDGER_UNREACHABLE,
@@ -120,31 +165,6 @@ class Ledger:
                 _reason(error),
                 "Is Postgres up, and CALLSCRIBE_DATABASE_URL right?",
             ) from error
-
-
-def create_ledger_engine(url: str) -> Engine:
-    """Create the engine of one process.
-
-    A dead network must not hold a worker longer than a lease: connections give up in 10 s, TCP
-    probes find a dead peer within 30 s, and no statement waits on a lock for ever.
-    """
-    return create_engine(
-        url,
-        pool_size=2,
-        max_overflow=2,
-        pool_pre_ping=True,
-        # An error must not carry what people said into a log.
-        hide_parameters=True,
-        connect_args={
-            "connect_timeout": 10,
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 4,
-            "tcp_user_timeout": 30_000,
-            "application_name": "callscribe",
-            "options": "-c idle_in_transaction_session_timeout=60s -c lock_timeout=30s",
-        },
-    )
 
 
 def is_passing(error: Exception) -> bool:
@@ -156,6 +176,19 @@ def is_passing(error: Exception) -> bool:
         # A connection that could not be made, or broke without a word: no SQLSTATE at all.
         return isinstance(error, OperationalError | InterfaceError)
     return str(state).startswith(_RETRIED_STATES)
+
+
+def _is_forbidden(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) == _FORBIDDEN_STATE
+
+
+def _forbidden(error: DBAPIError) -> Misconfigured:
+    return Misconfigured(
+        ErrorCode.LEDGER_FORBIDDEN,
+        "ledger",
+        _reason(error),
+        "Use a login in the role that this process needs; README.md says which.",
+    )
 
 
 def _reason(error: DBAPIError) -> str:

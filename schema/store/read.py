@@ -7,11 +7,22 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, RowMapping, Select, String, cast, func, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    String,
+    cast,
+    func,
+    select,
+    text,
+)
 
 from schema.errors import BadRequest, ErrorCode
 from schema.records import CallInfo
 from schema.settings import SPOOL_ROOT
+from schema.span import Span
 from schema.states import TERMINAL, RecordingState, SegmentState, SubmissionState
 from schema.tables import (
     NoticeRow,
@@ -22,7 +33,7 @@ from schema.tables import (
     Transcript,
     UtteranceRow,
 )
-from schema.transcript import Seam, SeamRule, Utterance
+from schema.transcript import Gap, Seam, SeamRule, Utterance
 from schema.words import Word
 
 
@@ -207,11 +218,15 @@ def recordings(
     connection: Connection, submission_id: UUID, states: frozenset[RecordingState] | None = None
 ) -> list[RecordingSummary]:
     """Return a submission's recordings by name, all or those in some states."""
-    query = (
-        select(Recording).where(Recording.submission_id == submission_id).order_by(Recording.name)
-    )
+    chosen = Recording.submission_id == submission_id
     if states is not None:
-        query = query.where(Recording.state.in_(states))
+        chosen &= Recording.state.in_(states)
+    return summaries(connection, chosen)
+
+
+def summaries(connection: Connection, chosen: ColumnElement[bool]) -> list[RecordingSummary]:
+    """Return the recordings that a condition chooses, by name."""
+    query = select(Recording).where(chosen).order_by(Recording.name)
     return [_summary(row) for row in connection.execute(query).mappings()]
 
 
@@ -279,6 +294,7 @@ class StoredTranscript:
     worded_ms: int
     utterances: tuple[Utterance, ...]
     seams: tuple[Seam, ...]
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def coverage(self) -> float | None:
@@ -309,6 +325,10 @@ def transcript(connection: Connection, recording: RecordingSummary) -> StoredTra
         worded_ms=row["worded_ms"],
         utterances=_utterances(connection, row["id"]),
         seams=_seams(connection, row["id"]),
+        gaps=tuple(
+            Gap(channel, speaker, Span(start_ms, end_ms), code)
+            for channel, speaker, start_ms, end_ms, code in row["gaps"]
+        ),
     )
 
 

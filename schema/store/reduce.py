@@ -13,7 +13,7 @@ from schema.profile import Profile
 from schema.span import Span
 from schema.states import RecordingState, SegmentState
 from schema.store.dispatches import reduce_dispatch
-from schema.store.ledger import OPEN_SEGMENTS
+from schema.store.ledger import OPEN_SEGMENTS, among
 from schema.store.work import backoff_s
 from schema.tables import Recording, ResultRow, SeamRow, SegmentRow, Transcript, UtteranceRow
 from schema.transcript import Draft
@@ -184,6 +184,10 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
             flags=list(draft.flags),
             speech_ms=draft.speech_ms,
             worded_ms=draft.worded_ms,
+            gaps=[
+                [gap.channel, gap.speaker, gap.span.start_ms, gap.span.end_ms, gap.code]
+                for gap in draft.gaps
+            ],
         )
         .returning(Transcript.id)
     ).scalar_one()
@@ -309,7 +313,7 @@ def retry_failed(connection: Connection, submission_id: UUID) -> tuple[int, int]
     ).all()
     segments = connection.execute(
         update(SegmentRow)
-        .where(SegmentRow.recording_id.in_(recordings), SegmentRow.state == SegmentState.FAILED)
+        .where(among(SegmentRow.recording_id, recordings), SegmentRow.state == SegmentState.FAILED)
         .values(
             state=SegmentState.PENDING,
             attempts=0,
@@ -322,7 +326,7 @@ def retry_failed(connection: Connection, submission_id: UUID) -> tuple[int, int]
     ).rowcount
     connection.execute(
         update(Recording)
-        .where(Recording.id.in_(recordings))
+        .where(among(Recording.id, recordings))
         .values(
             open_segments=OPEN_SEGMENTS,
             state=case((OPEN_SEGMENTS > 0, RecordingState.RUNNING), else_=RecordingState.STITCHING),

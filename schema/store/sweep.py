@@ -15,7 +15,7 @@ from schema.errors import ErrorCode
 from schema.store.dispatches import reduce_dispatch, segment_dispatch
 from schema.store.reduce import REDUCE_ATTEMPTS_MAX
 from schema.store.work import ATTEMPTS_MAX, STRIKES_MAX, give_up, settle_twins
-from schema.wire import Dispatch, Queued
+from schema.wire import Dispatch, Priority, Queued
 
 #: The key of the advisory lock: one sweep at a time in a ledger.
 _LOCK = 0x73776570
@@ -160,7 +160,7 @@ def _dispatch_expired(connection: Connection, swept: Swept, patience: dict[str, 
     """
     rows = connection.execute(_EXPIRED, {"batch": _BATCH, **patience}).mappings().all()
     swept.expired += len(rows)
-    swept.dispatches += [segment_dispatch(row) for row in rows]
+    swept.dispatches += [segment_dispatch(row, Priority.BEGUN) for row in rows]
 
 
 _PENDING_COUNT = text("select count(*) from segments where state = 'pending'")
@@ -174,7 +174,7 @@ _PENDING = text(
       from recordings r
      where r.id = s.recording_id and s.id in (
            select id from segments
-            where state = 'pending'
+            where state = 'pending' and dispatches >= 0 -- names the index: see its table
               and coalesce(next_attempt_at <= now(), true)
               and {_patient("dispatch")}
             order by dispatched_at nulls first, start_ms

@@ -7,12 +7,13 @@ unique index over live decodes, which refuses a second decode of one key.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
+from pydantic_core import to_json
 from sqlalchemy import Connection, RowMapping, text
 from sqlalchemy.exc import IntegrityError
 
@@ -22,7 +23,7 @@ from schema.records import AudioFormat, Location
 from schema.span import Span
 from schema.store.dispatches import reduce_dispatch, segment_dispatch
 from schema.store.ledger import CLOSE_ONE
-from schema.wire import Dispatch, Message
+from schema.wire import Dispatch, Message, Priority
 from schema.words import SegmentResult
 
 #: Attempts that raised or killed their worker, after which a segment is given up: poison.
@@ -115,13 +116,18 @@ _CLAIM = text(
         update recordings r set state = 'running' from taken
          where r.id = taken.recording_id and r.state = 'planned'
     )
-    select t.id, t.recording_id, t.channel, t.index, t.start_ms, t.end_ms, t.pcm_digest,
-           t.decode_key, t.attempts, h.name, h.audio_root, h.audio_path, h.container, h.encoding,
-           h.rate_hz, h.channels, h.frames, h.profile,
-           not t.force
-               and exists (select from results x where x.decode_key = t.decode_key) as known
-      from taken t
-      join held h on h.id = t.recording_id
+    select to_jsonb(claimed) from (
+        select t.id, t.recording_id, t.channel, t.index, t.start_ms, t.end_ms, t.pcm_digest,
+               t.decode_key, t.attempts, h.name, h.audio_root, encode(h.audio_path, 'hex') as path,
+               h.container, h.encoding, h.rate_hz, h.channels, h.frames, h.profile,
+               not t.force
+                   and exists (select from results x where x.decode_key = t.decode_key) as known,
+               -- No wait for the disk: a claim that a crash of the server undoes is a fence, no
+               -- loss.
+               set_config('synchronous_commit', 'off', true)
+          from taken t
+          join held h on h.id = t.recording_id
+    ) claimed
     """
 )
 
@@ -144,7 +150,8 @@ def claim(connection: Connection, message: Message, *, owner: str, lease_s: int)
         "strikes_max": STRIKES_MAX,
     }
     try:
-        row = connection.execute(_CLAIM, parameters).mappings().one_or_none()
+        # One value, since a driver describes each column of each answer anew: a third of a claim.
+        row = connection.execute(_CLAIM, parameters).scalar_one_or_none()
     except IntegrityError as error:
         if "segments_live_decode_uq" in str(error.orig):
             return None
@@ -152,13 +159,13 @@ def claim(connection: Connection, message: Message, *, owner: str, lease_s: int)
     return None if row is None else _claim(row, lease)
 
 
-def _claim(row: RowMapping, lease: UUID) -> Claim:
+def _claim(row: Mapping[str, Any], lease: UUID) -> Claim:
     return Claim(
-        segment_id=row["id"],
-        recording_id=row["recording_id"],
+        segment_id=UUID(row["id"]),
+        recording_id=UUID(row["recording_id"]),
         lease=lease,
         name=row["name"],
-        audio=Location(row["audio_root"], bytes(row["audio_path"])),
+        audio=Location(row["audio_root"], bytes.fromhex(row["path"])),
         format=AudioFormat(
             container=row["container"],
             encoding=row["encoding"],
@@ -199,6 +206,10 @@ _FINISH = text(
     with held as materialized (
         select id from recordings where id = :recording and state = 'running' for no key update
     ),
+    known as materialized (
+        -- Locked, since another's forget may be about to erase it.
+        select decode_key from results where decode_key = :key for key share
+    ),
     ended as (
         update segments s
            set state = 'done', result_key = :key, ended_at = now(),
@@ -207,11 +218,12 @@ _FINISH = text(
           from held
          where s.id = :id and s.recording_id = held.id
            and s.lease_token = :lease and s.state = 'leased'
+           and (cast(:body as json) is not null or exists (select from known))
      returning s.recording_id
     ),
     kept as (
         insert into results (decode_key, body)
-        select :key, cast(:body as jsonb) from ended where cast(:body as jsonb) is not null
+        select :key, cast(:body as json) from ended where cast(:body as json) is not null
             on conflict (decode_key) do update set body = excluded.body, created_at = now()
     ),
     closed as ({CLOSE_ONE})
@@ -227,14 +239,15 @@ def finish(connection: Connection, held: Claim, result: SegmentResult | None) ->
     """Store a segment's words and end it; ``result`` is None where they were known already.
 
     Raises:
-        LeaseLost: the lease was taken over, or the recording cancelled: nothing was stored.
+        LeaseLost: the lease was taken over, the recording cancelled, or the words that were known
+            are forgotten: nothing was stored.
     """
     parameters = {
         "recording": held.recording_id,
         "id": held.segment_id,
         "lease": held.lease,
         "key": held.decode_key,
-        "body": None if result is None else json.dumps(result.to_json(), ensure_ascii=False),
+        "body": None if result is None else to_json(result.to_json()).decode(),
     }
     row = connection.execute(_FINISH, parameters).mappings().one_or_none()
     if row is None:
@@ -248,13 +261,16 @@ _SETTLE = text(
         select r.id from recordings r
          where r.id = :recording and r.state in ('planned', 'running') for no key update
     ),
+    known as materialized (
+        select decode_key from results where decode_key = :key for key share
+    ),
     ended as (
         update segments s
            set state = 'done', result_key = s.decode_key, ended_at = now()
-          from held
+          from held, known
          where s.id = :id and s.recording_id = held.id and s.state = 'pending'
+           and s.decode_key = known.decode_key
            and (:decoded or not s.force)
-           and exists (select from results x where x.decode_key = s.decode_key)
      returning s.recording_id
     )
     {CLOSE_ONE}
@@ -277,7 +293,12 @@ def settle_twins(connection: Connection, decode_key: str, *, decoded: bool) -> l
     ).all()
     reduces = []
     for segment_id, recording_id in twins:
-        parameters = {"id": segment_id, "recording": recording_id, "decoded": decoded}
+        parameters = {
+            "id": segment_id,
+            "recording": recording_id,
+            "key": decode_key,
+            "decoded": decoded,
+        }
         row = connection.execute(_SETTLE, parameters).mappings().one_or_none()
         if row is not None and (dispatch := _reduce_of(row)):
             reduces.append(dispatch)
@@ -389,7 +410,7 @@ def return_leases(connection: Connection, owner: str, *, died: bool) -> list[Dis
         "message": "the worker process died while decoding it" if died else None,
     }
     rows = connection.execute(_RETURN, parameters).mappings()
-    return [segment_dispatch(row) for row in rows]
+    return [segment_dispatch(row, Priority.BEGUN) for row in rows]
 
 
 def backoff_s(earlier: int) -> int:

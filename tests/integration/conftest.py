@@ -9,7 +9,8 @@ from sqlalchemy import text
 
 from ops.local.servers import PostgresServer
 from schema.migrate import migrate
-from schema.store.ledger import Ledger, create_ledger_engine
+from schema.store.connection import create_ledger_engine
+from schema.store.ledger import Ledger
 from schema.tables import Base
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, inspect
 from ops.local.servers import PostgresServer
 from schema.errors import ErrorCode, Misconfigured
 from schema.migrate import alembic_config, migrate, require_current
-from schema.store.ledger import create_ledger_engine
+from schema.store.connection import create_ledger_engine
 from schema.tables import Base
 
 

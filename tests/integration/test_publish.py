@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -16,7 +17,17 @@ from producer.enqueue import Enqueuer, celery_app
 from schema.publish import Publisher
 from schema.settings import Settings
 from schema.store.dispatches import reduce_dispatch, segment_dispatch
-from schema.wire import BROKER_SETTINGS, KEY_PREFIX, SEGMENTS_QUEUE, Dispatch, Queued
+from schema.wire import (
+    BROKER_SETTINGS,
+    KEY_PREFIX,
+    REDUCE_QUEUE,
+    SEGMENTS_QUEUE,
+    Dispatch,
+    Priority,
+    Queued,
+    queue_keys,
+)
+from workers.inbox import refusal_of
 
 
 @pytest.fixture
@@ -50,20 +61,41 @@ def test_a_producer_reaches_both_queues(app: Celery, client: redis.Redis):
     assert publisher.publish([segment(), reduce(), segment()]) == 3
 
     assert publisher.queued() == Queued(segments=2, reduces=1)
-    assert client.llen(KEY_PREFIX + SEGMENTS_QUEUE) == 2
+    lists = [KEY_PREFIX + key for key in queue_keys(SEGMENTS_QUEUE)]
+    assert [client.llen(key) for key in lists] == [0, 2]
+
+
+def test_work_that_was_begun_goes_before_what_was_not(app: Celery, client: redis.Redis):
+    publisher = Publisher(app)
+    publisher.publish([segment(), replace(segment(), priority=Priority.BEGUN)])
+
+    with app.connection_for_read() as connection, connection.SimpleQueue("segments") as queue:
+        received = [queue.get(timeout=10).properties["priority"] for _ in range(2)]
+
+    assert received == [Priority.BEGUN, Priority.NORMAL]
 
 
 def test_a_message_is_json_and_holds_ids_alone(app: Celery, client: redis.Redis):
     dispatch = segment()
     Publisher(app).publish([dispatch])
 
-    message = json.loads(client.lrange(KEY_PREFIX + SEGMENTS_QUEUE, 0, 0)[0])
+    _, normal = queue_keys(SEGMENTS_QUEUE)
+    message = json.loads(client.lrange(KEY_PREFIX + normal, 0, 0)[0])
 
     assert message["content-type"] == "application/json"
     assert message["headers"]["argsrepr"] == dispatch.label
     args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
     assert args == []
     assert kwargs == dispatch.message.to_kwargs()
+
+
+def test_what_we_send_is_what_a_worker_takes_in(app: Celery, client: redis.Redis):
+    Publisher(app).publish([segment(), reduce()])
+
+    for queue in (SEGMENTS_QUEUE, REDUCE_QUEUE):
+        _, normal = queue_keys(queue)
+        (message,) = map(json.loads, client.lrange(KEY_PREFIX + normal, 0, -1))
+        assert refusal_of(message, task=True) is None
 
 
 def test_a_redis_that_is_away_costs_a_bounded_time_and_no_error():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
@@ -12,12 +13,13 @@ from sqlalchemy import select, text
 from schema.errors import BadRecording, ErrorCode, Misconfigured, Transient
 from schema.settings import Settings
 from schema.states import SegmentState
+from schema.store.cancel import cancel
 from schema.store.ledger import Ledger
 from schema.store.work import Claim
 from schema.tables import ResultRow, SegmentRow
 from schema.wire import Dispatch
 from schema.words import SegmentResult
-from tests.factories import added, recording, result
+from tests.factories import added, recording, result, submission
 from workers.segment import work_segment
 from workers.transcribe import StageSeconds
 
@@ -28,12 +30,18 @@ class FakeRoute:
 
     failure: BaseException | None = None
     meanwhile: object = None
+    #: Each takes a moment; between them it can be told to stop.
+    windows: int = 1
     decoded: list[Claim] = field(default_factory=list)
 
-    def decode(self, claim: Claim) -> tuple[SegmentResult, StageSeconds]:
+    def decode(self, claim: Claim, carry_on) -> tuple[SegmentResult, StageSeconds]:
         self.decoded.append(claim)
         if callable(self.meanwhile):
             self.meanwhile()
+        while self.windows:
+            carry_on()
+            self.windows -= 1
+            Event().wait(0.01)
         if self.failure is not None:
             raise self.failure
         return result("hello"), StageSeconds(0.0, 0.0, 0.0)
@@ -76,6 +84,24 @@ def test_a_segment_is_decoded_stored_and_its_reduce_asked_for(worker, ledger: Le
 
     assert segment_row(ledger).state == SegmentState.DONE
     assert [d.task for d in worker.publisher.sent] == ["reduce_recording"]
+
+
+def test_a_cancelled_decode_is_left_before_its_end(worker, ledger: Ledger, monkeypatch):
+    mine = submission(ledger)
+    (dispatch,) = added(ledger, recording("a"), to=mine).dispatches
+    monkeypatch.setattr("workers.lease._PAUSE_MAX_S", 0.01)
+
+    def be_cancelled() -> None:
+        ledger.transact(lambda c: cancel(c, mine.id))
+
+    worker.route.meanwhile = be_cancelled
+    worker.route.windows = 1_000
+
+    work_segment(worker, dispatch.message)
+
+    assert worker.route.windows > 0, "some were left"
+    assert segment_row(ledger).error_code == ErrorCode.CANCELLED
+    assert worker.publisher.sent == []
 
 
 def test_a_second_delivery_decodes_nothing(worker, ledger: Ledger):

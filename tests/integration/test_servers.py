@@ -175,6 +175,23 @@ def test_redis_never_evicts(redis_server):
     assert policy["maxmemory-policy"] == "noeviction"
 
 
+def test_redis_listens_on_no_network(redis_server):
+    assert redis_call(redis_server.client_url, "CONFIG", "GET", "port")["port"] == "0"
+    socket = redis_call(redis_server.client_url, "CONFIG", "GET", "unixsocket")["unixsocket"]
+    assert os.stat(Path(socket).parent).st_mode & 0o077 == 0
+
+
+def test_redis_over_tcp_listens_on_this_machine_alone(redis_tcp):
+    assert redis_call(redis_tcp.client_url, "CONFIG", "GET", "bind")["bind"] == "127.0.0.1"
+
+
+def test_the_password_of_redis_is_for_its_owner_alone(redis_tcp):
+    configuration = redis_tcp.directory / "redis.conf"
+
+    assert "requirepass" in configuration.read_text()
+    assert os.stat(configuration).st_mode & 0o077 == 0
+
+
 def test_redis_over_tcp_wants_its_password(redis_tcp):
     assert redis_call(redis_tcp.client_url, "PING") is True
     without = redis_tcp.url.partition("@")[2]

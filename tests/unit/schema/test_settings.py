@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from schema.buckets import BucketPath
 from schema.errors import Misconfigured
 from schema.records import Location
 from schema.settings import Settings, load_settings
@@ -34,17 +36,74 @@ def test_no_credential_is_printed(environment):
     assert "hush" not in str(load_settings().model_dump_json())
 
 
+def test_no_credential_is_quoted_by_a_library(environment):
+    environment.setenv("CALLSCRIBE_REDIS_URL", "redis://:hush/hush@redis")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert "hush" not in str(caught.value)
+
+
 def test_a_missing_variable_is_named(environment):
     environment.delenv("CALLSCRIBE_DATABASE_URL")
     with pytest.raises(Misconfigured, match="CALLSCRIBE_DATABASE_URL"):
         load_settings()
 
 
-@pytest.mark.parametrize("roots", ["calls", "calls=relative", "spool=/x", "a=/x:a=/y"])
+@pytest.mark.parametrize(
+    "roots",
+    [
+        "calls",
+        "calls=relative",
+        "spool=/x",
+        "a=/x:a=/y",
+        "spool=s3://b",
+        "a=s3://",
+        "a=s3://b/../c",
+        "a=gs://b",
+        "a=s3:b",
+        "a=s3:b=/x",
+        "a=/x:a=s3://b",
+        "a=s3://b:80/c",
+    ],
+)
 def test_roots_that_make_no_sense_are_refused(environment, roots: str):
     environment.setenv("CALLSCRIBE_ROOTS", roots)
     with pytest.raises(Misconfigured, match="CALLSCRIBE_ROOTS"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    "roots",
+    [
+        "calls=/mnt/calls:cloud=s3://bucket/calls:old=/mnt/old",
+        "cloud=s3://bucket/calls/:calls=/mnt/calls:old=/mnt/old:",
+    ],
+)
+def test_a_root_is_a_directory_or_a_part_of_a_bucket(environment, roots: str):
+    environment.setenv("CALLSCRIBE_ROOTS", roots)
+
+    assert load_settings().roots == {
+        "calls": Path("/mnt/calls"),
+        "cloud": BucketPath("bucket", "calls"),
+        "old": Path("/mnt/old"),
+    }
+
+
+def test_an_object_is_located_by_its_url(environment, tmp_path: Path):
+    environment.setenv("CALLSCRIBE_ROOTS", f"calls={tmp_path}:cloud=s3://bucket/calls")
+    settings = load_settings()
+
+    assert settings.locate(b"s3://bucket/calls/in/1.wav") == Location("cloud", b"in/1.wav")
+    assert settings.locate(b"s3://bucket/calls") == Location("cloud", b"")
+    assert settings.locate(b"s3://bucket/secret/1.wav") is None
+    assert settings.locate(b"s3://bucket/calls/../secret/1.wav") is None
+
+
+def test_a_root_in_a_bucket_is_no_directory(environment):
+    environment.setenv("CALLSCRIBE_ROOTS", "cloud=s3://bucket/calls")
+
+    with pytest.raises(Misconfigured, match="root cloud"):
+        load_settings().root_path("cloud")
 
 
 def test_a_file_is_located_by_the_name_it_was_found_by(environment, tmp_path: Path):

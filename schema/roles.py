@@ -1,0 +1,75 @@
+"""What each kind of process may do in the ledger, as three group roles of Postgres.
+
+A role is nobody's login: an operator makes logins, and puts each into one role. Whoever migrates
+owns the tables; nobody else may drop, alter or empty one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from sqlalchemy import Connection, text
+
+
+class Role(StrEnum):
+    """A group role, by whom it is for."""
+
+    #: ``python -m workers``, in whichever part, and Flower.
+    WORKER = "callscribe_worker"
+    #: ``producer``, but for ``producer migrate``.
+    PRODUCER = "callscribe_producer"
+    #: Reports and dashboards.
+    READER = "callscribe_reader"
+
+
+#: Alembic's own table, which says the ledger's revision.
+_REVISION = "alembic_version"
+
+_READ = "select"
+_CHANGE = "select, update"
+_ADD = "select, insert"
+_ALL = "select, insert, update, delete"
+
+#: The privileges of the worker, the producer and the reader on each table. A lock on a row wants
+#: the right to update it; what a foreign key deletes wants no right at all.
+GRANTS: Mapping[str, tuple[str, str, str]] = {
+    "submissions": (_READ, _ALL, _READ),
+    "notices": (_READ, "select, insert, delete", _READ),
+    "recordings": (_CHANGE, _ALL, _READ),
+    "segments": (_CHANGE, _ALL, _READ),
+    # The producer holds results in place that it builds on.
+    "results": ("select, insert, update", "select, update (created_at), delete", _READ),
+    "transcripts": (_ADD, _READ, _READ),
+    "utterances": (_ADD, _READ, _READ),
+    "seams": (_ADD, _READ, _READ),
+    _REVISION: (_READ, _READ, _READ),
+}
+
+
+def create_roles(connection: Connection) -> list[Role]:
+    """Create the roles that are missing; return them."""
+    missing = [role for role in Role if role not in existing_roles(connection)]
+    for role in missing:
+        connection.execute(text(f"create role {role} nologin"))
+    return missing
+
+
+def existing_roles(connection: Connection) -> list[Role]:
+    """Return the roles that this server has: they are the same in all its databases."""
+    query = text("select rolname from pg_roles where rolname = any(:names)")
+    found = set(connection.scalars(query, {"names": list(Role)}))
+    return [role for role in Role if role in found]
+
+
+def grant(connection: Connection) -> None:
+    """Give each role that exists exactly what :data:`GRANTS` says, in the current schema."""
+    schema = connection.scalar(text("select quote_ident(current_schema())"))
+    roles = existing_roles(connection)
+    for role in roles:
+        connection.execute(text(f"grant usage on schema {schema} to {role}"))
+    for table, privileges in GRANTS.items():
+        for role, allowed in zip(Role, privileges, strict=True):
+            if role in roles:
+                connection.execute(text(f"revoke all on {table} from {role}"))
+                connection.execute(text(f"grant {allowed} on {table} to {role}"))

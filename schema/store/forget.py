@@ -1,0 +1,155 @@
+"""Recordings erased: their rows, their words and their copies, and nothing of anybody else's.
+
+What other recordings share with an erased one stays: a result whose key another segment uses, a
+copy that another recording is read from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy import Connection, String, cast, delete, exists, select, text, tuple_
+
+from schema.errors import BadRequest, ErrorCode
+from schema.settings import SPOOL_ROOT
+from schema.states import SubmissionState
+from schema.store.cancel import end_segments, wake_twins
+from schema.store.intake import SUBJECT_MAX
+from schema.store.ledger import among
+from schema.store.read import RecordingSummary, summaries
+from schema.tables import NoticeRow, Recording, ResultRow, SegmentRow, Submission
+from schema.wire import Dispatch
+
+
+@dataclass(slots=True)
+class Forgotten:
+    """What was erased, and the messages to publish for others who waited for its words.
+
+    ``copies_left`` counts files of the spool that a submission under way may be about to use;
+    unless it does, the sweep removes them within two hours.
+    """
+
+    recordings: int = 0
+    results: int = 0
+    copies: int = 0
+    copies_left: int = 0
+    submissions: int = 0
+    dispatches: list[Dispatch] = field(default_factory=list)
+
+
+def find(
+    connection: Connection,
+    *,
+    submissions: Collection[UUID] = (),
+    recordings: Iterable[str] = (),
+    calls: Iterable[str] = (),
+) -> list[RecordingSummary]:
+    """Return the recordings of these submissions, ids and call ids, each once.
+
+    ``recordings`` are ids or the beginnings of ids.
+
+    Raises:
+        BadRequest: one of them names nothing, or the beginning of an id fits several.
+    """
+    found = summaries(connection, among(Recording.submission_id, submissions))
+    for prefix in recordings:
+        id_text = cast(Recording.id, String)
+        fitting = summaries(connection, id_text.startswith(prefix.lower(), autoescape=True))
+        if len(fitting) != 1:
+            cause = "fits several recordings" if fitting else "there is no such recording"
+            raise _not_found(f"recording {prefix}", cause)
+        found += fitting
+    for call in calls:
+        fitting = summaries(connection, Recording.call_id == call)
+        if not fitting:
+            raise _not_found(f"call {call}", "no recording has this call id")
+        found += fitting
+    return list({recording.id: recording for recording in found}.values())
+
+
+def _not_found(subject: str, cause: str) -> BadRequest:
+    remedy = "Recordings and their ids: producer status ID --json"
+    return BadRequest(ErrorCode.NOT_FOUND, subject, cause, remedy)
+
+
+def forget(
+    connection: Connection, recordings: Collection[UUID], remove_copy: Callable[[bytes], None]
+) -> Forgotten:
+    """Erase recordings in whatever state they are, and submissions that have none left.
+
+    ``remove_copy`` removes a file, given its path below the spool. It is called before the commit:
+    a crash in between leaves rows that can be forgotten again, not a file that nobody knows of.
+    """
+    # No submission may open between the look for open ones and the removal of copies.
+    connection.execute(text("lock table submissions in share row exclusive mode"))
+    chosen = connection.execute(
+        select(Recording.id, Recording.submission_id, Recording.name)
+        .where(among(Recording.id, recordings))
+        .order_by(Recording.id)
+        .with_for_update()
+    ).all()
+    ids = [row.id for row in chosen]
+    live_keys = end_segments(connection, ids)
+    keys = _decode_keys(connection, ids)
+    copies = _own_copies(connection, ids)
+    subjects = [(row.submission_id, row.name[:SUBJECT_MAX]) for row in chosen]
+    connection.execute(
+        delete(NoticeRow).where(tuple_(NoticeRow.submission_id, NoticeRow.subject).in_(subjects))
+    )
+    connection.execute(delete(Recording).where(among(Recording.id, ids)))
+    forgotten = Forgotten(recordings=len(ids), results=_delete_unused(connection, keys))
+    if _is_any_open(connection):
+        forgotten.copies_left = len(copies)
+    else:
+        for path in copies:
+            remove_copy(path)
+        forgotten.copies = len(copies)
+    forgotten.submissions = _delete_empty(connection, {row.submission_id for row in chosen})
+    forgotten.dispatches = wake_twins(connection, live_keys)
+    return forgotten
+
+
+def _decode_keys(connection: Connection, ids: Collection[UUID]) -> Sequence[str]:
+    query = select(SegmentRow.decode_key).where(among(SegmentRow.recording_id, ids)).distinct()
+    return connection.scalars(query).all()
+
+
+def _own_copies(connection: Connection, ids: Collection[UUID]) -> Sequence[bytes]:
+    """Return the copies that these recordings are read from, and no other."""
+    in_spool = select(Recording.audio_path).where(Recording.audio_root == SPOOL_ROOT)
+    mine = in_spool.where(among(Recording.id, ids))
+    others = in_spool.where(~among(Recording.id, ids))
+    return [bytes(path) for path in connection.scalars(mine.except_(others)) if path is not None]
+
+
+def _delete_unused(connection: Connection, keys: Collection[str]) -> int:
+    """Delete the results of ``keys`` that no segment uses; return how many.
+
+    Locked first, and looked at anew once they are: whoever meanwhile gives a segment one of these
+    results holds it until then.
+    """
+    mine = among(ResultRow.decode_key, keys)
+    connection.execute(
+        select(ResultRow.decode_key).where(mine).order_by(ResultRow.decode_key).with_for_update()
+    )
+    used = exists().where(SegmentRow.result_key == ResultRow.decode_key)
+    return connection.execute(delete(ResultRow).where(mine, ~used)).rowcount
+
+
+def _is_any_open(connection: Connection) -> bool:
+    query = select(exists().where(Submission.state == SubmissionState.OPEN))
+    return bool(connection.scalar(query))
+
+
+def _delete_empty(connection: Connection, submissions: Collection[UUID]) -> int:
+    """Delete those of ``submissions`` that are sealed and hold nothing any more."""
+    holds = exists().where(Recording.submission_id == Submission.id)
+    return connection.execute(
+        delete(Submission).where(
+            among(Submission.id, submissions),
+            Submission.state == SubmissionState.SEALED,
+            ~holds,
+        )
+    ).rowcount

@@ -1,0 +1,129 @@
+"""Cancelled work ends where it stands, and nobody else's with it."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import select, text
+
+from schema.errors import BadRequest, ErrorCode, LeaseLost
+from schema.states import RecordingState, SegmentState
+from schema.store import intake, read, reduce, work
+from schema.store.cancel import Cancelled, cancel
+from schema.store.ledger import Ledger
+from schema.store.sweep import sweep
+from schema.tables import Recording, SegmentRow
+from schema.transcript import Draft
+from schema.wire import Queued
+from tests.factories import added, quarantined, recording, result, submission
+
+DRAFT = Draft("en", (), 0, 0, (), ())
+
+
+def cancelled(ledger: Ledger, to: intake.OpenSubmission) -> Cancelled:
+    return ledger.transact(lambda c: cancel(c, to.id))
+
+
+def claimed(ledger: Ledger, dispatch):
+    return ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
+
+
+def states(ledger: Ledger, column) -> list[str]:
+    with ledger.reading() as connection:
+        return sorted(connection.scalars(select(column)))
+
+
+def test_what_waits_and_what_runs_ends_and_what_is_done_stays(ledger: Ledger):
+    mine = submission(ledger)
+    first, second, _third = added(ledger, recording("a", "b", "c"), to=mine).dispatches
+    done = claimed(ledger, first)
+    ledger.single(lambda c: work.finish(c, done, result("kept")))
+    claimed(ledger, second)
+
+    ended = cancelled(ledger, mine)
+
+    assert (ended.recordings, ended.segments, ended.dispatches) == (1, 2, [])
+    assert states(ledger, Recording.state) == [RecordingState.CANCELLED]
+    assert states(ledger, SegmentRow.state) == ["done", "failed", "failed"]
+    with ledger.reading() as connection:
+        assert read.progress(connection, mine.id).finished
+
+
+def test_a_worker_at_it_can_neither_renew_nor_store(ledger: Ledger):
+    mine = submission(ledger)
+    (dispatch,) = added(ledger, recording("a"), to=mine).dispatches
+    held = claimed(ledger, dispatch)
+
+    cancelled(ledger, mine)
+
+    assert not ledger.single(lambda c: work.renew(c, held, lease_s=60))
+    with pytest.raises(LeaseLost):
+        ledger.single(lambda c: work.finish(c, held, result("late")))
+
+
+def test_a_reducer_at_it_cannot_store(ledger: Ledger):
+    mine = submission(ledger)
+    (reducing,) = added(ledger, recording(), to=mine).dispatches
+    held = ledger.single(lambda c: reduce.claim_reduce(c, reducing.message, owner="r", lease_s=60))
+
+    cancelled(ledger, mine)
+
+    with pytest.raises(LeaseLost):
+        ledger.transact(lambda c: reduce.store_transcript(c, held, (), DRAFT))
+
+
+def test_its_messages_wake_a_worker_for_nothing_and_the_sweep_sends_none(ledger: Ledger):
+    mine = submission(ledger)
+    waiting, _ = added(ledger, recording("a", "b"), to=mine).dispatches
+
+    cancelled(ledger, mine)
+
+    assert claimed(ledger, waiting) is None
+    ledger.transact(lambda c: c.execute(text("update segments set dispatched_at = null")))
+    empty = Queued(0, 0)
+    swept = ledger.transact(lambda c: sweep(c, queued=empty, high_water=9, interval_s=1))
+    assert swept.dispatches == []
+
+
+def test_another_submission_that_waited_for_the_same_decode_is_woken(ledger: Ledger):
+    mine = submission(ledger)
+    (dispatch,) = added(ledger, recording("same"), to=mine).dispatches
+    (joined,) = added(ledger, recording("same")).dispatches
+    claimed(ledger, dispatch)
+    assert claimed(ledger, joined) is None, "it joins the decode in flight"
+
+    (woken,) = cancelled(ledger, mine).dispatches
+
+    assert woken.message.id == joined.message.id
+    held = claimed(ledger, woken)
+    ledger.single(lambda c: work.finish(c, held, result("survives")))
+    assert states(ledger, Recording.state) == [RecordingState.CANCELLED, RecordingState.STITCHING]
+
+
+def test_what_has_ended_keeps_its_end(ledger: Ledger):
+    mine = submission(ledger)
+    (reducing,) = added(ledger, quarantined(), recording(), to=mine).dispatches
+    held = ledger.single(lambda c: reduce.claim_reduce(c, reducing.message, owner="r", lease_s=60))
+    ledger.transact(lambda c: reduce.store_transcript(c, held, (), DRAFT))
+
+    assert cancelled(ledger, mine).recordings == 0
+    assert states(ledger, Recording.state) == [RecordingState.DONE, RecordingState.QUARANTINED]
+
+
+def test_a_producer_still_at_it_is_refused(ledger: Ledger):
+    mine = submission(ledger)
+
+    cancelled(ledger, mine)
+
+    with pytest.raises(BadRequest, match="sealed"):
+        added(ledger, recording("a"), to=mine)
+
+
+def test_a_retry_takes_up_nothing_that_was_cancelled(ledger: Ledger):
+    mine = submission(ledger)
+    added(ledger, recording("a"), to=mine)
+    cancelled(ledger, mine)
+
+    assert ledger.transact(lambda c: reduce.retry_failed(c, mine.id)) == (0, 0)
+    with ledger.reading() as connection:
+        row = connection.execute(select(SegmentRow.state, SegmentRow.error_code)).one()
+    assert tuple(row) == (SegmentState.FAILED, ErrorCode.CANCELLED)

@@ -1,0 +1,234 @@
+"""A forgotten recording leaves nothing, and its twins lose nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, inspect, select, text
+
+from schema.errors import BadRequest, LeaseLost
+from schema.records import CallInfo, Location, NewRecording, Notice
+from schema.settings import SPOOL_ROOT
+from schema.span import Span
+from schema.states import RecordingState
+from schema.store import forget, intake, read, reduce, work
+from schema.store.forget import Forgotten
+from schema.store.ledger import Ledger
+from schema.tables import Base, Recording, SegmentRow
+from schema.transcript import Draft, Gap, Seam, SeamRule, Utterance
+from schema.words import Word
+from tests.factories import added, quarantined, recording, result, submission
+
+WORD = Word("secret", 0, 500, 0.9)
+DRAFT = Draft(
+    "en",
+    (),
+    500,
+    500,
+    (Utterance(0, "agent", "secret", (WORD,)),),
+    (Seam(0, 0, SeamRule.MIDPOINT, 250, 0.3, (WORD,), ()),),
+    (Gap(0, "agent", Span(500, 900), "engine.failed"),),
+)
+
+
+def forgotten(ledger: Ledger, *ids: UUID, removed: list[bytes] | None = None) -> Forgotten:
+    remove = [].append if removed is None else removed.append
+    return ledger.transact(lambda c: forget.forget(c, ids, remove))
+
+
+def claimed(ledger: Ledger, dispatch):
+    return ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
+
+
+def transcribed(ledger: Ledger, item: NewRecording, to: intake.OpenSubmission) -> UUID:
+    """Take a recording of one segment to its transcript; return its id."""
+    (dispatch,) = added(ledger, item, to=to).dispatches
+    if dispatch.task == "transcribe_segment":
+        held = claimed(ledger, dispatch)
+        dispatch = ledger.single(lambda c: work.finish(c, held, result("secret"))).reduce
+    held = ledger.single(lambda c: reduce.claim_reduce(c, dispatch.message, owner="r", lease_s=60))
+    segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
+    ledger.transact(lambda c: reduce.store_transcript(c, held, segments, DRAFT))
+    return held.recording_id
+
+
+def seal(ledger: Ledger, *submissions: intake.OpenSubmission) -> None:
+    for each in submissions:
+        ledger.transact(lambda c, s=each: intake.seal(c, s.id))
+
+
+def row_counts(ledger: Ledger) -> dict[str, int]:
+    with ledger.reading() as connection:
+        return {
+            table.name: connection.scalar(select(func.count()).select_from(table))
+            for table in Base.metadata.sorted_tables
+        }
+
+
+def copied(item: NewRecording, name: bytes = b"ab/copy.flac") -> NewRecording:
+    return replace(item, audio=Location(SPOOL_ROOT, name))
+
+
+def test_the_only_recording_of_a_ledger_leaves_no_row(ledger: Ledger):
+    mine = submission(ledger)
+    item = copied(recording("a", call=CallInfo(call_id="c1")))
+    found = transcribed(ledger, item, mine)
+    notice = Notice("manifest.unmatched-file", item.source.name, "no row")
+    ledger.transact(lambda c: intake.add_notices(c, mine.id, [notice]))
+    seal(ledger, mine)
+    removed: list[bytes] = []
+
+    done = forgotten(ledger, found, removed=removed)
+
+    assert (done.recordings, done.results, done.copies, done.submissions) == (1, 1, 1, 1)
+    assert removed == [b"ab/copy.flac"]
+    assert set(row_counts(ledger).values()) == {0}
+
+
+def test_a_twin_keeps_its_words_and_the_copy_it_is_read_from(ledger: Ledger):
+    mine, theirs = submission(ledger), submission(ledger)
+    found = transcribed(ledger, copied(recording("same")), mine)
+    twin = transcribed(ledger, copied(recording("same")), theirs)
+    seal(ledger, mine, theirs)
+    removed: list[bytes] = []
+
+    done = forgotten(ledger, found, removed=removed)
+
+    assert (done.recordings, done.results, done.copies) == (1, 0, 0)
+    assert removed == []
+    with ledger.reading() as connection:
+        (left,) = read.recordings(connection, theirs.id)
+        assert left.id == twin
+        assert read.transcript(connection, left).utterances == DRAFT.utterances
+        (segment,) = reduce.ended_segments(connection, twin)
+    assert segment.result == result("secret")
+
+
+def test_twins_forgotten_together_take_their_words_with_them(ledger: Ledger):
+    mine = submission(ledger)
+    both = [transcribed(ledger, recording("same"), mine) for _ in range(2)]
+
+    assert forgotten(ledger, *both).results == 1
+
+
+def test_a_worker_at_it_stores_nothing(ledger: Ledger):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+    held = claimed(ledger, dispatch)
+
+    forgotten(ledger, held.recording_id)
+
+    assert not ledger.single(lambda c: work.renew(c, held, lease_s=60))
+    with pytest.raises(LeaseLost):
+        ledger.single(lambda c: work.finish(c, held, result("late")))
+    assert row_counts(ledger)["results"] == 0
+
+
+def test_who_waited_for_the_decode_of_a_forgotten_one_is_woken(ledger: Ledger):
+    (dispatch,) = added(ledger, recording("same")).dispatches
+    (joined,) = added(ledger, recording("same")).dispatches
+    held = claimed(ledger, dispatch)
+
+    (woken,) = forgotten(ledger, held.recording_id).dispatches
+
+    assert woken.message.id == joined.message.id
+    assert claimed(ledger, woken) is not None
+
+
+def test_words_that_were_known_and_are_forgotten_are_decoded_again(ledger: Ledger):
+    mine = submission(ledger)
+    force = submission(ledger, force=True)
+    (waiting,) = added(ledger, recording("same"), to=force).dispatches
+    found = transcribed(ledger, recording("same"), mine)
+    ledger.transact(lambda c: c.execute(text("update segments set force = false")))
+    with ledger.reading() as connection:
+        waits = connection.scalar(
+            select(SegmentRow.dispatch_token).where(SegmentRow.id == waiting.message.id)
+        )
+    held = claimed(ledger, replace(waiting, message=replace(waiting.message, token=waits)))
+    assert held.known
+
+    forgotten(ledger, found)
+
+    with pytest.raises(LeaseLost):
+        ledger.single(lambda c: work.finish(c, held, None))
+
+
+def test_a_copy_stays_while_a_submission_is_open_that_may_use_it(ledger: Ledger):
+    mine = submission(ledger)
+    found = transcribed(ledger, copied(recording("a")), mine)
+    removed: list[bytes] = []
+
+    done = forgotten(ledger, found, removed=removed)
+
+    assert (done.copies, done.copies_left, removed) == (0, 1, [])
+    assert done.submissions == 0, "it is still open"
+
+
+def test_a_copy_that_cannot_be_removed_erases_nothing(ledger: Ledger):
+    mine = submission(ledger)
+    found = transcribed(ledger, copied(recording("a")), mine)
+    seal(ledger, mine)
+    before = row_counts(ledger)
+
+    def refuse(path: bytes) -> None:
+        raise PermissionError(path)
+
+    with pytest.raises(PermissionError):
+        ledger.transact(lambda c: forget.forget(c, [found], refuse))
+
+    assert row_counts(ledger) == before
+
+
+def test_recordings_are_found_by_id_call_and_submission(ledger: Ledger):
+    mine = submission(ledger)
+    call = CallInfo(call_id="ACD-1")
+    added(ledger, recording("a", call=call), recording("b"), quarantined(), to=mine)
+    with ledger.reading() as connection:
+        everything = read.recordings(connection, mine.id)
+        by_call = forget.find(connection, calls=["ACD-1"])
+        by_id = forget.find(connection, recordings=[str(by_call[0].id)[:13].upper()])
+        all_of_it = forget.find(connection, submissions=[mine.id], calls=["ACD-1"])
+
+    assert [r.call.call_id for r in by_call] == ["ACD-1"]
+    assert by_id == by_call
+    assert {r.id for r in all_of_it} == {r.id for r in everything}
+    assert len(all_of_it) == len(everything)
+
+
+@pytest.mark.parametrize("wrong", [{"calls": ["nobody"]}, {"recordings": ["ffff"]}])
+def test_what_is_not_there_is_said(ledger: Ledger, wrong):
+    with ledger.reading() as connection, pytest.raises(BadRequest):
+        forget.find(connection, **wrong)
+
+
+def test_every_table_is_reached(ledger: Ledger):
+    """A new table must be thought of here: what it keeps of a recording has to go, too."""
+    with ledger.reading() as connection:
+        tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
+
+    assert tables == {
+        "submissions",
+        "notices",
+        "recordings",
+        "segments",
+        "results",
+        "transcripts",
+        "utterances",
+        "seams",
+    }
+
+
+def test_a_quarantined_recording_is_forgotten_too(ledger: Ledger):
+    mine = submission(ledger)
+    added(ledger, quarantined(), to=mine)
+    seal(ledger, mine)
+    with ledger.reading() as connection:
+        (bad,) = connection.scalars(
+            select(Recording.id).where(Recording.state == RecordingState.QUARANTINED)
+        )
+
+    forgotten(ledger, bad)
+
+    assert set(row_counts(ledger).values()) == {0}

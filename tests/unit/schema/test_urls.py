@@ -1,0 +1,106 @@
+"""A URL that could be misread is refused, and nothing of it is said."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+
+from schema.errors import Misconfigured
+from schema.settings import Settings, load_settings
+from schema.urls import check_database_url, check_redis_url
+from schema.wire import BROKER_SETTINGS, broker_settings
+
+SOUND = [
+    ("postgresql://", "redis://"),
+    ("postgresql://me:hush@db:5432/calls?sslmode=verify-full", "redis://:hush@redis:6379/0"),
+    ("postgresql://me:hush@/calls?host=%2Frun&port=5432", "redis+socket:///run/redis.sock"),
+    ("postgresql+psycopg://me:h%40sh@db/calls", "rediss://me:h%40sh@redis:6379/0"),
+]
+
+
+@pytest.mark.parametrize(("database", "redis"), SOUND)
+def test_sound_urls_are_taken(database: str, redis: str):
+    check_database_url(database)
+    check_redis_url(redis)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["hush", "mysql://me:hush@db/calls", "postgresql://me:hu@sh@db/calls", "postgresql:hush@db"],
+)
+def test_a_database_url_that_could_be_misread_is_refused_unquoted(url: str):
+    with pytest.raises(ValueError, match=r"postgresql://|Postgres|password") as caught:
+        check_database_url(url)
+
+    assert "hu" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hush",
+        "amqp://me:hush@redis",
+        "sentinel://:hush@redis",
+        *(f"redis://:hu{special}sh@redis:6379/0" for special in "/#?"),
+        "redis://:1/hush@redis:6379/0",
+        "redis://:hush@one:6379/0;redis://:hush@two:6379/0",
+        "redis://:hush@redis:6379/0?ssl_cert_reqs=required",
+        "rediss://:hush@redis:6379/0?ssl_cert_reqs=hush",
+        "rediss://:hush@redis:6379/0?ssl_password=hush",
+    ],
+)
+def test_a_redis_url_that_could_be_misread_is_refused_unquoted(url: str):
+    with pytest.raises(ValueError, match=r"redis|password|ssl") as caught:
+        check_redis_url(url)
+
+    assert "hu" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "url"),
+    [
+        ("CALLSCRIBE_DATABASE_URL", "postgresql://me:hu@sh@db/calls"),
+        ("CALLSCRIBE_REDIS_URL", "redis://:hu/sh@redis:6379/0"),
+    ],
+)
+def test_settings_with_a_url_that_could_be_misread_name_it_alone(
+    monkeypatch: pytest.MonkeyPatch, variable: str, url: str
+):
+    monkeypatch.setenv("CALLSCRIBE_DATABASE_URL", "postgresql://")
+    monkeypatch.setenv("CALLSCRIBE_REDIS_URL", "redis://")
+    monkeypatch.setenv(variable, url)
+
+    with pytest.raises(Misconfigured, match=variable) as caught:
+        load_settings()
+
+    assert "hu" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def broker(url: str) -> dict:
+    return broker_settings(Settings(database_url="postgresql://", redis_url=url))
+
+
+def test_without_tls_a_broker_is_its_url():
+    assert broker("redis://h:1/0") == {**BROKER_SETTINGS, "broker_url": "redis://h:1/0"}
+
+
+@pytest.mark.parametrize("options", ["", "?ssl_ca_certs=/etc/ca.pem"])
+def test_certificates_are_verified_unless_the_url_says_otherwise(options: str):
+    settings = broker(f"rediss://:hush@redis:6379/0{options}")
+
+    assert settings["broker_url"] == "rediss://:hush@redis:6379/0"
+    assert settings["broker_use_ssl"]["ssl_cert_reqs"] is ssl.CERT_REQUIRED
+    assert settings["broker_use_ssl"]["ssl_check_hostname"] is True
+
+
+def test_what_the_url_says_of_tls_is_said_to_celery():
+    url = "rediss://redis?ssl_cert_reqs=none&ssl_certfile=/a.pem&ssl_keyfile=/b.pem"
+
+    assert broker(url)["broker_use_ssl"] == {
+        "ssl_cert_reqs": ssl.CERT_NONE,
+        "ssl_check_hostname": True,
+        "ssl_certfile": "/a.pem",
+        "ssl_keyfile": "/b.pem",
+    }
