@@ -10,6 +10,11 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workers.app import Worker
 
 _EPILOG = """examples:
   python -m workers segments --name gpu0     one per GPU (CUDA_VISIBLE_DEVICES) or CPU core
@@ -18,8 +23,12 @@ _EPILOG = """examples:
 """
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one worker until it is told to stop."""
+def main(argv: list[str] | None = None, prepare: Callable[[Worker], None] = lambda _: None) -> int:
+    """Run one worker until it is told to stop.
+
+    ``prepare`` is handed the worker before it starts: a benchmark or a fault drill gives it
+    another route than the models'.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m workers",
         description=__doc__.splitlines()[0],
@@ -31,17 +40,18 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.role == "sweep":
         return _sweep()
-    return _celery(arguments.role, arguments.name or arguments.role)
+    return _celery(arguments.role, arguments.name or arguments.role, prepare)
 
 
-def _celery(queue: str, name: str) -> int:
+def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
     # Celery reads this at import: on SIGTERM finish or requeue the task, then stop.
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
     # One decode thread per worker: two such workers beat one with two threads (ops/bench).
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-    from workers.app import app, hand_back  # after the environment is set
+    from workers.app import app, hand_back, worker  # after the environment is set
 
+    prepare(worker)
     try:
         # A worker does not gossip: nothing here needs peers, and hundreds would talk a lot.
         app.worker_main(

@@ -20,6 +20,7 @@ import structlog
 from celery import Celery
 from celery.signals import (
     celeryd_after_setup,
+    celeryd_init,
     setup_logging,
     worker_process_init,
 )
@@ -29,8 +30,10 @@ from schema.settings import Settings, load_settings
 from schema.store.ledger import Ledger
 from schema.store.reduce import return_reduces
 from schema.store.work import return_leases
-from schema.wire import BROKER_SETTINGS, REDUCE_QUEUE
+from schema.wire import REDUCE_QUEUE, broker_settings
+from workers.inbox import BrokerInfo, guard
 from workers.logs import configure_logging
+from workers.memory import settle
 from workers.sweep import Sweeper
 
 if TYPE_CHECKING:
@@ -77,11 +80,10 @@ class Worker:
 
 def create_app(settings: Settings) -> Celery:
     """Create the Celery app, with the settings that were found to lose and repeat the least."""
-    app = Celery(
-        "callscribe", broker=settings.redis_url.get_secret_value(), include=["workers.tasks"]
-    )
+    app = Celery("callscribe", include=["workers.tasks"])
+    app.steps["consumer"].add(BrokerInfo)
     app.conf.update(
-        BROKER_SETTINGS,
+        broker_settings(settings),
         # A message is taken off Redis only when its task has ended; what a dead child held comes
         # back at once. How often is the ledger's business, not Celery's.
         task_acks_late=True,
@@ -95,7 +97,7 @@ def create_app(settings: Settings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         # On SIGTERM (see workers.__main__) a task gets this long to end before it is requeued; the
         # wait is as long even if it ends at once.
-        worker_soft_shutdown_timeout=30,
+        worker_soft_shutdown_timeout=settings.shutdown_s,
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
     )
@@ -113,6 +115,11 @@ def _on_setup_logging(**_: Any) -> None:
     configure_logging()
 
 
+@celeryd_init.connect
+def _on_init(**_: Any) -> None:
+    guard()
+
+
 @celeryd_after_setup.connect
 def _on_setup(instance: Any, **_: Any) -> None:
     _queues.update(instance.app.amqp.queues.consume_from)
@@ -121,6 +128,7 @@ def _on_setup(instance: Any, **_: Any) -> None:
 @worker_process_init.connect
 def _on_child_start(**_: Any) -> None:
     """Return what a predecessor in this place died on, and start the sweep in a reducer."""
+    settle()
     structlog.contextvars.bind_contextvars(owner=worker.owner, pid=os.getpid())
     if REDUCE_QUEUE in _queues:
         _start_sweep()

@@ -8,6 +8,19 @@ import sys
 import structlog
 from structlog.typing import Processor
 
+#: These tell of every request they make; their warnings are enough.
+_TALKATIVE = (
+    "aiobotocore",
+    "botocore",
+    "celery.app.trace",
+    "faster_whisper",
+    "fsspec",
+    "matplotlib",
+    "modelscope",
+    "numba",
+    "s3fs",
+)
+
 
 def configure_logging() -> None:
     """Send our events and the libraries' warnings to standard error."""
@@ -35,6 +48,5 @@ def configure_logging() -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    # These tell of every request they make; their warnings are enough.
-    for name in ("celery.app.trace", "faster_whisper", "modelscope", "numba", "matplotlib"):
+    for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ import structlog
 
 from schema.errors import CallscribeError, ErrorCode, LeaseLost
 from schema.profile import RenderSettings
+from schema.span import Span
 from schema.store import reduce as store
 from schema.store.reduce import EndedSegment, ReduceClaim
-from schema.transcript import Draft, Flag
+from schema.transcript import Draft, Flag, Gap
 from schema.wire import Message
 from schema.words import Word
 from workers.dialogue import to_dialogue, worded_ms
@@ -89,7 +91,26 @@ def draft_transcript(claim: ReduceClaim, segments: Sequence[EndedSegment]) -> Dr
         worded_ms=covered_ms,
         utterances=polish(to_dialogue(tracks, render), language, render),
         seams=tuple(seam for track in tracks for seam in track.seams),
+        gaps=tuple(_gaps(segments, tracks, render)),
     )
+
+
+def _gaps(
+    segments: Sequence[EndedSegment], tracks: Sequence[Track], render: RenderSettings
+) -> Iterator[Gap]:
+    """Yield what failed segments left out, as one gap where several in a row failed alike."""
+    codes = [segment.error_code for segment in segments if segment.result is None]
+    spans = [(track.channel, span) for track in tracks for span in track.gaps]
+    last: Gap | None = None
+    for code, (channel, span) in zip(codes, spans, strict=True):
+        gap = Gap(channel, render.speaker(channel), span, code or ErrorCode.ENGINE_FAILED)
+        if last and replace(last, span=span) == gap and last.span.end_ms == span.start_ms:
+            gap = replace(gap, span=Span(last.span.start_ms, span.end_ms))
+        elif last:
+            yield last
+        last = gap
+    if last:
+        yield last
 
 
 def _render(claim: ReduceClaim) -> RenderSettings:

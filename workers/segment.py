@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -72,7 +72,7 @@ def _work_claimed(worker: Worker, claim: Claim) -> Ended | None:
     try:
         with renewed:
             try:
-                return _decode_and_finish(worker, claim)
+                return _decode_and_finish(worker, claim, renewed.carry_on)
             except LeaseLost:
                 raise
             except Exception as error:
@@ -82,12 +82,12 @@ def _work_claimed(worker: Worker, claim: Claim) -> Ended | None:
         return None
 
 
-def _decode_and_finish(worker: Worker, claim: Claim) -> Ended:
+def _decode_and_finish(worker: Worker, claim: Claim, carry_on: Callable[[], None]) -> Ended:
     if claim.known:
         log.info("segment_known")
         return worker.ledger.single(lambda c: work.finish(c, claim, None))
     with GpuMemory(device_memory(worker.settings.device)) as memory:
-        result, seconds = worker.route.decode(claim)
+        result, seconds = worker.route.decode(claim, carry_on)
     ended = worker.ledger.single(lambda c: work.finish(c, claim, result))
     log.info(
         "segment_done",
@@ -95,11 +95,11 @@ def _decode_and_finish(worker: Worker, claim: Claim) -> Ended:
         speech_s=result.speech_ms / 1000,
         words=len(result.words),
         language=result.language,
-        **{f"{stage}_s": value for stage, value in asdict(seconds).items()},
+        **{f"{stage}_s": value for stage, value in seconds._asdict().items()},
         rss_before_bytes=memory.before.rss,
         rss_after_bytes=memory.after.rss,
-        device_before=asdict(memory.before.device),
-        device_after=asdict(memory.after.device),
+        device_before=memory.before.device._asdict(),
+        device_after=memory.after.device._asdict(),
     )
     return ended
 

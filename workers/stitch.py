@@ -49,12 +49,16 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """A channel's one timeline: every word once, the speech heard, and how its seams lie."""
+    """A channel's one timeline: every word once, the speech heard, and how its seams lie.
+
+    ``gaps`` are the cores of its failed segments, one for each.
+    """
 
     channel: int | None
     words: tuple[Word, ...]
     speech: tuple[Span, ...]
     seams: tuple[Seam, ...]
+    gaps: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,8 @@ def stitch(channel: int | None, segments: Sequence[Heard]) -> Track:
         for index, cut in enumerate(cuts)
     ]
     speech = _joined_speech(segments, [cut.at_ms for cut in cuts])
-    return Track(channel, tuple(_in_order(words)), tuple(speech), tuple(seams))
+    gaps = tuple(_gaps(segments, cuts))
+    return Track(channel, tuple(_in_order(words)), tuple(speech), tuple(seams), gaps)
 
 
 def _decide(left: Heard, right: Heard) -> _Cut:
@@ -128,6 +133,16 @@ def _beside_failure(left: Heard, overlap: Span) -> _Cut:
     """Keep all that the other one has; the transcript marks the gap."""
     at_ms = overlap.start_ms if left.failed else overlap.end_ms
     return _Cut(SeamRule.GAP, at_ms, 0.0, len(left.words), 0)
+
+
+def _gaps(segments: Sequence[Heard], cuts: Sequence[_Cut]) -> Iterator[Span]:
+    """Yield the core of each failed segment."""
+    for index, segment in enumerate(segments):
+        if segment.failed:
+            own = segment.span
+            start_ms = max(own.start_ms, cuts[index - 1].at_ms) if index else own.start_ms
+            end_ms = min(own.end_ms, cuts[index].at_ms) if index < len(cuts) else own.end_ms
+            yield Span(start_ms, end_ms)
 
 
 def _agreed_silence(left: Heard, right: Heard, overlap: Span) -> _Cut | None:

@@ -8,8 +8,9 @@ Each step is a function of its inputs; the models are found by what a profile as
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 from schema.profile import DecodeSettings, Profile
 from schema.settings import Settings
@@ -18,11 +19,11 @@ from schema.words import SegmentResult
 from workers.audio import SegmentSource, read_segment
 from workers.engines.base import Recognizer, SpeechDetector
 from workers.engines.load import load_detector, load_recognizer
+from workers.memory import settle
 from workers.vad import find_speech
 
 
-@dataclass(frozen=True, slots=True)
-class StageSeconds:
+class StageSeconds(NamedTuple):
     """Where a segment's time went."""
 
     read: float
@@ -43,13 +44,18 @@ class Route:
         self._detector: SpeechDetector
         self._recognizer: Recognizer
 
-    def decode(self, claim: Claim) -> tuple[SegmentResult, StageSeconds]:
+    def decode(
+        self, claim: Claim, carry_on: Callable[[], None]
+    ) -> tuple[SegmentResult, StageSeconds]:
         """Return the words of a claimed segment.
+
+        ``carry_on`` is called between the steps, and raises where the work is wanted no more.
 
         Raises:
             CallscribeError: by its fate: the recording, this host or the moment is at fault.
         """
         self._load(claim.profile)
+        carry_on()
         times = [time.monotonic()]
         samples = read_segment(
             SegmentSource(claim.audio, claim.format, claim.channel, claim.span, claim.pcm_digest),
@@ -60,7 +66,11 @@ class Route:
         times.append(time.monotonic())
         decode = claim.profile.decode
         decoding = self._recognizer.decode(
-            samples, speech, language=decode.language, hotwords=decode.hotwords
+            samples,
+            speech,
+            language=decode.language,
+            hotwords=decode.hotwords,
+            carry_on=carry_on,
         )
         times.append(time.monotonic())
         result = SegmentResult(decoding.words, speech, decoding.language, decoding.tags)
@@ -73,6 +83,8 @@ class Route:
         self._loaded_for = None
         if hasattr(self, "_recognizer"):
             del self._detector, self._recognizer
+            settle()
         self._detector = load_detector(profile, self._settings)
         self._recognizer = load_recognizer(profile, self._settings)
         self._loaded_for = profile.decode
+        settle()

@@ -6,7 +6,7 @@ Which engine a profile means: :mod:`workers.engines.load`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -56,10 +56,13 @@ class Recognizer(Protocol):
         *,
         language: str,
         hotwords: Sequence[str] = (),
+        carry_on: Callable[[], None] = lambda: None,
     ) -> Decoding:
         """Return the words of ``regions``, which are in order, disjoint and within the audio.
 
         ``language`` is an ISO 639-1 code, or "auto" to decide by the speech of this segment.
+        ``carry_on`` is called before each minibatch, and raises where its words are wanted no
+        more.
 
         Raises:
             BadRequest: the model does not know the language.

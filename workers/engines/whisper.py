@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -106,6 +106,7 @@ class WhisperRecognizer:
         *,
         language: str,
         hotwords: Sequence[str] = (),
+        carry_on: Callable[[], None] = lambda: None,
     ) -> Decoding:
         """Return the words of ``regions``: see :meth:`workers.engines.base.Recognizer.decode`."""
         if not regions:
@@ -120,6 +121,7 @@ class WhisperRecognizer:
         request = self._request(language, hotwords)
         words: dict[int, list[Word]] = {}
         for chosen in self._minibatches(windows):
+            carry_on()
             together = [windows[index] for index in chosen]
             pieces = self._pieces(self._features(samples, together), together, request)
             for index, own in zip(chosen, pieces, strict=True):
@@ -277,7 +279,7 @@ def _piece(entry: dict[str, Any]) -> Word:
         entry["word"],
         round(entry["start"] * 1000),
         round(entry["end"] * 1000),
-        float(entry["probability"]),
+        round(float(entry["probability"]), 3),
     )
 
 

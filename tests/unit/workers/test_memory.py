@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from workers.memory import DeviceFigures, GpuMemory, NoDevice, device_memory, resident_bytes
+from workers.memory import (
+    DeviceFigures,
+    GpuMemory,
+    NoDevice,
+    device_memory,
+    resident_bytes,
+    settle,
+)
 
 
 @dataclass
@@ -90,3 +97,18 @@ def test_the_resident_set_is_told():
 def test_a_cpu_host_has_no_device():
     assert isinstance(device_memory("cpu"), NoDevice)
     assert device_memory("cpu").figures() == DeviceFigures()
+
+
+def test_what_is_loaded_is_no_longer_looked_through_and_what_is_let_go_is_found():
+    loaded = Cycle()
+    seen = weakref.ref(loaded)
+    try:
+        settle()
+        assert gc.get_freeze_count() > 0
+        del loaded
+        gc.collect()
+        assert seen() is not None
+        settle()
+        assert seen() is None
+    finally:
+        gc.unfreeze()

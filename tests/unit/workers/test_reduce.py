@@ -13,8 +13,14 @@ from tests.factories import PROFILE, result
 from workers.reduce import draft_transcript
 
 
-def segment(channel: int | None, start_ms: int, end_ms: int, found: SegmentResult | None):
-    return EndedSegment(channel, 0, "plan", Span(start_ms, end_ms), found, None, None)
+def segment(
+    channel: int | None,
+    start_ms: int,
+    end_ms: int,
+    found: SegmentResult | None,
+    code: str | None = None,
+):
+    return EndedSegment(channel, 0, "plan", Span(start_ms, end_ms), found, code, None)
 
 
 def drafted(
@@ -90,6 +96,23 @@ def test_speech_without_words_is_flagged():
     heard = SegmentResult((Word("um", 0, 300, 0.9),), (Span(0, 12_000),), "en")
 
     assert drafted(segment(0, 0, 20_000, heard)).flags == ("low-coverage",)
+
+
+def test_what_failed_segments_left_out_is_said():
+    draft = drafted(
+        segment(0, 0, 20_000, result("a")),
+        segment(0, 12_000, 32_000, None, "engine.failed"),
+        segment(0, 24_000, 44_000, None, "engine.failed"),
+        segment(0, 36_000, 56_000, result(*["b"] * 15)),
+        segment(1, 0, 56_000, None, "audio.changed"),
+    )
+
+    assert [(g.channel, g.span, g.code) for g in draft.gaps] == [
+        (0, Span(20_000, 36_000), "engine.failed"),
+        (1, Span(0, 56_000), "audio.changed"),
+    ]
+    assert [gap.speaker for gap in draft.gaps] == ["speaker 1", "speaker 2"]
+    assert "partial" in draft.flags
 
 
 def test_the_language_is_that_of_most_speech():
