@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from producer.deliver import deliver, parse_formats
 from producer.doctor import Verdict, examine_host
 from producer.enqueue import Enqueuer, celery_app
 from producer.exits import ExitCode, exit_code
+from producer.export import recording_json
 from producer.show import (
     PROBLEM_STATES,
     progress_json,
@@ -27,6 +29,7 @@ from producer.show import (
     submission_view,
     submissions_view,
 )
+from producer.spool import remove_copy
 from producer.submit import Request, Summary, submit
 from producer.watch import watch as watch_submission
 from schema.errors import CallscribeError
@@ -36,10 +39,13 @@ from schema.profile import Profile, load_profile
 from schema.publish import Publisher
 from schema.settings import Settings, load_settings
 from schema.states import RecordingState
+from schema.store import cancel as store_cancel
+from schema.store import forget as store_forget
 from schema.store import read, reduce
 from schema.store.dispatches import short_id
+from schema.store.forget import Forgotten
 from schema.store.ledger import Ledger
-from schema.store.read import Progress
+from schema.store.read import Progress, RecordingSummary
 
 _EXITS = "\n\n".join(
     ["Exit codes:", ", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)]
@@ -53,6 +59,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+#: What a person waits for: a statement over millions of rows, but no server that stands still.
+_ANSWER_S = 900
 
 #: Results go to standard output, all that is said about them to standard error.
 out = Console(soft_wrap=False)
@@ -84,7 +93,7 @@ def main() -> None:
 
 @contextmanager
 def _ledger(settings: Settings) -> Iterator[Ledger]:
-    ledger = Ledger.open(settings)
+    ledger = Ledger.open(settings, answer_s=_ANSWER_S)
     try:
         with ledger.reading():
             require_current(ledger.engine)
@@ -335,11 +344,104 @@ def retry(submission: SubmissionArgument = None, as_json: JsonOption = False) ->
         err.print(f"{quarantined} quarantined recordings are not: mend the files and submit again")
 
 
+@app.command(epilog="Example: producer cancel 1f3a")
+def cancel(
+    submission: Annotated[str, typer.Argument(metavar="ID", help="The first letters will do.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Stop what waits and what runs of a submission; what is transcribed stays."""
+    settings = load_settings()
+    with _ledger(settings) as ledger:
+        with ledger.reading() as connection:
+            found = read.find_submission(connection, submission)
+        cancelled = ledger.transact(lambda c: store_cancel.cancel(c, found))
+    Publisher(celery_app(settings)).publish(cancelled.dispatches)
+    if as_json:
+        counts = {"recordings": cancelled.recordings, "segments": cancelled.segments}
+        _print_json({"submission": str(found), **counts})
+        return
+    out.print(
+        f"{cancelled.recordings} recordings cancelled, {cancelled.segments} segments stopped",
+        highlight=False,
+    )
+
+
+@app.command(
+    epilog="Examples: producer forget --call ACD-20431 · producer forget --recording 7c2e1b90 "
+    "--yes · producer forget --submission 1f3a --yes"
+)
+def forget(
+    recording: Annotated[
+        list[str] | None, typer.Option(help="By id; repeatable.", metavar="ID")
+    ] = None,
+    call: Annotated[
+        list[str] | None, typer.Option(help="By call id; repeatable.", metavar="CALL_ID")
+    ] = None,
+    submission: Annotated[
+        list[str] | None, typer.Option(help="All of a submission; repeatable.", metavar="ID")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase; without it, only list.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Erase recordings for good: rows, words and copies. Files handed in and exports stay yours."""
+    if not (recording or call or submission):
+        raise typer.BadParameter("name what to forget: --recording, --call or --submission")
+    settings = load_settings()
+    with _ledger(settings) as ledger:
+        with ledger.reading() as connection:
+            chosen = store_forget.find(
+                connection,
+                submissions=[read.find_submission(connection, s) for s in submission or ()],
+                recordings=recording or (),
+                calls=call or (),
+            )
+        if not yes:
+            _print_to_forget(chosen, as_json=as_json)
+            return
+        ids = [each.id for each in chosen]
+        remove = partial(remove_copy, settings)
+        forgotten = ledger.transact(lambda c: store_forget.forget(c, ids, remove))
+    Publisher(celery_app(settings)).publish(forgotten.dispatches)
+    _print_forgotten(forgotten, as_json=as_json)
+
+
+def _print_to_forget(chosen: list[RecordingSummary], *, as_json: bool) -> None:
+    if as_json:
+        _print_json({"erased": False, "list": [recording_json(each) for each in chosen]})
+        return
+    table = Table(box=None)
+    for heading in ("recording", "state", "call id", "file"):
+        table.add_column(heading, overflow="fold")
+    for each in chosen:
+        call_id = Text(each.call.call_id or "")
+        table.add_row(short_id(each.id), each.state, call_id, Text(each.name))
+    out.print(table)
+    err.print(f"{len(chosen)} recordings; nothing is erased without --yes", highlight=False)
+
+
+def _print_forgotten(forgotten: Forgotten, *, as_json: bool) -> None:
+    if as_json:
+        counts = {k: v for k, v in asdict(forgotten).items() if k != "dispatches"}
+        _print_json({"erased": True, **counts})
+        return
+    out.print(
+        f"{forgotten.recordings} recordings erased, with {forgotten.results} results "
+        f"and {forgotten.copies} copies",
+        highlight=False,
+    )
+    if forgotten.copies_left:
+        err.print(
+            f"{forgotten.copies_left} copies may be about to be used by a submission under way; "
+            "unless they are, the sweep removes them within two hours",
+            highlight=False,
+        )
+
+
 @app.command(epilog="Example: producer doctor --json")
 def doctor(as_json: JsonOption = False) -> None:
     """Check what a fleet needs: ledger, Redis, roots, spool, weights, workers."""
     settings = load_settings()
-    ledger = Ledger.open(settings)
+    ledger = Ledger.open(settings, answer_s=_ANSWER_S)
     findings = []
     table = Table(box=None)
     for heading in ("", "check", "found", "what to do"):
@@ -358,12 +460,16 @@ def doctor(as_json: JsonOption = False) -> None:
     raise typer.Exit(ExitCode.MISCONFIGURED if failed else ExitCode.OK)
 
 
-@app.command(epilog="Example: producer migrate")
-def migrate() -> None:
+@app.command(epilog="Examples: producer migrate · producer migrate --roles")
+def migrate(
+    roles: Annotated[
+        bool, typer.Option("--roles", help="Create callscribe's SQL roles, where missing.")
+    ] = False,
+) -> None:
     """Bring the ledger's tables to this version: once before the first run, and after updates."""
-    ledger = Ledger.open(load_settings())
+    ledger = Ledger.open(load_settings(), answer_s=_ANSWER_S)
     with ledger.reading():
-        revision = migrate_ledger(ledger.engine)
+        revision = migrate_ledger(ledger.engine, roles=roles)
     ledger.close()
     out.print(f"the ledger is at revision {revision}", highlight=False)
 

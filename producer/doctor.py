@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,11 +13,13 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from celery import Celery
+from redis.exceptions import AuthenticationError
 
 from schema.errors import CallscribeError
 from schema.migrate import current_revision, head_revision
 from schema.models import KNOWN
 from schema.settings import SPOOL_ROOT, Settings
+from schema.storage import storage_of
 from schema.store.ledger import Ledger
 from schema.wire import queued
 
@@ -48,14 +51,18 @@ def examine_host(settings: Settings, ledger: Ledger, app: Celery) -> Iterator[Fi
     """Yield the result of every check, as it is made."""
     yield Finding("versions", Verdict.OK, _versions())
     yield _guarded("ledger", lambda: _ledger(ledger))
-    yield _guarded("redis", lambda: _redis(app, settings))
+    redis = _guarded("redis", lambda: _redis(app, settings))
+    yield redis
     for root in settings.roots:
         yield _guarded(f"root {root}", partial(_root, settings, root))
     if not settings.roots:
         yield Finding("roots", Verdict.FAIL, "none", "Set CALLSCRIBE_ROOTS=calls=/path")
     yield _guarded("spool", lambda: _spool(settings))
     yield from _models(settings)
-    yield _guarded("workers", lambda: _workers(app))
+    if redis.verdict is Verdict.FAIL:
+        yield Finding("workers", Verdict.WARN, "not asked: they answer through Redis")
+    else:
+        yield _guarded("workers", lambda: _workers(app))
 
 
 def _guarded(check: str, run: Callable[[], Finding]) -> Finding:
@@ -65,7 +72,20 @@ def _guarded(check: str, run: Callable[[], Finding]) -> Finding:
     except CallscribeError as error:
         return Finding(check, Verdict.FAIL, error.cause, error.remedy)
     except Exception as error:
-        return Finding(check, Verdict.FAIL, f"{type(error).__name__}: it does not answer")
+        return Finding(check, Verdict.FAIL, *_unanswered(error))
+
+
+def _unanswered(error: Exception) -> tuple[str, str]:
+    """Return why a server does not answer, as far as it is safe to say, and what to do."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            remedy = "Name the CA that signed it: rediss://...?ssl_ca_certs=/path/ca.pem"
+            return f"its certificate is not trusted: {cause.verify_message}", remedy
+        if isinstance(cause, AuthenticationError):
+            return "it refuses the password", "Is the URL of Redis right?"
+        cause = cause.__cause__ or cause.__context__
+    return f"{type(error).__name__}: it does not answer", ""
 
 
 def _versions() -> str:
@@ -95,6 +115,9 @@ def _redis(app: Celery, settings: Settings) -> Finding:
         waiting = queued(client).segments
         info = client.info()
     detail = f"Redis {info['redis_version']}, {waiting} of {settings.high_water} messages"
+    if (app.conf.broker_use_ssl or {}).get("ssl_cert_reqs") is ssl.CERT_NONE:
+        remedy = "Name the CA by ssl_ca_certs, and say nothing of ssl_cert_reqs"
+        return Finding("redis", Verdict.WARN, f"{detail}, which anybody may pose as", remedy)
     if info.get("maxmemory_policy") not in (None, "noeviction"):
         remedy = "Set maxmemory-policy noeviction: Redis may drop messages, and the sweep is slower"
         return Finding("redis", Verdict.WARN, f"{detail}, evicts keys when full", remedy)
@@ -105,12 +128,8 @@ def _redis(app: Celery, settings: Settings) -> Finding:
 
 
 def _root(settings: Settings, root: str) -> Finding:
-    path = settings.root_path(root)
-    if not os.path.isdir(path):
-        return Finding(f"root {root}", Verdict.FAIL, f"{path} is no directory", "Is it mounted?")
-    if not os.access(path, os.R_OK | os.X_OK):
-        return Finding(f"root {root}", Verdict.FAIL, f"{path} cannot be read by this user")
-    return Finding(f"root {root}", Verdict.OK, path)
+    storage_of(settings, root).check()
+    return Finding(f"root {root}", Verdict.OK, str(settings.roots[root]))
 
 
 def _spool(settings: Settings) -> Finding:

@@ -9,7 +9,7 @@ from celery import Celery
 
 from schema.publish import Publisher
 from schema.settings import Settings
-from schema.wire import BROKER_SETTINGS, Dispatch
+from schema.wire import Dispatch, broker_settings
 
 #: After Redis failed, leave it alone for this long: the sweep sends what was not sent.
 _PAUSE_S = 30.0
@@ -17,8 +17,8 @@ _PAUSE_S = 30.0
 
 def celery_app(settings: Settings) -> Celery:
     """Return a Celery app that sends tasks by name, and has none."""
-    app = Celery("callscribe-producer", broker=settings.redis_url.get_secret_value())
-    app.conf.update(BROKER_SETTINGS)
+    app = Celery("callscribe-producer")
+    app.conf.update(broker_settings(settings))
     return app
 
 

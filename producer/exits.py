@@ -20,7 +20,7 @@ class ExitCode(IntEnum):
     INCOMPLETE = 3
     #: No recording was found where one was asked for.
     NOTHING = 4
-    #: Postgres or Redis does not answer.
+    #: Postgres, Redis or the recordings' storage does not answer.
     UNREACHABLE = 5
     #: This host lacks something: a variable, a directory, space, weights.
     MISCONFIGURED = 6

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schema.store.read import RecordingSummary, StoredTranscript
-from schema.transcript import Seam, Utterance, join_words
+from schema.transcript import Gap, Seam, Utterance, join_words
 from schema.words import Word
 
 #: A caption that people can read while it is shown.
@@ -33,6 +33,7 @@ def to_json(transcript: StoredTranscript) -> str:
         "speech_ms": transcript.speech_ms,
         "text": _text(transcript),
         "utterances": [_utterance_json(u) for u in transcript.utterances],
+        "gaps": [_gap_json(gap) for gap in transcript.gaps],
         "seams": [_seam_json(seam) for seam in transcript.seams],
     }
     return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
@@ -65,12 +66,17 @@ def recording_json(recording: RecordingSummary) -> dict[str, Any]:
 
 def to_text(transcript: StoredTranscript) -> str:
     """Return the dialogue as people read it: a line for each utterance, with time and speaker."""
-    lines = [
-        f"[{_clock(u.start_ms, '.')[:-4]}] {u.speaker}: {u.text}" for u in transcript.utterances
+    lines = [(u.start_ms, u.speaker, u.text) for u in transcript.utterances]
+    lines += [
+        (gap.span.start_ms, gap.speaker, f"{_gap_text(gap)}, until {_second(gap.span.end_ms)}")
+        for gap in transcript.gaps
     ]
     if not lines:
-        lines = [f"({', '.join(transcript.flags) or 'no words'})"]
-    return "\n".join(lines) + "\n"
+        return f"({', '.join(transcript.flags) or 'no words'})\n"
+    return "".join(
+        f"[{_second(start_ms)}] {speaker}: {text}\n"
+        for start_ms, speaker, text in sorted(lines, key=lambda line: line[0])
+    )
 
 
 def to_srt(transcript: StoredTranscript) -> str:
@@ -99,16 +105,21 @@ def to_csv(transcript: StoredTranscript) -> str:
     writer = csv.writer(table)
     writer.writerow(["file", "call_id", "speaker", "channel", "start_ms", "end_ms", "text"])
     recording = transcript.recording
-    for u in transcript.utterances:
+    rows = [(u.speaker, u.channel, u.start_ms, u.end_ms, u.text) for u in transcript.utterances]
+    rows += [
+        (gap.speaker, gap.channel, gap.span.start_ms, gap.span.end_ms, _gap_text(gap))
+        for gap in transcript.gaps
+    ]
+    for speaker, channel, start_ms, end_ms, text in sorted(rows, key=lambda row: row[2]):
         writer.writerow(
             [
                 _cell(recording.name),
                 _cell(recording.call.call_id or ""),
-                _cell(u.speaker),
-                "" if u.channel is None else u.channel,
-                u.start_ms,
-                u.end_ms,
-                _cell(u.text),
+                _cell(speaker),
+                "" if channel is None else channel,
+                start_ms,
+                end_ms,
+                _cell(text),
             ]
         )
     return table.getvalue()
@@ -131,8 +142,17 @@ class _Cue:
     text: str
 
 
-def _cues(transcript: StoredTranscript) -> Iterator[_Cue]:
-    """Yield captions in order of their starts: utterances, cut where they are long to read."""
+def _cues(transcript: StoredTranscript) -> list[_Cue]:
+    """Return captions in order of their starts."""
+    gaps = (
+        _Cue(gap.speaker, gap.span.start_ms, gap.span.end_ms, _gap_text(gap))
+        for gap in transcript.gaps
+    )
+    return sorted((*_spoken(transcript), *gaps), key=lambda cue: cue.start_ms)
+
+
+def _spoken(transcript: StoredTranscript) -> Iterator[_Cue]:
+    """Yield utterances as captions, cut where they are long to read."""
     for utterance in transcript.utterances:
         if utterance.text != join_words([word.text for word in utterance.words]):
             # Normalised text is not made of the words any more: shown whole.
@@ -186,6 +206,21 @@ def _word_json(word: Word) -> dict[str, Any]:
     }
 
 
+def _gap_json(gap: Gap) -> dict[str, Any]:
+    return {
+        "speaker": gap.speaker,
+        "channel": gap.channel,
+        "start_ms": gap.span.start_ms,
+        "end_ms": gap.span.end_ms,
+        "code": gap.code,
+    }
+
+
+def _gap_text(gap: Gap) -> str:
+    """Return what stands in place of words: silence would be taken for silence."""
+    return f"(not transcribed: {gap.code})"
+
+
 def _seam_json(seam: Seam) -> dict[str, Any]:
     return {
         "channel": seam.channel,
@@ -195,6 +230,10 @@ def _seam_json(seam: Seam) -> dict[str, Any]:
         "dropped_left": [_word_json(word) for word in seam.dropped_left],
         "dropped_right": [_word_json(word) for word in seam.dropped_right],
     }
+
+
+def _second(ms: int) -> str:
+    return _clock(ms, ".").partition(".")[0]
 
 
 def _clock(ms: int, point: str) -> str:

@@ -26,6 +26,13 @@ _STATE_DURATION = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "asf"}
 #: Time stamps jitter by a packet; a gap longer than this is one: a recorder that writes nothing
 #: while nobody speaks. It is filled with silence, or all that follows would be too early.
 _GAP_MS = 100
+#: Whoever is muted through a long meeting leaves gaps of hours. But stamps that leave more than
+#: half an hour for each second heard so far are wrong: without a limit, a file of a few KiB would
+#: be ten hours of silence, which take a minute to write and read.
+_GAPS_PER_AUDIO = 1_800
+#: Codecs for telephones decode 80 samples at a time; what is done to each block costs more than
+#: that. Blocks of at least this many frames, a second of a telephone's, make it cheap.
+_BLOCK_FRAMES = 8_000
 
 
 class UndecodableError(Exception):
@@ -85,6 +92,20 @@ def read(path: bytes, demuxer: str | None = None) -> Iterator[Samples]:
     Raises:
         UndecodableError: decoding fails midway, or the rate or channels change.
     """
+    waiting: list[Samples] = []
+    frames = 0
+    for piece in _pieces(path, demuxer):
+        waiting.append(piece)
+        frames += len(piece)
+        if frames >= _BLOCK_FRAMES:
+            yield np.concatenate(waiting)
+            waiting, frames = [], 0
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+def _pieces(path: bytes, demuxer: str | None) -> Iterator[Samples]:
+    """Yield samples as they are decoded, and silence where nothing was recorded."""
     with _opened(path, demuxer) as (container, stream):
         resampler: Any = None
         clock = _Clock()
@@ -114,9 +135,14 @@ class _Clock:
     def __init__(self) -> None:
         self._origin: int | None = None
         self._samples = 0
+        self._silence = 0
 
     def silence_before(self, frame: Any) -> int:
-        """Return how many samples of silence belong before ``frame``, and count both."""
+        """Return how many samples of silence belong before ``frame``, and count both.
+
+        Raises:
+            UndecodableError: it would be next to nothing but silence.
+        """
         silence = 0
         if frame.pts is not None:
             at = round(frame.pts * frame.time_base * frame.sample_rate)
@@ -125,6 +151,11 @@ class _Clock:
             late = at - self._origin - self._samples
             silence = late if late * 1000 > _GAP_MS * frame.sample_rate else 0
         self._samples += silence + frame.samples
+        self._silence += silence
+        heard = max(self._samples - self._silence, frame.sample_rate)
+        if self._silence > _GAPS_PER_AUDIO * heard:
+            gaps_s = self._silence // frame.sample_rate
+            raise UndecodableError(f"its time stamps leave {gaps_s} s without audio")
         return silence
 
 
@@ -143,7 +174,10 @@ def _opened(path: bytes, demuxer: str | None) -> Iterator[tuple[Any, Any]]:
     try:
         with (
             open(path, "rb") as file,
-            av.open(_Nameless(file), format=demuxer, options=options) as container,
+            # Tags are nobody's business here, and many are in the code page of their day.
+            av.open(
+                _Nameless(file), format=demuxer, options=options, metadata_errors="replace"
+            ) as container,
         ):
             if not container.streams.audio:
                 raise NoAudioError("it holds no audio")

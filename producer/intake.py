@@ -16,13 +16,23 @@ from typing import NamedTuple
 
 from producer import crew
 from producer.plan import check_channels, choose_channels, plan_segments
-from producer.probe import RAW_DEFAULTS, Probed, RawFormat, check_format, probe, unreachable
+from producer.probe import (
+    RAW_DEFAULTS,
+    Probed,
+    RawFormat,
+    check_format,
+    check_size,
+    probe,
+    unreachable,
+)
 from producer.scan import scan
 from producer.spool import copy_to_spool
+from schema.buckets import absolute, resolved
 from schema.errors import BadRecording, CallscribeError, ErrorCode
 from schema.profile import Profile
 from schema.records import AudioFormat, CallInfo, Location, NewRecording, QuarantinedRecording
-from schema.settings import Settings
+from schema.settings import SPOOL_ROOT, Settings
+from schema.storage import storage_of
 
 #: A reader that takes longer hangs. Opus, the slowest, decodes at 300 times real time; a file of
 #: low bit rate holds 20 minutes in a MiB, and a network disk may be as slow as 1 MiB/s.
@@ -34,10 +44,11 @@ _TIME_SHARE = 1 / 10
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A file to examine, and what is known of the call."""
+    """A file to examine, and what is known of the call, and of its size."""
 
     path: bytes
     call: CallInfo = field(default_factory=CallInfo)
+    size_bytes: int | None = None
 
 
 class _Terms(NamedTuple):
@@ -66,23 +77,24 @@ def examine(
     """Return a file as a recording to be, or why it cannot be one.
 
     Raises:
-        Misconfigured: the host is at fault, by no fault of the file.
+        Misconfigured, Transient: the host or its storage is at fault, by no fault of the file.
     """
-    path = os.path.realpath(job.path)
     location = settings.locate(job.path)
     if location is None:
-        return _quarantined(job.path, None, job.call, _outside(path, settings))
+        return _quarantined(job.path, None, job.call, _outside(job.path, settings))
+    admit = partial(check_size, limits=settings.limits, name=location.name)
     try:
-        return _examine(path, location, job.call, _Terms(settings, profile, raw))
+        with storage_of(settings, location.root).on_disk(location, admit) as path:
+            return _examine(path, location, job.call, _Terms(settings, profile, raw))
     except BadRecording as error:
-        return _quarantined(path, location, job.call, error)
+        return _quarantined(job.path, location, job.call, error)
     except CallscribeError:
         raise
     except OSError as error:
-        return _quarantined(path, location, job.call, unreachable("", error))
+        return _quarantined(job.path, location, job.call, unreachable("", error))
     except Exception as error:  # whatever a decoder makes of a file, it ends no directory
         cause = f"reading it failed ({type(error).__name__}: {error})"
-        return _quarantined(path, location, job.call, _reader_died(cause))
+        return _quarantined(job.path, location, job.call, _reader_died(cause))
 
 
 def examine_all(
@@ -102,7 +114,7 @@ def examine_all(
     there is room for them, and no process outlives the iteration.
 
     Raises:
-        Misconfigured: as :func:`examine`.
+        Misconfigured, Transient: as :func:`examine`.
     """
     work = partial(examine, settings=settings, profile=profile, raw=raw)
     limit_s = partial(_limit_s, longest_s=settings.limits.duration_s)
@@ -118,12 +130,13 @@ def _examine(path: bytes, source: Location, call: CallInfo, terms: _Terms) -> Ne
     name, limits, plan = source.name, terms.settings.limits, terms.profile.plan
     before = _identity(path)
     try:
-        probed = probe(path, terms.raw, limits, name)
+        probed = probe(path, terms.raw, limits, name, os.path.splitext(source.path)[1])
         check_channels(probed.format.channels, plan.channels, limits, name)
         content_digest = _content_digest(path)
-        audio, audio_format = _audio(path, source, probed, content_digest, terms.settings)
+        audio, audio_path, audio_format = _audio(
+            path, source, probed, content_digest, terms.settings
+        )
         check_format(audio_format, limits, name)
-        audio_path = audio.under(terms.settings.root_path(audio.root))
         found = scan(audio_path, audio_format, name, mix=plan.channels == "mix")
     except BadRecording:
         # A file still being written to looks truncated, or worse; that it grows is the cause.
@@ -146,12 +159,12 @@ def _examine(path: bytes, source: Location, call: CallInfo, terms: _Terms) -> Ne
 
 def _audio(
     path: bytes, source: Location, probed: Probed, content_digest: str, settings: Settings
-) -> tuple[Location, AudioFormat]:
-    """Return what workers will read: the source, or its copy."""
+) -> tuple[Location, bytes, AudioFormat]:
+    """Return what workers will read, the source or its copy, and where that is on this host."""
     if not probed.copied:
-        return source, probed.format
+        return source, path, probed.format
     copy = copy_to_spool(path, probed, content_digest, settings, source.name)
-    return copy.location, copy.format
+    return copy.location, copy.location.under(settings.root_path(SPOOL_ROOT)), copy.format
 
 
 def _content_digest(path: bytes) -> str:
@@ -179,11 +192,12 @@ def _check_unchanged(path: bytes, before: _Identity, name: str) -> None:
 
 def _outside(path: bytes, settings: Settings) -> BadRecording:
     roots = ", ".join(sorted(f"{name}={root}" for name, root in settings.roots.items())) or "none"
-    directory = Location("", os.path.dirname(path)).name
+    end = resolved(path)
+    directory = Location("", os.path.dirname(end)).name
     return BadRecording(
         ErrorCode.PATH_OUTSIDE_ROOTS,
-        Location("", path).name,
-        f"{Location('', path).name} lies under none of the directories that workers may read"
+        Location("", end).name,
+        f"{Location('', end).name} lies under none of the directories that workers may read"
         f" ({roots})",
         f"Add its directory to CALLSCRIBE_ROOTS: name={directory}",
     )
@@ -202,14 +216,14 @@ def _quarantined(
     That is the path it was found by: a link that leads nowhere good is named, not its target.
     """
     message = f"{error.cause.rstrip('.')}. {error.remedy}".strip()
-    source = location or Location("", os.path.abspath(path))
+    source = location or Location("", absolute(path))
     return QuarantinedRecording(source, error.code, message, call)
 
 
 def _limit_s(job: Job, longest_s: int) -> float:
     """Return how many seconds a file may take."""
     try:
-        size = os.stat(job.path).st_size
+        size = os.stat(job.path).st_size if job.size_bytes is None else job.size_bytes
     except OSError:
         return _TIME_S
     return _TIME_S + min(size / 2**20 * _TIME_PER_MIB_S, longest_s * _TIME_SHARE)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import soundfile
 
 from producer import foreign
-from producer.probe import Probed, empty, truncated
+from producer.probe import Probed, empty, truncated, unreachable
 from schema.pcm import BlockDigests, Samples, downmix
 from schema.records import AudioFormat
 from schema.span import GRID_MS, duration_of, frame_at
@@ -113,7 +113,10 @@ def read_blocks(path: bytes, probed: Probed, name: str) -> Iterator[Samples]:
         BadRecording: it cannot be decoded to its end.
     """
     if not probed.foreign:
-        yield from _native_blocks(path, probed.format, name, big_endian=probed.big_endian)
+        try:
+            yield from _native_blocks(path, probed.format, name, big_endian=probed.big_endian)
+        except OSError as error:  # whoever writes a copy would take it for the spool's
+            raise unreachable(name, error) from error
         return
     frames = 0
     rate_hz = probed.format.rate_hz

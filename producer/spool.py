@@ -20,7 +20,7 @@ import soundfile
 
 from producer.probe import Probed, check_format
 from producer.scan import read_blocks
-from schema.errors import BadRecording, ErrorCode, Misconfigured
+from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured
 from schema.pcm import Samples
 from schema.records import AudioFormat, Location
 from schema.settings import SPOOL_ROOT, Settings
@@ -65,6 +65,30 @@ def copy_to_spool(
     if not _is_there(path):
         _make(source, probed, path, settings, name)
     return Copy(location, _format_of(path))
+
+
+def remove_copy(settings: Settings, path: bytes) -> None:
+    """Remove a copy, given its path below the spool; one that is gone already is no matter.
+
+    Raises:
+        Misconfigured: this host has no spool.
+        BadRequest: the path leads out of it, or this user may not remove it.
+    """
+    spool = os.fsencode(settings.root_path(SPOOL_ROOT))
+    copy = os.path.realpath(os.path.join(spool, path))
+    name = Location(SPOOL_ROOT, path).name
+    if not copy.startswith(spool.rstrip(b"/") + b"/"):
+        raise BadRequest(ErrorCode.PATH_OUTSIDE_ROOTS, name, "it leads out of the spool")
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(copy)
+    except PermissionError as error:
+        raise BadRequest(
+            ErrorCode.FILE_UNREADABLE,
+            name,
+            f"this user may not remove it ({os.strerror(error.errno or errno.EPERM)})",
+            "Run the command as the user that submitted it; nothing was erased.",
+        ) from error
 
 
 def _is_there(path: bytes) -> bool:

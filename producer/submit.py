@@ -20,9 +20,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from producer.enqueue import Enqueuer
 from producer.intake import Job, examine_all
-from producer.metadata import Manifest, NamePattern, call_of, load_manifest
+from producer.metadata import Manifest, NamePattern, call_of, load_manifest, read_sidecars
+from producer.objects import Anywhere
 from producer.probe import RAW_DEFAULTS, RawFormat, parse_raw_option
-from producer.walk import Found, walk
+from producer.walk import Found, Place, walk
+from schema.buckets import absolute
 from schema.errors import BadRequest, ErrorCode
 from schema.profile import Profile
 from schema.records import CallInfo, Location, NewRecording, Notice, QuarantinedRecording
@@ -56,7 +58,7 @@ class Request:
         if self.manifest is not None:
             manifest = hashlib.sha256(self.manifest.read_bytes()).hexdigest()
         asked = [
-            sorted(os.path.abspath(path) for path in self.paths),
+            sorted(os.fsdecode(absolute(os.fsencode(path))) for path in self.paths),
             self.profile.model_dump(mode="json"),
             manifest,
             self.name_pattern,
@@ -99,8 +101,9 @@ def submit(
     """
     raw = {**RAW_DEFAULTS, **dict(parse_raw_option(text) for text in request.raw)}
     calls = _Calls(request)
-    found, notices = _found(request, raw)
-    described, described_notices = calls.describe(found)
+    place = Anywhere(settings)
+    found, notices = _found(request, raw, place)
+    described, described_notices = calls.describe(found, place)
     submission = ledger.transact(
         lambda c: intake.open_submission(
             c, request.key(), _title(request), request.profile, force=request.force
@@ -124,18 +127,20 @@ def submit(
     return summary
 
 
-def _found(request: Request, raw: dict[str, RawFormat]) -> tuple[list[Found], list[Notice]]:
+def _found(
+    request: Request, raw: dict[str, RawFormat], place: Place
+) -> tuple[list[Found], list[Notice]]:
     """Walk the paths of a request."""
-    for path in request.paths:
-        if not os.path.lexists(path):
-            name = Location("", os.fsencode(path)).name
+    paths = [os.fsencode(path) for path in request.paths]
+    for path in paths:
+        if not place.exists(path):
+            name = Location("", path).name
             raise BadRequest(ErrorCode.FILE_VANISHED, name, "there is no such file or directory")
     found: list[Found] = []
     notices: list[Notice] = []
     manifest = [os.fsencode(request.manifest)] if request.manifest else []
     suffixes = [suffix.encode() for suffix in raw]
-    paths = [os.fsencode(path) for path in request.paths]
-    for item in walk(paths, raw_suffixes=suffixes, known=manifest):
+    for item in walk(paths, place, raw_suffixes=suffixes, known=manifest):
         if isinstance(item, Found):
             found.append(item)
         else:
@@ -163,7 +168,7 @@ class _Calls:
         if request.name_pattern is not None:
             self._pattern = NamePattern(request.name_pattern, self._zone)
 
-    def describe(self, found: Sequence[Found]) -> tuple[list[Job], list[Notice]]:
+    def describe(self, found: Sequence[Found], place: Place) -> tuple[list[Job], list[Notice]]:
         """Return a job for each file, and what could not be matched or understood."""
         rows: dict[bytes, CallInfo] = {}
         notices: list[Notice] = []
@@ -172,9 +177,10 @@ class _Calls:
             rows.update(matches.calls)
             notices += matches.notices
         jobs = []
-        for file in found:
-            call, said = call_of(file.path, rows.get(file.path), self._pattern, self._zone)
-            jobs.append(Job(file.path, call))
+        sidecars = read_sidecars((file.path for file in found), place.read, self._zone)
+        for file, sidecar in zip(found, sidecars, strict=True):
+            call, said = call_of(file.path, rows.get(file.path), sidecar, self._pattern)
+            jobs.append(Job(file.path, call, file.size_bytes))
             notices += said
         return jobs, notices
 
@@ -196,7 +202,7 @@ def _missing(
     return [
         job
         for job in jobs
-        if (settings.locate(job.path) or Location("", os.path.abspath(job.path))) not in there
+        if (settings.locate(job.path) or Location("", absolute(job.path))) not in there
     ]
 
 

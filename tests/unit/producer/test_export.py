@@ -6,13 +6,15 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from uuid import UUID
 
 from producer.export import to_csv, to_json, to_srt, to_text, to_vtt
 from schema.records import CallInfo
+from schema.span import Span
 from schema.states import RecordingState
 from schema.store.read import RecordingSummary, StoredTranscript
-from schema.transcript import Seam, SeamRule, Utterance
+from schema.transcript import Gap, Seam, SeamRule, Utterance
 from schema.words import Word
 
 
@@ -37,6 +39,28 @@ def stored(*utterances: Utterance, flags: tuple[str, ...] = (), **call) -> Store
     )
     seam = Seam(0, 0, SeamRule.AGREED_SILENCE, 5_000, 1.0, (), (Word("x", 1, 2, None),))
     return StoredTranscript(recording, 1, "en", flags, 4_000, 3_000, utterances, (seam,))
+
+
+def test_a_gap_is_no_silence_in_any_format():
+    gap = Gap(1, "customer", Span(4_000, 9_000), "engine.failed")
+    spoken = stored(utterance("agent", 1_000, "hello"), utterance("agent", 9_500, "bye"))
+    call = replace(spoken, gaps=(gap,))
+
+    assert to_text(call).splitlines()[1] == (
+        "[00:00:04] customer: (not transcribed: engine.failed), until 00:00:09"
+    )
+    assert "00:00:04,000 --> 00:00:09,000\ncustomer: (not transcribed" in to_srt(call)
+    assert "00:00:04.000 --> 00:00:09.000" in to_vtt(call)
+    assert "customer,1,4000,9000,(not transcribed: engine.failed)" in to_csv(call)
+    assert json.loads(to_json(call))["gaps"] == [
+        {
+            "speaker": "customer",
+            "channel": 1,
+            "start_ms": 4_000,
+            "end_ms": 9_000,
+            "code": "engine.failed",
+        }
+    ]
 
 
 def test_json_holds_the_call_the_words_and_the_seams():

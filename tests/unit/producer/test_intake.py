@@ -1,5 +1,6 @@
 import hashlib
 import os
+import signal
 from datetime import UTC, datetime
 
 import numpy as np
@@ -32,8 +33,8 @@ def root(tmp_path):
 @pytest.fixture
 def settings(tmp_path, root):
     return Settings(
-        database_url=SecretStr("-"),
-        redis_url=SecretStr("-"),
+        database_url=SecretStr("postgresql://"),
+        redis_url=SecretStr("redis://"),
         roots={"calls": root},
         spool=tmp_path / "spool",
         spool_reserve_bytes=0,
@@ -198,6 +199,18 @@ def test_a_host_at_fault_is_no_recordings_fault(root, settings):
         list(examine_all([Job(os.fsencode(path))], full, PROFILE, workers=1))
 
 
+def test_a_file_that_vanishes_before_it_is_copied_ends_no_directory(root, settings, monkeypatch):
+    path = sounds.write(root / "call.wav", sounds.voice(1), subtype="GSM610")
+
+    def digest_and_lose(name):
+        path.unlink()
+        return "0" * 64
+
+    monkeypatch.setattr(intake, "_content_digest", digest_and_lose)
+
+    assert examined(path, settings).code is ErrorCode.FILE_VANISHED
+
+
 def test_a_directory_is_examined_by_children(root, settings):
     for index in range(20):
         sounds.write(root / f"{index}.wav", sounds.voice(0.5, seed=index))
@@ -235,6 +248,31 @@ def dying(job, settings, profile, raw):
     """Examine a file in a child, unless it is b.wav, which no reader survives."""
     if job.path.endswith(b"b.wav"):
         os.abort()
+    return examine(job, settings, profile, raw)
+
+
+def test_a_file_that_hangs_its_reader_is_quarantined_and_the_rest_is_not(
+    root, settings, monkeypatch
+):
+    for name in ("a.wav", "b.wav", "c.wav"):
+        sounds.write(root / name, sounds.voice(0.5))
+    monkeypatch.setattr(intake, "examine", hanging)
+    monkeypatch.setattr(
+        intake, "_limit_s", lambda job, longest_s: 0.2 if job.path.endswith(b"b.wav") else 60.0
+    )
+    jobs = [Job(os.fsencode(root / name), CALL) for name in ("a.wav", "b.wav", "c.wav")]
+
+    results = {r.source.path: r for r in examine_all(jobs, settings, PROFILE, workers=1)}
+
+    assert results[b"b.wav"].code is ErrorCode.AUDIO_READER_DIED
+    assert "took too long" in results[b"b.wav"].message
+    assert all(isinstance(results[name], NewRecording) for name in (b"a.wav", b"c.wav"))
+
+
+def hanging(job, settings, profile, raw):
+    """Examine a file in a child, unless it is b.wav, which no reader comes back from."""
+    if job.path.endswith(b"b.wav"):
+        signal.pause()
     return examine(job, settings, profile, raw)
 
 

@@ -11,9 +11,9 @@ from producer.metadata import (
     call_of,
     load_manifest,
     merge,
-    read_sidecar,
+    read_sidecars,
 )
-from producer.walk import Found
+from producer.walk import Disk, Found
 from schema.errors import BadRequest, ErrorCode
 from schema.records import CallInfo, Notice
 
@@ -38,6 +38,11 @@ def files(tmp_path):
         return [Found(os.path.join(root, os.fsencode(name)), root) for name in names]
 
     return found
+
+
+def sidecar_of(path):
+    (said,) = read_sidecars([os.fsencode(path)], Disk().read)
+    return said
 
 
 def refusal(load, *args, **options):
@@ -192,17 +197,38 @@ def test_rows_and_files_left_over_are_all_listed(manifest, files):
     ]
 
 
+@pytest.mark.parametrize(
+    "file", ["s3://bucket/calls/in/a.wav", "calls/in/a.wav", "in/a.wav", "a.wav"]
+)
+def test_an_object_is_named_by_its_url_its_key_or_as_a_file_is(manifest, file):
+    found = Found(b"s3://bucket/calls/in/a.wav", b"s3://bucket/calls", b"calls/in/a.wav", 1)
+    table = manifest(f"file,call_id\n{file},17\n")
+
+    assert table.match([found]).calls == {found.path: CallInfo("17")}
+
+
 @pytest.mark.parametrize("name", ["call.json", "call.wav.json"])
 def test_a_sidecar_is_found_beside_its_recording(tmp_path, name):
     (tmp_path / name).write_text('{"call_id": 17, "agent": "Ada", "score": 0.5}')
 
-    call = read_sidecar(os.fsencode(tmp_path / "call.wav"))
+    call = sidecar_of(tmp_path / "call.wav")
 
     assert call == CallInfo(call_id="17", agent="Ada", attributes={"score": 0.5})
 
 
 def test_without_a_sidecar_there_is_nothing_to_say(tmp_path):
-    assert read_sidecar(os.fsencode(tmp_path / "call.wav")) is None
+    assert sidecar_of(tmp_path / "call.wav") is None
+
+
+def test_each_recording_has_its_own_sidecar_in_their_order(tmp_path):
+    numbers = range(200)
+    for number in numbers:
+        (tmp_path / f"{number}.json").write_text(f'{{"call_id": {number}}}')
+    paths = [os.fsencode(tmp_path / f"{number}.wav") for number in numbers]
+
+    calls = list(read_sidecars(paths, Disk().read))
+
+    assert [call.call_id for call in calls] == [str(number) for number in numbers]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +248,8 @@ def test_without_a_sidecar_there_is_nothing_to_say(tmp_path):
 def test_a_sidecar_that_cannot_be_understood_is_noticed_and_does_no_harm(tmp_path, data):
     (tmp_path / "call.json").write_bytes(data)
 
-    call, (notice,) = call_of(os.fsencode(tmp_path / "call.wav"), CallInfo(agent="Ada"))
+    path = tmp_path / "call.wav"
+    call, (notice,) = call_of(os.fsencode(path), CallInfo(agent="Ada"), sidecar_of(path))
 
     assert call == CallInfo(agent="Ada")
     assert notice.code == ErrorCode.SIDECAR_INVALID
@@ -288,9 +315,10 @@ def test_each_field_is_taken_from_the_first_that_has_it(tmp_path):
     (tmp_path / "Eve_17.json").write_text('{"agent": "Bob", "line": "sales", "x": 2, "y": 2}')
     pattern = NamePattern("{agent}_{call_id}.wav")
 
-    call, notices = call_of(
-        os.fsencode(tmp_path / "Eve_17.wav"), CallInfo(agent="Ada", attributes={"x": 1}), pattern
-    )
+    path = tmp_path / "Eve_17.wav"
+    from_manifest = CallInfo(agent="Ada", attributes={"x": 1})
+
+    call, notices = call_of(os.fsencode(path), from_manifest, sidecar_of(path), pattern)
 
     assert call == CallInfo("17", line="sales", agent="Ada", attributes={"x": 1, "y": 2})
     assert notices == ()

@@ -49,13 +49,13 @@ def refusal(path, raw=RAW_DEFAULTS, **limits):
         ("WAV", "GSM610", True),
         ("WAV", "G721_32", True),
         ("FLAC", "PCM_16", False),
-        ("OGG", "VORBIS", False),
+        ("OGG", "VORBIS", True),
         ("OGG", "OPUS", True),
         ("MP3", "MPEG_LAYER_III", True),
         ("AU", "ULAW", False),
         ("AIFF", "PCM_16", False),
         ("CAF", "PCM_16", False),
-        ("CAF", "ALAC_16", False),
+        ("CAF", "ALAC_16", True),
         ("W64", "PCM_16", False),
         ("RF64", "PCM_16", False),
     ],
@@ -87,6 +87,15 @@ def test_other_containers_are_foreign(tmp_path, suffix, codec, rate):
     assert facts.copied
     assert facts.format.rate_hz == rate
     assert facts.format.frames == pytest.approx(2 * rate, rel=0.02)
+
+
+def test_tags_in_another_code_page_do_no_harm(tmp_path):
+    path = sounds.encode(tmp_path / "call.m4a", "aac", sounds.voice(1, 16000), 16000)
+    data = path.read_bytes()
+    assert b"Lavf" in data, "the encoder's tag"
+    path.write_bytes(data.replace(b"Lavf", b"L\xe4vf"))
+
+    assert probed(path).format.rate_hz == 16000
 
 
 def test_amr_is_foreign_and_leaves_its_length_open(tmp_path):

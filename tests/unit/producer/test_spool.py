@@ -25,7 +25,9 @@ def spool(tmp_path):
 def configured(spool):
     def settings(**changes):
         values = {"spool": spool, "spool_reserve_bytes": 0, "node": "test"} | changes
-        return Settings(database_url=SecretStr("-"), redis_url=SecretStr("-"), **values)
+        return Settings(
+            database_url=SecretStr("postgresql://"), redis_url=SecretStr("redis://"), **values
+        )
 
     return settings
 
