@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from itertools import count
+from typing import Any
+from uuid import uuid4
 
 from schema.profile import PROFILES, Profile
 from schema.records import (
@@ -17,6 +21,7 @@ from schema.span import Span
 from schema.store import intake
 from schema.store.intake import Added, OpenSubmission
 from schema.store.ledger import Ledger
+from schema.wire import SEGMENTS_QUEUE, TRANSCRIBE_SEGMENT, Message
 from schema.words import SegmentResult, Word
 
 _numbers = count()
@@ -77,3 +82,28 @@ def result(*texts: str) -> SegmentResult:
     """Return a word a second, all of it speech."""
     words = tuple(Word(t, i * 1_000, i * 1_000 + 500, 0.9) for i, t in enumerate(texts))
     return SegmentResult(words, tuple(word.span for word in words), "en" if words else None)
+
+
+def raw_message(body: object = None, **headers: object) -> dict[str, Any]:
+    """Return a segment's message as it lies in Redis, with another body or other headers."""
+    message = Message(uuid4(), uuid4())
+    embedded = dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))
+    sound = [[], message.to_kwargs(), embedded]
+    return {
+        "body": encoded(sound if body is None else body),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"task": TRANSCRIBE_SEGMENT, "id": unique("task"), **headers},
+        "properties": {
+            "delivery_tag": unique("tag"),
+            "delivery_info": {"exchange": "", "routing_key": SEGMENTS_QUEUE},
+            "body_encoding": "base64",
+            "priority": 0,
+        },
+    }
+
+
+def encoded(body: object) -> str:
+    """Return a message's body as it lies in Redis: JSON in base64, or base64 of bytes."""
+    plain = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return base64.b64encode(plain).decode()

@@ -18,7 +18,7 @@ import shutil
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -31,6 +31,10 @@ from ops.local.binaries import find_postgres, find_redis
 from ops.local.process import Busy, Child, DirectoryLock, ServerError, at_home_in
 from ops.local.runas import RunAs, find_user
 from ops.local.sockets import free_port, make_private, remove_private, socket_directory
+
+#: Who may come in where Postgres listens to other hosts: through the socket anybody who reaches
+#: it, others by password.
+_ADMISSION = "local all all trust\nhost all all all scram-sha-256\n"
 
 #: Start of a large ledger after a power cut: Postgres replays its log first.
 START_TIMEOUT_S = 120.0
@@ -170,14 +174,22 @@ class Server(ABC):
 class RedisServer(Server):
     """Redis as a broker: appends to disk every second, never evicts, holds no snapshot.
 
-    ``tcp`` listens on a free loopback port instead, behind a password, for tests of the network.
+    ``tcp`` listens on a free port instead, of loopback and of ``addresses``, behind a password.
     """
 
     name = "redis"
 
-    def __init__(self, directory: Path, *, tcp: bool = False, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        tcp: bool = False,
+        addresses: Sequence[str] = (),
+        log: Path | None = None,
+    ) -> None:
         super().__init__(directory, log=log)
         self._binary = find_redis()
+        self._addresses = ("127.0.0.1", *addresses)
         self._sockets = None if tcp else socket_directory(self.directory)
         self._port = free_port() if tcp else 0
         self._password = secrets.token_urlsafe(24) if tcp else None
@@ -187,7 +199,11 @@ class RedisServer(Server):
         """Its URL as Celery and Flower read it."""
         if self._sockets is not None:
             return f"redis+socket://{self._sockets}/redis.sock"
-        return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
+        return self.url_at(self._addresses[0])
+
+    def url_at(self, address: str) -> str:
+        """Return its URL for hosts that find it at one of its addresses."""
+        return f"redis://:{self._password}@{address}:{self._port}/0"
 
     @property
     def client_url(self) -> str:
@@ -207,7 +223,7 @@ class RedisServer(Server):
             yield f"unixsocket {self._sockets}/redis.sock"
             yield "unixsocketperm 700"
         else:
-            yield "bind 127.0.0.1"
+            yield f"bind {' '.join(self._addresses)}"
             yield f"port {self._port}"
             yield f"requirepass {self._password}"
         yield f'dir "{self.directory}"'
@@ -233,7 +249,8 @@ class PostgresServer(Server):
     """Postgres, tuned for a small machine, with one superuser and one database.
 
     ``durable=False`` skips fsync: for tests, where only the machine's crash could lose anything.
-    Run by root, it is handed to another user, since Postgres refuses to run as root.
+    Run by root, it is handed to another user, since Postgres refuses to run as root. With
+    ``addresses`` it also listens there, for whoever knows its password.
     """
 
     name = "postgres"
@@ -242,11 +259,20 @@ class PostgresServer(Server):
 
     USER = "callscribe"
     DATABASE = "callscribe"
-    PORT = 5432  # only part of the socket's name; nothing listens on it
+    PORT = 5432  # part of the socket's name
 
-    def __init__(self, directory: Path, *, durable: bool = True, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        durable: bool = True,
+        addresses: Sequence[str] = (),
+        log: Path | None = None,
+    ) -> None:
         super().__init__(directory, log=log)
         self._durable = durable
+        self._addresses = addresses
+        self._password = secrets.token_urlsafe(24)
         self._data = self.directory / "data"
         self._binaries = find_postgres(self._data)
         self._sockets = socket_directory(self.directory)
@@ -261,6 +287,10 @@ class PostgresServer(Server):
         """Return the URL of one of its databases."""
         host = quote(str(self._sockets), safe="")
         return f"postgresql://{self.USER}@/{database}?host={host}&port={self.PORT}"
+
+    def url_at(self, address: str) -> str:
+        """Return its URL for hosts that find it at one of its addresses."""
+        return f"postgresql://{self.USER}:{self._password}@{address}:{self.PORT}/{self.DATABASE}"
 
     def create_database(self, database: str) -> str:
         """Create an empty database and return its URL."""
@@ -289,6 +319,8 @@ class PostgresServer(Server):
         with self._connect() as connection:
             query = "SELECT 1 FROM pg_database WHERE datname = %s"
             missing = connection.execute(query, (self.DATABASE,)).fetchone() is None
+            if self._addresses:  # of the role that owns everything; the socket asks for none
+                connection.execute(f"ALTER ROLE {self.USER} PASSWORD '{self._password}'".encode())
         if missing:
             self.create_database(self.DATABASE)
 
@@ -300,6 +332,8 @@ class PostgresServer(Server):
             self._initialise(self._user)
         self._user.own(self._data)
         self._user.own(self._sockets)
+        if self._addresses:
+            (self._data / "pg_hba.conf").write_text(_ADMISSION)
         return Child(
             self.name,
             [str(self._binaries / "postgres"), "-D", str(self._data), *self._options()],
@@ -336,7 +370,7 @@ class PostgresServer(Server):
 
     def _options(self) -> Iterator[str]:
         settings = {
-            "listen_addresses": "",
+            "listen_addresses": ",".join(self._addresses),
             "unix_socket_directories": f'"{self._sockets}"',
             "unix_socket_permissions": "0700",
             "port": str(self.PORT),

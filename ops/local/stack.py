@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from types import TracebackType
@@ -57,14 +58,14 @@ _LOCKS = "/dev/shm"  # noqa: S108
 _WORKER_BYTES = 1_600 * 1024**2
 
 
-def worker_command(name: str) -> list[str]:
+def worker_command(name: str, module: str = "workers") -> list[str]:
     """Return the command of a worker that decodes."""
-    return [sys.executable, "-m", "workers", "segments", "--name", name]
+    return [sys.executable, "-m", module, "segments", "--name", name]
 
 
-def reducer_command(name: str) -> list[str]:
+def reducer_command(name: str, module: str = "workers") -> list[str]:
     """Return the command of the worker that stitches, and sweeps."""
-    return [sys.executable, "-m", "workers", "reduce", "--name", name]
+    return [sys.executable, "-m", module, "reduce", "--name", name]
 
 
 def flower_command(port: int) -> list[str]:
@@ -80,11 +81,27 @@ def producer_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "producer.cli", *arguments]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How a single part of a stack differs from the rest.
+
+    ``environment`` is laid over everybody's. ``prefix`` is a command that runs the part's program,
+    say in another network namespace.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    prefix: Sequence[str] = ()
+
+
 class Stack:
     """Everything that ``producer`` needs, started together and stopped together.
 
     ``roots`` are the directories that workers may read, by name. ``gpus`` is how many GPUs to
-    decode on, a worker each; with none, a worker per usable core decodes.
+    decode on, a worker each; with none, a worker per usable core decodes. ``worker_module`` is run
+    in place of ``workers``: the same command line around another route than the models'.
+    ``parts`` are those that differ, by name: "asr0", "asr1", ..., "reducer", "flower". ``listen``
+    says at which addresses other hosts find "postgres" and "redis"; without, each is behind a
+    socket.
     """
 
     def __init__(
@@ -96,16 +113,32 @@ class Stack:
         workers: int | None = None,
         gpus: int = 0,
         durable: bool = True,
+        worker_module: str = "workers",
+        flower: bool = True,
+        parts: Mapping[str, Part] | None = None,
+        listen: Mapping[str, Sequence[str]] | None = None,
         tell: Callable[[str], None] = say,
     ) -> None:
         self.state = state
         self.logs = state / "logs"
+        listen = listen or {}
         self.postgres = PostgresServer(
-            state / "postgres", durable=durable, log=self.logs / "postgres.log"
+            state / "postgres",
+            durable=durable,
+            addresses=listen.get("postgres", ()),
+            log=self.logs / "postgres.log",
         )
-        self.redis = RedisServer(state / "redis", log=self.logs / "redis.log")
+        self.redis = RedisServer(
+            state / "redis",
+            tcp="redis" in listen,
+            addresses=listen.get("redis", ()),
+            log=self.logs / "redis.log",
+        )
         self._gpus = gpus
         self._workers = gpus or workers or usable_workers()
+        self._worker_module = worker_module
+        self._flower = flower
+        self.parts = dict(parts or {})
         self._flower_port = free_port()
         self._fleet: list[Child] = []
         self._deaths: Counter[str] = Counter()
@@ -132,7 +165,7 @@ class Stack:
 
     @property
     def fleet(self) -> Sequence[Child]:
-        """The workers, the reducer and Flower, in this order, for whoever signals them."""
+        """The workers, the reducer and perhaps Flower, in this order, for whoever signals them."""
         return tuple(self._fleet)
 
     def start(self) -> None:
@@ -157,10 +190,12 @@ class Stack:
         self.postgres.start()
         self.redis.start()
         self._migrate()
-        self._tell(f"Starting {self._workers} workers, a reducer and Flower")
+        others = "a reducer and Flower" if self._flower else "a reducer"
+        self._tell(f"Starting {self._workers} workers, {others}")
         self._fleet = [self._worker(index) for index in range(self._workers)]
-        self._fleet.append(self._child("reducer", reducer_command("reducer")))
-        self._fleet.append(self._child("flower", flower_command(self._flower_port)))
+        self._fleet.append(self._child("reducer", reducer_command("reducer", self._worker_module)))
+        if self._flower:
+            self._fleet.append(self._child("flower", flower_command(self._flower_port)))
         for child in self._fleet:
             child.start()
         self._wait_until_ready()
@@ -174,17 +209,24 @@ class Stack:
     def _worker(self, index: int) -> Child:
         name = f"asr{index}"
         own = {"CUDA_VISIBLE_DEVICES": str(index)} if self._gpus else {"OMP_NUM_THREADS": "1"}
-        return self._child(name, worker_command(name), own)
+        return self._child(name, worker_command(name, self._worker_module), own)
 
     def _child(
         self, name: str, command: Sequence[str], own: Mapping[str, str] | None = None
     ) -> Child:
         log = self.logs / f"{name}.log"
         log.unlink(missing_ok=True)
-        environment = {**self.environment, **(own or {})}
+        part = self.parts.get(name, Part())
+        environment = {**self.environment, **(own or {}), **part.environment}
         # Killed, not asked: if we are gone, nobody is left to wait for a segment to end.
         return Child(
-            name, command, log, environment=environment, directory=ROOT, on_our_death=SIGKILL
+            name,
+            command,
+            log,
+            environment=environment,
+            directory=ROOT,
+            prefix=part.prefix,
+            on_our_death=SIGKILL,
         )
 
     def _wait_until_ready(self) -> None:

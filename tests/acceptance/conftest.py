@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from ops.chaos.field import Field
+from ops.chaos.network import Network
 from ops.local.samples import compose
 from ops.local.stack import Stack, producer_command
-from schema.store.ledger import Ledger, create_ledger_engine
+from schema.store.connection import create_ledger_engine
+from schema.store.ledger import Ledger
+from tests.acceptance.hosts import FAR, NAME, NEAR
 
 #: Short, so that a dead worker's segments come back while a test waits.
 FAST_RECOVERY = {"CALLSCRIBE_LEASE_S": "6", "CALLSCRIBE_SWEEP_S": "1"}
@@ -42,7 +46,7 @@ class Fleet:
             check=False,
         )
         assert done.returncode == expect, f"{done.stdout}\n{done.stderr}"
-        return json.loads(done.stdout)
+        return json.loads(done.stdout) if done.stdout else None
 
     def transcripts(self, submission: str, out: Path) -> dict[str, Any]:
         """Export a submission; return its transcripts by file name."""
@@ -109,3 +113,29 @@ def fleet(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fl
         ledger = Ledger(create_ledger_engine(stack.postgres.url))
         yield Fleet(stack, calls, ledger)
         ledger.close()
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    network = Network([NEAR, FAR], ["postgres", "redis", "store"])
+    try:
+        network.start()
+    except OSError as error:
+        pytest.skip(f"needs to make network namespaces, as root with CAP_NET_ADMIN: {error}")
+    yield network
+    network.stop()
+
+
+@pytest.fixture(scope="module")
+def make_field(
+    network: Network, models: Path, speech: tuple[np.ndarray, int]
+) -> Callable[..., Field]:
+    """Make a field on the network, with one recording."""
+    samples, rate_hz = speech
+
+    def make(directory: Path, own: Callable[[str], Mapping[str, str]] = lambda _: {}) -> Field:
+        field = Field(directory, models=models, network=network, own=own)
+        soundfile.write(field.calls / NAME, samples[: rate_hz * 30], rate_hz)
+        return field
+
+    return make

@@ -101,6 +101,25 @@ def test_submitting_it_again_decodes_nothing(fleet: Fleet, directory: Path):
         assert connection.scalar(text("select sum(attempts) from segments")) == before
 
 
+def test_a_forgotten_call_is_gone_and_its_twin_is_not(fleet: Fleet, tmp_path: Path):
+    listed = fleet.producer("forget", "--call", "id-14")
+    assert [(r["file"], r["call_id"]) for r in listed["list"]] == [("night/call 014.wav", "id-14")]
+    assert not listed["erased"]
+
+    erased = fleet.producer("forget", "--call", "id-14", "--yes")
+
+    assert (erased["recordings"], erased["results"]) == (1, 0), "its twin needs the words"
+    fleet.producer("forget", "--call", "id-14", "--yes", expect=ExitCode.NOTHING)
+    with fleet.ledger.reading() as connection:
+        submission = connection.scalar(
+            text("select submission_id from recordings where call_id = 'id-15'")
+        )
+    out = tmp_path / "out"
+    fleet.producer("export", str(submission), "--out", str(out), expect=ExitCode.INCOMPLETE)
+    assert (out / "night" / "call 015.json").exists()
+    assert not (out / "night" / "call 014.json").exists()
+
+
 def test_a_stereo_call_is_a_dialogue_of_two_named_speakers(fleet: Fleet, speech, tmp_path: Path):
     samples, rate_hz = speech
     calls = fleet.calls / "dialogue"

@@ -10,7 +10,7 @@ from schema.settings import Settings
 
 def settings_with(roots):
     text = os.pathsep.join(f"{name}={path}" for name, path in roots.items())
-    return Settings(database_url="x", redis_url="x", roots=text)
+    return Settings(database_url="postgresql://", redis_url="redis://", roots=text)
 
 
 def test_a_root_keeps_its_name(tmp_path):
@@ -77,6 +77,10 @@ def test_the_environment_is_all_that_settings_need(idle, monkeypatch):
 
     assert settings.database_url.get_secret_value() == idle.postgres.url
     assert settings.redis_url.get_secret_value() == idle.redis.url
+
+
+def test_flower_is_shown_to_this_machine_alone():
+    assert "--address=127.0.0.1" in stack.flower_command(5555)
 
 
 def test_what_dies_is_started_again_but_not_for_ever(idle, tmp_path):

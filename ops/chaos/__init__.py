@@ -1,0 +1,1 @@
+"""Breaking it on purpose, for a long time, and counting what broke."""

@@ -1,0 +1,109 @@
+"""A worker that fails on demand: ``python -m ops.chaos.worker segments --name asr0``.
+
+It decodes like any other, with real weights, but first looks for orders: files in the directory
+that CHAOS_ORDERS names, which whoever drills the fleet puts there and takes away.
+
+    hold, hold.NODE       every decode, or that of one host, waits until this is gone
+    slow-start            the first decode of a process waits eight seconds, as large models do
+    FILE.SEGMENT.WHAT     the decode of that segment of that recording, say "call.wav.2.die"
+
+WHAT is "die" (as by the kernel's out-of-memory killer), "memory" (MemoryError), "error", or "hang"
+(deaf to the soft limit). A file that says "once" is taken away by whoever obeys it.
+
+CHAOS_CLOCK_S sets this process's clock ahead by so many seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from schema.settings import Settings
+from schema.store.work import Claim
+from schema.words import SegmentResult
+from workers.__main__ import main as run_worker
+from workers.transcribe import Route, StageSeconds
+
+_POLL_S = 0.02
+_SLOW_START_S = 8.0
+
+
+class ObedientRoute(Route):
+    """The route of every worker, with orders obeyed before each decode."""
+
+    def __init__(self, settings: Settings, orders: Path) -> None:
+        super().__init__(settings)
+        self._orders = orders
+        self._holds = (orders / "hold", orders / f"hold.{settings.node}")
+        self._started = False
+
+    def decode(
+        self, claim: Claim, carry_on: Callable[[], None]
+    ) -> tuple[SegmentResult, StageSeconds]:
+        """Obey, then decode."""
+        if not self._started and (self._orders / "slow-start").exists():
+            time.sleep(_SLOW_START_S)
+        self._started = True
+        while any(hold.exists() for hold in self._holds):
+            carry_on()
+            time.sleep(_POLL_S)
+        for what, obey in _DEEDS.items():
+            if self._is_ordered(claim, what):
+                obey()
+        return super().decode(claim, carry_on)
+
+    def _is_ordered(self, claim: Claim, what: str) -> bool:
+        order = self._orders / f"{Path(claim.name).name}.{claim.index}.{what}"
+        try:
+            once = order.read_text() == "once"
+        except FileNotFoundError:
+            return False
+        if once:
+            order.unlink()
+        return True
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run_out_of_memory() -> None:
+    raise MemoryError
+
+
+def _fail() -> None:
+    raise RuntimeError("ordered to fail")
+
+
+def _hang() -> None:
+    while True:
+        with suppress(Exception):  # the soft limit's among them, which is the point
+            time.sleep(3_600)
+
+
+_DEEDS: dict[str, Callable[[], None]] = {
+    "die": _die,
+    "memory": _run_out_of_memory,
+    "error": _fail,
+    "hang": _hang,
+}
+
+
+def main() -> int:
+    """Run a worker that obeys, by a clock that may be wrong."""
+    if ahead_s := float(os.environ.get("CHAOS_CLOCK_S", "0")):
+        right = time.time
+        time.time = lambda: right() + ahead_s
+    orders = Path(os.environ["CHAOS_ORDERS"])
+    return run_worker(
+        prepare=lambda worker: setattr(worker, "route", ObedientRoute(worker.settings, orders))
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""A worker without models: it reads each segment's samples, as workers do, and hears one word.
+
+python -m tests.acceptance.nullworker segments --name asr0
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from schema.settings import Settings
+from schema.span import Span
+from schema.store.work import Claim
+from schema.words import SegmentResult, Word
+from workers.__main__ import main
+from workers.audio import SegmentSource, read_segment
+from workers.transcribe import StageSeconds
+
+if TYPE_CHECKING:
+    from workers.app import Worker  # which reads the environment
+
+WORD = "hello"
+
+
+@dataclass
+class NullRoute:
+    settings: Settings
+
+    def decode(
+        self, claim: Claim, carry_on: Callable[[], None]
+    ) -> tuple[SegmentResult, StageSeconds]:
+        source = SegmentSource(
+            claim.audio, claim.format, claim.channel, claim.span, claim.pcm_digest
+        )
+        read_segment(source, self.settings)
+        heard = Span(0, claim.span.duration_ms)
+        word = Word(WORD, heard.start_ms, heard.end_ms, 1.0)
+        return SegmentResult((word,), (heard,), "en"), StageSeconds(0.0, 0.0, 0.0)
+
+
+def _without_models(worker: Worker) -> None:
+    worker.route = NullRoute(worker.settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main(prepare=_without_models))
