@@ -254,7 +254,7 @@ class Field:
         return self.stack.logs.glob("*.log")
 
     @property
-    def redis(self) -> redis.Redis[bytes]:
+    def redis(self) -> redis.Redis:
         """A new connection to Redis."""
         return redis.Redis.from_url(self.stack.redis.client_url, socket_timeout=5)
 
