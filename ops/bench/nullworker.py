@@ -19,11 +19,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection, event
+from sqlalchemy import event
 
 from ops.bench.times import Times
 from schema.span import Span
-from schema.store.ledger import Ledger
+from schema.store.ledger import Cursor, Ledger
 from schema.store.work import Claim, Ended
 from schema.words import SegmentResult, Word
 from workers.__main__ import main
@@ -90,7 +90,7 @@ class TimedLedger(Ledger):
         self._connections: list[Any] = []
         event.listen(self.engine, "connect", lambda raw, _: self._connections.append(raw.pgconn))
 
-    def single(self, work: Callable[[Connection], T]) -> T:
+    def single(self, work: Callable[[Cursor], T]) -> T:
         """Run one statement; claims and finishes are told apart by what they return."""
         asked_s = time.monotonic()
         outcome = super().single(work)

@@ -13,7 +13,7 @@ from schema.profile import Profile
 from schema.span import Span
 from schema.states import RecordingState, SegmentState
 from schema.store.dispatches import reduce_dispatch
-from schema.store.ledger import OPEN_SEGMENTS, among
+from schema.store.ledger import OPEN_SEGMENTS, Cursor, among
 from schema.store.work import backoff_s
 from schema.tables import Recording, ResultRow, SeamRow, SegmentRow, Transcript, UtteranceRow
 from schema.transcript import Draft
@@ -50,45 +50,37 @@ class ReduceClaim:
     profile: Profile
 
 
-_CLAIM = text(
-    """
-    update recordings r
-       set reduce_owner = :owner,
-           reduce_token = :lease,
-           reduce_expires_at = now() + make_interval(secs => :lease_s),
-           reduce_attempts = r.reduce_attempts + 1
-      from submissions b
-     where r.id = :id
-       and b.id = r.submission_id
-       and r.state = 'stitching'
-       and r.reduce_dispatch_token = :token
-       and r.reduce_attempts < :attempts_max
-       and coalesce(r.reduce_expires_at < now(), true)
- returning r.id, r.name, r.duration_ms, r.channels, r.flags, b.profile
-    """
-)
+_CLAIM = """
+update recordings r
+   set reduce_owner = %(owner)s,
+       reduce_token = %(lease)s,
+       reduce_expires_at = now() + make_interval(secs => %(lease_s)s),
+       reduce_attempts = r.reduce_attempts + 1
+  from submissions b
+ where r.id = %(id)s
+   and b.id = r.submission_id
+   and r.state = 'stitching'
+   and r.reduce_dispatch_token = %(token)s
+   and r.reduce_attempts < %(attempts_max)s
+   and coalesce(r.reduce_expires_at < now(), true)
+returning r.id, r.name, r.duration_ms, r.channels, r.flags, b.profile
+"""
 
 
 def claim_reduce(
-    connection: Connection, message: Message, *, owner: str, lease_s: int
+    cursor: Cursor, message: Message, *, owner: str, lease_s: int
 ) -> ReduceClaim | None:
     """Lease a recording to stitch, or return None if there is nothing to do."""
     lease = uuid4()
-    row = (
-        connection.execute(
-            _CLAIM,
-            {
-                "id": message.id,
-                "token": message.token,
-                "owner": owner,
-                "lease": lease,
-                "lease_s": lease_s,
-                "attempts_max": REDUCE_ATTEMPTS_MAX,
-            },
-        )
-        .mappings()
-        .one_or_none()
-    )
+    parameters = {
+        "id": message.id,
+        "token": message.token,
+        "owner": owner,
+        "lease": lease,
+        "lease_s": lease_s,
+        "attempts_max": REDUCE_ATTEMPTS_MAX,
+    }
+    row = cursor.execute(_CLAIM, parameters).fetchone()
     if row is None:
         return None
     return ReduceClaim(
@@ -227,19 +219,17 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
         )
 
 
-_RENEW = text(
-    """
-    update recordings
-       set reduce_expires_at = now() + make_interval(secs => :lease_s)
-     where id = :id and reduce_token = :lease and state = 'stitching'
-    """
-)
+_RENEW = """
+update recordings
+   set reduce_expires_at = now() + make_interval(secs => %(lease_s)s)
+ where id = %(id)s and reduce_token = %(lease)s and state = 'stitching'
+"""
 
 
-def renew_reduce(connection: Connection, held: ReduceClaim, *, lease_s: int) -> bool:
+def renew_reduce(cursor: Cursor, held: ReduceClaim, *, lease_s: int) -> bool:
     """Extend a reducer's lease, unless it was taken over or the recording cancelled."""
     parameters = {"id": held.recording_id, "lease": held.lease, "lease_s": lease_s}
-    return int(connection.execute(_RENEW, parameters).rowcount) == 1
+    return cursor.execute(_RENEW, parameters).rowcount == 1
 
 
 _PUT_BACK = text(

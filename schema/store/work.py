@@ -13,16 +13,16 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
+from psycopg.errors import UniqueViolation
 from pydantic_core import to_json
-from sqlalchemy import Connection, RowMapping, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, text
 
 from schema.errors import ErrorCode, LeaseLost
 from schema.profile import Profile
 from schema.records import AudioFormat, Location
 from schema.span import Span
-from schema.store.dispatches import reduce_dispatch, segment_dispatch
-from schema.store.ledger import CLOSE_ONE
+from schema.store.dispatches import Row, reduce_dispatch, segment_dispatch
+from schema.store.ledger import CLOSE_ONE, Cursor
 from schema.wire import Dispatch, Message, Priority
 from schema.words import SegmentResult
 
@@ -84,55 +84,49 @@ class Ended:
     twins: bool = False
 
 
-_CLAIM = text(
-    """
-    with held as materialized (
-        select r.*, b.profile
-          from recordings r
-          join submissions b on b.id = r.submission_id
-         where r.id = (select recording_id from segments where id = :id)
-           and r.state in ('planned', 'running')
-           for no key update of r
-    ),
-    taken as (
-        update segments s
-           set state = 'leased',
-               attempts = s.attempts + 1,
-               lease_owner = :owner,
-               lease_token = :lease,
-               leased_at = now(),
-               lease_expires_at = now() + make_interval(secs => :lease_s)
-          from held
-         where s.id = :id
-           and s.recording_id = held.id
-           and s.dispatch_token = :token
-           and s.attempts < :attempts_max
-           and s.strikes < :strikes_max
-           and coalesce(s.next_attempt_at <= now(), true)
-           and (s.state = 'pending' or (s.state = 'leased' and s.lease_expires_at < now()))
-     returning s.*
-    ),
-    begun as (
-        update recordings r set state = 'running' from taken
-         where r.id = taken.recording_id and r.state = 'planned'
-    )
-    select to_jsonb(claimed) from (
-        select t.id, t.recording_id, t.channel, t.index, t.start_ms, t.end_ms, t.pcm_digest,
-               t.decode_key, t.attempts, h.name, h.audio_root, encode(h.audio_path, 'hex') as path,
-               h.container, h.encoding, h.rate_hz, h.channels, h.frames, h.profile,
-               not t.force
-                   and exists (select from results x where x.decode_key = t.decode_key) as known,
-               -- No wait for the disk: a claim that a crash of the server undoes is a fence, no
-               -- loss.
-               set_config('synchronous_commit', 'off', true)
-          from taken t
-          join held h on h.id = t.recording_id
-    ) claimed
-    """
+_CLAIM = """
+with held as materialized (
+    select r.*, b.profile
+      from recordings r
+      join submissions b on b.id = r.submission_id
+     where r.id = (select recording_id from segments where id = %(id)s)
+       and r.state in ('planned', 'running')
+       for no key update of r
+),
+taken as (
+    update segments s
+       set state = 'leased',
+           attempts = s.attempts + 1,
+           lease_owner = %(owner)s,
+           lease_token = %(lease)s,
+           leased_at = now(),
+           lease_expires_at = now() + make_interval(secs => %(lease_s)s)
+      from held
+     where s.id = %(id)s
+       and s.recording_id = held.id
+       and s.dispatch_token = %(token)s
+       and s.attempts < %(attempts_max)s
+       and s.strikes < %(strikes_max)s
+       and coalesce(s.next_attempt_at <= now(), true)
+       and (s.state = 'pending' or (s.state = 'leased' and s.lease_expires_at < now()))
+ returning s.*
+),
+begun as (
+    update recordings r set state = 'running' from taken
+     where r.id = taken.recording_id and r.state = 'planned'
 )
+select t.id, t.recording_id, t.channel, t.index, t.start_ms, t.end_ms, t.pcm_digest,
+       t.decode_key, t.attempts, h.name, h.audio_root, h.audio_path, h.container, h.encoding,
+       h.rate_hz, h.channels, h.frames, h.profile,
+       not t.force and exists (select from results x where x.decode_key = t.decode_key) as known,
+       -- No wait for the disk: a claim that a crash of the server undoes is a fence, no loss.
+       set_config('synchronous_commit', 'off', true)
+  from taken t
+  join held h on h.id = t.recording_id
+"""
 
 
-def claim(connection: Connection, message: Message, *, owner: str, lease_s: int) -> Claim | None:
+def claim(cursor: Cursor, message: Message, *, owner: str, lease_s: int) -> Claim | None:
     """Lease the segment that a message names, or return None if there is nothing to do.
 
     Nothing is to do when the message is a duplicate or stale, the segment has ended, is leased,
@@ -150,10 +144,9 @@ def claim(connection: Connection, message: Message, *, owner: str, lease_s: int)
         "strikes_max": STRIKES_MAX,
     }
     try:
-        # One value, since a driver describes each column of each answer anew: a third of a claim.
-        row = connection.execute(_CLAIM, parameters).scalar_one_or_none()
-    except IntegrityError as error:
-        if "segments_live_decode_uq" in str(error.orig):
+        row = cursor.execute(_CLAIM, parameters).fetchone()
+    except UniqueViolation as error:
+        if error.diag.constraint_name == "segments_live_decode_uq":
             return None
         raise
     return None if row is None else _claim(row, lease)
@@ -161,11 +154,11 @@ def claim(connection: Connection, message: Message, *, owner: str, lease_s: int)
 
 def _claim(row: Mapping[str, Any], lease: UUID) -> Claim:
     return Claim(
-        segment_id=UUID(row["id"]),
-        recording_id=UUID(row["recording_id"]),
+        segment_id=row["id"],
+        recording_id=row["recording_id"],
         lease=lease,
         name=row["name"],
-        audio=Location(row["audio_root"], bytes.fromhex(row["path"])),
+        audio=Location(row["audio_root"], row["audio_path"]),
         format=AudioFormat(
             container=row["container"],
             encoding=row["encoding"],
@@ -184,58 +177,54 @@ def _claim(row: Mapping[str, Any], lease: UUID) -> Claim:
     )
 
 
-_RENEW = text(
-    """
-    update segments s
-       set lease_expires_at = now() + make_interval(secs => :lease_s)
-      from recordings r
-     where s.id = :id and s.lease_token = :lease and s.state = 'leased'
-       and r.id = s.recording_id and r.state = 'running'
-    """
-)
+_RENEW = """
+update segments s
+   set lease_expires_at = now() + make_interval(secs => %(lease_s)s)
+  from recordings r
+ where s.id = %(id)s and s.lease_token = %(lease)s and s.state = 'leased'
+   and r.id = s.recording_id and r.state = 'running'
+"""
 
 
-def renew(connection: Connection, held: Claim, *, lease_s: int) -> bool:
+def renew(cursor: Cursor, held: Claim, *, lease_s: int) -> bool:
     """Extend a lease, even one that expired, unless it was taken over or work was cancelled."""
     parameters = {"id": held.segment_id, "lease": held.lease, "lease_s": lease_s}
-    return int(connection.execute(_RENEW, parameters).rowcount) == 1
+    return cursor.execute(_RENEW, parameters).rowcount == 1
 
 
-_FINISH = text(
-    f"""
-    with held as materialized (
-        select id from recordings where id = :recording and state = 'running' for no key update
-    ),
-    known as materialized (
-        -- Locked, since another's forget may be about to erase it.
-        select decode_key from results where decode_key = :key for key share
-    ),
-    ended as (
-        update segments s
-           set state = 'done', result_key = :key, ended_at = now(),
-               error_code = null, error_message = null,
-               lease_owner = null, lease_token = null, lease_expires_at = null
-          from held
-         where s.id = :id and s.recording_id = held.id
-           and s.lease_token = :lease and s.state = 'leased'
-           and (cast(:body as json) is not null or exists (select from known))
-     returning s.recording_id
-    ),
-    kept as (
-        insert into results (decode_key, body)
-        select :key, cast(:body as json) from ended where cast(:body as json) is not null
-            on conflict (decode_key) do update set body = excluded.body, created_at = now()
-    ),
-    closed as ({CLOSE_ONE})
-    select closed.*,
-           exists (select from segments t where t.decode_key = :key and t.state = 'pending')
-               as twins
-      from closed
-    """
-)
+_FINISH = f"""
+with held as materialized (
+    select id from recordings where id = %(recording)s and state = 'running' for no key update
+),
+known as materialized (
+    -- Locked, since another's forget may be about to erase it.
+    select decode_key from results where decode_key = %(key)s for key share
+),
+ended as (
+    update segments s
+       set state = 'done', result_key = %(key)s, ended_at = now(),
+           error_code = null, error_message = null,
+           lease_owner = null, lease_token = null, lease_expires_at = null
+      from held
+     where s.id = %(id)s and s.recording_id = held.id
+       and s.lease_token = %(lease)s and s.state = 'leased'
+       and (cast(%(body)s as json) is not null or exists (select from known))
+ returning s.recording_id
+),
+kept as (
+    insert into results (decode_key, body)
+    select %(key)s, cast(%(body)s as json) from ended where cast(%(body)s as json) is not null
+        on conflict (decode_key) do update set body = excluded.body, created_at = now()
+),
+closed as ({CLOSE_ONE})
+select closed.*,
+       exists (select from segments t where t.decode_key = %(key)s and t.state = 'pending')
+           as twins
+  from closed
+"""
 
 
-def finish(connection: Connection, held: Claim, result: SegmentResult | None) -> Ended:
+def finish(cursor: Cursor, held: Claim, result: SegmentResult | None) -> Ended:
     """Store a segment's words and end it; ``result`` is None where they were known already.
 
     Raises:
@@ -249,7 +238,7 @@ def finish(connection: Connection, held: Claim, result: SegmentResult | None) ->
         "key": held.decode_key,
         "body": None if result is None else to_json(result.to_json()).decode(),
     }
-    row = connection.execute(_FINISH, parameters).mappings().one_or_none()
+    row = cursor.execute(_FINISH, parameters).fetchone()
     if row is None:
         raise _lease_lost(held)
     return Ended(_reduce_of(row), twins=row["twins"])
@@ -418,7 +407,7 @@ def backoff_s(earlier: int) -> int:
     return min(BACKOFF_LAST_S, BACKOFF_FIRST_S << max(0, min(earlier, 10)))
 
 
-def _reduce_of(row: RowMapping) -> Dispatch | None:
+def _reduce_of(row: Row) -> Dispatch | None:
     return reduce_dispatch(row) if row["reduce_dispatch_token"] is not None else None
 
 

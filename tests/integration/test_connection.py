@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from ops.local.servers import PostgresServer
 from schema.store.connection import create_ledger_engine
-from schema.store.ledger import Ledger, is_passing
+from schema.store.ledger import Cursor, Ledger, is_passing
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(engine: Engine):
     assert not caught.value.connection_invalidated
 
 
-def backend(connection: Connection) -> int:
-    return int(connection.execute(text("select pg_backend_pid()")).scalar_one())
+def backend(cursor: Cursor) -> int:
+    return cursor.execute("select pg_backend_pid() as pid").fetchone()["pid"]
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_read_which_is_not_tried_again_finds_a_connection_that_was_idle_replac
 ):
     monkeypatch.setattr("schema.store.connection._TRUSTED_S", 0.0)
     with ledger.reading() as connection:
-        assert backend(connection) != fallen
+        assert connection.scalar(text("select pg_backend_pid()")) != fallen
 
 
 def test_a_connection_in_use_a_moment_ago_costs_no_round_trip_to_be_asked(

@@ -8,7 +8,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, inspect, text
 
 from ops.local.servers import PostgresServer
 from schema.errors import ErrorCode, Misconfigured
@@ -35,6 +35,22 @@ def test_migrations_equal_the_models(engine: Engine):
 
 def test_migrating_again_changes_nothing(engine: Engine):
     assert migrate(engine) == migrate(engine)
+
+
+def test_words_are_compressed_fast_where_the_server_can(engine: Engine):
+    migrate(engine)
+
+    with engine.connect() as connection:
+        known = connection.scalar(
+            text("select enumvals from pg_settings where name = 'default_toast_compression'")
+        )
+        used = connection.scalar(
+            text(
+                "select attcompression from pg_attribute where attname = 'body'"
+                " and attrelid = 'results'::regclass"
+            )
+        )
+    assert used == ("l" if "lz4" in known else "")
 
 
 def test_migrations_can_be_undone(engine: Engine):

@@ -135,7 +135,7 @@ def test_a_lost_reduce_is_sent_again(ledger: Ledger):
     age(ledger)
 
     (again,) = swept(ledger).dispatches
-    held = ledger.transact(lambda c: reduce.claim_reduce(c, again.message, owner="r", lease_s=60))
+    held = ledger.single(lambda c: reduce.claim_reduce(c, again.message, owner="r", lease_s=60))
 
     assert held is not None
     segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))

@@ -282,7 +282,7 @@ def test_retry_takes_up_what_failed_and_only_that(ledger: Ledger):
     good, bad = target.dispatches
     finished(ledger, claimed(ledger, good), "hi")
     end = failed(ledger, claimed(ledger, bad), Fate.FOR_GOOD)
-    held = ledger.transact(
+    held = ledger.single(
         lambda c: reduce.claim_reduce(c, end.reduce.message, owner="r", lease_s=60)
     )
     segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))

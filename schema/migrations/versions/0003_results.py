@@ -19,9 +19,10 @@ _HAS_LZ4 = """
 
 
 def upgrade() -> None:
+    op.alter_column("results", "body", type_=sa.JSON(), postgresql_using="body::json")
+    # After the change of type, which forgets it.
     if op.get_bind().execute(sa.text(_HAS_LZ4)).scalar():
         op.execute("alter table results alter column body set compression lz4")
-    op.alter_column("results", "body", type_=sa.JSON(), postgresql_using="body::json")
 
 
 def downgrade() -> None:
