@@ -31,9 +31,10 @@ from schema.store.ledger import Ledger
 from schema.store.reduce import return_reduces
 from schema.store.work import return_leases
 from schema.wire import REDUCE_QUEUE, broker_settings
-from workers.inbox import BrokerInfo, guard
+from workers.inbox import guard
 from workers.logs import configure_logging
 from workers.memory import settle
+from workers.steps import BrokerInfo, EventsTogether
 from workers.sweep import Sweeper
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Worker:
 def create_app(settings: Settings) -> Celery:
     """Create the Celery app, with the settings that were found to lose and repeat the least."""
     app = Celery("callscribe", include=["workers.tasks"])
-    app.steps["consumer"].add(BrokerInfo)
+    app.steps["consumer"].update((BrokerInfo, EventsTogether))
     app.conf.update(
         broker_settings(settings),
         # A message is taken off Redis only when its task has ended; what a dead child held comes

@@ -16,7 +16,6 @@ from queue import Empty
 from typing import Annotated, Any, Literal
 
 import structlog
-from celery import bootsteps
 from kombu.transport import TRANSPORT_ALIASES, redis
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -144,11 +143,21 @@ def _refuse(reason: Refusal, queue: str | None = None, content_type: object = No
 class Channel(redis.Channel):
     """kombu's channel; what it cannot read is refused, where it would raise and end the worker."""
 
+    _client: Any = None
+
     def _brpop_read(self, **options: Any) -> Any:
         return self._reading(super()._brpop_read, **options)
 
     def _receive(self) -> Any:
         return self._reading(super()._receive)
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        """Return a client: the same one each time, where kombu makes one for every command."""
+        if asynchronous:  # It is tied to a connection of its own.
+            return super()._create_client(asynchronous=True)  # type: ignore[no-untyped-call]
+        if self._client is None or self._client.connection_pool is not self.pool:
+            self._client = super()._create_client()  # type: ignore[no-untyped-call]
+        return self._client
 
     def _reading(self, read: Any, **options: Any) -> Any:
         self.connection.handed_on = False
@@ -183,17 +192,3 @@ class Transport(redis.Transport):
 def guard() -> None:
     """Let this process read Redis through :class:`Transport`, before it first connects."""
     TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), f"{__name__}:Transport"))
-
-
-class BrokerInfo(bootsteps.StartStopStep):  # type: ignore[misc]
-    """What Flower and ``celery inspect stats`` show of the broker: its address, no password.
-
-    Celery's own answer leaves the password of a URL with a socket in it.
-    """
-
-    requires = ("celery.worker.consumer.connection:Connection",)
-
-    def info(self, consumer: Any) -> dict[str, Any]:
-        """Return what takes the place of the connection's own answer."""
-        connection = consumer.connection
-        return {"broker": {"url": connection.as_uri() if connection else "not connected"}}

@@ -13,6 +13,7 @@ _TALKATIVE = (
     "aiobotocore",
     "botocore",
     "celery.app.trace",
+    "celery.worker.strategy",
     "faster_whisper",
     "fsspec",
     "matplotlib",

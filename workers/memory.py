@@ -23,6 +23,7 @@ from typing import NamedTuple, Protocol, Self
 _SETTLE_EVERY = 1_000
 
 _scopes = itertools.count(1)
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 class DeviceFigures(NamedTuple):
@@ -189,6 +190,5 @@ def _trim() -> None:
     Its arenas keep freed blocks below the newest live one: 40 MB over 300 segments of mixed
     length, none with this.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    if _malloc_trim is not None:
+        _malloc_trim(0)

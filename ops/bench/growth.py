@@ -197,7 +197,8 @@ _GROWTH = (
     """
     insert into results (decode_key, body)
     select md5('k' || n) || md5('l' || n),
-           '{"words": [["hello", 400, 700, 0.9], ["there", 720, 1000, 0.8]],
+           '{"words": {"texts": ["hello", "there"], "gaps_ms": [400, 20], "lengths_ms": [300, 280],
+                       "confidences": [900, 800]},
              "speech": [[400, 1000]], "language": "en", "tags": {}}'
       from generate_series(0, 2 * :calls - 1) n
      where n % 200 <> 0

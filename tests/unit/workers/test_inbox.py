@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
-from kombu import Connection
 
 from schema.wire import MESSAGE_VERSION
 from tests.factories import encoded, raw_message
-from workers.inbox import BrokerInfo, Refusal, refusal_of
+from workers.inbox import Refusal, refusal_of
 
 
 def without(field: str, **parts: object) -> dict:
@@ -112,17 +110,3 @@ def test_a_command_needs_an_envelope_and_no_task():
 
     assert refusal_of(command, task=False) is None
     assert refusal_of({**command, "body": "%%%"}, task=False) is Refusal.MALFORMED
-
-
-@pytest.mark.parametrize(
-    "url", ["redis://me:hush@redis:6379/0", "rediss://:hush@redis", "redis+socket://:hush@/r.sock"]
-)
-def test_flower_is_shown_the_brokers_address_and_no_password(url: str):
-    consumer = SimpleNamespace(connection=Connection(url), steps=[])
-
-    shown = BrokerInfo(consumer).info(consumer)["broker"]
-
-    assert shown["url"].startswith(url.partition(":")[0])
-    assert "hush" not in str(shown)
-    consumer.connection = None
-    assert BrokerInfo(consumer).info(consumer) == {"broker": {"url": "not connected"}}
