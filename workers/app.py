@@ -54,6 +54,8 @@ class Worker:
     celery: Celery
     #: Set by a task after which this process should be replaced.
     recycle: bool = False
+    #: Set where a dead predecessor's work waits in Redis: the first message makes way for it.
+    makes_way: bool = False
 
     @property
     def owner(self) -> str:
@@ -145,6 +147,7 @@ def hand_back(*, died: bool) -> None:
         due = worker.ledger.transact(lambda c: return_leases(c, worker.owner, died=died))
         due += worker.ledger.transact(lambda c: return_reduces(c, worker.owner, died=died))
         worker.publisher.publish(due)
+        worker.makes_way = died and bool(due)
     except Exception:
         log.exception("leases_not_returned")
     else:

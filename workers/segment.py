@@ -41,6 +41,16 @@ _FATES: dict[type[CallscribeError], Fate] = {
 }
 
 
+def make_way(worker: Worker, message: Message) -> None:
+    """Send a message once more, behind what this process' dead predecessor had begun.
+
+    A parent fetches it for its next child before that one has returned the leases of the last.
+    """
+    worker.makes_way = False
+    again = worker.ledger.transact(lambda c: work.dispatch_again(c, message))
+    worker.publisher.publish([again] if again else [])
+
+
 def work_segment(worker: Worker, message: Message) -> None:
     """Do the work that a message names, if it is still there to be done."""
     settings = worker.settings

@@ -13,12 +13,16 @@ from typing import Any
 from schema.wire import REDUCE_RECORDING, TRANSCRIBE_SEGMENT, Message
 from workers.app import app, worker
 from workers.reduce import reduce_recording
-from workers.segment import work_segment
+from workers.segment import make_way, work_segment
 
 
 @app.task(name=TRANSCRIBE_SEGMENT)
 def _transcribe_segment(**kwargs: Any) -> None:
-    work_segment(worker, Message.from_kwargs(kwargs))
+    message = Message.from_kwargs(kwargs)
+    if worker.makes_way:
+        make_way(worker, message)
+    else:
+        work_segment(worker, message)
 
 
 @app.task(name=REDUCE_RECORDING)

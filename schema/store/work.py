@@ -402,6 +402,23 @@ def return_leases(connection: Connection, owner: str, *, died: bool) -> list[Dis
     return [segment_dispatch(row, Priority.BEGUN) for row in rows]
 
 
+_WAITING = text(
+    """
+    select s.id, s.dispatch_token, s.recording_id, s.channel, s.index, s.start_ms, s.end_ms,
+           r.submission_id
+      from segments s join recordings r on r.id = s.recording_id
+     where s.id = :id and s.dispatch_token = :token and s.state = 'pending'
+    """
+)
+
+
+def dispatch_again(connection: Connection, message: Message) -> Dispatch | None:
+    """Return a message as it was, but with the priority of begun work; None if it is stale."""
+    parameters = {"id": message.id, "token": message.token}
+    row = connection.execute(_WAITING, parameters).mappings().one_or_none()
+    return None if row is None else segment_dispatch(row, Priority.BEGUN)
+
+
 def backoff_s(earlier: int) -> int:
     """Return the pause after a failed attempt with ``earlier`` before it: 5, 10, ... 300 s."""
     return min(BACKOFF_LAST_S, BACKOFF_FIRST_S << max(0, min(earlier, 10)))

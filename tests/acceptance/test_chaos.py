@@ -85,10 +85,14 @@ def test_a_killed_child_is_followed_by_one_that_goes_on(drill: Drill):
     field = drill.field
     with field.held():
         submission = field.submit()
-        field.wait_until_all_decode()
+        leases = field.wait_until_all_decode()
+        lost = next(id_ for id_, owner in leases.items() if owner.startswith("asr0"))
         field.kill_child(field.workers[0])
         # Handed back by the next child at once, and not when its lease had expired.
         wait_for(lambda: field.scalar("select sum(strikes) from segments") == 1)
+        assert field.scalar("select count(*) from segments where state = 'pending'") > 0
+        # And taken up again before all that waits.
+        assert lost in field.wait_until_all_decode()
 
     drill.check(submission)
     assert field.scalar("select sum(strikes) from segments") == 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
@@ -17,10 +18,10 @@ from schema.store.cancel import cancel
 from schema.store.ledger import Ledger
 from schema.store.work import Claim
 from schema.tables import ResultRow, SegmentRow
-from schema.wire import Dispatch
+from schema.wire import Dispatch, Priority
 from schema.words import SegmentResult
 from tests.factories import added, recording, result, submission
-from workers.segment import work_segment
+from workers.segment import make_way, work_segment
 from workers.transcribe import StageSeconds
 
 
@@ -84,6 +85,28 @@ def test_a_segment_is_decoded_stored_and_its_reduce_asked_for(worker, ledger: Le
 
     assert segment_row(ledger).state == SegmentState.DONE
     assert [d.task for d in worker.publisher.sent] == ["reduce_recording"]
+
+
+def test_a_message_makes_way_once_for_what_a_dead_predecessor_had_begun(worker, ledger: Ledger):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+    worker.makes_way = True
+
+    make_way(worker, dispatch.message)
+
+    assert not worker.makes_way
+    (again,) = worker.publisher.sent
+    assert (again.message, again.label) == (dispatch.message, dispatch.label)
+    assert again.priority is Priority.BEGUN
+    work_segment(worker, again.message)
+    assert segment_row(ledger).state == SegmentState.DONE
+
+
+def test_a_stale_message_that_makes_way_is_sent_no_more(worker, ledger: Ledger):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+
+    make_way(worker, replace(dispatch.message, token=uuid4()))
+
+    assert worker.publisher.sent == []
 
 
 def test_a_cancelled_decode_is_left_before_its_end(worker, ledger: Ledger, monkeypatch):
