@@ -17,6 +17,7 @@ from schema.store.work import ATTEMPTS_MAX, STRIKES_MAX, Claim, Fate
 from schema.tables import Recording, ResultRow, SegmentRow
 from schema.transcript import Draft
 from schema.wire import Dispatch, Message
+from schema.words import SegmentResult
 from tests.factories import added, recording, result, submission
 
 
@@ -136,7 +137,7 @@ def test_a_takeover_fences_the_zombie(ledger: Ledger):
     finished(ledger, heir, "right")
     with ledger.reading() as connection:
         (body,) = connection.scalars(select(ResultRow.body)).all()
-    assert [word[0] for word in body["words"]] == ["right"]
+    assert [word.text for word in SegmentResult.from_json(body).words] == ["right"]
 
 
 def test_a_second_finish_stores_nothing(ledger: Ledger):
