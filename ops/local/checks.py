@@ -19,8 +19,8 @@ _CHECKS: Sequence[Sequence[str]] = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy", "schema", "producer", "workers", "ops"),
-    # Whole files side by side, since the tests of one share a fleet.
-    ("pytest", "-n", "2", "--dist", "loadfile"),
+    # Whole files side by side, since the tests of one share a fleet; the longest first.
+    ("pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"),
 )
 
 
