@@ -52,8 +52,10 @@ _LONG_WORD = 8
 #: Two texts that share this much are two hearings of one word ("jump" and "jumps").
 _ALIKE = 0.5
 
-#: A place this much farther from the middle is as bad as a column of words with nothing in common.
+#: A place is as bad as a column of words with nothing in common if it is this much farther from
+#: the middle, or cuts through words for this long.
 _PER_COLUMN_MS = 4_000
+_PER_CONFLICT_MS = 250
 
 _CONTESTED = 0.6
 
@@ -131,13 +133,17 @@ class _Side:
         """Return how many of the segment's words lie before a moment, by their middles."""
         return self.first + sum(word.middle_ms < at_ms for word in self.words)
 
-    def is_at_edge(self, word: Word) -> bool:
+    def reaches_edge(self, word: Word) -> bool:
         """Tell whether a word reaches into the stretch that this side heard badly."""
         return word.end_ms > self.edge.start_ms and word.start_ms < self.edge.end_ms
 
+    def has_at_edge(self, word: Word) -> bool:
+        """Tell whether a word lies in that stretch alone."""
+        return self.edge.start_ms <= word.start_ms and word.end_ms <= self.edge.end_ms
+
     def trusts(self, word: Word) -> bool:
         """Tell whether a word of this side may decide."""
-        return not (self.is_truncated and self.is_at_edge(word))
+        return not (self.is_truncated and self.reaches_edge(word))
 
     def hears(self, word: Word) -> bool:
         """Tell whether this side's VAD heard speech while a word of the other one was said."""
@@ -205,12 +211,18 @@ class _Meeting:
         return Cut(rule, place.at_ms, sure, place.left, place.right)
 
     def conflict_ms(self, place: _Place) -> int:
-        """Return for how long the last word kept of the left and the first of the right overlap."""
+        """Return for how long a place cuts through words, which would come twice or by halves.
+
+        A word kept of the left overlaps one kept of the right, or one dropped one dropped.
+        """
         i, j = place.left - self.left.first, place.right - self.right.first
-        if i == 0 or j == len(self.right.words):
-            return 0
-        begins_ms = self.right.words[j].start_ms - self._late_ms
-        return max(0, self.left.words[i - 1].end_ms - begins_ms)
+        lefts, rights = self.left.words, self.right.words
+        doubled_ms = halved_ms = 0
+        if i > 0 and j < len(rights):
+            doubled_ms = lefts[i - 1].end_ms - rights[j].start_ms + self._late_ms
+        if j > 0 and i < len(lefts):
+            halved_ms = rights[j - 1].end_ms - self._late_ms - lefts[i].start_ms
+        return max(0, doubled_ms) + max(0, halved_ms)
 
     def _one_side_only(self) -> tuple[set[int], set[int]]:
         """Return the columns with words that the other side missed, and those with hallucinations.
@@ -227,7 +239,7 @@ class _Meeting:
             late_ms = self._late_ms if is_left else -self._late_ms
             run = [(k, own.words[_index(column)]) for k, column in numbered]
             run = [(k, word) for k, word in run if not other.wrote_near(word, late_ms)]
-            if all(own.is_at_edge(word) and not other.hears(word) for _, word in run):
+            if all(own.has_at_edge(word) and not other.hears(word) for _, word in run):
                 ghosts.update(k for k, _ in run)
             else:
                 missed.update(k for k, word in run if own.trusts(word) or other.is_wordless)
@@ -433,7 +445,8 @@ def _fuzzy(meeting: _Meeting) -> Cut | None:
         likeness = _likeness_around(meeting, place)
         if max(likeness) < _ALIKE:
             continue
-        cost = 2 - sum(likeness) + meeting.distance_ms(place.at_ms) / (2 * _PER_COLUMN_MS)
+        cost = 2 - sum(likeness) + meeting.conflict_ms(place) / _PER_CONFLICT_MS
+        cost += meeting.distance_ms(place.at_ms) / (2 * _PER_COLUMN_MS)
         if best is None or cost < best[0]:
             best = cost, place
     if best is None:

@@ -35,8 +35,14 @@ class Track:
 def stitch(channel: int | None, segments: Sequence[Heard]) -> Track:
     """Join a channel's segments into one timeline.
 
-    Each begins and ends later than the one before it. Linear in the words, but for overlaps.
+    Linear in the words, but for overlaps.
+
+    Raises:
+        ValueError: a segment begins or ends before the one before it, words of which would be lost.
     """
+    for one, following in pairwise(segments):
+        if one.span.start_ms > following.span.start_ms or one.span.end_ms > following.span.end_ms:
+            raise ValueError(f"{following.span} begins or ends before {one.span}")
     cuts = list(_cuts(segments))
     firsts = [0, *(cut.right for cut in cuts)]
     lasts = [*(cut.left for cut in cuts), len(segments[-1].words) if segments else 0]
