@@ -206,9 +206,20 @@ class _Meeting:
 
     def cut(self, rule: SeamRule, place: _Place, confidence: float) -> Cut:
         """Return the cut at a place; one that words of one side alone put in doubt is less sure."""
-        most = _CONTESTED if self.missed else 1.0
+        most = _CONTESTED if self.is_contested else 1.0
         sure = round(min(confidence, most), 3)
         return Cut(rule, place.at_ms, sure, place.left, place.right)
+
+    @property
+    def is_contested(self) -> bool:
+        """Whether one side missed words that it did not hear at its own edge."""
+        for column in (self.columns[k] for k in self.missed):
+            i, j = column.left, column.right
+            if i is not None and not self.right.reaches_edge(self.left.words[i]):
+                return True
+            if j is not None and not self.left.reaches_edge(self.right.words[j]):
+                return True
+        return False
 
     def conflict_ms(self, place: _Place) -> int:
         """Return for how long a place cuts through words, which would come twice or by halves.

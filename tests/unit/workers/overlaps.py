@@ -78,15 +78,13 @@ def decoded(
 ) -> Heard:
     """Draw a segment's decode of what was said: its times off, the words at its edges wrong."""
     found: list[Word] = []
-    at_ms = span.start_ms
+    at_ms, speech = span.start_ms, regions(truth, span)
     for word in truth:
         cut_off = word.span.overlap(span)
         if cut_off is None:
             continue
-        is_whole = cut_off == word.span
-        at_edge = word.start_ms < span.start_ms + GUARD_MS or word.end_ms > span.end_ms - GUARD_MS
-        heard_as = word
-        if (at_edge and garbled) or not is_whole:
+        heard_as, is_whole = word, cut_off == word.span
+        if not is_whole or (garbled and _is_cut_short(word, span, speech)):
             if draw(st.booleans()):
                 continue
             heard_as = Word(draw(st.sampled_from(["uh", word.text])), *_ends(cut_off), None)
@@ -95,7 +93,15 @@ def decoded(
         end_ms = min(max(start_ms, heard_as.end_ms + off_ms), span.end_ms)
         found.append(replace(heard_as, start_ms=start_ms, end_ms=end_ms))
         at_ms = start_ms
-    return Heard(span, tuple(found), regions(truth, span))
+    return Heard(span, tuple(found), speech)
+
+
+def _is_cut_short(word: Word, span: Span, speech: tuple[Span, ...]) -> bool:
+    """Tell whether a word is at an edge that cuts through a region of speech."""
+    begins_cut, ends_cut = speech[0].start_ms == span.start_ms, speech[-1].end_ms == span.end_ms
+    at_begin = word.start_ms < span.start_ms + GUARD_MS
+    at_end = word.end_ms > span.end_ms - GUARD_MS
+    return (begins_cut and at_begin) or (ends_cut and at_end)
 
 
 def _ends(span: Span) -> tuple[int, int]:
