@@ -4,8 +4,9 @@ Both heard the overlap, and each is weak at its own edge, where it did not hear 
 they wrote is aligned first (:mod:`workers.alignment`). A seam is a place between two columns of
 that alignment, so that a word which both wrote comes exactly once, also where they timed it
 differently. Which place it is, the first rule that finds one decides: time first, text second.
-Words are never interleaved, and no side is chosen for having written more; but no place is chosen
-that would lose words which one side alone wrote, as long as another place keeps them.
+Words are never interleaved, and no side is chosen for having written more; but a passage that one
+side alone wrote is kept: of the places that a rule may choose, none loses more than one word more
+than need be.
 
 The confidence of a seam is the chance, as far as its rule can tell, that each word said around it
 is written exactly once:
@@ -53,9 +54,10 @@ _LONG_WORD = 8
 _ALIKE = 0.5
 
 #: A place is as bad as a column of words with nothing in common if it is this much farther from
-#: the middle, or cuts through words for this long.
+#: the middle, or cuts through words for this long; as two, if it loses a word.
 _PER_COLUMN_MS = 4_000
 _PER_CONFLICT_MS = 250
+_COLUMNS_PER_LOST = 2
 
 _CONTESTED = 0.6
 
@@ -93,7 +95,9 @@ def decide(left: Heard, right: Heard) -> Cut:
         at_ms = right.span.start_ms
         return Cut(SeamRule.ADJACENT, max(at_ms, left.span.end_ms), 0.5, len(left.words), 0)
     meeting = _Meeting(left, right, overlap)
-    return next(filter(None, (rule(meeting) for rule in _RULES)))
+    keeping, places = meeting.places_losing(0), meeting.places_losing(1)
+    tries = (rule(meeting, chosen) for chosen in (keeping, places) for rule in _SURE_RULES)
+    return next(filter(None, tries), None) or _likeliest(meeting, places)
 
 
 def _beside_failure(left: Heard, right: Heard, overlap: Span | None) -> Cut:
@@ -183,7 +187,7 @@ class _Meeting:
         self.right = _right_side(right, overlap, guard_ms)
         self.columns, self._late_ms = align(self.left.words, self.right.words)
         self.missed, self.ghosts = self._one_side_only()
-        self.places = list(self._safest_places())
+        self._places = list(self._sound_places())
 
     @property
     def words(self) -> list[Word]:
@@ -256,11 +260,16 @@ class _Meeting:
                 missed.update(k for k, word in run if own.trusts(word) or other.is_wordless)
         return missed, ghosts
 
-    def _safest_places(self) -> Iterator[_Place]:
-        """Yield the places that leave every word of a core its side, and lose the fewest words."""
+    def places_losing(self, most: int) -> list[_Place]:
+        """Return the places that lose at most so many words more than need be, in order."""
+        least = min((place.lost for place in self._places), default=0)
+        return [replace(p, lost=p.lost - least) for p in self._places if p.lost <= least + most]
+
+    def _sound_places(self) -> Iterator[_Place]:
+        """Yield the places that leave every word outside the overlap to its side."""
         i, j = self.left.first, self.right.first
         lost = sum(
-            column.right is None and k in self.missed for k, column in enumerate(self.columns)
+            k in self.missed and column.right is None for k, column in enumerate(self.columns)
         )
         found = [_Place(0, i, j, lost)]
         for k, column in enumerate(self.columns):
@@ -269,11 +278,9 @@ class _Meeting:
             if k in self.missed:
                 lost += 1 if column.left is None else -1
             found.append(_Place(k + 1, i, j, lost))
-        sound = [
-            p for p in found if p.left >= self.left.own_first and p.right <= self.right.own_last
-        ]
-        least = min((place.lost for place in sound), default=0)
-        yield from (replace(p, at_ms=self._moment_ms(p)) for p in sound if p.lost == least)
+        for place in found:
+            if place.left >= self.left.own_first and place.right <= self.right.own_last:
+                yield replace(place, at_ms=self._moment_ms(place))
 
     def _moment_ms(self, place: _Place) -> int:
         """Return the moment of a place: between the words around it, nearest the middle."""
@@ -333,7 +340,7 @@ def _right_side(right: Heard, overlap: Span, guard_ms: int) -> _Side:
     )
 
 
-def _empty(meeting: _Meeting) -> Cut | None:
+def _empty(meeting: _Meeting, _: Sequence[_Place]) -> Cut | None:
     """Neither side wrote anything: there is nothing to decide."""
     left, right = meeting.left, meeting.right
     if not (left.is_wordless and right.is_wordless):
@@ -345,17 +352,17 @@ def _empty(meeting: _Meeting) -> Cut | None:
     )
 
 
-def _agreed_silence(meeting: _Meeting) -> Cut | None:
+def _agreed_silence(meeting: _Meeting, places: Sequence[_Place]) -> Cut | None:
     """Cut at the centre of the widest pause that both heard and that no word crosses."""
-    places = {(place.left, place.right): place for place in meeting.places}
+    by_counts = {(place.left, place.right): place for place in places}
     sounds = [*meeting.left.speech, *meeting.right.speech, *(w.span for w in meeting.words)]
     best: tuple[int, int] | None = None
     chosen: _Place | None = None
     for pause in _pauses(sounds, meeting.inner):
         counts = meeting.left.before(pause.middle_ms), meeting.right.before(pause.middle_ms)
         rank = pause.duration_ms, -meeting.distance_ms(pause.middle_ms)
-        if pause.duration_ms >= _PAUSE_MS and counts in places and (not best or rank > best):
-            best, chosen = rank, replace(places[counts], at_ms=pause.middle_ms)
+        if pause.duration_ms >= _PAUSE_MS and counts in by_counts and (not best or rank > best):
+            best, chosen = rank, replace(by_counts[counts], at_ms=pause.middle_ms)
     if best is None or chosen is None:
         return None
     share = min(1.0, (best[0] - _PAUSE_MS) / (_LONG_PAUSE_MS - _PAUSE_MS))
@@ -377,40 +384,40 @@ def _pauses(sounds: Sequence[Span], within: Span) -> Iterator[Span]:
         yield Span(at_ms, within.end_ms)
 
 
-def _one_sided(meeting: _Meeting) -> Cut | None:
+def _one_sided(meeting: _Meeting, places: Sequence[_Place]) -> Cut | None:
     """Where only one wrote anything, believe it: a word too many is seen, a lost one is not.
 
     But for words that it made up at its edge, which is beyond all others.
     """
     left, right, ghosts = meeting.left, meeting.right, meeting.ghosts
-    if left.is_wordless == right.is_wordless or not meeting.places:
+    if left.is_wordless == right.is_wordless or not places:
         return None
     if right.is_wordless:
         end = min(ghosts, default=len(meeting.columns))
-        sound = [p for p in meeting.places if p.column <= end]
-        place, other = (sound or meeting.places)[-1], right
+        sound = [p for p in places if p.column <= end]
+        place, other = (sound or places)[-1], right
     else:
         begin = max(ghosts, default=-1) + 1
-        sound = [p for p in meeting.places if p.column >= begin]
-        place, other = (sound or meeting.places)[0], left
+        sound = [p for p in places if p.column >= begin]
+        place, other = (sound or places)[0], left
     heard = any(other.hears(word) for word in meeting.words)
     confidence = 0.7 if heard else 0.5
     return Cut(SeamRule.ONE_SIDED, place.at_ms, confidence, place.left, place.right)
 
 
-def _anchor(meeting: _Meeting) -> Cut | None:
+def _anchor(meeting: _Meeting, places: Sequence[_Place]) -> Cut | None:
     """Cut beside the equal words nearest the middle, of a run that both wrote at the same times.
 
     Those words are the left side's if they lie before the middle, and the right side's if after
     it: each time the side's that is farther from its edge.
     """
-    places = {place.column: place for place in meeting.places}
+    by_column = {place.column: place for place in places}
     best: tuple[int, Cut] | None = None
     for run in _runs(meeting):
         for column, (word, other) in run:
             doubled_ms = word.middle_ms + other.middle_ms
             off_ms = doubled_ms - meeting.overlap.start_ms - meeting.overlap.end_ms
-            place = places.get(column + 1 if off_ms < 0 else column)
+            place = by_column.get(column + 1 if off_ms < 0 else column)
             if place is not None and (best is None or abs(off_ms) < best[0]):
                 cut = meeting.cut(SeamRule.ANCHOR, place, 1 - 0.5 / len(run))
                 best = abs(off_ms), cut
@@ -449,21 +456,26 @@ def _points(text: str) -> int:
     return _CJK_POINTS * characters if characters else _WORD_POINTS
 
 
-def _fuzzy(meeting: _Meeting) -> Cut | None:
-    """Cut near the middle where the words on both sides of the cut differ the least."""
-    best: tuple[float, _Place] | None = None
-    for place in meeting.places:
-        likeness = _likeness_around(meeting, place)
-        if max(likeness) < _ALIKE:
-            continue
-        cost = 2 - sum(likeness) + meeting.conflict_ms(place) / _PER_CONFLICT_MS
-        cost += meeting.distance_ms(place.at_ms) / (2 * _PER_COLUMN_MS)
-        if best is None or cost < best[0]:
-            best = cost, place
-    if best is None:
-        return None
-    mean = sum(_likeness_around(meeting, best[1])) / 2
-    return meeting.cut(SeamRule.FUZZY, best[1], 0.3 + 0.4 * mean)
+def _likeliest(meeting: _Meeting, places: Sequence[_Place]) -> Cut:
+    """Cut near the middle where the words on both sides of the cut differ the least.
+
+    Where they have nothing in common, that is between words, as near the middle as may be.
+    """
+    if not places:
+        return _at_middle(meeting)
+    place = min(places, key=lambda place: _unfitness(meeting, place))
+    likeness = _likeness_around(meeting, place)
+    if max(likeness) < _ALIKE:
+        return meeting.cut(SeamRule.MIDPOINT, place, 0.2)
+    return meeting.cut(SeamRule.FUZZY, place, 0.3 + 0.2 * sum(likeness))
+
+
+def _unfitness(meeting: _Meeting, place: _Place) -> float:
+    """Return how bad a place is, in columns of words that have nothing in common."""
+    unlike = 2 - sum(_likeness_around(meeting, place))
+    off = meeting.distance_ms(place.at_ms) / (2 * _PER_COLUMN_MS)
+    conflict = meeting.conflict_ms(place) / _PER_CONFLICT_MS
+    return unlike + off + conflict + _COLUMNS_PER_LOST * place.lost
 
 
 def _likeness_around(meeting: _Meeting, place: _Place) -> tuple[float, float]:
@@ -475,17 +487,6 @@ def _likeness_around(meeting: _Meeting, place: _Place) -> tuple[float, float]:
     return before, after
 
 
-def _midpoint(meeting: _Meeting) -> Cut:
-    """Cut between words, as near the middle of the overlap as no word is cut through."""
-    if not meeting.places:
-        return _at_middle(meeting)
-    place = min(
-        meeting.places,
-        key=lambda p: meeting.distance_ms(p.at_ms) + 4 * meeting.conflict_ms(p),
-    )
-    return meeting.cut(SeamRule.MIDPOINT, place, 0.2)
-
-
 def _at_middle(meeting: _Meeting) -> Cut:
     """Give each word to the side of its middle: the overlap is shorter than a word."""
     left, right, at_ms = meeting.left, meeting.right, meeting.overlap.middle_ms
@@ -494,12 +495,8 @@ def _at_middle(meeting: _Meeting) -> Cut:
     return Cut(SeamRule.MIDPOINT, at_ms, 0.2, lasts, firsts)
 
 
-#: From the surest to the last resort, which always finds a place.
-_RULES: tuple[Callable[[_Meeting], Cut | None], ...] = (
-    _empty,
-    _agreed_silence,
-    _one_sided,
-    _anchor,
-    _fuzzy,
-    _midpoint,
-)
+_Rule = Callable[[_Meeting, Sequence[_Place]], Cut | None]
+
+#: From the surest on. They are asked for a place that loses no word, then for one that loses one:
+#: a word that one side alone wrote is as likely made up as left out.
+_SURE_RULES: tuple[_Rule, ...] = (_empty, _agreed_silence, _one_sided, _anchor)

@@ -16,6 +16,12 @@ from workers.seams import Heard, decide
 
 LEFT, RIGHT = Span(0, 20_000), Span(12_000, 32_000)
 EVERYWHERE = (Span(0, 32_000),)
+RUN = [
+    ("the", 15_000, 15_300),
+    ("quick", 15_300, 15_900),
+    ("brown", 15_900, 16_400),
+    ("fox", 16_400, 16_900),
+]
 
 
 def joined(left: Heard, right: Heard):
@@ -113,6 +119,17 @@ def test_a_passage_that_one_side_left_out_is_kept_whatever_pauses_there_are():
     assert cut.confidence == mirror_cut.confidence == 0.6
 
 
+def test_a_lone_word_of_one_side_moves_no_seam_to_an_edge():
+    left, right = sides(RUN, [("to", 13_800, 14_100), *RUN])
+
+    cut, found = joined(left, right)
+
+    assert cut.rule is SeamRule.ANCHOR
+    assert 15_000 <= cut.at_ms <= 16_900
+    assert cut.confidence == 0.6
+    assert texts(found) == ["the", "quick", "brown", "fox"]
+
+
 # One side empty
 
 
@@ -184,14 +201,6 @@ def test_music_that_both_took_for_speech_may_have_been_speech():
 
 
 # Anchors
-
-
-RUN = [
-    ("the", 15_000, 15_300),
-    ("quick", 15_300, 15_900),
-    ("brown", 15_900, 16_400),
-    ("fox", 16_400, 16_900),
-]
 
 
 def test_a_common_run_decides_where_nobody_pauses():
