@@ -15,16 +15,21 @@ from schema.words import Word
 class SeamRule(StrEnum):
     """How a seam was decided, from the surest rule to the last resort."""
 
+    #: Neither segment wrote anything in the overlap: nothing to decide.
+    EMPTY = "empty"
     #: In a pause that both segments hear as silence, with no word across it.
     AGREED_SILENCE = "agreed-silence"
-    #: Both segments are empty in the overlap: nothing to decide.
-    EMPTY = "empty"
-    #: One segment's words fill the overlap and the other heard no speech there.
+    #: Only one segment wrote words in the overlap: they are kept, but for those that it made up
+    #: at its edge.
     ONE_SIDED = "one-sided"
     #: Within a run of words that both segments wrote at the same time.
     ANCHOR = "anchor"
+    #: Where two wordings that differ are most alike, near the middle of the overlap.
+    FUZZY = "fuzzy"
     #: Between two words near the middle of the overlap.
     MIDPOINT = "midpoint"
+    #: The segments do not overlap: nothing is compared and everything is kept.
+    ADJACENT = "adjacent"
     #: A neighbour failed and has no words: everything the other has is kept.
     GAP = "gap"
 

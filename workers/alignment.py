@@ -1,0 +1,172 @@
+"""Which words of two decodes of one stretch of sound are the same word: one alignment. Pure.
+
+Both decodes run in time, so the alignment is monotone, and words pair only where both were timed
+alike: text alone cannot tell the ones of "one one one" apart. It is the cheapest of all such
+alignments (Needleman and Wunsch, 1970), where a pair costs the more, the further apart its words
+lie in time and the less their texts have in common.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from heapq import merge
+from itertools import groupby
+from statistics import median
+
+from schema.words import Word
+
+#: Two decodes time one word less far apart than this, once a constant offset is taken away.
+SAME_TIME_MS = 300
+
+#: One decode may be late throughout by up to this: models time a word by what is around it.
+OFFSET_MS = 200
+
+#: What a word alone costs; a pair costs less than two words alone wherever it is plausible: equal
+#: words whenever their times allow it, different ones within some 150 ms.
+_ALONE = 600
+_TIME = 400
+_TEXT = 400
+_OTHER_WORD = 600
+_NEVER = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A word of both sides, or one that only one side wrote, by its index on each side.
+
+    ``likeness`` is in 0..1: 1 where both texts are equal, 0 where they share nothing.
+    """
+
+    left: int | None
+    right: int | None
+    likeness: float = 0.0
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether both sides wrote a word here."""
+        return self.left is not None and self.right is not None
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether both sides wrote the same word."""
+        return self.likeness == 1.0
+
+
+def align(lefts: Sequence[Word], rights: Sequence[Word]) -> tuple[list[Column], int]:
+    """Return the columns in order of time, and by how many ms the right side is late.
+
+    Every word is in exactly one column. Where neither of two neighbouring columns is a pair, the
+    one whose word was said first comes first.
+    """
+    texts = [normal(word.text) for word in lefts], [normal(word.text) for word in rights]
+    late_ms = _late_ms(lefts, rights, texts)
+    pairs = _pairs(lefts, rights, texts, late_ms)
+    columns = _cheapest(len(lefts), len(rights), pairs)
+    return list(_by_time(columns, lefts, rights, late_ms)), late_ms
+
+
+def normal(text: str) -> str:
+    """Return a word as it is compared: compatibility forms folded, case and punctuation gone."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(char for char in folded if char.isalnum()) or folded
+
+
+def _late_ms(
+    lefts: Sequence[Word], rights: Sequence[Word], texts: tuple[Sequence[str], Sequence[str]]
+) -> int:
+    """Return the median of how late the right side's words are, of those with one partner only."""
+    reach_ms = SAME_TIME_MS + OFFSET_MS
+    near = [
+        (i, j)
+        for i, word in enumerate(lefts)
+        for j, other in enumerate(rights)
+        if texts[0][i] == texts[1][j] and abs(other.middle_ms - word.middle_ms) <= reach_ms
+    ]
+    of_left, of_right = [i for i, _ in near], [j for _, j in near]
+    late = [
+        rights[j].middle_ms - lefts[i].middle_ms
+        for i, j in near
+        if of_left.count(i) == 1 and of_right.count(j) == 1
+    ]
+    if not late:
+        return 0
+    return max(-OFFSET_MS, min(OFFSET_MS, round(median(late))))
+
+
+_Pairs = dict[tuple[int, int], tuple[int, float]]
+
+
+def _pairs(
+    lefts: Sequence[Word],
+    rights: Sequence[Word],
+    texts: tuple[Sequence[str], Sequence[str]],
+    late_ms: int,
+) -> _Pairs:
+    """Return the cost and the likeness of each pair that times allow."""
+    found = {}
+    for i, word in enumerate(lefts):
+        for j, other in enumerate(rights):
+            apart_ms = abs(other.middle_ms - late_ms - word.middle_ms)
+            if apart_ms <= SAME_TIME_MS:
+                likeness = _likeness(texts[0][i], texts[1][j])
+                cost = _TIME * apart_ms // SAME_TIME_MS
+                if likeness < 1:
+                    cost += _OTHER_WORD + round(_TEXT * (1 - likeness))
+                found[i, j] = cost, likeness
+    return found
+
+
+def _likeness(one: str, other: str) -> float:
+    if one == other:
+        return 1.0
+    # The library's answer depends on the order that it is asked in.
+    first, second = sorted((one, other))
+    return SequenceMatcher(None, first, second, autojunk=False).ratio()
+
+
+def _cheapest(lefts: int, rights: int, pairs: _Pairs) -> list[Column]:
+    """Return the columns of the cheapest alignment of so many words of each side."""
+    never = (_NEVER, 0.0)
+    costs = [[_ALONE * j for j in range(rights + 1)]]
+    for i in range(1, lefts + 1):
+        above, row = costs[-1], [_ALONE * i]
+        for j in range(1, rights + 1):
+            pair = above[j - 1] + pairs.get((i - 1, j - 1), never)[0]
+            row.append(min(pair, above[j] + _ALONE, row[-1] + _ALONE))
+        costs.append(row)
+    columns, i, j = [], lefts, rights
+    while i or j:
+        cost, likeness = pairs.get((i - 1, j - 1), never)
+        if i and j and costs[i][j] == costs[i - 1][j - 1] + cost:
+            i, j = i - 1, j - 1
+            columns.append(Column(i, j, likeness))
+        elif i and costs[i][j] == costs[i - 1][j] + _ALONE:
+            i -= 1
+            columns.append(Column(i, None))
+        else:
+            j -= 1
+            columns.append(Column(None, j))
+    return columns[::-1]
+
+
+def _by_time(
+    columns: Sequence[Column], lefts: Sequence[Word], rights: Sequence[Word], late_ms: int
+) -> Iterator[Column]:
+    """Yield the columns, words that stand alone between two pairs merged by their times."""
+
+    def moment_ms(column: Column) -> int:
+        if column.left is not None:
+            return lefts[column.left].middle_ms
+        return rights[column.right or 0].middle_ms - late_ms
+
+    for is_pair, run in groupby(columns, lambda column: column.is_pair):
+        alone = list(run)
+        if is_pair:
+            yield from alone
+        else:
+            of_left = [column for column in alone if column.right is None]
+            of_right = [column for column in alone if column.left is None]
+            yield from merge(of_left, of_right, key=moment_ms)
