@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from schema.span import GRID_MS, Span
@@ -39,14 +39,13 @@ _TOGETHER_MS = 2_000
 #: A decode hears this much around a place, as much as two planned segments share.
 CONTEXT_MS = 8_000
 
-#: A longer stretch is repaired in its first part alone: it is music, or its first words show that
-#: it is not, and the recording says so.
+#: A longer stretch is several places: as many as there is time for.
 _CORE_MAX_MS = 40_000
 
-#: Of a recording, repairs decode no more than this many places, and a minute and a tenth of it:
-#: what VAD takes for speech may be an hour of music.
+#: Of a recording, repairs decode no more than this many places, and three minutes and a tenth of
+#: it: what VAD takes for speech may be an hour of music.
 _REPAIRS_MAX = 12
-_BUDGET_MS = 60_000
+_BUDGET_MS = 180_000
 _BUDGET_SHARE = 0.1
 
 #: Music that VAD takes for speech gets a stray word now and then: fewer than one in this time, and
@@ -133,11 +132,21 @@ def lost_places(track: Track, segments: Sequence[Heard]) -> tuple[Place, ...]:
             found.append(Place(track.channel, span, reason))
         elif is_in_low and span.duration_ms >= _SHORT_LOST_MS:
             found.append(Place(track.channel, span, RepairReason.COVERAGE))
-    return tuple(_together(found))
+    return tuple(_together(part for place in found for part in _parts(place)))
+
+
+def _parts(place: Place) -> Iterator[Place]:
+    """Yield a place in parts of equal length, none of them overlong."""
+    count = -(-place.core.duration_ms // _CORE_MAX_MS)
+    edges_ms = [
+        place.core.start_ms + place.core.duration_ms * part // count for part in range(count + 1)
+    ]
+    for start_ms, end_ms in pairwise(edges_ms):
+        yield replace(place, core=Span(start_ms, end_ms))
 
 
 def _together(places: Iterable[Place]) -> Iterator[Place]:
-    """Yield places, those that are close to one another as one, and cut where they are long."""
+    """Yield places, those that are close to one another as one."""
     open_place: Place | None = None
     for place in places:
         if open_place is not None:
@@ -148,8 +157,7 @@ def _together(places: Iterable[Place]) -> Iterator[Place]:
                 open_place = Place(place.channel, joined, reason)
                 continue
             yield open_place
-        end_ms = min(place.core.end_ms, place.core.start_ms + _CORE_MAX_MS)
-        open_place = Place(place.channel, Span(place.core.start_ms, end_ms), place.reason)
+        open_place = place
     if open_place is not None:
         yield open_place
 

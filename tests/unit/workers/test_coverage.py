@@ -109,7 +109,7 @@ def test_an_hour_of_music_is_looked_at_for_a_few_minutes():
 
     assert len(places) == 120
     assert 0 < len(repairs) <= 12
-    assert sum(repair.span.duration_ms for repair in repairs) <= 60_000 + HOUR_MS // 10
+    assert sum(repair.span.duration_ms for repair in repairs) <= 180_000 + HOUR_MS // 10
 
 
 def test_a_seam_is_repaired_before_what_is_longer():
@@ -121,7 +121,7 @@ def test_a_seam_is_repaired_before_what_is_longer():
     repairs = plan_repairs([*music, seam], (), 200_000)
 
     assert repairs[0].core == seam.core
-    assert len(repairs) < 5
+    assert len(repairs) < 5, "there is no time for them all"
 
 
 CORES = st.builds(
@@ -145,7 +145,7 @@ def test_no_place_is_ordered_twice_and_ordering_ends(places, later):
     assert again == ()
     every = (*ordered, *more)
     assert len(every) <= 12
-    assert sum(repair.span.duration_ms for repair in every) <= 60_000 + HOUR_MS // 10
+    assert sum(repair.span.duration_ms for repair in every) <= 180_000 + HOUR_MS // 10
     for index, one in enumerate(every):
         for other in every[:index]:
             assert one.channel != other.channel or not one.core.overlap(other.core)
