@@ -28,6 +28,9 @@ def to_json(transcript: StoredTranscript) -> str:
         **recording_json(recording),
         "version": transcript.version,
         "language": transcript.language,
+        "languages": [
+            {"channel": channel, "language": language} for channel, language in transcript.languages
+        ],
         "flags": list(transcript.flags),
         "coverage": transcript.coverage,
         "speech_ms": transcript.speech_ms,

@@ -267,6 +267,8 @@ class Transcript(Base):
     coverage: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     #: What was decoded again: :meth:`schema.transcript.Repair.to_json` of each.
     repairs: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
+    #: ``[[channel, language], ...]``.
+    languages: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 

@@ -213,6 +213,7 @@ class Draft:
     """A stitched transcript, not yet stored.
 
     ``speech_ms`` is what VAD called speech, ``worded_ms`` the part of it that words cover.
+    ``languages`` has that of each channel, None where nobody speaks.
     """
 
     language: str | None
@@ -224,6 +225,7 @@ class Draft:
     gaps: tuple[Gap, ...] = ()
     coverage: tuple[Coverage, ...] = ()
     repairs: tuple[Repair, ...] = ()
+    languages: tuple[tuple[int | None, str | None], ...] = ()
 
 
 def is_cjk(char: str) -> bool:

@@ -56,11 +56,12 @@ _STRAY_CONFIDENCE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A stretch of a channel where speech was lost."""
+    """A stretch of a channel to be decoded once more; ``language`` as what, if not as before."""
 
     channel: int | None
     core: Span
     reason: RepairReason
+    language: str | None = None
 
 
 def speech_ms(track: Track) -> int:
@@ -93,13 +94,13 @@ def segment_coverage(track: Track, segments: Sequence[Heard]) -> tuple[Coverage,
             sum(span.duration_ms for span in heard),
             _shared_ms(heard, covered),
         )
-        for index, (segment, core) in enumerate(zip(segments, _cores(track, segments), strict=True))
+        for index, (segment, core) in enumerate(zip(segments, cores(track, segments), strict=True))
         if not segment.failed
         for heard in [_within(track.speech, core)]
     )
 
 
-def _cores(track: Track, segments: Sequence[Heard]) -> Iterator[Span]:
+def cores(track: Track, segments: Sequence[Heard]) -> Iterator[Span]:
     """Yield the stretch between each segment's seams."""
     if not segments:
         return
@@ -162,7 +163,7 @@ def _together(places: Iterable[Place]) -> Iterator[Place]:
         yield open_place
 
 
-#: The surest loss first: what a seam lost was heard whole by the two beside it.
+#: The surest gain first: of a language it is known what is wrong, and at a seam why.
 _ORDER = (
     RepairReason.LANGUAGE,
     RepairReason.SEAM,
@@ -174,22 +175,21 @@ _ORDER = (
 def plan_repairs(
     places: Iterable[Place], ordered: Iterable[PlannedRepair], duration_ms: int
 ) -> tuple[PlannedRepair, ...]:
-    """Return the repairs to order of a recording of ``duration_ms``, the surest losses first.
+    """Return the repairs to order of a recording of ``duration_ms``, the surest gains first.
 
     A place that meets one that was ``ordered`` before is left: what a second decode did not bring,
     a third will not. All repairs of a recording together are bounded in number and in length.
     """
     wanted = [
-        PlannedRepair(place.channel, repair_span(place.core, duration_ms), place.core, place.reason)
+        PlannedRepair(
+            place.channel,
+            repair_span(place.core, duration_ms),
+            place.core,
+            place.reason,
+            place.language,
+        )
         for place in places
     ]
-    return bounded(wanted, ordered, duration_ms)
-
-
-def bounded(
-    wanted: Iterable[PlannedRepair], ordered: Iterable[PlannedRepair], duration_ms: int
-) -> tuple[PlannedRepair, ...]:
-    """Return those of the ``wanted`` repairs that are at a place of their own, within bounds."""
     taken = list(ordered)
     before = len(taken)
     room_ms = _BUDGET_MS + int(_BUDGET_SHARE * duration_ms)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -20,6 +19,7 @@ from schema.store.reduce import EndedSegment, ReduceClaim
 from schema.transcript import Draft, Flag, Gap, PlannedRepair, RepairReason
 from schema.wire import Message
 from workers.coverage import (
+    Place,
     is_low,
     is_noise,
     lost_places,
@@ -29,6 +29,7 @@ from workers.coverage import (
     worded_ms,
 )
 from workers.dialogue import to_dialogue
+from workers.language import foreign_places, spoken_language
 from workers.lease import KeptLease
 from workers.polish import polish
 from workers.repair import Redecoded, repaired
@@ -94,11 +95,13 @@ def needed_repairs(
 ) -> tuple[PlannedRepair, ...]:
     """Return the places to decode once more, but for those that were already. Pure."""
     ordered = [_ordered(segment) for segment in segments if segment.kind == SegmentKind.REPAIR]
-    places = [
-        place
-        for channel, own in _by_channel(segments)
-        for place in lost_places(stitch(channel, own), own)
-    ]
+    places: list[Place] = []
+    for channel, own in _planned(segments):
+        heard = [_heard(segment) for segment in own]
+        track = stitch(channel, heard)
+        places += lost_places(track, heard)
+        if claim.profile.decode.language == "auto":
+            places += foreign_places(track, own, heard)
     return plan_repairs(places, ordered, claim.duration_ms)
 
 
@@ -107,11 +110,14 @@ def draft_transcript(claim: ReduceClaim, segments: Sequence[EndedSegment]) -> Dr
 
     ``segments`` are in order of channel and start, repairs among them.
     """
-    planned = _by_channel(segments)
-    stitched = [stitch(channel, own) for channel, own in planned]
+    by_channel = _planned(segments)
+    planned = [[_heard(segment) for segment in own] for _, own in by_channel]
+    stitched = [
+        stitch(channel, heard) for (channel, _), heard in zip(by_channel, planned, strict=True)
+    ]
     mended = [repaired(track, _redecoded(segments, track.channel)) for track in stitched]
     tracks = [track for track, _ in mended]
-    language = _language(segments)
+    language = spoken_language(segment for _, own in by_channel for segment in own)
     render = _render(claim)
     heard_ms, covered_ms = sum(map(speech_ms, tracks)), sum(map(worded_ms, tracks))
     return Draft(
@@ -124,18 +130,19 @@ def draft_transcript(claim: ReduceClaim, segments: Sequence[EndedSegment]) -> Dr
         gaps=tuple(_gaps(segments, tracks, render)),
         coverage=tuple(
             coverage
-            for track, (_, own) in zip(tracks, planned, strict=True)
-            for coverage in segment_coverage(track, own)
+            for track, heard in zip(tracks, planned, strict=True)
+            for coverage in segment_coverage(track, heard)
         ),
         repairs=tuple(report for _, reports in mended for report in reports),
+        languages=tuple((channel, spoken_language(own)) for channel, own in by_channel),
     )
 
 
-def _by_channel(segments: Sequence[EndedSegment]) -> list[tuple[int | None, list[Heard]]]:
-    """Return what the planned segments heard, by channel."""
+def _planned(segments: Sequence[EndedSegment]) -> list[tuple[int | None, list[EndedSegment]]]:
+    """Return the planned segments by channel."""
     chosen = (segment for segment in segments if segment.kind == SegmentKind.PLAN)
     grouped = groupby(chosen, key=lambda segment: segment.channel)
-    return [(channel, [_heard(segment) for segment in own]) for channel, own in grouped]
+    return [(channel, list(own)) for channel, own in grouped]
 
 
 def _ordered(segment: EndedSegment) -> PlannedRepair:
@@ -194,20 +201,10 @@ def _heard(segment: EndedSegment) -> Heard:
     )
 
 
-def _language(segments: Sequence[EndedSegment]) -> str | None:
-    """Return the language that most speech was decoded as."""
-    spoken: Counter[str] = Counter()
-    for segment in segments:
-        result = segment.result
-        if segment.kind == SegmentKind.PLAN and result is not None and result.language is not None:
-            spoken[result.language] += result.speech_ms
-    return max(sorted(spoken), key=lambda name: spoken[name], default=None)
-
-
 def _flags(
     segments: Sequence[EndedSegment],
     tracks: Sequence[Track],
-    planned: Sequence[tuple[int | None, Sequence[Heard]]],
+    planned: Sequence[Sequence[Heard]],
 ) -> list[Flag]:
     """Return what readers should know; ``tracks`` are the channels with repairs in place."""
     flags = []
@@ -220,7 +217,7 @@ def _flags(
     heard_ms, covered_ms = sum(map(speech_ms, tracks)), sum(map(worded_ms, tracks))
     if not failed and is_noise(words, heard_ms):
         flags.append(Flag.NO_SPEECH)
-    is_lost = any(lost_places(track, own) for track, (_, own) in zip(tracks, planned, strict=True))
+    is_lost = any(lost_places(track, heard) for track, heard in zip(tracks, planned, strict=True))
     if words and (is_lost or is_low(heard_ms, covered_ms)):
         flags.append(Flag.LOW_COVERAGE)
     return flags

@@ -357,7 +357,8 @@ def notices(connection: Connection, submission_id: UUID) -> list[NoticeSummary]:
 class StoredTranscript:
     """The latest transcript of a recording, whole.
 
-    ``segments`` says of each planned segment what of its speech the words cover.
+    ``segments`` says of each planned segment what of its speech the words cover, ``languages`` of
+    each channel what it is in.
     """
 
     recording: RecordingSummary
@@ -371,6 +372,7 @@ class StoredTranscript:
     gaps: tuple[Gap, ...] = ()
     segments: tuple[Coverage, ...] = ()
     repairs: tuple[Repair, ...] = ()
+    languages: tuple[tuple[int | None, str | None], ...] = ()
 
     @property
     def coverage(self) -> float | None:
@@ -407,6 +409,7 @@ def transcript(connection: Connection, recording: RecordingSummary) -> StoredTra
         ),
         segments=tuple(map(Coverage.from_json, row["coverage"])),
         repairs=tuple(map(Repair.from_json, row["repairs"])),
+        languages=tuple((channel, language) for channel, language in row["languages"]),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,6 +75,18 @@ class OnlyTheFirstTime:
         is_it = abs(np.sqrt(np.square(samples).mean()) - self.level) < 0.02
         is_dropped, self.met = is_it and not self.met, self.met or is_it
         return is_dropped
+
+
+@dataclass
+class Polyglot(BrokenRecognizer):
+    """Takes a little speech for Welsh unless it is told better, and writes down which it was."""
+
+    def decode(self, samples: Samples, regions, *, language: str, **options) -> Decoding:
+        if language == "auto":
+            language = "cy" if sum(region.duration_ms for region in regions) < 6_000 else "en"
+        decoding = super().decode(samples, regions, language=language, **options)
+        words = tuple(replace(word, text=language) for word in decoding.words)
+        return replace(decoding, words=words)
 
 
 @dataclass
@@ -355,3 +367,33 @@ def test_music_is_looked_at_a_few_times_and_never_again(
     assert 0 < len(transcript.repairs) <= 12
     assert {repair.outcome for repair in transcript.repairs} == {RepairOutcome.UNCHANGED}
     assert transcript.flags == ("no-speech",)
+
+
+@pytest.mark.parametrize("recognizer", [Polyglot()])
+def test_a_little_speech_in_another_language_is_decoded_again_in_the_channels(
+    fleet: Fleet, tmp_path: Path
+):
+    turns = [(1, 30, 0.1), (32, 50, 0.2), (53, 80, 0.3), (82, 95, 0.2), (140, 144, 0.1)]
+    fleet.submit(call(tmp_path / "a.wav", *turns, seconds=160))
+    fleet.deliver()
+
+    transcript = fleet.transcript()
+
+    (repair,) = transcript.repairs
+    assert (repair.reason, repair.language, repair.outcome) == ("language", "en", "repaired")
+    assert {word.text for word in words(transcript)} == {"en"}
+    assert {word.text for word in repair.dropped} == {"cy"}
+    assert transcript.languages == ((0, "en"),)
+    assert transcript.coverage == 1.0
+
+
+@pytest.mark.parametrize("recognizer", [Polyglot()])
+def test_a_language_that_was_asked_for_is_not_second_guessed(fleet: Fleet, tmp_path: Path):
+    fleet.profile = fleet.profile.speaking("es")
+    fleet.submit(call(tmp_path / "a.wav", (1, 30, 0.1), (32, 35, 0.2), seconds=40))
+    fleet.deliver()
+
+    transcript = fleet.transcript()
+
+    assert transcript.repairs == ()
+    assert {word.text for word in words(transcript)} == {"es"}

@@ -1,4 +1,4 @@
-"""Repairs, and what transcripts prove: a repair's place, coverage and what repairs yielded.
+"""Repairs, and what transcripts prove: a repair's place, coverage, repairs, languages.
 
 Revision 0005, after 0004. Workers of 0004 go on: every column is nullable or has a default. A
 repair that one of them meets fails as a changed recording would, and leaves what was there.
@@ -19,7 +19,7 @@ _OF_SEGMENTS = {
     "core_end_ms": sa.Integer,
     "language": sa.String,
 }
-_OF_TRANSCRIPTS = ("coverage", "repairs")
+_OF_TRANSCRIPTS = ("coverage", "repairs", "languages")
 
 
 def upgrade() -> None:
