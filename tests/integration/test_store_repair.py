@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -21,8 +22,18 @@ from schema.store.repair import order_repairs
 from schema.store.sweep import sweep
 from schema.store.work import Fate
 from schema.tables import Recording, ResultRow, SegmentRow
-from schema.transcript import Draft, PlannedRepair, RepairReason
+from schema.transcript import (
+    Coverage,
+    Draft,
+    PlannedRepair,
+    Repair,
+    RepairOutcome,
+    RepairReason,
+    Seam,
+    SeamRule,
+)
 from schema.wire import Dispatch, Message, Priority, Queued
+from schema.words import Word
 from tests.factories import PROFILE, added, recording, result, submission
 
 PLACE = PlannedRepair(0, Span(1_000, 15_000), Span(7_000, 9_000), RepairReason.SEAM)
@@ -311,3 +322,78 @@ def test_the_audio_of_a_submission_is_that_of_its_plan(ledger: Ledger):
         after = read.progress(connection, mine.id)
     assert (after.audio_ms, after.segments) == (before.audio_ms, before.segments)
     assert after.repairs == {"pending": 1}
+
+
+def test_what_a_transcript_proves_is_kept_and_summed_up(ledger: Ledger):
+    mine = submission(ledger)
+    held = stitching(ledger, "a", "b", to=mine)
+    segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
+    repair = Repair(
+        channel=0,
+        core=PLACE.core,
+        reason=RepairReason.LANGUAGE,
+        outcome=RepairOutcome.REPAIRED,
+        added=(Word("hola", 7_000, 8_000, 0.9),),
+        dropped=(Word("ola", 7_000, 8_000, None),),
+        rules=(SeamRule.ANCHOR, SeamRule.MIDPOINT),
+        language="es",
+    )
+    failed_repair = replace(repair, outcome=RepairOutcome.FAILED, error_code="audio.changed")
+    draft = replace(
+        DRAFT,
+        speech_ms=8_000,
+        worded_ms=6_000,
+        seams=(Seam(0, 0, SeamRule.MIDPOINT, 9_000, 0.5),),
+        coverage=(Coverage(0, 0, Span(0, 9_000), 4_000, 2_000),),
+        repairs=(repair, failed_repair),
+        languages=((0, "es"),),
+    )
+
+    ledger.transact(lambda c: reduce.store_transcript(c, held, segments, draft))
+
+    with ledger.reading() as connection:
+        (found,) = read.recordings(connection, mine.id)
+        transcript = read.transcript(connection, found)
+        quality = read.quality(connection, mine.id)
+    assert transcript.segments == draft.coverage
+    assert transcript.repairs == draft.repairs
+    assert transcript.languages == draft.languages
+    assert quality == read.Quality(
+        seams={"midpoint": 1},
+        repairs={"failed": 1, "repaired": 1},
+        speech_ms=8_000,
+        worded_ms=6_000,
+    )
+    assert quality.coverage == 0.75
+
+
+def test_only_the_latest_transcript_of_a_recording_counts(ledger: Ledger):
+    mine = submission(ledger)
+    first, second = added(ledger, recording("a", "b"), to=mine).dispatches
+    finished(ledger, first, "hi")
+    held = reducing(ledger, failed(ledger, second).reduce.message)
+    for speech_ms in (1_000, 5_000):
+        segments = ledger.transact(lambda c, h=held: reduce.ended_segments(c, h.recording_id))
+        draft = replace(DRAFT, speech_ms=speech_ms, worded_ms=1_000)
+        ledger.transact(lambda c, h=held, s=segments, d=draft: reduce.store_transcript(c, h, s, d))
+        ledger.transact(lambda c: reduce.retry_failed(c, mine.id))
+        for dispatch in swept(ledger):
+            held = reducing(ledger, failed(ledger, dispatch).reduce.message)
+
+    with ledger.reading() as connection:
+        assert read.quality(connection, mine.id).speech_ms == 5_000
+
+
+def test_a_reducer_of_the_revision_before_stores_a_transcript(ledger: Ledger):
+    held = stitching(ledger, "a", "b")
+    old = """
+        insert into transcripts (id, recording_id, version, language, flags, speech_ms, worded_ms)
+        values (gen_random_uuid(), :id, 1, 'en', '[]', 10, 5)"""
+
+    ledger.transact(lambda c: c.execute(text(old), {"id": held.recording_id}))
+
+    with ledger.reading() as connection:
+        mine = connection.scalars(select(Recording.submission_id)).one()
+        (found,) = read.recordings(connection, mine)
+        transcript = read.transcript(connection, found)
+    assert (transcript.segments, transcript.repairs, transcript.languages) == ((), (), ())
