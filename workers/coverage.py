@@ -76,7 +76,7 @@ def worded_ms(track: Track) -> int:
 
 def bridged(words: Iterable[Word]) -> Iterator[Span]:
     """Yield the spans of words, joined over breaths; ``words`` are in order of their starts."""
-    return _joined((word.span for word in words), _BRIDGE_MS)
+    return merged((word.span for word in words), _BRIDGE_MS)
 
 
 def segment_coverage(track: Track, segments: Sequence[Heard]) -> tuple[Coverage, ...]:
@@ -256,7 +256,7 @@ def _shared_ms(spans: Sequence[Span], others: Sequence[Span]) -> int:
     return sum(shared.duration_ms for span in spans for shared in _within(others, span))
 
 
-def _joined(spans: Iterable[Span], over_ms: int) -> Iterator[Span]:
+def merged(spans: Iterable[Span], over_ms: int) -> Iterator[Span]:
     """Yield spans, which are in order of their starts, joined over gaps up to ``over_ms``."""
     open_span: Span | None = None
     for span in spans:

@@ -135,6 +135,21 @@ def test_a_failed_repair_leaves_what_was_there_and_says_why():
     assert (report.outcome, report.error_code) == (RepairOutcome.FAILED, "engine.failed")
 
 
+def test_a_gap_stays_a_gap_beside_a_repair():
+    segments = [
+        heard(without(STEADY, Span(50_000, 56_000)), Span(0, 60_000)),
+        Heard(Span(52_000, END_MS), failed=True),
+    ]
+    track = stitch(0, segments)
+    (place,) = lost_places(track, segments)
+
+    mended, (report,) = repaired(track, [redecoded(STEADY, place.core)])
+
+    assert report.outcome is RepairOutcome.REPAIRED
+    assert mended.gaps == track.gaps == (Span(60_000, END_MS),)
+    assert mended.words == tuple(word for word in STEADY if word.end_ms <= 60_000)
+
+
 def test_words_that_nobody_is_sure_of_are_no_gain():
     track, _ = base(without(STEADY, Span(20_000, 25_000)))
     unsure = tuple(replace(word, confidence=0.2) for word in STEADY)
