@@ -226,12 +226,14 @@ def _print_submission(ledger: Ledger, progress: Progress, *, as_json: bool, show
         if as_json:
             everything = read.recordings(connection, progress.id)
             notices = read.notices(connection, progress.id)
-            _print_json(submission_json(progress, everything, notices))
+            quality = read.quality(connection, progress.id)
+            _print_json(submission_json(progress, quality, everything, notices))
             return
         problems = read.recordings(connection, progress.id, PROBLEM_STATES)
         notices = read.notices(connection, progress.id)
+        quality = read.quality(connection, progress.id)
     if shown:
-        out.print(submission_view(progress, problems, notices))
+        out.print(submission_view(progress, quality, problems, notices))
     elif problems or notices:
         counts = [f"{len(problems)} to look at"] if problems else []
         counts += [f"{len(notices)} noticed"] if notices else []

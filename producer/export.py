@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schema.store.read import RecordingSummary, StoredTranscript
-from schema.transcript import Gap, Seam, Utterance, join_words
+from schema.transcript import Coverage, Flag, Gap, Repair, Seam, Utterance, join_words
 from schema.words import Word
 
 #: A caption that people can read while it is shown.
@@ -28,6 +28,9 @@ def to_json(transcript: StoredTranscript) -> str:
         **recording_json(recording),
         "version": transcript.version,
         "language": transcript.language,
+        "languages": [
+            {"channel": channel, "language": language} for channel, language in transcript.languages
+        ],
         "flags": list(transcript.flags),
         "coverage": transcript.coverage,
         "speech_ms": transcript.speech_ms,
@@ -35,6 +38,8 @@ def to_json(transcript: StoredTranscript) -> str:
         "utterances": [_utterance_json(u) for u in transcript.utterances],
         "gaps": [_gap_json(gap) for gap in transcript.gaps],
         "seams": [_seam_json(seam) for seam in transcript.seams],
+        "segments": [_segment_json(segment) for segment in transcript.segments],
+        "repairs": [_repair_json(repair) for repair in transcript.repairs],
     }
     return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
 
@@ -65,7 +70,10 @@ def recording_json(recording: RecordingSummary) -> dict[str, Any]:
 
 
 def to_text(transcript: StoredTranscript) -> str:
-    """Return the dialogue as people read it: a line for each utterance, with time and speaker."""
+    """Return the dialogue as people read it: a line for each utterance, with time and speaker.
+
+    Where speech was heard that has no words, a last line says so.
+    """
     lines = [(u.start_ms, u.speaker, u.text) for u in transcript.utterances]
     lines += [
         (gap.span.start_ms, gap.speaker, f"{_gap_text(gap)}, until {_second(gap.span.end_ms)}")
@@ -73,9 +81,19 @@ def to_text(transcript: StoredTranscript) -> str:
     ]
     if not lines:
         return f"({', '.join(transcript.flags) or 'no words'})\n"
-    return "".join(
+    dialogue = "".join(
         f"[{_second(start_ms)}] {speaker}: {text}\n"
         for start_ms, speaker, text in sorted(lines, key=lambda line: line[0])
+    )
+    return dialogue + _missing(transcript)
+
+
+def _missing(transcript: StoredTranscript) -> str:
+    """Return a last line where speech may be missing that no gap marks."""
+    if Flag.LOW_COVERAGE not in transcript.flags or transcript.coverage is None:
+        return ""
+    return (
+        f"({Flag.LOW_COVERAGE}: words cover {transcript.coverage:.0%} of what sounds like speech)\n"
     )
 
 
@@ -229,6 +247,33 @@ def _seam_json(seam: Seam) -> dict[str, Any]:
         "confidence": seam.confidence,
         "dropped_left": [_word_json(word) for word in seam.dropped_left],
         "dropped_right": [_word_json(word) for word in seam.dropped_right],
+    }
+
+
+def _segment_json(segment: Coverage) -> dict[str, Any]:
+    """Return a segment's share; its core is what lies between its seams."""
+    return {
+        "channel": segment.channel,
+        "index": segment.index,
+        "start_ms": segment.core.start_ms,
+        "end_ms": segment.core.end_ms,
+        "speech_ms": segment.speech_ms,
+        "worded_ms": segment.worded_ms,
+    }
+
+
+def _repair_json(repair: Repair) -> dict[str, Any]:
+    return {
+        "channel": repair.channel,
+        "start_ms": repair.core.start_ms,
+        "end_ms": repair.core.end_ms,
+        "reason": repair.reason,
+        "outcome": repair.outcome,
+        "language": repair.language,
+        "error": repair.error_code,
+        "rules": list(repair.rules),
+        "added": [_word_json(word) for word in repair.added],
+        "dropped": [_word_json(word) for word in repair.dropped],
     }
 
 

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.export import recording_json
-from schema.states import RecordingState
+from schema.states import RecordingState, SegmentState
 from schema.store.dispatches import clock, short_id
-from schema.store.read import NoticeSummary, Progress, RecordingSummary
+from schema.store.read import NoticeSummary, Progress, Quality, RecordingSummary
 
 #: Problems printed in full; the rest is counted, and in --json.
 _SHOWN = 20
@@ -26,6 +26,9 @@ _STYLES = {
     RecordingState.CANCELLED: "dim",
 }
 
+#: Repairs that have ended are counted by what they yielded.
+_ENDED = (SegmentState.DONE, SegmentState.FAILED)
+
 #: Recordings that a person should look at.
 PROBLEM_STATES = frozenset(
     {RecordingState.QUARANTINED, RecordingState.FAILED, RecordingState.PARTIAL}
@@ -33,7 +36,10 @@ PROBLEM_STATES = frozenset(
 
 
 def submission_view(
-    progress: Progress, problems: Sequence[RecordingSummary], notices: Sequence[NoticeSummary]
+    progress: Progress,
+    quality: Quality,
+    problems: Sequence[RecordingSummary],
+    notices: Sequence[NoticeSummary],
 ) -> RenderableType:
     """Return one submission for people: counts, then each problem with its reason."""
     facts = Table.grid(padding=(0, 2))
@@ -43,9 +49,17 @@ def submission_view(
     facts.add_row(
         "audio", f"{clock(progress.done_ms)} of {clock(progress.audio_ms)} (channels counted each)"
     )
-    if progress.flags:
-        flags = ", ".join(f"{count} {name}" for name, count in progress.flags.items())
-        facts.add_row("flags", flags)
+    if quality.coverage is not None:
+        speech = clock(quality.speech_ms)
+        facts.add_row("coverage", f"words cover {quality.coverage:.0%} of {speech} of speech")
+    running = {state: n for state, n in progress.repairs.items() if state not in _ENDED}
+    for name, counts in (
+        ("flags", progress.flags),
+        ("seams", quality.seams),
+        ("repairs", {**quality.repairs, **running}),
+    ):
+        if counts:
+            facts.add_row(name, ", ".join(f"{count} {what}" for what, count in counts.items()))
     for waiting in progress.waiting:
         facts.add_row("waiting", Text(f"{waiting.segments} segments: {waiting.message}", "yellow"))
     parts: list[RenderableType] = [facts]
@@ -128,16 +142,21 @@ def progress_json(progress: Progress) -> dict[str, Any]:
         "audio_ms": progress.audio_ms,
         "done_ms": progress.done_ms,
         "flags": progress.flags,
+        "repairs": progress.repairs,
         "waiting": [asdict(waiting) for waiting in progress.waiting],
     }
 
 
 def submission_json(
-    progress: Progress, recordings: Sequence[RecordingSummary], notices: Sequence[NoticeSummary]
+    progress: Progress,
+    quality: Quality,
+    recordings: Sequence[RecordingSummary],
+    notices: Sequence[NoticeSummary],
 ) -> dict[str, Any]:
     """Return a submission, its recordings and what was noticed, as an object."""
     return {
         **progress_json(progress),
+        "quality": {**asdict(quality), "coverage": quality.coverage},
         "list": [recording_json(recording) for recording in recordings],
         "notices": [{"code": n.code, "subject": n.subject, "message": n.message} for n in notices],
     }

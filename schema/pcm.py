@@ -4,12 +4,18 @@ A producer reads a file once, before it knows where segments will lie, and a wor
 segment; both must arrive at the same digest. So samples are digested in blocks of one grid step
 (:data:`schema.span.GRID_MS`), and the digest of a span is the digest of its blocks' digests.
 Spans start on the grid and end on it or at the end of the recording.
+
+A repair's span is chosen when no one knows the blocks' digests any more: the ledger keeps those of
+whole segments alone. Its digest is made of those of the planned segments that it lies in, and of
+where it lies in them (:func:`excerpt_digest`): it stands for the samples as surely, and a worker
+verifies it by reading those segments whole.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +93,36 @@ def join_digests(blocks: Sequence[bytes]) -> str:
     whole = hashlib.blake2b(digest_size=32)
     for block in blocks:
         whole.update(block)
+    return whole.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPart:
+    """A planned segment that a repair lies in, or a part of it does: its span and its digest."""
+
+    span: Span
+    pcm_digest: str
+
+
+def excerpt_digest(parts: Sequence[PlannedPart], span: Span) -> str:
+    """Return the digest of a span within planned segments, as hex.
+
+    Two spans of equal digest hold equal samples: those of equal ``parts``, at the same place in
+    them. Where on its recording's clock that is makes no difference.
+
+    Raises:
+        ValueError: the parts, in order of their starts, do not cover the span.
+    """
+    at_ms = span.start_ms
+    whole = hashlib.blake2b(f"excerpt {span.duration_ms}".encode(), digest_size=32)
+    for part in parts:
+        if part.span.start_ms > at_ms:
+            break
+        at_ms = max(at_ms, part.span.end_ms)
+        place = f"{part.span.start_ms - span.start_ms} {part.span.duration_ms} {part.pcm_digest}"
+        whole.update(f"\n{place}".encode())
+    if at_ms < span.end_ms:
+        raise ValueError(f"planned segments end at {at_ms} ms and do not cover {span}")
     return whole.hexdigest()
 
 

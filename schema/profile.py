@@ -117,6 +117,13 @@ class Profile(_Part):
         """The VAD settings of the decode part's scene."""
         return SCENES[self.decode.scene]
 
+    def speaking(self, language: str | None) -> Profile:
+        """Return the same profile with another language to decode as; None leaves it."""
+        if language is None:
+            return self
+        decode = self.decode.model_copy(update={"language": language})
+        return self.model_copy(update={"decode": decode})
+
     def decode_key(self, pcm_digest: str, rate_hz: int) -> str:
         """Return the key of the words of these samples, under these settings, as hex.
 

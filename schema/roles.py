@@ -31,13 +31,20 @@ _CHANGE = "select, update"
 _ADD = "select, insert"
 _ALL = "select, insert, update, delete"
 
+#: A reducer orders repairs, and a repair is new: nobody's result, error or lease.
+_ORDER_REPAIRS = (
+    "insert (id, recording_id, kind, channel, index, start_ms, end_ms, pcm_digest, decode_key,"
+    " force, reason, core_start_ms, core_end_ms, language, state, attempts, strikes,"
+    " dispatch_token, dispatched_at, dispatches)"
+)
+
 #: The privileges of the worker, the producer and the reader on each table. A lock on a row wants
 #: the right to update it; what a foreign key deletes wants no right at all.
 GRANTS: Mapping[str, tuple[str, str, str]] = {
     "submissions": (_READ, _ALL, _READ),
     "notices": (_READ, "select, insert, delete", _READ),
     "recordings": (_CHANGE, _ALL, _READ),
-    "segments": (_CHANGE, _ALL, _READ),
+    "segments": (f"{_CHANGE}, {_ORDER_REPAIRS}", _ALL, _READ),
     # The producer holds results in place that it builds on.
     "results": ("select, insert, update", "select, update (created_at), delete", _READ),
     "transcripts": (_ADD, _READ, _READ),

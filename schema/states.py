@@ -11,14 +11,15 @@ A segment:
 
   A leased segment whose lease has expired may be claimed by another worker, which fences the
   first; until then the first may still renew it and finish. A segment whose decode key has a
-  result is done without a claim.
+  result is done without a claim. A repair moves like any other; where it fails, its recording is
+  none the worse.
 
 A recording:
 
     (door) --> quarantined                            the file is at fault; nothing was planned
     planned --first claim--> running --last segment ends--> stitching --reduce--> done
                                 ^                               |    \--> partial  a segment failed
-                                '---- repair segment ordered ---'     \-> failed   each failed
+                                '---- repair segments ordered --'     \-> failed   each failed
     any but the ends --cancel--> cancelled            its open segments fail, as "cancelled"
 
 Each of these ends is terminal. ``retry`` takes up the failed segments of a recording that is
@@ -44,6 +45,15 @@ class SegmentState(StrEnum):
     LEASED = "leased"
     DONE = "done"
     FAILED = "failed"
+
+
+class SegmentKind(StrEnum):
+    """Who wanted a segment."""
+
+    #: The producer: together they cover each channel.
+    PLAN = "plan"
+    #: The reducer: a place where words may be missing, decoded once more.
+    REPAIR = "repair"
 
 
 class RecordingState(StrEnum):

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from schema.states import RecordingState, SegmentState, SubmissionState
+from schema.states import RecordingState, SegmentKind, SegmentState, SubmissionState
 
 _NOW = func.now()
 
@@ -51,7 +51,9 @@ class Base(DeclarativeBase):
     }
 
 
-def _one_of(column: str, values: type[SubmissionState | SegmentState | RecordingState]) -> str:
+def _one_of(
+    column: str, values: type[SubmissionState | SegmentState | SegmentKind | RecordingState]
+) -> str:
     return f"{column} in ({', '.join(repr(value.value) for value in values)})"
 
 
@@ -162,7 +164,7 @@ class Recording(Base):
 
 
 class SegmentRow(Base):
-    """A planned slice of one channel of a recording: the unit of work."""
+    """A slice of one channel of a recording, planned or to be repaired: the unit of work."""
 
     __tablename__ = "segments"
     __table_args__ = (
@@ -170,7 +172,7 @@ class SegmentRow(Base):
             "recording_id", "kind", "channel", "index", postgresql_nulls_not_distinct=True
         ),
         CheckConstraint(_one_of("state", SegmentState), name="state"),
-        CheckConstraint("kind in ('plan', 'repair')", name="kind"),
+        CheckConstraint(_one_of("kind", SegmentKind), name="kind"),
         # Two decodes of one key never run at a time: the second claim fails here, and its segment
         # is given the first one's result.
         Index(
@@ -194,9 +196,11 @@ class SegmentRow(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     recording_id: Mapped[UUID] = mapped_column(ForeignKey("recordings.id", ondelete="CASCADE"))
-    kind: Mapped[str] = mapped_column(default="plan")
+    kind: Mapped[str] = mapped_column(default=SegmentKind.PLAN)
     #: From 0; None is the mean of all channels.
     channel: Mapped[int | None]
+    #: A plan's counts from 0; a repair's is its place, in grid steps, so that the constraint above
+    #: refuses a second repair of one place.
     index: Mapped[int]
     start_ms: Mapped[int]
     end_ms: Mapped[int]
@@ -204,6 +208,12 @@ class SegmentRow(Base):
     decode_key: Mapped[str]
     #: Decode even where a result is known.
     force: Mapped[bool] = mapped_column(default=False)
+    #: Of a repair alone: why it was ordered, the stretch whose words it may replace (what lies
+    #: around it in the span is context), and the language to decode as, where not the profile's.
+    reason: Mapped[str | None]
+    core_start_ms: Mapped[int | None]
+    core_end_ms: Mapped[int | None]
+    language: Mapped[str | None]
 
     state: Mapped[str] = mapped_column(default=SegmentState.PENDING)
     result_key: Mapped[str | None] = mapped_column(ForeignKey("results.decode_key"))
@@ -253,6 +263,12 @@ class Transcript(Base):
     worded_ms: Mapped[int]
     #: What nobody decoded: ``[[channel, speaker, start_ms, end_ms, code], ...]``.
     gaps: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
+    #: Each segment's core: ``[[channel, index, start_ms, end_ms, speech_ms, worded_ms], ...]``.
+    coverage: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
+    #: What was decoded again: :meth:`schema.transcript.Repair.to_json` of each.
+    repairs: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
+    #: ``[[channel, language], ...]``.
+    languages: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from schema.span import Span
 from schema.words import Word
@@ -73,6 +74,126 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of the speech of one segment's core the words cover.
+
+    The core is what lies between the segment's seams; ``index`` is the segment's.
+    """
+
+    channel: int | None
+    index: int
+    core: Span
+    speech_ms: int
+    worded_ms: int
+
+    def to_json(self) -> list[Any]:
+        """Return the compact form kept in the ledger."""
+        core = self.core
+        return [
+            self.channel,
+            self.index,
+            core.start_ms,
+            core.end_ms,
+            self.speech_ms,
+            self.worded_ms,
+        ]
+
+    @classmethod
+    def from_json(cls, value: list[Any]) -> Coverage:
+        """Rebuild it from :meth:`to_json`."""
+        channel, index, start_ms, end_ms, speech_ms, worded_ms = value
+        return cls(channel, index, Span(start_ms, end_ms), speech_ms, worded_ms)
+
+
+class RepairReason(StrEnum):
+    """Why a place was decoded once more."""
+
+    #: Speech without words at a seam.
+    SEAM = "seam"
+    #: Speech without words within a segment.
+    SPEECH = "speech"
+    #: Words cover too little of a segment's speech, though nowhere much is missing at once.
+    COVERAGE = "coverage"
+    #: A little speech was decoded as another language than the rest of its channel.
+    LANGUAGE = "language"
+
+
+class RepairOutcome(StrEnum):
+    """What decoding a place once more came to."""
+
+    #: Its words are in the transcript.
+    REPAIRED = "repaired"
+    #: It wrote no more than was there, which stays.
+    UNCHANGED = "unchanged"
+    #: It was given up; what was there stays.
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRepair:
+    """A stretch of a channel to be decoded once more.
+
+    Words of the ``core`` may be replaced; what else is in the ``span`` is context. ``language`` is
+    what to decode it as, where that is not the profile's.
+    """
+
+    channel: int | None
+    span: Span
+    core: Span
+    reason: RepairReason
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A place that was decoded once more, and what that yielded.
+
+    ``added`` and ``dropped`` are the words that are in the transcript, and no longer in it,
+    because of it. ``rules`` says how its two ends were joined to what was there, the left one
+    first; empty unless it was.
+    """
+
+    channel: int | None
+    core: Span
+    reason: RepairReason
+    outcome: RepairOutcome
+    added: tuple[Word, ...] = ()
+    dropped: tuple[Word, ...] = ()
+    rules: tuple[SeamRule, ...] = ()
+    language: str | None = None
+    error_code: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form kept in the ledger."""
+        return {
+            "channel": self.channel,
+            "core": [self.core.start_ms, self.core.end_ms],
+            "reason": self.reason,
+            "outcome": self.outcome,
+            "added": [word.to_json() for word in self.added],
+            "dropped": [word.to_json() for word in self.dropped],
+            "rules": list(self.rules),
+            "language": self.language,
+            "error_code": self.error_code,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Repair:
+        """Rebuild it from :meth:`to_json`."""
+        return cls(
+            channel=value["channel"],
+            core=Span(*value["core"]),
+            reason=RepairReason(value["reason"]),
+            outcome=RepairOutcome(value["outcome"]),
+            added=tuple(map(Word.from_json, value["added"])),
+            dropped=tuple(map(Word.from_json, value["dropped"])),
+            rules=tuple(map(SeamRule, value["rules"])),
+            language=value["language"],
+            error_code=value["error_code"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One speaker's consecutive words; ``text`` is how people read them."""
 
@@ -97,6 +218,7 @@ class Draft:
     """A stitched transcript, not yet stored.
 
     ``speech_ms`` is what VAD called speech, ``worded_ms`` the part of it that words cover.
+    ``languages`` has that of each channel, None where nobody speaks.
     """
 
     language: str | None
@@ -106,6 +228,9 @@ class Draft:
     utterances: tuple[Utterance, ...]
     seams: tuple[Seam, ...]
     gaps: tuple[Gap, ...] = ()
+    coverage: tuple[Coverage, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+    languages: tuple[tuple[int | None, str | None], ...] = ()
 
 
 def is_cjk(char: str) -> bool:

@@ -7,6 +7,7 @@ samples of one rate, :data:`SAMPLE_RATE_HZ`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,18 @@ import soundfile
 import soxr
 
 from schema.errors import BadRecording, ErrorCode
-from schema.pcm import Samples, downmix, samples_digest
+from schema.pcm import (
+    BlockDigests,
+    PlannedPart,
+    Samples,
+    downmix,
+    excerpt_digest,
+    join_digests,
+    samples_digest,
+)
 from schema.records import AudioFormat, Location
 from schema.settings import Settings
-from schema.span import Span, frame_at
+from schema.span import GRID_MS, Span, frame_at
 from schema.storage import storage_of
 
 #: The rate that every model here was trained on.
@@ -38,7 +47,8 @@ class SegmentSource:
     """Where a segment's samples lie: which file, which channel of it, and from when to when.
 
     ``channel`` counts from 0; None is the mean of all. ``pcm_digest`` is what the samples hashed
-    to when the segment was planned (:mod:`schema.pcm`).
+    to when the segment was planned (:mod:`schema.pcm`); of a repair it is made of those of the
+    ``parts``, the planned segments that it lies in.
     """
 
     location: Location
@@ -46,6 +56,7 @@ class SegmentSource:
     channel: int | None
     span: Span
     pcm_digest: str
+    parts: tuple[PlannedPart, ...] = ()
 
 
 def read_segment(source: SegmentSource, settings: Settings) -> Samples:
@@ -88,10 +99,34 @@ def _read_span(source: SegmentSource, handle: Any) -> tuple[Samples | None, int]
             return None, read_first
         file.seek(read_first)
         samples = _read_channel(file, source.channel, read_last - read_first)
-    within = samples[first - read_first : last - read_first]
-    if samples_digest(within, planned.rate_hz, span.start_ms) != source.pcm_digest:
+        within = samples[first - read_first : last - read_first]
+        expected = _excerpt(file, source) if source.parts else source.pcm_digest
+    if samples_digest(within, planned.rate_hz, span.start_ms) != expected:
         return None, read_first
     return samples, read_first
+
+
+def _excerpt(file: soundfile.SoundFile, source: SegmentSource) -> str | None:
+    """Return what a repair's samples hash to, given the planned parts; None if those are others.
+
+    The parts are read whole, since their digests are all that was kept; no more than a block of
+    their samples is held.
+    """
+    rate_hz, blocks = source.format.rate_hz, dict[int, bytes]()
+    for part in source.parts:
+        first, last = _frames(source.format, part.span.start_ms, part.span.end_ms)
+        file.seek(first)
+        digests = BlockDigests(rate_hz, part.span.start_ms)
+        for samples in _channel_blocks(file, source.channel, last - first):
+            digests.update(samples)
+        found = digests.finish()
+        if join_digests(found) != part.pcm_digest:
+            return None
+        blocks.update(enumerate(found, start=part.span.start_ms // GRID_MS))
+    if excerpt_digest(source.parts, source.span) != source.pcm_digest:
+        return None
+    own = range(source.span.start_ms // GRID_MS, -(-source.span.end_ms // GRID_MS))
+    return join_digests([blocks[number] for number in own])
 
 
 def _frames(planned: AudioFormat, start_ms: int, end_ms: int) -> tuple[int, int]:
@@ -120,11 +155,15 @@ def _is_as_planned(file: soundfile.SoundFile, planned: AudioFormat) -> bool:
 
 def _read_channel(file: soundfile.SoundFile, channel: int | None, frames: int) -> Samples:
     """Return up to ``frames`` frames of one channel, or of the mean of all: float32, 1-D."""
-    blocks = [
-        downmix(block) if channel is None else block[:, channel].copy()
-        for block in file.blocks(_BLOCK_FRAMES, frames=frames, dtype="float32", always_2d=True)
-    ]
+    blocks = list(_channel_blocks(file, channel, frames))
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+
+def _channel_blocks(
+    file: soundfile.SoundFile, channel: int | None, frames: int
+) -> Iterator[Samples]:
+    for block in file.blocks(_BLOCK_FRAMES, frames=frames, dtype="float32", always_2d=True):
+        yield downmix(block) if channel is None else block[:, channel].copy()
 
 
 def _resampled(samples: Samples, first_frame: int, source: SegmentSource) -> Samples:

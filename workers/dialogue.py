@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from schema.profile import RenderSettings
-from schema.span import Span
 from schema.transcript import Utterance, join_words
 from schema.words import Word
 from workers.stitch import Track
@@ -18,9 +17,6 @@ _BREATH_MS = 300
 _LONG_MS = 20_000
 
 _SENTENCE_ENDS = tuple(".?!。？！…")  # noqa: RUF001 (Chinese marks are meant)
-
-#: Words this far apart leave no speech uncovered between them: the gap is a breath.
-_BRIDGE_MS = 500
 
 
 def to_dialogue(tracks: Sequence[Track], render: RenderSettings) -> tuple[Utterance, ...]:
@@ -55,27 +51,3 @@ def _ends(turn: Sequence[Word], following: Word) -> bool:
         return False
     long = turn[-1].end_ms - turn[0].start_ms >= _LONG_MS
     return pause_ms >= _PAUSE_MS or long or turn[-1].text.endswith(_SENTENCE_ENDS)
-
-
-def worded_ms(track: Track) -> int:
-    """Return how much of a channel's speech its words cover, in ms."""
-    covered = list(_bridged(track.words))
-    return sum(
-        shared.duration_ms
-        for speech in track.speech
-        for shared in filter(None, (speech.overlap(span) for span in covered))
-    )
-
-
-def _bridged(words: Sequence[Word]) -> Iterator[Span]:
-    """Yield the spans of words, joined over breaths."""
-    open_span: Span | None = None
-    for word in words:
-        if open_span is not None and word.start_ms - open_span.end_ms <= _BRIDGE_MS:
-            open_span = Span(open_span.start_ms, max(open_span.end_ms, word.end_ms))
-            continue
-        if open_span is not None:
-            yield open_span
-        open_span = word.span
-    if open_span is not None:
-        yield open_span

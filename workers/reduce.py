@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -13,14 +12,27 @@ import structlog
 from schema.errors import CallscribeError, ErrorCode, LeaseLost
 from schema.profile import RenderSettings
 from schema.span import Span
+from schema.states import SegmentKind
 from schema.store import reduce as store
+from schema.store import repair
 from schema.store.reduce import EndedSegment, ReduceClaim
-from schema.transcript import Draft, Flag, Gap
+from schema.transcript import Draft, Flag, Gap, PlannedRepair, RepairReason
 from schema.wire import Message
-from schema.words import Word
-from workers.dialogue import to_dialogue, worded_ms
+from workers.coverage import (
+    Place,
+    is_low,
+    is_noise,
+    lost_places,
+    plan_repairs,
+    segment_coverage,
+    speech_ms,
+    worded_ms,
+)
+from workers.dialogue import to_dialogue
+from workers.language import foreign_places, spoken_language
 from workers.lease import KeptLease
 from workers.polish import polish
+from workers.repair import Redecoded, repaired
 from workers.stitch import Heard, Track, stitch
 
 if TYPE_CHECKING:
@@ -29,15 +41,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _LEASE_LIMIT_S = 3600
-
-#: Below this share of worded speech a recording says so; less speech than this proves nothing.
-_LOW_COVERAGE = 0.5
-
-#: Music that VAD takes for speech gets a stray word now and then: fewer than one in this time, and
-#: none that the model is at all sure of.
-_STRAY_WORD_MS = 10_000
-_STRAY_CONFIDENCE = 0.5
-_LOW_COVERAGE_MIN_SPEECH_MS = 3_000
 
 
 def reduce_recording(worker: Worker, message: Message) -> None:
@@ -57,6 +60,8 @@ def reduce_recording(worker: Worker, message: Message) -> None:
     with structlog.contextvars.bound_contextvars(recording=str(claim.recording_id)), renewed:
         try:
             segments = worker.ledger.transact(lambda c: store.ended_segments(c, claim.recording_id))
+            if _order_repairs(worker, claim, segments):
+                return
             draft = draft_transcript(claim, segments)
             state = worker.ledger.transact(
                 lambda c: store.store_transcript(c, claim, segments, draft)
@@ -71,35 +76,96 @@ def reduce_recording(worker: Worker, message: Message) -> None:
             worker.ledger.transact(lambda c: store.fail_reduce(c, claim, code, text))
 
 
+def _order_repairs(worker: Worker, claim: ReduceClaim, segments: Sequence[EndedSegment]) -> bool:
+    """Order what is to be decoded once more; False where there is nothing.
+
+    The recording is reduced again when the last of it has ended.
+    """
+    repairs = needed_repairs(claim, segments)
+    if not repairs:
+        return False
+    dispatches = worker.ledger.transact(lambda c: repair.order_repairs(c, claim, repairs))
+    worker.publisher.publish(dispatches)
+    log.info("repairs_ordered", count=len(dispatches), reasons=[r.reason for r in repairs])
+    return bool(dispatches)
+
+
+def needed_repairs(
+    claim: ReduceClaim, segments: Sequence[EndedSegment]
+) -> tuple[PlannedRepair, ...]:
+    """Return the places to decode once more, but for those that were already. Pure."""
+    ordered = [_ordered(segment) for segment in segments if segment.kind == SegmentKind.REPAIR]
+    places: list[Place] = []
+    for channel, own in _planned(segments):
+        heard = [_heard(segment) for segment in own]
+        track = stitch(channel, heard)
+        places += lost_places(track, heard)
+        if claim.profile.decode.language == "auto":
+            places += foreign_places(track, own, heard)
+    return plan_repairs(places, ordered, claim.duration_ms)
+
+
 def draft_transcript(claim: ReduceClaim, segments: Sequence[EndedSegment]) -> Draft:
     """Stitch a recording's segments, merge its channels, and dress the words. Pure.
 
-    ``segments`` are in order of channel and start.
+    ``segments`` are in order of channel and start, repairs among them.
     """
-    tracks = [
-        stitch(channel, [_heard(segment) for segment in own])
-        for channel, own in groupby(segments, key=lambda segment: segment.channel)
+    by_channel = _planned(segments)
+    planned = [[_heard(segment) for segment in own] for _, own in by_channel]
+    stitched = [
+        stitch(channel, heard) for (channel, _), heard in zip(by_channel, planned, strict=True)
     ]
-    language = _language(segments)
+    mended = [repaired(track, _redecoded(segments, track.channel)) for track in stitched]
+    tracks = [track for track, _ in mended]
+    language = spoken_language(segment for _, own in by_channel for segment in own)
     render = _render(claim)
-    speech_ms = sum(span.duration_ms for track in tracks for span in track.speech)
-    covered_ms = sum(worded_ms(track) for track in tracks)
+    heard_ms, covered_ms = sum(map(speech_ms, tracks)), sum(map(worded_ms, tracks))
     return Draft(
         language=language,
-        flags=(*claim.flags, *_flags(segments, tracks, speech_ms, covered_ms)),
-        speech_ms=speech_ms,
+        flags=(*claim.flags, *_flags(segments, tracks, planned)),
+        speech_ms=heard_ms,
         worded_ms=covered_ms,
         utterances=polish(to_dialogue(tracks, render), language, render),
         seams=tuple(seam for track in tracks for seam in track.seams),
         gaps=tuple(_gaps(segments, tracks, render)),
+        coverage=tuple(
+            coverage
+            for track, heard in zip(tracks, planned, strict=True)
+            for coverage in segment_coverage(track, heard)
+        ),
+        repairs=tuple(report for _, reports in mended for report in reports),
+        languages=tuple((channel, spoken_language(own)) for channel, own in by_channel),
     )
+
+
+def _planned(segments: Sequence[EndedSegment]) -> list[tuple[int | None, list[EndedSegment]]]:
+    """Return the planned segments by channel."""
+    chosen = (segment for segment in segments if segment.kind == SegmentKind.PLAN)
+    grouped = groupby(chosen, key=lambda segment: segment.channel)
+    return [(channel, list(own)) for channel, own in grouped]
+
+
+def _ordered(segment: EndedSegment) -> PlannedRepair:
+    core = segment.core or segment.span
+    reason = RepairReason(segment.reason or RepairReason.SPEECH)
+    return PlannedRepair(segment.channel, segment.span, core, reason, segment.language)
+
+
+def _redecoded(segments: Sequence[EndedSegment], channel: int | None) -> list[Redecoded]:
+    """Return what a channel's repairs heard."""
+    return [
+        Redecoded(_heard(segment), order.core, order.reason, order.language, segment.error_code)
+        for segment in segments
+        if segment.kind == SegmentKind.REPAIR and segment.channel == channel
+        for order in [_ordered(segment)]
+    ]
 
 
 def _gaps(
     segments: Sequence[EndedSegment], tracks: Sequence[Track], render: RenderSettings
 ) -> Iterator[Gap]:
     """Yield what failed segments left out, as one gap where several in a row failed alike."""
-    codes = [segment.error_code for segment in segments if segment.result is None]
+    codes = [s.error_code for s in segments if s.kind == SegmentKind.PLAN and s.result is None]
     spans = [(track.channel, span) for track in tracks for span in track.gaps]
     last: Gap | None = None
     for code, (channel, span) in zip(codes, spans, strict=True):
@@ -135,35 +201,23 @@ def _heard(segment: EndedSegment) -> Heard:
     )
 
 
-def _language(segments: Sequence[EndedSegment]) -> str | None:
-    """Return the language that most speech was decoded as."""
-    spoken: Counter[str] = Counter()
-    for segment in segments:
-        if segment.result is not None and segment.result.language is not None:
-            spoken[segment.result.language] += segment.result.speech_ms
-    return max(sorted(spoken), key=lambda name: spoken[name], default=None)
-
-
 def _flags(
-    segments: Sequence[EndedSegment], tracks: Sequence[Track], speech_ms: int, covered_ms: int
+    segments: Sequence[EndedSegment],
+    tracks: Sequence[Track],
+    planned: Sequence[Sequence[Heard]],
 ) -> list[Flag]:
+    """Return what readers should know; ``tracks`` are the channels with repairs in place."""
     flags = []
-    failed = any(segment.result is None for segment in segments)
+    failed = any(
+        segment.kind == SegmentKind.PLAN and segment.result is None for segment in segments
+    )
     if failed:
         flags.append(Flag.PARTIAL)
     words = [word for track in tracks for word in track.words]
-    if not failed and _is_noise(words, speech_ms):
+    heard_ms, covered_ms = sum(map(speech_ms, tracks)), sum(map(worded_ms, tracks))
+    if not failed and is_noise(words, heard_ms):
         flags.append(Flag.NO_SPEECH)
-    if (
-        words
-        and speech_ms >= _LOW_COVERAGE_MIN_SPEECH_MS
-        and covered_ms < _LOW_COVERAGE * speech_ms
-    ):
+    is_lost = any(lost_places(track, heard) for track, heard in zip(tracks, planned, strict=True))
+    if words and (is_lost or is_low(heard_ms, covered_ms)):
         flags.append(Flag.LOW_COVERAGE)
     return flags
-
-
-def _is_noise(words: Sequence[Word], speech_ms: int) -> bool:
-    """Tell whether nobody spoke: no words, or stray ones in what was no speech after all."""
-    few = len(words) * _STRAY_WORD_MS <= speech_ms
-    return few and all((word.confidence or 1.0) < _STRAY_CONFIDENCE for word in words)

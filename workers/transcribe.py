@@ -34,7 +34,7 @@ class StageSeconds(NamedTuple):
 class Route:
     """Decodes segments on one host, with one set of models at a time.
 
-    A fleet runs one profile for hours; when the profile changes, the old models are let go first,
+    A fleet runs one profile for hours; when its models change, the old models are let go first,
     since two of them may not fit a GPU.
     """
 
@@ -58,7 +58,14 @@ class Route:
         carry_on()
         times = [time.monotonic()]
         samples = read_segment(
-            SegmentSource(claim.audio, claim.format, claim.channel, claim.span, claim.pcm_digest),
+            SegmentSource(
+                claim.audio,
+                claim.format,
+                claim.channel,
+                claim.span,
+                claim.pcm_digest,
+                claim.parts,
+            ),
             self._settings,
         )
         times.append(time.monotonic())
@@ -78,7 +85,8 @@ class Route:
         return result, StageSeconds(round(read_s, 3), round(vad_s, 3), round(asr_s, 3))
 
     def _load(self, profile: Profile) -> None:
-        if self._loaded_for == profile.decode:
+        wanted = profile.decode.model_copy(update={"language": "auto", "hotwords": ()})
+        if self._loaded_for == wanted:
             return
         self._loaded_for = None
         if hasattr(self, "_recognizer"):
@@ -86,5 +94,5 @@ class Route:
             settle()
         self._detector = load_detector(profile, self._settings)
         self._recognizer = load_recognizer(profile, self._settings)
-        self._loaded_for = profile.decode
+        self._loaded_for = wanted
         settle()

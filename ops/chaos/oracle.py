@@ -27,6 +27,12 @@ INVARIANTS: Final[Mapping[str, str]] = {
         select count(*) from (
             select recording_id, kind, channel, index from segments
              group by 1, 2, 3, 4 having count(*) > 1) twice""",
+    "places that were repaired twice": """
+        select count(*) from segments a join segments b
+            on b.recording_id = a.recording_id and b.channel is not distinct from a.channel
+           and b.id > a.id and b.kind = 'repair'
+           and b.core_start_ms < a.core_end_ms and b.core_end_ms > a.core_start_ms
+         where a.kind = 'repair'""",
     "recordings whose count of open segments is wrong": """
         select count(*) from recordings r where open_segments <> (
             select count(*) from segments s

@@ -4,6 +4,7 @@
 - :mod:`schema.store.intake`: a producer adds recordings
 - :mod:`schema.store.work`: a worker claims, renews and ends segments
 - :mod:`schema.store.reduce`: a reducer claims a recording and stores its transcript
+- :mod:`schema.store.repair`: it orders places to be decoded once more instead
 - :mod:`schema.store.sweep`: what stalled is dispatched again
 - :mod:`schema.store.read`: status, progress, transcripts
 

@@ -101,8 +101,8 @@ _WAKE_TWINS = text(
               and not exists (select from segments l
                                where l.decode_key = t.decode_key and l.state = 'leased')
             order by t.decode_key, t.dispatched_at)
- returning s.id, s.dispatch_token, s.recording_id, s.channel, s.index, s.start_ms, s.end_ms,
-           r.submission_id
+ returning s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
+           s.end_ms, r.submission_id
     """
 )
 

@@ -35,12 +35,14 @@ class Row(Protocol):
 def segment_dispatch(row: Row, priority: Priority = Priority.NORMAL) -> Dispatch:
     """Return the message for a segment's row.
 
-    Needs ``id, dispatch_token, submission_id, recording_id, channel, index, start_ms, end_ms``.
+    Needs ``id, dispatch_token, submission_id, recording_id, kind, channel, index, start_ms,
+    end_ms``.
     """
     span = Span(row["start_ms"], row["end_ms"])
     soft_s = _START_S + _SLOWEST * span.duration_ms // 1000
     channel = "mix" if row["channel"] is None else f"ch {row['channel']}"
-    place = f"{channel} seg {row['index']} {clock(span.start_ms)}-{clock(span.end_ms)}"
+    name = "repair" if row["kind"] == "repair" else f"seg {row['index']}"
+    place = f"{channel} {name} {clock(span.start_ms)}-{clock(span.end_ms)}"
     return Dispatch(
         task=TRANSCRIBE_SEGMENT,
         queue=SEGMENTS_QUEUE,

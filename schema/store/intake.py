@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from schema.errors import BadRequest, ErrorCode
 from schema.profile import Profile
 from schema.records import CallInfo, Location, NewRecording, Notice, QuarantinedRecording
-from schema.states import RecordingState, SegmentState, SubmissionState
+from schema.states import RecordingState, SegmentKind, SegmentState, SubmissionState
 from schema.store.dispatches import reduce_dispatch, segment_dispatch
 from schema.store.ledger import OPEN_SEGMENTS
 from schema.tables import NoticeRow, Recording, ResultRow, SegmentRow, Submission
@@ -263,7 +263,7 @@ def _segment_values(
         {
             "id": uuid4(),
             "recording_id": recording_id,
-            "kind": "plan",
+            "kind": SegmentKind.PLAN,
             "channel": segment.channel,
             "index": segment.index,
             "start_ms": segment.span.start_ms,

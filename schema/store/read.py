@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,6 +13,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     String,
+    TextClause,
     cast,
     func,
     select,
@@ -23,7 +24,7 @@ from schema.errors import BadRequest, ErrorCode
 from schema.records import CallInfo
 from schema.settings import SPOOL_ROOT
 from schema.span import Span
-from schema.states import TERMINAL, RecordingState, SegmentState, SubmissionState
+from schema.states import TERMINAL, RecordingState, SegmentKind, SegmentState, SubmissionState
 from schema.tables import (
     NoticeRow,
     Recording,
@@ -33,7 +34,7 @@ from schema.tables import (
     Transcript,
     UtteranceRow,
 )
-from schema.transcript import Gap, Seam, SeamRule, Utterance
+from schema.transcript import Coverage, Gap, Repair, Seam, SeamRule, Utterance
 from schema.words import Word
 
 
@@ -48,7 +49,11 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a submission is. Audio is counted per segment: a stereo call counts twice."""
+    """How far a submission is. Audio is counted per segment: a stereo call counts twice.
+
+    ``segments`` and audio are those of the plan; ``repairs`` counts what was ordered beyond it, by
+    state.
+    """
 
     id: UUID
     title: str
@@ -63,6 +68,7 @@ class Progress:
     flags: dict[str, int]
     notices: int
     waiting: tuple[Waiting, ...]
+    repairs: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -123,16 +129,18 @@ def progress(connection: Connection, submission_id: UUID) -> Progress:
         .one()
     )
     mine = Recording.submission_id == submission_id
-    segments = connection.execute(
+    every = connection.execute(
         select(
+            SegmentRow.kind,
             SegmentRow.state,
             func.count(),
             func.sum(SegmentRow.end_ms - SegmentRow.start_ms),
         )
         .join(Recording, SegmentRow.recording_id == Recording.id)
         .where(mine)
-        .group_by(SegmentRow.state)
+        .group_by(SegmentRow.kind, SegmentRow.state)
     ).all()
+    segments = [row[1:] for row in every if row.kind == SegmentKind.PLAN]
     audio = {state: int(audio_ms) for state, _, audio_ms in segments}
     return Progress(
         id=submission_id,
@@ -152,12 +160,13 @@ def progress(connection: Connection, submission_id: UUID) -> Progress:
             .where(mine)
         )
         or 0,
-        flags=_flag_counts(connection, submission_id),
+        flags=_named_counts(connection, _FLAGS, submission_id),
         notices=connection.scalar(
             select(func.count()).where(NoticeRow.submission_id == submission_id)
         )
         or 0,
         waiting=_waiting(connection, submission_id),
+        repairs={state: count for kind, state, count, _ in every if kind == SegmentKind.REPAIR},
     )
 
 
@@ -176,7 +185,7 @@ def _waiting(connection: Connection, submission_id: UUID) -> tuple[Waiting, ...]
     return tuple(Waiting(count, str(code), message or "") for count, code, message in rows)
 
 
-_FLAG_COUNTS = text(
+_FLAGS = text(
     """
     select split_part(flag, ':', 1) as name, count(distinct r.id)
       from recordings r
@@ -194,9 +203,71 @@ def _counts(connection: Connection, query: Select[str, int]) -> dict[str, int]:
     return {name: int(count) for name, count in connection.execute(query)}
 
 
-def _flag_counts(connection: Connection, submission_id: UUID) -> dict[str, int]:
-    rows = connection.execute(_FLAG_COUNTS, {"id": submission_id})
+def _named_counts(connection: Connection, query: TextClause, submission_id: UUID) -> dict[str, int]:
+    rows = connection.execute(query, {"id": submission_id})
     return {name: int(count) for name, count in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What the latest transcripts of a submission say of themselves, summed up.
+
+    ``seams`` counts seams by rule, and ``repairs`` what was decoded once more by what it came to;
+    of ``speech_ms``, words cover ``worded_ms``.
+    """
+
+    seams: dict[str, int]
+    repairs: dict[str, int]
+    speech_ms: int
+    worded_ms: int
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of speech that words cover, or None without speech."""
+        return round(self.worded_ms / self.speech_ms, 3) if self.speech_ms else None
+
+
+_LATEST = """
+      from recordings r
+     cross join lateral (
+           select t.* from transcripts t
+            where t.recording_id = r.id order by t.version desc limit 1) latest
+"""
+
+_SEAMS = text(
+    f"""
+    select s.rule, count(*) {_LATEST} join seams s on s.transcript_id = latest.id
+     where r.submission_id = :id
+     group by 1 order by 2 desc, 1
+    """
+)
+
+_REPAIRS = text(
+    f"""
+    select repair ->> 'outcome', count(*) {_LATEST}
+     cross join lateral jsonb_array_elements(latest.repairs) repair
+     where r.submission_id = :id
+     group by 1 order by 1
+    """
+)
+
+_COVERED = text(
+    f"""
+    select coalesce(sum(latest.speech_ms), 0), coalesce(sum(latest.worded_ms), 0) {_LATEST}
+     where r.submission_id = :id
+    """
+)
+
+
+def quality(connection: Connection, submission_id: UUID) -> Quality:
+    """Return what the latest transcripts of a submission say of themselves."""
+    speech_ms, worded_ms = connection.execute(_COVERED, {"id": submission_id}).one()
+    return Quality(
+        seams=_named_counts(connection, _SEAMS, submission_id),
+        repairs=_named_counts(connection, _REPAIRS, submission_id),
+        speech_ms=int(speech_ms),
+        worded_ms=int(worded_ms),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +355,11 @@ def notices(connection: Connection, submission_id: UUID) -> list[NoticeSummary]:
 
 @dataclass(frozen=True, slots=True)
 class StoredTranscript:
-    """The latest transcript of a recording, whole."""
+    """The latest transcript of a recording, whole.
+
+    ``segments`` says of each planned segment what of its speech the words cover, ``languages`` of
+    each channel what it is in.
+    """
 
     recording: RecordingSummary
     version: int
@@ -295,6 +370,9 @@ class StoredTranscript:
     utterances: tuple[Utterance, ...]
     seams: tuple[Seam, ...]
     gaps: tuple[Gap, ...] = ()
+    segments: tuple[Coverage, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+    languages: tuple[tuple[int | None, str | None], ...] = ()
 
     @property
     def coverage(self) -> float | None:
@@ -329,6 +407,9 @@ def transcript(connection: Connection, recording: RecordingSummary) -> StoredTra
             Gap(channel, speaker, Span(start_ms, end_ms), code)
             for channel, speaker, start_ms, end_ms, code in row["gaps"]
         ),
+        segments=tuple(map(Coverage.from_json, row["coverage"])),
+        repairs=tuple(map(Repair.from_json, row["repairs"])),
+        languages=tuple((channel, language) for channel, language in row["languages"]),
     )
 
 

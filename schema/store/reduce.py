@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, case, func, insert, select, text, update
+from sqlalchemy import Connection, RowMapping, case, func, insert, select, text, update
 
 from schema.errors import ErrorCode, LeaseLost
 from schema.profile import Profile
 from schema.span import Span
-from schema.states import RecordingState, SegmentState
+from schema.states import RecordingState, SegmentKind, SegmentState
 from schema.store.dispatches import reduce_dispatch
 from schema.store.ledger import OPEN_SEGMENTS, Cursor, among
 from schema.store.work import backoff_s
@@ -35,6 +35,10 @@ class EndedSegment:
     result: SegmentResult | None
     error_code: str | None
     error_message: str | None
+    #: Of a repair: see :class:`schema.transcript.PlannedRepair`.
+    core: Span | None = None
+    reason: str | None = None
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +118,17 @@ def ended_segments(connection: Connection, recording_id: UUID) -> tuple[EndedSeg
             result=SegmentResult.from_json(row["body"]) if row["body"] is not None else None,
             error_code=row["error_code"],
             error_message=row["error_message"],
+            core=_core(row),
+            reason=row["reason"],
+            language=row["language"],
         )
         for row in rows
     )
+
+
+def _core(row: RowMapping) -> Span | None:
+    start_ms, end_ms = row["core_start_ms"], row["core_end_ms"]
+    return None if start_ms is None else Span(start_ms, end_ms)
 
 
 def store_transcript(
@@ -124,15 +136,16 @@ def store_transcript(
 ) -> RecordingState:
     """Store a transcript as the recording's next version and end the recording.
 
-    It ends "done", "partial" where a segment failed, or "failed" where every one did.
+    It ends "done", "partial" where a planned segment failed, or "failed" where every one did.
 
     Raises:
         LeaseLost: another reducer took over: nothing was stored.
     """
-    failed = [segment for segment in segments if segment.result is None]
+    planned = [segment for segment in segments if segment.kind == SegmentKind.PLAN]
+    failed = [segment for segment in planned if segment.result is None]
     state = RecordingState.DONE
     if failed:
-        all_failed = len(failed) == len(segments)
+        all_failed = len(failed) == len(planned)
         state = RecordingState.FAILED if all_failed else RecordingState.PARTIAL
     ended = connection.execute(
         update(Recording)
@@ -180,6 +193,9 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
                 [gap.channel, gap.speaker, gap.span.start_ms, gap.span.end_ms, gap.code]
                 for gap in draft.gaps
             ],
+            coverage=[coverage.to_json() for coverage in draft.coverage],
+            repairs=[repair.to_json() for repair in draft.repairs],
+            languages=[list(pair) for pair in draft.languages],
         )
         .returning(Transcript.id)
     ).scalar_one()

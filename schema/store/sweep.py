@@ -147,8 +147,8 @@ _EXPIRED = text(
             order by lease_expires_at
             limit :batch
               for update skip locked)
- returning s.id, s.dispatch_token, s.recording_id, s.channel, s.index, s.start_ms, s.end_ms,
-           r.submission_id
+ returning s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
+           s.end_ms, r.submission_id
     """
 )
 
@@ -180,8 +180,8 @@ _PENDING = text(
             order by dispatched_at nulls first, start_ms
             limit :room
               for update skip locked)
- returning s.id, s.dispatch_token, s.recording_id, s.channel, s.index, s.start_ms, s.end_ms,
-           r.submission_id
+ returning s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
+           s.end_ms, r.submission_id
     """
 )
 

@@ -18,6 +18,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
 from schema.errors import ErrorCode, LeaseLost
+from schema.pcm import PlannedPart
 from schema.profile import Profile
 from schema.records import AudioFormat, Location
 from schema.span import Span
@@ -42,6 +43,7 @@ class Claim:
 
     ``lease`` is the fence: whatever is stored under it is refused once another worker took over.
     ``known`` says that the words are in the ledger already, so that nothing is to be decoded.
+    ``parts`` are the planned segments that a repair lies in, by which its samples are verified.
     """
 
     segment_id: UUID
@@ -58,6 +60,7 @@ class Claim:
     profile: Profile
     attempt: int
     known: bool
+    parts: tuple[PlannedPart, ...] = ()
 
 
 class Fate(StrEnum):
@@ -118,7 +121,15 @@ begun as (
 select t.id, t.recording_id, t.channel, t.index, t.start_ms, t.end_ms, t.pcm_digest,
        t.decode_key, t.attempts, h.name, h.audio_root, h.audio_path, h.container, h.encoding,
        h.rate_hz, h.channels, h.frames, h.profile,
+       t.language,
        not t.force and exists (select from results x where x.decode_key = t.decode_key) as known,
+       case when t.kind = 'repair' then (
+           select json_agg(json_build_array(p.start_ms, p.end_ms, p.pcm_digest)
+                           order by p.start_ms)
+             from segments p
+            where p.recording_id = t.recording_id and p.kind = 'plan'
+              and p.channel is not distinct from t.channel
+              and p.start_ms < t.end_ms and p.end_ms > t.start_ms) end as parts,
        -- No wait for the disk: a claim that a crash of the server undoes is a fence, no loss.
        set_config('synchronous_commit', 'off', true)
   from taken t
@@ -171,9 +182,10 @@ def _claim(row: Mapping[str, Any], lease: UUID) -> Claim:
         span=Span(row["start_ms"], row["end_ms"]),
         pcm_digest=row["pcm_digest"],
         decode_key=row["decode_key"],
-        profile=Profile.model_validate(row["profile"]),
+        profile=Profile.model_validate(row["profile"]).speaking(row["language"]),
         attempt=row["attempts"],
         known=row["known"],
+        parts=tuple(PlannedPart(Span(a, b), digest) for a, b, digest in row["parts"] or ()),
     )
 
 
@@ -378,8 +390,8 @@ _RETURN = text(
            dispatches = s.dispatches + 1
       from recordings r
      where r.id = s.recording_id and s.lease_owner = :owner and s.state = 'leased'
- returning s.id, s.dispatch_token, s.recording_id, s.channel, s.index, s.start_ms, s.end_ms,
-           r.submission_id
+ returning s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
+           s.end_ms, r.submission_id
     """
 )
 

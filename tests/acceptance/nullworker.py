@@ -32,7 +32,12 @@ class NullRoute:
         self, claim: Claim, carry_on: Callable[[], None]
     ) -> tuple[SegmentResult, StageSeconds]:
         source = SegmentSource(
-            claim.audio, claim.format, claim.channel, claim.span, claim.pcm_digest
+            claim.audio,
+            claim.format,
+            claim.channel,
+            claim.span,
+            claim.pcm_digest,
+            claim.parts,
         )
         read_segment(source, self.settings)
         heard = Span(0, claim.span.duration_ms)

@@ -46,7 +46,7 @@ def app(redis_server: RedisServer) -> Iterator[Celery]:
 
 def segment() -> Dispatch:
     ids = ("id", "dispatch_token", "submission_id", "recording_id")
-    row = {name: uuid4() for name in ids}
+    row = {name: uuid4() for name in ids} | {"kind": "plan"}
     return segment_dispatch(row | {"channel": 0, "index": 0, "start_ms": 0, "end_ms": 1_000})
 
 

@@ -12,14 +12,16 @@ from schema.errors import ErrorCode, Misconfigured
 from schema.migrate import migrate, require_current
 from schema.records import Notice
 from schema.roles import GRANTS, Role, create_roles
+from schema.span import Span
 from schema.states import RecordingState
 from schema.store import forget, intake, read, reduce, work
 from schema.store.cancel import cancel
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
+from schema.store.repair import order_repairs
 from schema.store.sweep import sweep
 from schema.store.work import Fate
-from schema.transcript import Draft, Seam, SeamRule, Utterance
+from schema.transcript import Draft, PlannedRepair, RepairReason, Seam, SeamRule, Utterance
 from schema.wire import Queued
 from schema.words import Word
 from tests.factories import added, recording, result, submission
@@ -134,6 +136,23 @@ def test_a_recording_goes_all_the_way_under_least_rights(login: Login):
         assert len(read.notices(connection, found)) == 1
 
 
+def test_a_reducer_orders_repairs_under_least_rights(login: Login):
+    worker = login(Role.WORKER)
+    (dispatch,) = added(login(Role.PRODUCER), recording("a")).dispatches
+    claim = worker.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
+    message = _finish(worker, claim).reduce.message
+    held = worker.single(lambda c: reduce.claim_reduce(c, message, owner="r", lease_s=60))
+    place = PlannedRepair(0, Span(0, 10_000), Span(4_000, 6_000), RepairReason.SPEECH)
+
+    (ordered,) = worker.transact(lambda c: order_repairs(c, held, [place]))
+    claim = worker.single(lambda c: work.claim(c, ordered.message, owner="w", lease_s=60))
+    _reduce(worker, _finish(worker, claim))
+
+    with login(Role.READER).reading() as connection:
+        (found,) = read.submission_ids(connection, 10)
+        assert [r.state for r in read.recordings(connection, found)] == [RecordingState.DONE]
+
+
 def test_what_is_known_and_what_failed_are_taken_up_under_least_rights(login: Login):
     producer = login(Role.PRODUCER)
     transcribed(producer, login(Role.WORKER))
@@ -190,7 +209,8 @@ FORBIDDEN = {
         "update transcripts set language = 'x'",
         "insert into recordings default values",
         "insert into submissions default values",
-        "insert into segments default values",
+        "insert into segments (id, result_key) values (gen_random_uuid(), 'x')",
+        "insert into segments (id, lease_token) values (gen_random_uuid(), gen_random_uuid())",
         "lock table submissions in share row exclusive mode",
     ],
     Role.PRODUCER: [

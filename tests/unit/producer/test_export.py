@@ -14,7 +14,16 @@ from schema.records import CallInfo
 from schema.span import Span
 from schema.states import RecordingState
 from schema.store.read import RecordingSummary, StoredTranscript
-from schema.transcript import Gap, Seam, SeamRule, Utterance
+from schema.transcript import (
+    Coverage,
+    Gap,
+    Repair,
+    RepairOutcome,
+    RepairReason,
+    Seam,
+    SeamRule,
+    Utterance,
+)
 from schema.words import Word
 
 
@@ -82,6 +91,54 @@ def test_json_holds_the_call_the_words_and_the_seams():
     }
     assert document["seams"][0]["rule"] == "agreed-silence"
     assert document["seams"][0]["dropped_right"][0]["text"] == "x"
+
+
+def test_json_proves_what_of_the_speech_has_words():
+    repair = Repair(
+        channel=0,
+        core=Span(4_000, 9_000),
+        reason=RepairReason.SEAM,
+        outcome=RepairOutcome.REPAIRED,
+        added=(Word("back", 4_500, 5_000, 0.9),),
+        rules=(SeamRule.AGREED_SILENCE, SeamRule.ANCHOR),
+    )
+    call = replace(
+        stored(utterance("agent", 1_000, "Hello")),
+        segments=(Coverage(0, 0, Span(0, 60_000), 4_000, 3_000),),
+        repairs=(repair,),
+        languages=((0, "en"), (1, None)),
+    )
+
+    document = json.loads(to_json(call))
+
+    assert document["segments"] == [
+        {
+            "channel": 0,
+            "index": 0,
+            "start_ms": 0,
+            "end_ms": 60_000,
+            "speech_ms": 4_000,
+            "worded_ms": 3_000,
+        }
+    ]
+    (mended,) = document["repairs"]
+    assert (mended["reason"], mended["outcome"]) == ("seam", "repaired")
+    assert (mended["start_ms"], mended["end_ms"]) == (4_000, 9_000)
+    assert mended["rules"] == ["agreed-silence", "anchor"]
+    assert [word["text"] for word in mended["added"]] == ["back"]
+    assert document["languages"] == [
+        {"channel": 0, "language": "en"},
+        {"channel": 1, "language": None},
+    ]
+
+
+def test_text_says_at_its_end_that_words_may_be_missing():
+    call = stored(utterance("agent", 1_000, "Hello."), flags=("low-coverage",))
+
+    assert to_text(call).splitlines() == [
+        "[00:00:01] agent: Hello.",
+        "(low-coverage: words cover 75% of what sounds like speech)",
+    ]
 
 
 def test_text_reads_like_the_call():

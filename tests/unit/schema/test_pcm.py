@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema.pcm import BlockDigests, downmix, samples_digest, span_digest
+from schema.pcm import (
+    BlockDigests,
+    PlannedPart,
+    downmix,
+    excerpt_digest,
+    samples_digest,
+    span_digest,
+)
 from schema.span import GRID_MS, Span, duration_of, frame_at
 
 
@@ -53,3 +60,39 @@ def test_a_downmix_is_the_mean_in_float32():
 
     assert mixed.dtype == np.float32
     assert mixed.tolist() == [0.125, 1.0]
+
+
+PARTS = (PlannedPart(Span(0, 60_000), "left"), PlannedPart(Span(52_000, 100_000), "right"))
+
+
+def shifted(parts: tuple[PlannedPart, ...], by_ms: int) -> list[PlannedPart]:
+    return [PlannedPart(part.span.shifted(by_ms), part.pcm_digest) for part in parts]
+
+
+def test_an_excerpt_is_the_same_wherever_its_segments_lie():
+    span = Span(45_000, 70_000)
+
+    here = excerpt_digest(PARTS, span)
+    there = excerpt_digest(shifted(PARTS, 5_000), span.shifted(5_000))
+
+    assert here == there
+
+
+@pytest.mark.parametrize(
+    ("parts", "span"),
+    [
+        (PARTS, Span(45_100, 70_100)),
+        (PARTS, Span(45_000, 70_100)),
+        (PARTS[:1], Span(45_000, 60_000)),
+        ((PARTS[0], PlannedPart(PARTS[1].span, "other")), Span(45_000, 70_000)),
+        (shifted(PARTS, 5_000), Span(45_000, 70_000)),
+    ],
+)
+def test_another_place_or_other_samples_are_another_excerpt(parts, span):
+    assert excerpt_digest(parts, span) != excerpt_digest(PARTS, Span(45_000, 70_000))
+
+
+@pytest.mark.parametrize("parts", [(), PARTS[:1], PARTS[1:]])
+def test_an_excerpt_of_what_was_not_planned_is_refused(parts):
+    with pytest.raises(ValueError, match="do not cover"):
+        excerpt_digest(parts, Span(45_000, 70_000))

@@ -40,6 +40,7 @@ def test_flower_is_shown_what_an_operator_can_read_and_no_path():
             "dispatch_token": uuid4(),
             "submission_id": submission,
             "recording_id": identifier,
+            "kind": "plan",
             "channel": 1,
             "index": 2,
             "start_ms": 584_000,

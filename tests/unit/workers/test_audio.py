@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from schema.errors import BadRecording, CallscribeError, ErrorCode, Misconfigured, Transient
-from schema.pcm import downmix, samples_digest
+from schema.pcm import PlannedPart, downmix, excerpt_digest, samples_digest
 from schema.records import AudioFormat, Location
 from schema.settings import Settings
 from schema.span import Span, duration_of, frame_at
@@ -105,6 +105,60 @@ def test_a_long_span_is_read_across_blocks(root, settings, monkeypatch):
     path = written(root / "a.wav", samples, 16_000)
     read = read_segment(planned(path, samples, 16_000, Span(0, 2_000), 1), settings)
     np.testing.assert_array_equal(read, samples[:, 1])
+
+
+def excerpt(
+    path: Path, samples: np.ndarray, rate_hz: int, span: Span, parts: list[Span], channel=0
+) -> SegmentSource:
+    """A repair of a span, as the ledger orders it of planned segments."""
+    whole = [planned(path, samples, rate_hz, part, channel) for part in parts]
+    kept = tuple(PlannedPart(source.span, source.pcm_digest) for source in whole)
+    return replace(whole[0], span=span, pcm_digest=excerpt_digest(kept, span), parts=kept)
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 11_025, 16_000])
+@pytest.mark.parametrize("channel", [1, None])
+def test_a_repair_hears_what_its_segments_hold(root, settings, monkeypatch, rate_hz, channel):
+    monkeypatch.setattr(audio, "_BLOCK_FRAMES", 1_000)
+    samples = noise(4 * rate_hz, channels=2)
+    path = written(root / "a.wav", samples, rate_hz)
+    parts = [Span(0, 2_500), Span(1_700, 4_000)]
+
+    repair = excerpt(path, samples, rate_hz, Span(1_100, 3_000), parts, channel)
+
+    alone = planned(path, samples, rate_hz, Span(1_100, 3_000), channel)
+    np.testing.assert_array_equal(read_segment(repair, settings), read_segment(alone, settings))
+
+
+def test_a_repair_may_end_with_the_recording(root, settings):
+    samples = noise(16_003)
+    path = written(root / "a.wav", samples, 16_000)
+    end_ms = duration_of(len(samples), 16_000)
+
+    repair = excerpt(path, samples, 16_000, Span(500, end_ms), [Span(0, end_ms)])
+
+    assert len(read_segment(repair, settings)) == 8_003
+
+
+@pytest.mark.parametrize("at_ms", [100, 1_500, 3_900])
+def test_a_repair_of_a_file_that_changed_anywhere_in_its_segments_is_refused(root, settings, at_ms):
+    samples = noise(64_000)
+    parts = [Span(0, 2_500), Span(1_700, 4_000)]
+    repair = excerpt(root / "a.wav", samples, 16_000, Span(1_100, 3_000), parts)
+    samples[at_ms * 16] += 0.25
+    written(root / "a.wav", samples, 16_000)
+
+    assert refused(repair, settings, BadRecording).code == ErrorCode.AUDIO_CHANGED
+
+
+def test_a_repair_under_anothers_digest_is_refused(root, settings):
+    samples = noise(64_000)
+    path = written(root / "a.wav", samples, 16_000)
+    repair = excerpt(path, samples, 16_000, Span(1_100, 3_000), [Span(0, 4_000)])
+
+    moved = replace(repair, span=Span(1_200, 3_100))
+
+    assert refused(moved, settings, BadRecording).code == ErrorCode.AUDIO_CHANGED
 
 
 def test_a_file_without_header_is_read_as_planned(root, settings):

@@ -1,18 +1,17 @@
-"""Words of two channels become a dialogue, and their cover of the speech a figure."""
+"""Words of two channels become a dialogue."""
 
 from __future__ import annotations
 
 from schema.profile import RenderSettings
-from schema.span import Span
 from schema.words import Word
-from workers.dialogue import to_dialogue, worded_ms
+from workers.dialogue import to_dialogue
 from workers.stitch import Track
 
 RENDER = RenderSettings(speakers=("agent", "caller"))
 
 
-def track(channel: int, *timed: tuple[str, int, int], speech: tuple[Span, ...] = ()) -> Track:
-    return Track(channel, tuple(Word(t, s, e, 0.9) for t, s, e in timed), speech, ())
+def track(channel: int, *timed: tuple[str, int, int]) -> Track:
+    return Track(channel, tuple(Word(t, s, e, 0.9) for t, s, e in timed), (), ())
 
 
 def read(*tracks: Track) -> list[tuple[str, str]]:
@@ -56,9 +55,3 @@ def test_chinese_is_joined_without_spaces():
     said = track(0, ("你", 0, 100), ("好", 100, 200), ("OK", 200, 400), ("吗", 400, 500))
 
     assert read(said) == [("agent", "你好OK吗")]
-
-
-def test_breaths_between_words_count_as_covered_and_lost_speech_does_not():
-    said = track(0, ("a", 0, 400), ("b", 800, 1_200), speech=(Span(0, 1_200), Span(5_000, 6_000)))
-
-    assert worded_ms(said) == 1_200

@@ -1,0 +1,399 @@
+"""Lost speech, from the file to the transcript: found, decoded once more, or flagged.
+
+Everything is real but the models and Redis: files, planning, ledger, seams.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+from sqlalchemy import text
+
+from ops.chaos.oracle import broken
+from producer.intake import Job, examine
+from schema.pcm import Samples
+from schema.profile import PROFILES, PlanSettings, Profile
+from schema.records import NewRecording
+from schema.settings import Settings
+from schema.span import Span
+from schema.store import intake, read
+from schema.store.ledger import Ledger
+from schema.store.read import StoredTranscript
+from schema.store.sweep import sweep
+from schema.transcript import RepairOutcome
+from schema.wire import REDUCE_RECORDING, Dispatch, Queued
+from schema.words import Word
+from tests.factories import unique
+from tests.fakes import FakeDetector, FakeRecognizer
+from workers.audio import SAMPLES_PER_MS
+from workers.engines.base import Decoding
+from workers.reduce import reduce_recording
+from workers.segment import work_segment
+from workers.transcribe import Route
+
+RATE_HZ = 8_000
+
+
+@dataclass
+class BrokenRecognizer(FakeRecognizer):
+    """Writes nothing for the regions that ``drops`` says, given their samples."""
+
+    drops: Callable[[Samples], bool] = lambda _: False
+    dropped: int = 0
+
+    def decode(self, samples: Samples, regions, **options) -> Decoding:
+        kept = [region for region in regions if not self._is_dropped(samples, region)]
+        return super().decode(samples, kept, **options)
+
+    def _is_dropped(self, samples: Samples, region: Span) -> bool:
+        own = samples[region.start_ms * SAMPLES_PER_MS : region.end_ms * SAMPLES_PER_MS]
+        is_dropped = self.drops(own)
+        self.dropped += is_dropped
+        return is_dropped
+
+
+def fifth(samples: Samples) -> bool:
+    """Drop one region of five, always the same ones."""
+    return hashlib.sha256(samples.tobytes()).digest()[0] < 256 / 5
+
+
+@dataclass
+class OnlyTheFirstTime:
+    """Drops the regions that hold a sound of this level, the first time that one is decoded."""
+
+    level: float
+    met: bool = False
+
+    def __call__(self, samples: Samples) -> bool:
+        is_it = abs(np.sqrt(np.square(samples).mean()) - self.level) < 0.02
+        is_dropped, self.met = is_it and not self.met, self.met or is_it
+        return is_dropped
+
+
+@dataclass
+class Polyglot(BrokenRecognizer):
+    """Takes a little speech for Welsh unless it is told better, and writes down which it was."""
+
+    def decode(self, samples: Samples, regions, *, language: str, **options) -> Decoding:
+        if language == "auto":
+            language = "cy" if sum(region.duration_ms for region in regions) < 6_000 else "en"
+        decoding = super().decode(samples, regions, language=language, **options)
+        words = tuple(replace(word, text=language) for word in decoding.words)
+        return replace(decoding, words=words)
+
+
+@dataclass
+class Mailbox:
+    """A publisher whose messages lie until they are fetched, or get lost."""
+
+    sent: list[Dispatch] = field(default_factory=list)
+    loses: bool = False
+
+    def publish(self, dispatches) -> int:
+        if not self.loses:
+            self.sent += dispatches
+        return len(dispatches)
+
+
+def call(path: Path, *bursts: tuple[float, float, float], seconds: float) -> Path:
+    """Write a recording with bursts of noise: from, until (seconds), and how loud."""
+    rng = np.random.default_rng(4)
+    samples = np.zeros(int(seconds * RATE_HZ), np.float32)
+    for begin, end, level in bursts:
+        part = slice(int(begin * RATE_HZ), int(end * RATE_HZ))
+        samples[part] = level * np.sign(rng.standard_normal(part.stop - part.start))
+    soundfile.write(path, samples, RATE_HZ)
+    return path
+
+
+def talk(path: Path, seconds: int, seed: int = 0) -> Path:
+    """Write a recording of turns of 2 to 6 s with pauses between, each as loud as no other."""
+    rng = np.random.default_rng(seed)
+    bursts, at_s = [], 0.5
+    while at_s < seconds - 7:
+        end_s = at_s + round(rng.uniform(2, 6), 1)
+        bursts.append((at_s, end_s, 0.05 + 0.9 * len(bursts) / seconds))
+        at_s = end_s + round(rng.uniform(0.7, 2), 1)
+    return call(path, *bursts, seconds=seconds)
+
+
+@dataclass
+class Fleet:
+    """One worker and one reducer, whose messages are delivered when a test says so."""
+
+    ledger: Ledger
+    settings: Settings
+    profile: Profile
+    worker: SimpleNamespace
+    #: Recordings of which a segment is meant to fail.
+    meant: list[str] = field(default_factory=list)
+
+    def submit(self, *paths: Path) -> None:
+        submission = self.ledger.transact(
+            lambda c: intake.open_submission(c, unique("key"), "calls", self.profile, force=False)
+        )
+        items = [examine(Job(bytes(path)), self.settings, self.profile) for path in paths]
+        assert all(isinstance(item, NewRecording) for item in items)
+        added = self.ledger.transact(
+            lambda c: intake.add_recordings(c, submission, items, room=1_000)
+        )
+        self.ledger.transact(lambda c: intake.seal(c, submission.id))
+        self.worker.publisher.publish(added.dispatches)
+
+    def deliver(self) -> None:
+        """Do what every message asks for, and what that asks for."""
+        mailbox = self.worker.publisher
+        while mailbox.sent:
+            dispatch = mailbox.sent.pop(0)
+            work = reduce_recording if dispatch.task == REDUCE_RECORDING else work_segment
+            work(self.worker, dispatch.message)
+
+    def sweep(self) -> None:
+        """Let every message have been sent an hour ago, and sweep."""
+        for column, table in (
+            ("dispatched_at", "segments"),
+            ("reduce_dispatched_at", "recordings"),
+        ):
+            aged = text(f"update {table} set {column} = now() - interval '1 hour'")
+            self.ledger.transact(lambda c, s=aged: c.execute(s))
+        swept = self.ledger.transact(
+            lambda c: sweep(c, queued=Queued(0, 0), high_water=100, interval_s=15)
+        )
+        self.worker.publisher.publish(swept.dispatches)
+
+    def transcripts(self) -> list[StoredTranscript]:
+        with self.ledger.reading() as connection:
+            latest = read.submission_ids(connection, 1)[0]
+            found = [read.transcript(connection, r) for r in read.recordings(connection, latest)]
+        assert None not in found
+        return found
+
+    def transcript(self) -> StoredTranscript:
+        (found,) = self.transcripts()
+        return found
+
+
+@pytest.fixture
+def fleet(
+    ledger: Ledger, tmp_path: Path, recognizer: BrokenRecognizer, monkeypatch
+) -> Iterator[Fleet]:
+    settings = Settings(
+        database_url="postgresql://", redis_url="redis://", roots=f"calls={tmp_path}"
+    )
+    plan = PlanSettings(segment_s=60, overlap_s=8, search_s=20, min_tail_s=20)
+    monkeypatch.setattr("workers.transcribe.load_detector", lambda *_: FakeDetector())
+    monkeypatch.setattr("workers.transcribe.load_recognizer", lambda *_: recognizer)
+    worker = SimpleNamespace(
+        settings=settings,
+        owner="host:boot",
+        ledger=ledger,
+        route=Route(settings),
+        publisher=Mailbox(),
+        recycle=False,
+    )
+    profile = PROFILES["call"].model_copy(update={"plan": plan})
+    fleet = Fleet(ledger, settings, profile, worker)
+    yield fleet
+    assert broken(ledger, tuple(fleet.meant)) == {}
+
+
+@pytest.fixture
+def recognizer() -> BrokenRecognizer:
+    return BrokenRecognizer()
+
+
+def words(transcript: StoredTranscript) -> list[Word]:
+    return [word for utterance in transcript.utterances for word in utterance.words]
+
+
+def test_a_sound_recogniser_is_asked_for_no_repair(fleet: Fleet, tmp_path: Path):
+    fleet.submit(talk(tmp_path / "a.wav", 150))
+    fleet.deliver()
+
+    transcript = fleet.transcript()
+
+    assert transcript.repairs == ()
+    assert transcript.flags == ()
+    assert [segment.index for segment in transcript.segments] == [0, 1, 2]
+    assert transcript.coverage == 1.0
+
+
+def test_a_region_that_was_dropped_once_comes_back_once(
+    fleet: Fleet, tmp_path: Path, recognizer: BrokenRecognizer
+):
+    turns = [(2.0, 7.0, 0.1), (8.0, 12.0, 0.3), (13.0, 18.0, 0.2), (25.0, 31.0, 0.4)]
+    path = call(tmp_path / "a.wav", *turns, seconds=40)
+    recognizer.drops = OnlyTheFirstTime(0.3)
+    fleet.submit(path)
+    fleet.deliver()
+
+    transcript = fleet.transcript()
+
+    (repair,) = transcript.repairs
+    assert (repair.outcome, repair.core) == (RepairOutcome.REPAIRED, Span(8_000, 12_000))
+    assert transcript.flags == ()
+    assert [w.start_ms for w in repair.added] == list(range(8_000, 12_000, 500))
+    back = [w for w in words(transcript) if 7_500 <= w.start_ms < 12_500]
+    assert back == list(repair.added), "once, and in its place"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_was_dropped_the_first_time_is_as_if_it_never_was(
+    fleet: Fleet, tmp_path: Path, recognizer: BrokenRecognizer, seed: int
+):
+    path = talk(tmp_path / "a.wav", 170, seed)
+    fleet.submit(path)
+    fleet.deliver()
+    sound = words(fleet.transcript())
+    fleet.ledger.transact(lambda c: c.execute(text("truncate submissions, results cascade")))
+    met: set[bytes] = set()
+
+    def drop_once(samples: Samples) -> bool:
+        """One region of five, and a region that is whole in two segments in both."""
+        key = samples[: 1_000 * SAMPLES_PER_MS].tobytes()
+        is_new = key not in met and len(recognizer.heard) < planned
+        met.add(key)
+        return is_new and fifth(samples)
+
+    planned = len(recognizer.heard) + 3
+    recognizer.drops = drop_once
+    fleet.submit(path)
+    fleet.deliver()
+
+    transcript = fleet.transcript()
+
+    assert recognizer.dropped
+    assert transcript.repairs
+    assert {repair.outcome for repair in transcript.repairs} == {RepairOutcome.REPAIRED}
+    assert words(transcript) == sound
+    assert transcript.flags == ()
+
+
+def test_a_recogniser_that_drops_a_fifth_is_flagged_wherever_it_did(
+    fleet: Fleet, tmp_path: Path, recognizer: BrokenRecognizer
+):
+    paths = [talk(tmp_path / f"{seed}.wav", 30 + 20 * seed, seed) for seed in range(8)]
+    recognizer.drops = fifth
+    fleet.submit(*paths)
+    fleet.deliver()
+
+    for transcript in fleet.transcripts():
+        is_affected = transcript.worded_ms < transcript.speech_ms
+        flagged = "low-coverage" in transcript.flags or "no-speech" in transcript.flags
+        assert flagged == is_affected, transcript.recording.name
+        outcomes = {repair.outcome for repair in transcript.repairs}
+        assert RepairOutcome.FAILED not in outcomes
+    assert any("low-coverage" in transcript.flags for transcript in fleet.transcripts())
+
+
+def test_a_stretch_lost_at_a_seam_is_decoded_with_what_lies_on_both_sides(
+    fleet: Fleet, tmp_path: Path, recognizer: BrokenRecognizer
+):
+    # No pause within reach of the boundary, so that the seam is in the middle of a turn.
+    turns = [(1.0, 30.0, 0.1), (32.0, 100.0, 0.2), (101.0, 118.0, 0.3)]
+    recognizer.drops = lambda samples: (
+        len(recognizer.heard) < 2 and abs(np.sqrt(np.square(samples).mean()) - 0.2) < 0.02
+    )
+    fleet.submit(call(tmp_path / "a.wav", *turns, seconds=120))
+    fleet.deliver()
+
+    transcript = fleet.transcript()
+
+    (seam,) = transcript.seams
+    assert 32_000 < seam.at_ms < 100_000
+    assert recognizer.dropped
+    assert "seam" in [repair.reason for repair in transcript.repairs]
+    assert transcript.coverage == 1.0
+    starts = [word.start_ms for word in words(transcript)]
+    assert len(starts) == len(set(starts))
+
+
+def test_a_repair_whose_message_is_lost_is_found_by_the_sweep(
+    fleet: Fleet, tmp_path: Path, recognizer: BrokenRecognizer
+):
+    recognizer.drops = OnlyTheFirstTime(0.3)
+    fleet.submit(call(tmp_path / "a.wav", (2, 7, 0.1), (8, 12, 0.3), seconds=15))
+    planned = fleet.worker.publisher.sent.pop()
+    work_segment(fleet.worker, planned.message)
+    reduce = fleet.worker.publisher.sent.pop()
+    fleet.worker.publisher = Mailbox(loses=True)
+    reduce_recording(fleet.worker, reduce.message)
+
+    fleet.worker.publisher = Mailbox()
+    fleet.sweep()
+    fleet.deliver()
+
+    assert fleet.transcript().coverage == 1.0
+
+
+def test_a_repair_of_a_file_that_changed_fails_and_leaves_what_was_there(
+    fleet: Fleet, tmp_path: Path, recognizer: BrokenRecognizer
+):
+    recognizer.drops = OnlyTheFirstTime(0.3)
+    fleet.meant.append("a.wav")
+    fleet.submit(call(tmp_path / "a.wav", (2, 7, 0.1), (8, 12, 0.3), seconds=40))
+    planned = fleet.worker.publisher.sent.pop()
+    work_segment(fleet.worker, planned.message)
+    # What changes lies in the segment and not in the repair's own span.
+    call(tmp_path / "a.wav", (2, 7, 0.1), (8, 12, 0.3), (35, 36, 0.1), seconds=40)
+    fleet.deliver()
+
+    transcript = fleet.transcript()
+
+    (repair,) = transcript.repairs
+    assert (repair.outcome, repair.error_code) == (RepairOutcome.FAILED, "audio.changed")
+    assert transcript.recording.state == "done"
+    assert transcript.flags == ("low-coverage",)
+    assert len(words(transcript)) == 10
+
+
+def test_music_is_looked_at_a_few_times_and_never_again(
+    fleet: Fleet, tmp_path: Path, recognizer: BrokenRecognizer
+):
+    bursts = [(at, at + 25, 0.2) for at in range(0, 590, 26)]
+    recognizer.drops = lambda _: True
+    fleet.submit(call(tmp_path / "a.wav", *bursts, seconds=620))
+    fleet.deliver()
+
+    transcript = fleet.transcript()
+
+    assert 0 < len(transcript.repairs) <= 12
+    assert {repair.outcome for repair in transcript.repairs} == {RepairOutcome.UNCHANGED}
+    assert transcript.flags == ("no-speech",)
+
+
+@pytest.mark.parametrize("recognizer", [Polyglot()])
+def test_a_little_speech_in_another_language_is_decoded_again_in_the_channels(
+    fleet: Fleet, tmp_path: Path
+):
+    turns = [(1, 30, 0.1), (32, 50, 0.2), (53, 80, 0.3), (82, 95, 0.2), (140, 144, 0.1)]
+    fleet.submit(call(tmp_path / "a.wav", *turns, seconds=160))
+    fleet.deliver()
+
+    transcript = fleet.transcript()
+
+    (repair,) = transcript.repairs
+    assert (repair.reason, repair.language, repair.outcome) == ("language", "en", "repaired")
+    assert {word.text for word in words(transcript)} == {"en"}
+    assert {word.text for word in repair.dropped} == {"cy"}
+    assert transcript.languages == ((0, "en"),)
+    assert transcript.coverage == 1.0
+
+
+@pytest.mark.parametrize("recognizer", [Polyglot()])
+def test_a_language_that_was_asked_for_is_not_second_guessed(fleet: Fleet, tmp_path: Path):
+    fleet.profile = fleet.profile.speaking("es")
+    fleet.submit(call(tmp_path / "a.wav", (1, 30, 0.1), (32, 35, 0.2), seconds=40))
+    fleet.deliver()
+
+    transcript = fleet.transcript()
+
+    assert transcript.repairs == ()
+    assert {word.text for word in words(transcript)} == {"es"}
