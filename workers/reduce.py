@@ -18,8 +18,10 @@ from schema.store.reduce import EndedSegment, ReduceClaim
 from schema.transcript import Draft, Flag, Gap
 from schema.wire import Message
 from schema.words import Word
+from workers.crosstalk import without_crosstalk
 from workers.dialogue import to_dialogue, worded_ms
 from workers.lease import KeptLease
+from workers.loudness import Loudness
 from workers.polish import polish
 from workers.stitch import Heard, Track, stitch
 
@@ -84,15 +86,24 @@ def draft_transcript(claim: ReduceClaim, segments: Sequence[EndedSegment]) -> Dr
     render = _render(claim)
     speech_ms = sum(span.duration_ms for track in tracks for span in track.speech)
     covered_ms = sum(worded_ms(track) for track in tracks)
+    own_words = without_crosstalk(tracks, _levels(segments))
     return Draft(
         language=language,
-        flags=(*claim.flags, *_flags(segments, tracks, speech_ms, covered_ms)),
+        flags=(*claim.flags, *_flags(segments, tracks, speech_ms, covered_ms), *own_words.flags),
         speech_ms=speech_ms,
         worded_ms=covered_ms,
-        utterances=polish(to_dialogue(tracks, render), language, render),
+        utterances=polish(to_dialogue(own_words.tracks, render), language, render),
         seams=tuple(seam for track in tracks for seam in track.seams),
         gaps=tuple(_gaps(segments, tracks, render)),
     )
+
+
+def _levels(segments: Sequence[EndedSegment]) -> dict[int | None, Loudness]:
+    """Return how loud each channel's speech was."""
+    return {
+        channel: Loudness((s.span.start_ms, s.result) for s in own if s.result is not None)
+        for channel, own in groupby(segments, key=lambda segment: segment.channel)
+    }
 
 
 def _gaps(
