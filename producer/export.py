@@ -32,6 +32,7 @@ def to_json(transcript: StoredTranscript) -> str:
         "coverage": transcript.coverage,
         "speech_ms": transcript.speech_ms,
         "crosstalk_words": flag_count(transcript.flags, Flag.CROSSTALK),
+        "noise_words": flag_count(transcript.flags, Flag.NOISE_WORDS),
         "text": _text(transcript),
         "utterances": [_utterance_json(u) for u in transcript.utterances],
         "gaps": [_gap_json(gap) for gap in transcript.gaps],

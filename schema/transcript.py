@@ -43,6 +43,10 @@ class Flag(StrEnum):
     CROSSTALK = "crosstalk"
     #: The same, where nothing proves which channel is the copy; the words are kept.
     CROSSTALK_SUSPECTED = "crosstalk-suspected"
+    #: Words written over noise or music were taken out; with their number.
+    NOISE_WORDS = "noise-words"
+    #: Words that look like a recognizer's invention are kept, since nothing proves it.
+    DOUBTFUL_WORDS = "doubtful-words"
 
     def counted(self, count: int) -> str:
         """Return the flag with a number: a channel, or how many words it is about."""

@@ -16,7 +16,7 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, groupby
 from statistics import median
 
 from schema.transcript import Flag, is_cjk
@@ -44,8 +44,10 @@ _FAINTER_DB = 6.0
 _MUCH_FAINTER_DB = 10.0
 _OWN_WORDS = 5
 
-#: From word to word the loss on the way to the other channel seems to differ by so much.
+#: From run to run the loss on the way to the other channel seems to differ by so much, and that of
+#: a misheard word, which only its level gives away, by so much.
 _LOSS_SPREAD_DB = 6.0
+_MISHEARD_SPREAD_DB = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +87,18 @@ def without_crosstalk(tracks: Sequence[Track], levels: Mapping[int | None, Loudn
     gone: list[set[int]] = [set() for _ in tracks]
     suspected = 0
     for a, b in combinations(range(len(tracks)), 2):
-        runs = _runs(tracks[a].words, tracks[b].words)
-        shared = [{pair[own] for run in runs for pair in run} for own in (0, 1)]
-        sides = [_side(tracks[x], levels, own) for x, own in zip((a, b), shared, strict=True)]
-        in_b = _overheard(sides[0], sides[1], runs)
-        in_a = _overheard(sides[1], sides[0], [[(j, i) for i, j in run] for run in runs])
-        gone[a] |= in_a
-        gone[b] |= in_b
-        sure = [run for run in runs if _is_sure(run, tracks[a].words)]
-        suspected += sum(i not in in_a and j not in in_b for run in sure for i, j in run)
+        words = tracks[a].words, tracks[b].words
+        heard = [levels.get(tracks[x].channel) or Loudness(()) for x in (a, b)]
+        runs = _runs(*words)
+        in_b = _fainter(runs, words, heard)
+        in_a = _fainter([[(j, i) for i, j in run] for run in runs], words[::-1], heard[::-1])
+        left = _side(words[0], heard[0], in_a)
+        right = _side(words[1], heard[1], in_b)
+        gone_b, gone_a = _overheard(left, right, in_b), _overheard(right, left, in_a)
+        gone[a] |= gone_a
+        gone[b] |= gone_b
+        sure = [run for run in runs if _is_sure(run, words[0])]
+        suspected += sum(i not in gone_a and j not in gone_b for run in sure for i, j in run)
     cleaned = tuple(_without(track, own) for track, own in zip(tracks, gone, strict=True))
     return Cleaned(cleaned, sum(map(len, gone)), suspected)
 
@@ -103,61 +108,75 @@ def _without(track: Track, gone: set[int]) -> Track:
     return replace(track, words=kept) if gone else track
 
 
-def _side(track: Track, levels: Mapping[int | None, Loudness], shared: set[int]) -> _Side:
-    loudness = levels.get(track.channel) or Loudness(())
-    own = [loudness.at(word.span) for i, word in enumerate(track.words) if i not in shared]
+def _fainter(
+    runs: Sequence[_Run], words: Sequence[Sequence[Word]], levels: Sequence[Loudness]
+) -> list[_Run]:
+    """Return the stretches of runs in which the second channel is clearly the fainter one.
+
+    Two who take turns, each overheard on the other's channel, make one long run of both.
+    """
+
+    def is_fainter(pair: _Pair) -> bool:
+        loss_db = _loss_db(levels[0], words[0][pair[0]], levels[1], words[1][pair[1]])
+        return loss_db is not None and loss_db >= _FAINTER_DB
+
+    return [list(part) for run in runs for fainter, part in groupby(run, is_fainter) if fainter]
+
+
+def _loss_db(source: Loudness, word: Word, other: Loudness, copy: Word) -> float | None:
+    from_db, to_db = source.at(word.span), other.at(copy.span)
+    return None if from_db is None or to_db is None else from_db - to_db
+
+
+def _side(words: Sequence[Word], levels: Loudness, copies: Sequence[_Run]) -> _Side:
+    """Return a channel with its own speaker's level: that of words which are no faint copy."""
+    faint = {j for run in copies for _, j in run}
+    own = [levels.at(word.span) for j, word in enumerate(words) if j not in faint]
     known = [level for level in own if level is not None]
-    return _Side(track.words, loudness, median(known) if len(known) >= _OWN_WORDS else None)
+    return _Side(words, levels, median(known) if len(known) >= _OWN_WORDS else None)
 
 
 def _overheard(source: _Side, other: _Side, runs: Sequence[_Run]) -> set[int]:
-    """Return the indexes of the other's words that are the source's voice.
+    """Return the indexes of the other's words that are the source's voice, given faint runs.
 
     A sure run proves that the source is overheard, and how faintly. Then shorter ones that are as
     faint count as well, and so do the words around them: left alone, misheard ones would be
     fragments.
     """
-    losses = {id(run): _loss_db(source, other, run) for run in runs}
-    proved = [
-        loss
-        for run in runs
-        if (loss := losses[id(run)]) is not None and _is_sure(run, source.words)
-    ]
+    losses = [(run, loss) for run in runs if (loss := _proved_db(source, other, run)) is not None]
+    proved = [loss for run, loss in losses if _is_sure(run, source.words)]
     if not proved:
         return set()
     usual_db = median(proved)
     found: set[int] = set()
-    for run in runs:
-        loss = losses[id(run)]
-        if loss is not None and abs(loss - usual_db) <= _LOSS_SPREAD_DB:
-            found |= set(_beneath(source, other, run, usual_db - _LOSS_SPREAD_DB))
+    for run, loss in losses:
+        if abs(loss - usual_db) <= _LOSS_SPREAD_DB:
+            found |= {j for _, j in run}
+            found |= set(_misheard(source, other, run, usual_db))
     return found
 
 
-def _loss_db(source: _Side, other: _Side, run: _Run) -> float | None:
+def _proved_db(source: _Side, other: _Side, run: _Run) -> float | None:
     """Return by how much a run is fainter on the other channel, or None where it is not proved."""
-    losses = []
-    for i, j in run:
-        from_db = source.levels.at(source.words[i].span)
-        to_db = other.levels.at(other.words[j].span)
-        if from_db is None or to_db is None:
-            return None
-        losses.append((from_db - to_db, to_db))
-    loss_db = median(loss for loss, _ in losses)
+    own_db = [other.levels.at(other.words[j].span) or 0.0 for _, j in run]
+    losses = [
+        _loss_db(source.levels, source.words[i], other.levels, other.words[j]) or 0.0
+        for i, j in run
+    ]
+    loss_db = median(losses)
     if other.own_db is None:
         return loss_db if loss_db >= _MUCH_FAINTER_DB else None
-    below_own_db = other.own_db - median(level for _, level in losses)
-    return loss_db if min(loss_db, below_own_db) >= _FAINTER_DB else None
+    return loss_db if other.own_db - median(own_db) >= _FAINTER_DB else None
 
 
-def _beneath(source: _Side, other: _Side, run: _Run, least_db: float) -> Iterator[int]:
+def _misheard(source: _Side, other: _Side, run: _Run, usual_db: float) -> Iterator[int]:
     """Yield the other's words within a run and beside it that are as faint beneath the source."""
     first, last = run[0][1], run[-1][1]
-    yield from (j for j in range(first, last + 1) if _is_beneath(source, other, j, least_db))
+    yield from (j for j in range(first, last) if _is_beneath(source, other, j, usual_db))
     for step, begin in ((-1, first), (1, last)):
         j = begin + step
         while 0 <= j < len(other.words) and _is_near(other.words[j], other.words[j - step]):
-            if not _is_beneath(source, other, j, least_db):
+            if not _is_beneath(source, other, j, usual_db):
                 break
             yield j
             j += step
@@ -167,13 +186,14 @@ def _is_near(word: Word, beside: Word) -> bool:
     return max(word.start_ms - beside.end_ms, beside.start_ms - word.end_ms) <= _RUN_PAUSE_MS
 
 
-def _is_beneath(source: _Side, other: _Side, j: int, least_db: float) -> bool:
-    """Tell whether a word lies under words of the source, and is faint beside them."""
+def _is_beneath(source: _Side, other: _Side, j: int, usual_db: float) -> bool:
+    """Tell whether a word lies under words of the source, and is as faint beneath them as usual."""
     word = other.words[j]
-    from_db, to_db = source.levels.at(word.span), other.levels.at(word.span)
-    if from_db is None or to_db is None or from_db - to_db < max(_FAINTER_DB, least_db):
+    loss_db = _loss_db(source.levels, word, other.levels, word)
+    if loss_db is None or abs(loss_db - usual_db) > _MISHEARD_SPREAD_DB:
         return False
-    if other.own_db is not None and other.own_db - to_db < _FAINTER_DB:
+    own_db = other.levels.at(word.span)
+    if other.own_db is not None and other.own_db - (own_db or 0.0) < _MISHEARD_SPREAD_DB:
         return False
     early_ms, late_ms = word.start_ms - _DELAY_MAX_MS, word.end_ms + _DELAY_MAX_MS
     at = bisect_left(source.words, early_ms, key=lambda own: own.start_ms)

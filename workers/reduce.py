@@ -17,9 +17,11 @@ from schema.store import reduce as store
 from schema.store.reduce import EndedSegment, ReduceClaim
 from schema.transcript import Draft, Flag, Gap
 from schema.wire import Message
-from schema.words import Word
+from schema.words import SegmentResult, Word
+from workers import guards
 from workers.crosstalk import without_crosstalk
 from workers.dialogue import to_dialogue, worded_ms
+from workers.guards import doubts, guard
 from workers.lease import KeptLease
 from workers.loudness import Loudness
 from workers.polish import polish
@@ -82,14 +84,22 @@ def draft_transcript(claim: ReduceClaim, segments: Sequence[EndedSegment]) -> Dr
         stitch(channel, [_heard(segment) for segment in own])
         for channel, own in groupby(segments, key=lambda segment: segment.channel)
     ]
+    results = _results(segments)
     language = _language(segments)
     render = _render(claim)
     speech_ms = sum(span.duration_ms for track in tracks for span in track.speech)
     covered_ms = sum(worded_ms(track) for track in tracks)
-    own_words = without_crosstalk(tracks, _levels(segments))
+    guarded = [guard(track, doubts(results[track.channel])) for track in tracks]
+    said = [own.track for own in guarded]
+    own_words = without_crosstalk(said, {c: Loudness(own) for c, own in results.items()})
     return Draft(
         language=language,
-        flags=(*claim.flags, *_flags(segments, tracks, speech_ms, covered_ms), *own_words.flags),
+        flags=(
+            *claim.flags,
+            *_flags(segments, said, speech_ms, covered_ms),
+            *guards.flags(guarded),
+            *own_words.flags,
+        ),
         speech_ms=speech_ms,
         worded_ms=covered_ms,
         utterances=polish(to_dialogue(own_words.tracks, render), language, render),
@@ -98,10 +108,10 @@ def draft_transcript(claim: ReduceClaim, segments: Sequence[EndedSegment]) -> Dr
     )
 
 
-def _levels(segments: Sequence[EndedSegment]) -> dict[int | None, Loudness]:
-    """Return how loud each channel's speech was."""
+def _results(segments: Sequence[EndedSegment]) -> dict[int | None, list[tuple[int, SegmentResult]]]:
+    """Return each channel's results with the start of their segments, in ms."""
     return {
-        channel: Loudness((s.span.start_ms, s.result) for s in own if s.result is not None)
+        channel: [(s.span.start_ms, s.result) for s in own if s.result is not None]
         for channel, own in groupby(segments, key=lambda segment: segment.channel)
     }
 

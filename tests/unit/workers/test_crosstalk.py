@@ -192,3 +192,20 @@ def test_the_channels_order_makes_no_difference(lefts, rights):
     there, back = clean(left, right), clean(right, left)
     assert there.tracks == tuple(reversed(back.tracks))
     assert (there.removed, there.suspected) == (back.removed, back.suspected)
+
+
+def test_two_who_take_turns_and_are_both_overheard_make_one_run_of_both():
+    there = [*said(TEXT), *said(REPLY, at_ms=4_100)]
+    speech = (Span(0, 8_000),)
+    half = 8  # Half seconds of the first speaker, and as many of the second.
+
+    def heard(channel: int, levels: list[int]) -> tuple[Track, Loudness]:
+        result = SegmentResult((), speech, None, {TAG: [levels]})
+        return Track(channel, tuple(there), speech, ()), Loudness([(0, result)])
+
+    found = clean(
+        heard(0, [LOUD] * half + [LOUD - 13] * half), heard(1, [LOUD - 12] * half + [LOUD] * half)
+    )
+
+    assert [texts(track) for track in found.tracks] == [TEXT, REPLY]
+    assert found.suspected == 0
