@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schema.store.read import RecordingSummary, StoredTranscript
-from schema.transcript import Coverage, Flag, Gap, Repair, Seam, Utterance, join_words
+from schema.transcript import Coverage, Flag, Gap, Repair, Seam, Utterance, flag_count, join_words
 from schema.words import Word
 
 #: A caption that people can read while it is shown.
@@ -34,6 +34,8 @@ def to_json(transcript: StoredTranscript) -> str:
         "flags": list(transcript.flags),
         "coverage": transcript.coverage,
         "speech_ms": transcript.speech_ms,
+        "crosstalk_words": flag_count(transcript.flags, Flag.CROSSTALK),
+        "noise_words": flag_count(transcript.flags, Flag.NOISE_WORDS),
         "text": _text(transcript),
         "utterances": [_utterance_json(u) for u in transcript.utterances],
         "gaps": [_gap_json(gap) for gap in transcript.gaps],

@@ -5,6 +5,7 @@ Times are on the recording's clock.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -43,6 +44,19 @@ class Flag(StrEnum):
     LOW_COVERAGE = "low-coverage"
     DUAL_MONO = "dual-mono"
     SILENT_CHANNEL = "silent-channel"
+    #: A speaker was written on another's channel too; "crosstalk:12" is how many words that were
+    #: taken out.
+    CROSSTALK = "crosstalk"
+    #: The same, where nothing proves which channel is the copy; the words are kept.
+    CROSSTALK_SUSPECTED = "crosstalk-suspected"
+    #: Words written over noise or music were taken out; with their number.
+    NOISE_WORDS = "noise-words"
+    #: Words that look like a recognizer's invention are kept, since nothing proves it.
+    DOUBTFUL_WORDS = "doubtful-words"
+
+    def counted(self, count: int) -> str:
+        """Return the flag with a number: a channel, or how many words it is about."""
+        return f"{self}:{count}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +245,12 @@ class Draft:
     coverage: tuple[Coverage, ...] = ()
     repairs: tuple[Repair, ...] = ()
     languages: tuple[tuple[int | None, str | None], ...] = ()
+
+
+def flag_count(flags: Iterable[str], flag: Flag) -> int:
+    """Return the number that a flag comes with, or 0 where it is not raised."""
+    counts = (text.partition(":")[2] for text in flags if text.partition(":")[0] == flag)
+    return sum(int(count or 0) for count in counts)
 
 
 def is_cjk(char: str) -> bool:

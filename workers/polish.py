@@ -1,39 +1,67 @@
 """The dress of the words: inverse text normalisation, once, after stitching, per utterance.
 
-Only the text that people read changes; the words keep their spelling and their times. Per
-utterance, since a whole call at once takes wetext gigabytes.
+The words are rewritten and not only their text: each of the new ones has its time, and
+:mod:`workers.rewrite` says which. What was decoded stays as it is in the segments' results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
+
+import structlog
 
 from schema.profile import RenderSettings
-from schema.transcript import Utterance
+from schema.transcript import Utterance, is_cjk, join_words
+from workers.rewrite import Rewriter, rewritten
 
-#: Languages that wetext has rules for.
+log = structlog.get_logger(__name__)
+
+#: Languages that wetext has rules for. In each, words of the other are met by the other's rules.
 _LANGUAGES = frozenset({"en", "zh"})
 
 
 def polish(
     utterances: Sequence[Utterance], language: str | None, render: RenderSettings
 ) -> tuple[Utterance, ...]:
-    """Return the utterances as the profile wants them read.
+    """Return the utterances as the profile wants them read; their texts are their words'.
 
-    A language without rules is left as it is.
+    A language without rules is left as it is, and so is an utterance that the rules fail on.
     """
     if not render.itn or language not in _LANGUAGES:
         return tuple(utterances)
-    normalize = _normalizer(language)
-    return tuple(replace(u, text=normalize(u.text)) for u in utterances)
+    return tuple(polished(utterance, normalized) for utterance in utterances)
+
+
+def polished(utterance: Utterance, rewrite: Rewriter) -> Utterance:
+    """Return an utterance as ``rewrite`` writes it, or as it was where that raises anything.
+
+    A transcript with its numbers in words is worth more than none.
+    """
+    try:
+        words = rewritten(utterance.words, rewrite)
+    except Exception as error:
+        # Neither the text nor the error's own words: they may hold what a caller said.
+        log.warning("polish_failed", start_ms=utterance.start_ms, error=type(error).__name__)
+        return utterance
+    return replace(utterance, words=words, text=join_words([word.text for word in words]))
+
+
+def normalized(text: str) -> str:
+    """Return text of one script with its numbers as digits: by English rules, or by Chinese.
+
+    Raises:
+        ImportError: wetext is not installed (the extra ``itn``).
+        AssertionError, RuntimeError: wetext cannot read the text, for instance a backslash.
+    """
+    return str(_normalizer("zh" if any(map(is_cjk, text)) else "en").normalize(text))
 
 
 @cache
-def _normalizer(language: str) -> Callable[[str], str]:
+def _normalizer(language: str) -> Any:
     """Load the rules of one language; 30 MB, so only for a profile that asks for them."""
     from wetext import Normalizer
 
-    normalizer = Normalizer(lang=language, operator="itn")
-    return lambda text: str(normalizer.normalize(text))
+    return Normalizer(lang=language, operator="itn")

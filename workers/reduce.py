@@ -18,6 +18,8 @@ from schema.store import repair
 from schema.store.reduce import EndedSegment, ReduceClaim
 from schema.transcript import Draft, Flag, Gap, PlannedRepair, RepairReason
 from schema.wire import Message
+from schema.words import SegmentResult
+from workers import guards
 from workers.coverage import (
     Place,
     is_low,
@@ -28,9 +30,12 @@ from workers.coverage import (
     speech_ms,
     worded_ms,
 )
+from workers.crosstalk import without_crosstalk
 from workers.dialogue import to_dialogue
+from workers.guards import doubts, guard
 from workers.language import foreign_places, spoken_language
 from workers.lease import KeptLease
+from workers.loudness import Loudness
 from workers.polish import polish
 from workers.repair import Redecoded, repaired
 from workers.stitch import Heard, Track, stitch
@@ -117,15 +122,23 @@ def draft_transcript(claim: ReduceClaim, segments: Sequence[EndedSegment]) -> Dr
     ]
     mended = [repaired(track, _redecoded(segments, track.channel)) for track in stitched]
     tracks = [track for track, _ in mended]
+    results = _results(segments)
+    guarded = [guard(track, doubts(results[track.channel])) for track in tracks]
+    said = [own.track for own in guarded]
+    own_words = without_crosstalk(said, {c: Loudness(own) for c, own in results.items()})
     language = spoken_language(segment for _, own in by_channel for segment in own)
     render = _render(claim)
-    heard_ms, covered_ms = sum(map(speech_ms, tracks)), sum(map(worded_ms, tracks))
     return Draft(
         language=language,
-        flags=(*claim.flags, *_flags(segments, tracks, planned)),
-        speech_ms=heard_ms,
-        worded_ms=covered_ms,
-        utterances=polish(to_dialogue(tracks, render), language, render),
+        flags=(
+            *claim.flags,
+            *_flags(segments, tracks, planned, said),
+            *guards.flags(guarded),
+            *own_words.flags,
+        ),
+        speech_ms=sum(map(speech_ms, tracks)),
+        worded_ms=sum(map(worded_ms, tracks)),
+        utterances=polish(to_dialogue(own_words.tracks, render), language, render),
         seams=tuple(seam for track in tracks for seam in track.seams),
         gaps=tuple(_gaps(segments, tracks, render)),
         coverage=tuple(
@@ -159,6 +172,14 @@ def _redecoded(segments: Sequence[EndedSegment], channel: int | None) -> list[Re
         if segment.kind == SegmentKind.REPAIR and segment.channel == channel
         for order in [_ordered(segment)]
     ]
+
+
+def _results(segments: Sequence[EndedSegment]) -> dict[int | None, list[tuple[int, SegmentResult]]]:
+    """Return each channel's results with the start of their segments, in ms."""
+    return {
+        channel: [(s.span.start_ms, s.result) for s in own if s.result is not None]
+        for channel, own in groupby(segments, key=lambda segment: segment.channel)
+    }
 
 
 def _gaps(
@@ -205,15 +226,19 @@ def _flags(
     segments: Sequence[EndedSegment],
     tracks: Sequence[Track],
     planned: Sequence[Sequence[Heard]],
+    said: Sequence[Track],
 ) -> list[Flag]:
-    """Return what readers should know; ``tracks`` are the channels with repairs in place."""
+    """Return what readers should know of a recording.
+
+    ``tracks`` are the channels with repairs in place, ``said`` these without what nobody said.
+    """
     flags = []
     failed = any(
         segment.kind == SegmentKind.PLAN and segment.result is None for segment in segments
     )
     if failed:
         flags.append(Flag.PARTIAL)
-    words = [word for track in tracks for word in track.words]
+    words = [word for track in said for word in track.words]
     heard_ms, covered_ms = sum(map(speech_ms, tracks)), sum(map(worded_ms, tracks))
     if not failed and is_noise(words, heard_ms):
         flags.append(Flag.NO_SPEECH)

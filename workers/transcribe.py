@@ -1,6 +1,6 @@
 """The route of a segment: from a claim to its words.
 
-    read_segment -> find_speech -> recognizer.decode -> SegmentResult
+    read_segment -> find_speech -> recognizer.decode, loudness.measured -> SegmentResult
 
 Each step is a function of its inputs; the models are found by what a profile asks for, and stay.
 """
@@ -19,6 +19,7 @@ from schema.words import SegmentResult
 from workers.audio import SegmentSource, read_segment
 from workers.engines.base import Recognizer, SpeechDetector
 from workers.engines.load import load_detector, load_recognizer
+from workers.loudness import TAG, measured
 from workers.memory import settle
 from workers.vad import find_speech
 
@@ -80,7 +81,8 @@ class Route:
             carry_on=carry_on,
         )
         times.append(time.monotonic())
-        result = SegmentResult(decoding.words, speech, decoding.language, decoding.tags)
+        tags = {**decoding.tags, TAG: measured(samples, speech)}
+        result = SegmentResult(decoding.words, speech, decoding.language, tags)
         read_s, vad_s, asr_s = (b - a for a, b in pairwise(times))
         return result, StageSeconds(round(read_s, 3), round(vad_s, 3), round(asr_s, 3))
 

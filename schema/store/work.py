@@ -416,8 +416,8 @@ def return_leases(connection: Connection, owner: str, *, died: bool) -> list[Dis
 
 _WAITING = text(
     """
-    select s.id, s.dispatch_token, s.recording_id, s.channel, s.index, s.start_ms, s.end_ms,
-           r.submission_id
+    select s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
+           s.end_ms, r.submission_id
       from segments s join recordings r on r.id = s.recording_id
      where s.id = :id and s.dispatch_token = :token and s.state = 'pending'
     """

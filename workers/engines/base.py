@@ -14,6 +14,10 @@ from schema.pcm import Samples
 from schema.span import Span
 from schema.words import Word
 
+#: The tag of stretches in which the model doubts that anyone spoke, a list for each: its first and
+#: last ms, the probability of no speech, and the mean natural log probability of a token written.
+DOUBTS = "doubts"
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:

@@ -26,7 +26,7 @@ from schema.settings import Settings
 from schema.span import Span
 from schema.words import Word
 from workers.audio import SAMPLES_PER_MS
-from workers.engines.base import Decoding
+from workers.engines.base import DOUBTS, Decoding
 from workers.minibatch import Window, minibatches, pack_windows
 from workers.weights import verify
 
@@ -55,6 +55,9 @@ _WORD_END_MS = 180
 
 #: A frame of the log-mel spectrogram.
 _FRAME_MS = 10
+
+#: Windows that are reported as doubtful: half as likely no speech as what is dropped, or unlikely.
+_DOUBTFUL_NO_SPEECH = 0.3
 
 #: Tokens that a second attempt at a window may not write twice in this order.
 _NEVER_TWICE = 3
@@ -85,19 +88,55 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Hypothesis:
-    """What the model wrote for one window."""
+    """What the model wrote for one window, and what it makes of it.
+
+    ``log_probability`` is the mean natural logarithm per token, the closing one included.
+    """
 
     tokens: list[int]
-    is_repetitive: bool
+    no_speech: float
+    log_probability: float
+    compression_ratio: float
+
+    @property
+    def is_repetitive(self) -> bool:
+        return self.compression_ratio > _REPETITIVE_RATIO
+
+    @property
+    def is_unlikely(self) -> bool:
+        return self.log_probability < _LOW_LOG_PROBABILITY
+
+    def is_silence(self, *, is_retry: bool) -> bool:
+        """Tell whether nobody spoke; a loop that was left for something unlikely is noise, too."""
+        return self.is_unlikely and (is_retry or self.no_speech > _NO_SPEECH_PROBABILITY)
+
+    @property
+    def is_doubtful(self) -> bool:
+        return self.is_unlikely or self.no_speech > _DOUBTFUL_NO_SPEECH
+
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """One window's tokens with their times in its audio, untrimmed, and where they come from."""
+
+    pieces: list[Word]
+    hypothesis: _Hypothesis
 
 
 class WhisperRecognizer:
     """A loaded Whisper; for one thread at a time. See :class:`workers.engines.base.Recognizer`."""
 
-    def __init__(self, model: Any, name: str, minibatch: int) -> None:
+    def __init__(
+        self, model: Any, name: str, minibatch: int, *, drops_silence: bool = True
+    ) -> None:
         self._model = model
         self._name = name
         self._minibatch = minibatch
+        self._drops_silence = drops_silence
+
+    def unguarded(self) -> WhisperRecognizer:
+        """Return the same model without its threshold of silence, to measure what that earns."""
+        return WhisperRecognizer(self._model, self._name, self._minibatch, drops_silence=False)
 
     def decode(
         self,
@@ -119,26 +158,33 @@ class WhisperRecognizer:
         if language == "auto":
             language = self._detect_language(samples, windows)
         request = self._request(language, hotwords)
-        words: dict[int, list[Word]] = {}
+        written: dict[int, _Writing] = {}
         for chosen in self._minibatches(windows):
             carry_on()
             together = [windows[index] for index in chosen]
-            pieces = self._pieces(self._features(samples, together), together, request)
-            for index, own in zip(chosen, pieces, strict=True):
-                words[index] = joined(placed(own, windows[index]))
-        in_order = tuple(word for index in range(len(windows)) for word in words[index])
+            writings = self._write(self._features(samples, together), together, request)
+            written.update(zip(chosen, writings, strict=True))
+        in_order = [(window, written[index]) for index, window in enumerate(windows)]
+        words = tuple(
+            word for window, writing in in_order for word in joined(placed(writing.pieces, window))
+        )
+        doubts = [
+            _doubt(window, writing.hypothesis)
+            for window, writing in in_order
+            if writing.hypothesis.is_doubtful
+        ]
         # The language of music is a guess that nobody should act on.
-        return Decoding(in_order, language if in_order else None)
+        return Decoding(words, language if words else None, {DOUBTS: doubts} if doubts else {})
 
     def _minibatches(self, windows: Sequence[Window]) -> list[list[int]]:
         # Each window costs the encoder 30 s, however full; those of like length end together.
         lengths = [window.duration_ms for window in windows]
         return minibatches(lengths, budget=self._minibatch * _WINDOW_MS, most=self._minibatch)
 
-    def _pieces(
+    def _write(
         self, features: Features, windows: Sequence[Window], request: _Request, never_twice: int = 0
-    ) -> list[list[Word]]:
-        """Return each window's tokens with their times in its audio; their texts are untrimmed.
+    ) -> list[_Writing]:
+        """Return what the model writes for each window.
 
         A window whose text repeats itself is decoded once more, by itself, and so that no run of
         ``never_twice`` tokens can come again: the loop is left, and what follows it is heard.
@@ -146,11 +192,14 @@ class WhisperRecognizer:
         encoded = self._model.encode(features)
         hypotheses = self._generate(encoded, len(windows), request, never_twice)
         pieces = self._align(encoded, hypotheses, windows, request)
+        writings = [_Writing(*both) for both in zip(pieces, hypotheses, strict=True)]
         for index, hypothesis in enumerate(hypotheses):
-            if hypothesis.is_repetitive and not never_twice:
+            if hypothesis.tokens and hypothesis.is_repetitive and not never_twice:
                 alone = slice(index, index + 1)
-                pieces[alone] = self._pieces(features[alone], windows[alone], request, _NEVER_TWICE)
-        return pieces
+                writings[alone] = self._write(
+                    features[alone], windows[alone], request, _NEVER_TWICE
+                )
+        return writings
 
     def _generate(
         self, encoded: Any, windows: int, request: _Request, never_twice: int
@@ -165,7 +214,13 @@ class WhisperRecognizer:
             return_scores=True,
             return_no_speech_prob=True,
         )
-        return [_judged(result, request.tokenizer, never_twice > 0) for result in results]
+        found = [_hypothesis(result, request.tokenizer) for result in results]
+        if not self._drops_silence:
+            return found
+        return [
+            replace(own, tokens=[]) if own.is_silence(is_retry=never_twice > 0) else own
+            for own in found
+        ]
 
     def _align(
         self,
@@ -260,18 +315,22 @@ def load(profile: Profile, settings: Settings) -> WhisperRecognizer:
     return WhisperRecognizer(model, profile.decode.model, together)
 
 
-def _judged(result: Any, tokenizer: Any, is_retry: bool) -> _Hypothesis:
-    """Return what to make of CTranslate2's result for a window."""
+def _hypothesis(result: Any, tokenizer: Any) -> _Hypothesis:
+    """Return CTranslate2's result for a window, with the figures that Whisper judges it by."""
     from faster_whisper.transcribe import get_compression_ratio
 
     tokens = [token for token in result.sequences_ids[0] if token < tokenizer.eot]
     # The score is the mean over the tokens; Whisper's threshold counts the closing one as well.
     log_probability = result.scores[0] * len(tokens) / (len(tokens) + 1)
-    is_unlikely = log_probability < _LOW_LOG_PROBABILITY
-    if is_unlikely and (is_retry or result.no_speech_prob > _NO_SPEECH_PROBABILITY):
-        return _Hypothesis([], is_repetitive=False)
-    ratio = get_compression_ratio(tokenizer.decode(tokens))
-    return _Hypothesis(tokens, is_repetitive=ratio > _REPETITIVE_RATIO)
+    ratio = get_compression_ratio(tokenizer.decode(tokens)) if tokens else 0.0
+    return _Hypothesis(tokens, result.no_speech_prob, log_probability, ratio)
+
+
+def _doubt(window: Window, hypothesis: _Hypothesis) -> list[float]:
+    """Return a doubtful window as it travels in a result's tags: see :mod:`workers.guards`."""
+    span = window.regions[0].start_ms, window.regions[-1].end_ms
+    figures = hypothesis.no_speech, hypothesis.log_probability
+    return [*span, *(round(figure, 3) for figure in figures)]
 
 
 def _piece(entry: dict[str, Any]) -> Word:

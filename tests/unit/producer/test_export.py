@@ -50,6 +50,12 @@ def stored(*utterances: Utterance, flags: tuple[str, ...] = (), **call) -> Store
     return StoredTranscript(recording, 1, "en", flags, 4_000, 3_000, utterances, (seam,))
 
 
+def test_words_taken_out_as_crosstalk_are_counted():
+    assert json.loads(to_json(stored()))["crosstalk_words"] == 0
+    flagged = stored(flags=("dual-mono", "crosstalk-suspected:3", "crosstalk:12"))
+    assert json.loads(to_json(flagged))["crosstalk_words"] == 12
+
+
 def test_a_gap_is_no_silence_in_any_format():
     gap = Gap(1, "customer", Span(4_000, 9_000), "engine.failed")
     spoken = stored(utterance("agent", 1_000, "hello"), utterance("agent", 9_500, "bye"))

@@ -10,6 +10,7 @@ from schema.store.reduce import EndedSegment, ReduceClaim
 from schema.transcript import Draft
 from schema.words import SegmentResult, Word
 from tests.factories import PROFILE, result
+from workers.loudness import TAG
 from workers.reduce import draft_transcript
 
 
@@ -123,6 +124,20 @@ def test_the_language_is_that_of_most_speech():
     assert draft.language == "zh"
 
 
+def test_a_speaker_who_is_overheard_is_written_once():
+    texts = ["how", "may", "i", "help"]
+    spoken = [Word(t, i * 400, i * 400 + 300, 0.9) for i, t in enumerate(texts)]
+
+    def heard(level_db: int) -> SegmentResult:
+        return SegmentResult(tuple(spoken), (Span(0, 1_500),), "en", {TAG: [[level_db] * 3]})
+
+    draft = drafted(segment(0, 0, 20_000, heard(-20)), segment(1, 0, 20_000, heard(-45)))
+
+    assert [u.channel for u in draft.utterances] == [0]
+    assert draft.flags == ("crosstalk:4",)
+    assert draft.worded_ms == draft.speech_ms == 3_000
+
+
 def test_numbers_are_written_as_digits_where_the_profile_asks():
     wanted = PROFILE.model_copy(update={"render": RenderSettings(itn=True)})
     words = tuple(
@@ -134,5 +149,5 @@ def test_numbers_are_written_as_digits_where_the_profile_asks():
     draft = drafted(segment(0, 0, 20_000, heard), profile=wanted)
 
     (utterance,) = draft.utterances
-    assert "25" in utterance.text
-    assert utterance.words == words
+    assert utterance.text == "the total is $25"
+    assert utterance.words == (*words[:3], Word("$25", 1_200, 2_300, 0.9))

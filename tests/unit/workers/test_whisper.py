@@ -3,7 +3,9 @@
 import logging
 import os
 import random
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ from schema.profile import Profile
 from schema.settings import Settings
 from schema.span import Span
 from schema.words import Word
+from workers.engines.base import DOUBTS
 from workers.engines.load import load_detector, load_recognizer
-from workers.engines.whisper import joined, padded, placed
+from workers.engines.whisper import _hypothesis, joined, padded, placed
 from workers.minibatch import Window
 from workers.vad import find_speech
 
@@ -202,3 +205,43 @@ def test_a_language_that_the_model_lacks_is_refused(recognizer):
     with pytest.raises(BadRequest) as caught:
         recognizer.decode(quiet(1_000), [Span(0, 900)], language="yue")
     assert caught.value.code == ErrorCode.OPTION_INVALID
+
+
+@pytest.mark.models
+def test_noise_is_reported_as_doubtful(recognizer):
+    decoding = recognizer.decode(300 * quiet(4_200), [Span(100, 4_100)], language="en")
+
+    [[first_ms, last_ms, no_speech, log_probability]] = decoding.tags[DOUBTS]
+    assert (first_ms, last_ms) == (0, 4_200)
+    assert no_speech > 0.6
+    assert log_probability < -1
+    assert decoding.words == ()
+
+
+@dataclass
+class FakeTokenizer:
+    eot: int = 100
+
+    def decode(self, tokens: list[int]) -> str:
+        return " ".join(str(token) for token in tokens)
+
+
+def judged(tokens: list[int], score: float, no_speech: float):
+    result = SimpleNamespace(sequences_ids=[tokens], scores=[score], no_speech_prob=no_speech)
+    return _hypothesis(result, FakeTokenizer())
+
+
+def test_the_log_probability_of_a_text_counts_its_closing_token_like_whispers():
+    assert judged([1, 2, 3, 101], -1.2, 0.1).log_probability == pytest.approx(-0.9)
+
+
+def test_silence_is_unlikely_text_where_no_speech_is_likely():
+    assert judged([1], -2.2, 0.61).is_silence(is_retry=False)
+    assert not judged([1], -2.2, 0.6).is_silence(is_retry=False)
+    assert not judged([1], -1.8, 0.9).is_silence(is_retry=False)
+
+
+def test_a_loop_that_was_left_for_unlikely_text_is_noise():
+    assert judged(list(range(60)), -1.1, 0.1).is_silence(is_retry=True)
+    assert judged([7, 8] * 60, -0.1, 0.1).is_repetitive
+    assert not judged([], 0.0, 0.1).is_repetitive
