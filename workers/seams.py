@@ -129,6 +129,11 @@ class _Side:
     is_truncated: bool
 
     @property
+    def own_words(self) -> Sequence[Word]:
+        """The words in the overlap."""
+        return self.words[self.own_first - self.first : self.own_last - self.first]
+
+    @property
     def is_wordless(self) -> bool:
         """Whether it wrote nothing in the overlap."""
         return self.own_first >= self.own_last
@@ -248,10 +253,11 @@ class _Meeting:
         """
         missed: set[int] = set()
         ghosts: set[int] = set()
-        lone = [(k, column) for k, column in enumerate(self.columns) if not column.is_pair]
-        for is_left, numbered in groupby(lone, lambda entry: entry[1].right is None):
-            own, other = (self.left, self.right) if is_left else (self.right, self.left)
-            late_ms = self._late_ms if is_left else -self._late_ms
+        for (has_left, has_right), numbered in groupby(enumerate(self.columns), _sides_of):
+            if has_left and has_right:
+                continue
+            own, other = (self.left, self.right) if has_left else (self.right, self.left)
+            late_ms = self._late_ms if has_left else -self._late_ms
             run = [(k, own.words[_index(column)]) for k, column in numbered]
             run = [(k, word) for k, word in run if not other.wrote_near(word, late_ms)]
             if all(own.has_at_edge(word) and not other.hears(word) for _, word in run):
@@ -294,6 +300,11 @@ class _Meeting:
         if low_ms <= high_ms:
             return max(low_ms, min(high_ms, self.overlap.middle_ms))
         return max(begin_ms, min(end_ms, (low_ms + high_ms) // 2))
+
+
+def _sides_of(numbered: tuple[int, Column]) -> tuple[bool, bool]:
+    """Return which sides wrote a column's word."""
+    return numbered[1].left is not None, numbered[1].right is not None
 
 
 def _index(column: Column) -> int:
@@ -395,12 +406,12 @@ def _one_sided(meeting: _Meeting, places: Sequence[_Place]) -> Cut | None:
     if right.is_wordless:
         end = min(ghosts, default=len(meeting.columns))
         sound = [p for p in places if p.column <= end]
-        place, other = (sound or places)[-1], right
+        place, own, other = (sound or places)[-1], left, right
     else:
         begin = max(ghosts, default=-1) + 1
         sound = [p for p in places if p.column >= begin]
-        place, other = (sound or places)[0], left
-    heard = any(other.hears(word) for word in meeting.words)
+        place, own, other = (sound or places)[0], right, left
+    heard = any(other.hears(word) for word in own.own_words)
     confidence = 0.7 if heard else 0.5
     return Cut(SeamRule.ONE_SIDED, place.at_ms, confidence, place.left, place.right)
 

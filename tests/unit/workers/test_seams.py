@@ -185,6 +185,16 @@ def test_a_made_up_word_is_dropped_beside_true_ones_too():
     assert texts(found) == ["yes"]
 
 
+def test_a_made_up_word_is_dropped_though_one_before_it_was_missed():
+    speech = (Span(13_500, 17_500),)
+    left, right = sides([("uh", 13_500, 13_800), *RUN], RUN, speech)
+    left = replace(left, words=left.words + words(("Thanks.", 19_500, 19_900)))
+
+    _, found = joined(left, right)
+
+    assert texts(found) == ["uh", "the", "quick", "brown", "fox"]
+
+
 def test_two_empty_overlaps_need_no_decision():
     cut, found = joined(Heard(LEFT), Heard(RIGHT))
 
