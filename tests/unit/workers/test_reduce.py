@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import pytest
+
 from schema.profile import Profile, RenderSettings
 from schema.span import Span
 from schema.store.reduce import EndedSegment, ReduceClaim
 from schema.transcript import Draft
 from schema.words import SegmentResult, Word
 from tests.factories import PROFILE, result
-from workers.reduce import draft_transcript
+from workers.reduce import draft_transcript, needed_repairs
 
 
 def segment(
@@ -136,3 +138,16 @@ def test_numbers_are_written_as_digits_where_the_profile_asks():
     (utterance,) = draft.utterances
     assert "25" in utterance.text
     assert utterance.words == words
+
+
+@pytest.mark.parametrize(("asked", "repaired_as"), [("auto", "en"), ("en", None)])
+def test_a_place_is_decoded_as_its_channels_language(asked: str, repaired_as: str | None):
+    said = tuple(Word("hi", at, at + 400, 0.9) for at in range(0, 20_000, 500))
+    heard = SegmentResult(said, (Span(0, 25_000),), "en")
+    profile = PROFILE.speaking(asked)
+    claim = ReduceClaim(UUID(int=1), UUID(int=2), "call.wav", 60_000, 1, (), profile)
+
+    (repair,) = needed_repairs(claim, [segment(0, 0, 60_000, heard)])
+
+    assert repair.core == Span(19_900, 25_000)
+    assert repair.language == repaired_as
