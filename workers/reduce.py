@@ -104,9 +104,12 @@ def needed_repairs(
     for channel, own in _planned(segments):
         heard = [_heard(segment) for segment in own]
         track = stitch(channel, heard)
-        places += lost_places(track, heard)
+        lost = lost_places(track, heard)
         if claim.profile.decode.language == "auto":
+            # The few words of a place tell less of its language than all that its channel said.
+            lost = tuple(replace(place, language=spoken_language(own)) for place in lost)
             places += foreign_places(track, own, heard)
+        places += lost
     return plan_repairs(places, ordered, claim.duration_ms)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import pytest
+
 from schema.profile import Profile, RenderSettings
 from schema.span import Span
 from schema.store.reduce import EndedSegment, ReduceClaim
@@ -11,7 +13,7 @@ from schema.transcript import Draft
 from schema.words import SegmentResult, Word
 from tests.factories import PROFILE, result
 from workers.loudness import TAG
-from workers.reduce import draft_transcript
+from workers.reduce import draft_transcript, needed_repairs
 
 
 def segment(
@@ -151,3 +153,16 @@ def test_numbers_are_written_as_digits_where_the_profile_asks():
     (utterance,) = draft.utterances
     assert utterance.text == "the total is $25"
     assert utterance.words == (*words[:3], Word("$25", 1_200, 2_300, 0.9))
+
+
+@pytest.mark.parametrize(("asked", "repaired_as"), [("auto", "en"), ("en", None)])
+def test_a_place_is_decoded_as_its_channels_language(asked: str, repaired_as: str | None):
+    said = tuple(Word("hi", at, at + 400, 0.9) for at in range(0, 20_000, 500))
+    heard = SegmentResult(said, (Span(0, 25_000),), "en")
+    profile = PROFILE.speaking(asked)
+    claim = ReduceClaim(UUID(int=1), UUID(int=2), "call.wav", 60_000, 1, (), profile)
+
+    (repair,) = needed_repairs(claim, [segment(0, 0, 60_000, heard)])
+
+    assert repair.core == Span(19_900, 25_000)
+    assert repair.language == repaired_as
