@@ -77,7 +77,8 @@ def _rows(files: Sequence[Path], profile: Profile) -> Iterator[Row]:
     recognizer = load_recognizer(profile, settings)
     if not isinstance(recognizer, WhisperRecognizer):
         sys.exit("only Whisper has thresholds of its own to switch off")
-    for path in files:
+    for number, path in enumerate(files, start=1):
+        print(f"{number} of {len(files)}: {path.name}", file=sys.stderr, flush=True)
         samples = _mono(path)
         speech = find_speech(detector, samples, profile.scene.max_region_ms)
         written = [
