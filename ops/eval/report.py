@@ -15,7 +15,7 @@ from rich.table import Table
 from schema.profile import DECODE_VERSION, Profile
 
 _PACKAGES = ("faster-whisper", "ctranslate2", "funasr", "torch", "jiwer")
-_WIDTH = 150
+_WIDTH = 140
 
 
 def print_table(
@@ -25,7 +25,7 @@ def print_table(
     caption = f"{note}\n{_measured_with(profile)}"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left")
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     Console(width=_WIDTH).print(table)

@@ -7,14 +7,15 @@ and cut into segments as the producer would (``--fixed``: at fixed times, be the
 Every segment, and every whole layout, is decoded with the real weights, or taken from the cache.
 
 Errors are counted within 2 and 5 s of each seam: ours, and those of the whole-file decodes at the
-same moments, in the mean over their starts; the *excess* is the difference. "middle" is what a cut
-in the middle of each overlap would make. "differ" counts the words near a seam in which we differ
-from one whole-file decode. What a merge drops and doubles is defined in ops.eval.merges.
+same moments, in the mean over their starts; the *excess* is the difference, with its bounds. "no
+seam" is as many random moments far from all seams. "middle" is what a cut in the middle of each
+overlap would make. "differ" counts the words around a seam in which we differ from one whole-file
+decode. What a merge drops and doubles is defined in ops.eval.merges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ops.eval.bounds import Bound, bounded_mean, bounded_ratio
 from ops.eval.errors import Mistake
@@ -28,17 +29,15 @@ from schema.transcript import SeamRule
 
 _HEADINGS = (
     "seam",
+    "within",
     "seams",
     "%",
     "dropped",
     "doubled",
-    "2 s: ours",
+    "ours",
     "whole",
-    "excess [95 %]",
-    "differ",
-    "5 s: ours",
-    "whole",
-    "excess [95 %]",
+    "excess",
+    "95 %",
     "differ",
     "middle",
 )
@@ -74,25 +73,34 @@ def main() -> None:
     print_table(decodes.profile, title, _HEADINGS, list(_rows(seams, others)), _note(swept))
 
 
-def _rows(seams: Sequence[Place], others: Sequence[Place]) -> list[list[str]]:
-    by_rule = [[place for place in seams if place.kind == rule.value] for rule in SeamRule]
-    rows = [_row(own[0].kind, own, len(seams)) for own in by_rule if own]
-    return [*rows, _row("all", seams, len(seams)), _row("no seam (random)", others, len(seams))]
-
-
-def _row(name: str, places: Sequence[Place], seams: int) -> list[str]:
-    merges = [place.merge for place in places if place.merge]
-    row = [name, f"{len(places):,}", f"{100 * len(places) / max(1, seams):.1f}"]
-    row += [str(sum(len(m.dropped) for m in merges)), str(sum(len(m.doubled) for m in merges))]
+def _rows(seams: Sequence[Place], others: Sequence[Place]) -> Iterator[list[str]]:
+    """Yield a row for each rule, for all seams and for no seam; in narrow and in wide windows."""
     for within_ms in (NARROW_MS, WIDE_MS):
-        row += [
-            _mean([len(place.ours(within_ms)) for place in places]),
-            _mean([place.whole(within_ms) for place in places]),
-            str(excess(places, within_ms)),
-            _mean([place.against_whole(within_ms) for place in places]),
-        ]
-    middle = [place.cut_in_the_middle(WIDE_MS) for place in places]
-    return [*row, _mean(middle)]
+        for rule in SeamRule:
+            own = [place for place in seams if place.kind == rule.value]
+            if own:
+                yield _row(rule.value, own, len(seams), within_ms)
+        yield _row("all", seams, len(seams), within_ms)
+        yield _row("no seam", others, len(seams), within_ms)
+
+
+def _row(name: str, places: Sequence[Place], seams: int, within_ms: int) -> list[str]:
+    merges = [place.merge for place in places if place.merge]
+    bound = excess(places, within_ms)
+    return [
+        name,
+        f"{within_ms // 1000} s",
+        f"{len(places):,}",
+        f"{100 * len(places) / max(1, seams):.1f}",
+        str(sum(len(merge.dropped) for merge in merges)) if merges else "",
+        str(sum(len(merge.doubled) for merge in merges)) if merges else "",
+        _mean([len(place.ours(within_ms)) for place in places]),
+        _mean([place.whole(within_ms) for place in places]),
+        f"{bound.mean:+.3f}",
+        f"{bound.low:+.3f} {bound.high:+.3f}",
+        _mean([place.against_whole(within_ms) for place in places]),
+        _mean([place.cut_in_the_middle(within_ms) for place in places]),
+    ]
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -140,7 +148,7 @@ def rate_difference(swept: Sequence[Swept]) -> Bound:
             *(stitched.layout.start_ms for stitched in each.stitched),
         )
         longest = max(each.stitched, key=lambda stitched: len(stitched.truth))
-        for minute in range(first_ms // STRETCH_MS + 1, each.case.duration_ms // STRETCH_MS + 1):
+        for minute in range(-(-first_ms // STRETCH_MS), each.case.duration_ms // STRETCH_MS + 1):
             ours = _errors([s.compared.mistakes for s in each.stitched], minute)
             whole = _errors([w.compared.mistakes for w in each.wholes], minute)
             values.append(100 * (ours - whole))

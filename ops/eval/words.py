@@ -28,13 +28,8 @@ from ops.eval.timing import Timing, median, percentile, timings, to_nearest
 from schema.span import Span
 from schema.words import Word
 
-_HEADINGS = (
-    "recording",
-    "errors %",
-    "sub",
-    "del",
-    "ins",
-    "of",
+_ERRORS = ("errors %", "sub", "del", "ins", "of")
+_TIMES = (
     "timed",
     "bias start",
     "bias end",
@@ -44,6 +39,9 @@ _HEADINGS = (
     "end p95",
 )
 
+#: What a measurement is called, and its table.
+Measured = tuple[str, Sequence[str], list[list[str]]]
+
 
 def main() -> None:
     """Decode, compare, print."""
@@ -52,23 +50,24 @@ def main() -> None:
     arguments = parser.parse_args()
     decodes = decodes_of(arguments)
     measured = _by_place if arguments.segment else _by_recording
-    what, rows = measured(arguments, decodes)
+    what, headings, rows = measured(arguments, decodes)
     note = "times of right words only; median and p95 are of errors without their signs, both edges"
     title = f"{arguments.directory.name}: {what}"
-    print_table(decodes.profile, title, _HEADINGS, rows, note)
+    print_table(decodes.profile, title, headings, rows, note)
 
 
-def _by_recording(arguments: Namespace, decodes: Decodes) -> tuple[str, list[list[str]]]:
+def _by_recording(arguments: Namespace, decodes: Decodes) -> Measured:
     """Return a row for each recording, decoded in one piece, and one for all."""
     cases = cases_of(arguments, lambda case: bool(case.reference), "a reference")
     results = decodes.get([(case, _whole(case)) for case in cases])
     measured = [_row_of(case, results[case.name, _whole(case)].words) for case in cases]
     timed = [timing for _, found in measured for timing in found]
     rows = [row for row, _ in measured]
-    return "words and their times, in one piece", [*rows, ["all", *[""] * 5, *_times(timed)]]
+    rows.append(["all", *[""] * len(_ERRORS), *_times(timed)])
+    return "words and their times, in one piece", ("recording", *_ERRORS, *_TIMES), rows
 
 
-def _by_place(arguments: Namespace, decodes: Decodes) -> tuple[str, list[list[str]]]:
+def _by_place(arguments: Namespace, decodes: Decodes) -> Measured:
     """Return a row of the words near seams, and one of those elsewhere."""
     cases = cases_of(arguments, lambda case: bool(case.truth), "words with times (.words.tsv)")
     settings = plan_settings(arguments.segment, arguments.overlap, fixed=arguments.fixed)
@@ -85,10 +84,11 @@ def _by_place(arguments: Namespace, decodes: Decodes) -> tuple[str, list[list[st
                     beyond.append(timing)
     cuts = "at fixed times" if arguments.fixed else "where it is quiet"
     what = f"{arguments.shifts} layouts, segments of {arguments.segment} s cut {cuts}"
-    return what, [
-        ["within 2 s of a seam", *[""] * 5, *_times(near_seams)],
-        ["beyond 5 s of all seams", *[""] * 5, *_times(beyond)],
+    rows = [
+        ["within 2 s of a seam", *_times(near_seams)],
+        ["beyond 5 s of all seams", *_times(beyond)],
     ]
+    return what, ("words", *_TIMES), rows
 
 
 def _whole(case: Case) -> Span:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,8 +12,6 @@ from schema.span import Span
 from schema.transcript import Seam, SeamRule
 from schema.words import Word
 from workers.stitch import Heard, Track, stitch
-
-pytest.importorskip("wetext")
 
 
 def spoken(text: str, first_ms: int = 0, each_ms: int = 500) -> tuple[Word, ...]:

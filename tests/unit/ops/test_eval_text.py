@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from ops.eval.text import normalised, tokens
 from schema.words import Word
 
-pytest.importorskip("wetext")
-
 
 @pytest.mark.parametrize(
     ("written", "reference"),
