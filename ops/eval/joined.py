@@ -8,7 +8,7 @@ submit, Redis, workers, seams, Postgres, export. The same recording is decoded b
 own batched pipeline, on the whole file, with the same weights (beam 1, int8, batch 8).
 
 Word errors count substitutions, deletions and insertions per word of the reference (per character
-for Chinese); both sides in lower case, without punctuation, numbers spelt as they come.
+for Chinese), normalised as ops.eval.text says.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +29,9 @@ import soxr
 from rich.console import Console
 from rich.table import Table
 
+from ops.eval.text import normalised
 from ops.local.models import fetch
 from ops.local.stack import Stack, producer_command, usable_workers
-from schema.transcript import is_cjk
 
 _RATE_HZ = 16_000
 #: Between two joined files, as between two sentences.
@@ -149,14 +148,6 @@ def _print(rows: list[Row], reference: str, seconds: float, seams: dict[str, int
             f"{seconds / row.wall_s:.1f}",
         )
     Console(width=120).print(table)
-
-
-def normalised(text: str) -> str:
-    """Return text as it is compared: a token for each word, or for each CJK character."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    tokens = [f" {char} " if is_cjk(char) else char for char in folded]
-    kept = [char if char.isalnum() or char in " '" else " " for char in "".join(tokens)]
-    return " ".join("".join(kept).replace("'", "").split())
 
 
 if __name__ == "__main__":

@@ -77,17 +77,17 @@ def test_words_come_back_to_their_region_and_do_not_leave_it():
     times = [(0, 300), (300, 1_100), (1_300, 1_800), (1_800, 2_400)]
     found = list(placed([Word("x", *time) for time in times], window))
     assert [(word.start_ms, word.end_ms) for word in found] == [
-        (1_000, 1_300),
-        (1_300, 2_000),
-        (5_300, 5_800),
-        (5_800, 6_000),
+        (1_060, 1_360),
+        (1_360, 2_000),
+        (5_360, 5_860),
+        (5_860, 6_000),
     ]
 
 
 def test_a_word_stretched_over_the_region_before_is_put_where_it_ends():
     window = Window((Span(1_000, 1_800), Span(15_000, 16_000)))
     found = list(placed([Word("Of", 0, 1_050), Word("course", 1_050, 1_500)], window))
-    assert [(word.start_ms, word.end_ms) for word in found] == [(15_000, 15_250), (15_250, 15_700)]
+    assert [(word.start_ms, word.end_ms) for word in found] == [(15_000, 15_310), (15_310, 15_760)]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,159 @@
+"""A sweep's decodes, stitched and compared with what was said."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from ops.eval.corpus import Case
+from ops.eval.decode import Decodes
+from ops.eval.errors import Comparison, compare, timed
+from ops.eval.sweep import Layout, layouts
+from ops.eval.text import Token, normalised, tokens
+from schema.profile import PlanSettings
+from schema.span import Span
+from schema.words import SegmentResult, Word
+from workers.stitch import Heard, Track, stitch
+
+#: A whole-file decode is not compared so soon after its own start: half a word may be its first.
+_SETTLED_MS = 5_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Whole:
+    """A decode of a recording in one piece, from ``start_ms`` on."""
+
+    start_ms: int
+    written: tuple[Token, ...]
+    compared: Comparison
+
+
+@dataclass(frozen=True, eq=False)
+class Stitched:
+    """A layout's segments as decoded, joined to one track, and compared with what was said."""
+
+    layout: Layout
+    heard: tuple[Heard, ...]
+    track: Track
+    truth: tuple[Token, ...]
+    whole: Whole
+
+    @cached_property
+    def written(self) -> list[Token]:
+        """The tokens of the track."""
+        return tokens(self.track.words)
+
+    @cached_property
+    def compared(self) -> Comparison:
+        """The track against what was said."""
+        return compare(self.truth, self.written)
+
+    @cached_property
+    def against_whole(self) -> Comparison:
+        """The track against a whole-file decode."""
+        from_ms = self.whole.start_ms
+        later = [token for token in self.whole.written if token.middle_ms >= self.layout.start_ms]
+        ours = [token for token in self.written if token.middle_ms >= from_ms]
+        return compare(later, ours)
+
+    @cached_property
+    def cut_in_the_middle(self) -> Comparison:
+        """What a merge would give that cuts each overlap in its middle, whatever lies there."""
+        return compare(self.truth, tokens(middle_cut(self.heard)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Swept:
+    """One recording in all its layouts, with its whole-file decodes in order of their starts."""
+
+    case: Case
+    wholes: tuple[Whole, ...]
+    stitched: tuple[Stitched, ...]
+
+    def settled(self, at_ms: int) -> list[Whole]:
+        """Return the whole-file decodes that are to be compared around a moment."""
+        return [whole for whole in self.wholes if whole.start_ms + _SETTLED_MS <= at_ms]
+
+
+def sweep(
+    decodes: Decodes, cases: Sequence[Case], settings: PlanSettings, shifts: int, wholes: int
+) -> list[Swept]:
+    """Decode, or take from the cache, and join every layout of every recording.
+
+    ``shifts`` layouts are cut into segments; ``wholes`` are also decoded in one piece.
+    """
+    cut = [layout for case in cases for layout in layouts(case, settings, shifts)]
+    uncut = [layout for case in cases for layout in layouts(case, settings, wholes)]
+    results = decodes.get(
+        [(layout.case, layout.whole) for layout in uncut]
+        + [(layout.case, span) for layout in cut for span in layout.segments]
+    )
+    return [
+        _swept(
+            case,
+            [layout for layout in uncut if layout.case is case],
+            [layout for layout in cut if layout.case is case],
+            results,
+        )
+        for case in cases
+    ]
+
+
+def _swept(
+    case: Case,
+    uncut: Sequence[Layout],
+    cut: Sequence[Layout],
+    results: Mapping[tuple[str, Span], SegmentResult],
+) -> Swept:
+    decoded = [(layout, _heard(layout.whole, results[case.name, layout.whole])) for layout in uncut]
+    truth = truth_of(case, decoded[0][1].words)
+    wholes = [
+        Whole(layout.start_ms, written, compare(_after(truth, layout.start_ms), written))
+        for layout, heard in decoded
+        for written in [tuple(tokens(heard.words))]
+    ]
+    begun_ms = [whole.start_ms for whole in wholes]
+    stitched = []
+    for layout in cut:
+        heard = tuple(_heard(span, results[case.name, span]) for span in layout.segments)
+        whole = wholes[bisect_right(begun_ms, layout.start_ms) - 1]
+        track = stitch(case.channel, heard)
+        own = tuple(_after(truth, layout.start_ms))
+        stitched.append(Stitched(layout, heard, track, own, whole))
+    return Swept(case, tuple(wholes), tuple(stitched))
+
+
+def truth_of(case: Case, decoded: Sequence[Word]) -> list[Token]:
+    """Return what was said, with the times of ``decoded`` where the reference has none."""
+    if case.truth:
+        return tokens(case.truth)
+    return timed(normalised(case.reference or "").split(), tokens(decoded))
+
+
+def middle_cut(heard: Sequence[Heard]) -> list[Word]:
+    """Return the words of segments, each overlap cut in its middle: what a simple merge gives."""
+    cuts_ms = [(a.span.end_ms + b.span.start_ms) // 2 for a, b in pairwise(heard)]
+    edges_ms = [0, *cuts_ms, max((segment.span.end_ms for segment in heard), default=0) + 1]
+    return [
+        word
+        for segment, (start_ms, end_ms) in zip(heard, pairwise(edges_ms), strict=True)
+        for word in segment.words
+        if start_ms <= word.middle_ms < end_ms
+    ]
+
+
+def _after(truth: Sequence[Token], start_ms: int) -> list[Token]:
+    return [token for token in truth if token.middle_ms >= start_ms]
+
+
+def _heard(span: Span, result: SegmentResult) -> Heard:
+    """Put a result, whose times count from its span's start, on the recording's clock."""
+    by_ms = span.start_ms
+    return Heard(
+        span,
+        words=tuple(word.shifted(by_ms) for word in result.words),
+        speech=tuple(region.shifted(by_ms) for region in result.speech),
+    )
