@@ -27,7 +27,7 @@ from schema.store import intake, read
 from schema.store.ledger import Ledger
 from schema.store.read import StoredTranscript
 from schema.store.sweep import sweep
-from schema.transcript import RepairOutcome
+from schema.transcript import Flag, RepairOutcome
 from schema.wire import REDUCE_RECORDING, Dispatch, Queued
 from schema.words import Word
 from tests.factories import unique
@@ -209,6 +209,11 @@ def recognizer() -> BrokenRecognizer:
     return BrokenRecognizer()
 
 
+def findings(transcript: StoredTranscript) -> tuple[str, ...]:
+    """Return its flags, but for the doubt in a recogniser that writes one word again and again."""
+    return tuple(flag for flag in transcript.flags if not flag.startswith(Flag.DOUBTFUL_WORDS))
+
+
 def words(transcript: StoredTranscript) -> list[Word]:
     return [word for utterance in transcript.utterances for word in utterance.words]
 
@@ -220,7 +225,7 @@ def test_a_sound_recogniser_is_asked_for_no_repair(fleet: Fleet, tmp_path: Path)
     transcript = fleet.transcript()
 
     assert transcript.repairs == ()
-    assert transcript.flags == ()
+    assert findings(transcript) == ()
     assert [segment.index for segment in transcript.segments] == [0, 1, 2]
     assert transcript.coverage == 1.0
 
@@ -238,7 +243,7 @@ def test_a_region_that_was_dropped_once_comes_back_once(
 
     (repair,) = transcript.repairs
     assert (repair.outcome, repair.core) == (RepairOutcome.REPAIRED, Span(8_000, 12_000))
-    assert transcript.flags == ()
+    assert findings(transcript) == ()
     assert [w.start_ms for w in repair.added] == list(range(8_000, 12_000, 500))
     back = [w for w in words(transcript) if 7_500 <= w.start_ms < 12_500]
     assert back == list(repair.added), "once, and in its place"
@@ -273,7 +278,7 @@ def test_what_was_dropped_the_first_time_is_as_if_it_never_was(
     assert transcript.repairs
     assert {repair.outcome for repair in transcript.repairs} == {RepairOutcome.REPAIRED}
     assert words(transcript) == sound
-    assert transcript.flags == ()
+    assert findings(transcript) == ()
 
 
 def test_a_recogniser_that_drops_a_fifth_is_flagged_wherever_it_did(
@@ -350,7 +355,7 @@ def test_a_repair_of_a_file_that_changed_fails_and_leaves_what_was_there(
     (repair,) = transcript.repairs
     assert (repair.outcome, repair.error_code) == (RepairOutcome.FAILED, "audio.changed")
     assert transcript.recording.state == "done"
-    assert transcript.flags == ("low-coverage",)
+    assert findings(transcript) == ("low-coverage",)
     assert len(words(transcript)) == 10
 
 
@@ -366,7 +371,7 @@ def test_music_is_looked_at_a_few_times_and_never_again(
 
     assert 0 < len(transcript.repairs) <= 12
     assert {repair.outcome for repair in transcript.repairs} == {RepairOutcome.UNCHANGED}
-    assert transcript.flags == ("no-speech",)
+    assert findings(transcript) == ("no-speech",)
 
 
 @pytest.mark.parametrize("recognizer", [Polyglot()])
