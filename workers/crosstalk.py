@@ -12,7 +12,6 @@ nothing, and lose nothing.
 
 from __future__ import annotations
 
-import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from statistics import median
 
 from schema.transcript import Flag, is_cjk
 from schema.words import Word
+from workers.alignment import normal
 from workers.loudness import Loudness
 from workers.stitch import Track
 
@@ -230,10 +230,10 @@ def _runs(lefts: Sequence[Word], rights: Sequence[Word]) -> list[_Run]:
 
 def _pairs(lefts: Sequence[Word], rights: Sequence[Word]) -> Iterator[_Pair]:
     """Yield the indexes of equal words at nearly equal times, in order."""
-    texts = [_normal(word.text) for word in rights]
+    texts = [normal(word.text) for word in rights]
     begin = 0
     for i, left in enumerate(lefts):
-        text = _normal(left.text)
+        text = normal(left.text)
         while begin < len(rights) and rights[begin].end_ms < left.start_ms - _DELAY_MAX_MS:
             begin += 1
         for j in range(begin, len(rights)):
@@ -255,12 +255,6 @@ def _delay_ms(left: Word, right: Word) -> int:
     return right.middle_ms - left.middle_ms
 
 
-def _normal(text: str) -> str:
-    """Return a word as it is compared: compatibility forms folded, case and punctuation gone."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(char for char in folded if char.isalnum())
-
-
 def _is_sure(run: _Run, words: Sequence[Word]) -> bool:
-    text = "".join(_normal(words[i].text) for i, _ in run)
+    text = "".join(normal(words[i].text) for i, _ in run)
     return len(run) >= (_SURE_CHARACTERS if is_cjk(text[0]) else _SURE_WORDS)

@@ -10,7 +10,6 @@ doubt are counted as doubtful, and stay.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -18,6 +17,7 @@ from itertools import groupby
 from schema.span import Span
 from schema.transcript import Flag, is_cjk
 from schema.words import SegmentResult, Word
+from workers.alignment import normal
 from workers.engines.base import DOUBTS
 from workers.stitch import Track
 
@@ -177,6 +177,4 @@ def _stretched(words: Sequence[Word]) -> Iterator[int]:
 
 
 def _normal(words: Sequence[Word]) -> str:
-    """Return words as they are compared: compatibility forms folded, case and marks gone."""
-    folded = unicodedata.normalize("NFKC", "".join(word.text for word in words)).casefold()
-    return "".join(char for char in folded if char.isalnum())
+    return normal("".join(word.text for word in words))
