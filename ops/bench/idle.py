@@ -19,11 +19,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import psycopg
+from sqlalchemy import text
 
 from ops.bench.bed import Bed, cpu_seconds, open_bed
 from ops.bench.nullworker import made_up_result
@@ -173,6 +174,9 @@ def _busy(bed: Bed, workers: int, decode_s: float, seconds: float) -> Iterator[N
     waiting: SimpleQueue[Dispatch] = SimpleQueue()
     for dispatch in bed.fill(workers * rounds):
         waiting.put(dispatch)
+    # What waits is for the simulated ones: the real reducer's sweep is not to send others for it.
+    later = text("update segments set dispatched_at = now() + interval '1 hour'")
+    bed.ledger.transact(lambda c: c.execute(later))
     fleet = [SimulatedWorker(bed, f"simulated{n}", decode_s) for n in range(workers)]
     threads = [
         threading.Thread(target=worker.run, args=(waiting, decode_s * number / workers))
@@ -206,7 +210,8 @@ class SimulatedWorker:
         """Work, after a pause, until told to stop."""
         self.stop.wait(pause_s)
         while not self.stop.is_set():
-            self._work(waiting.get().message)
+            with suppress(Empty):
+                self._work(waiting.get(timeout=self._decode_s).message)
         self._ledger.close()
 
     def _work(self, message: Message) -> None:
