@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 import psycopg
 import stamina
+from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from sqlalchemy import (
     ARRAY,
@@ -133,11 +134,11 @@ class Ledger:
             with connection.cursor(row_factory=dict_row) as cursor:
                 return work(cursor)
         finally:
-            if connection.closed:
-                pooled.invalidate()
-            else:
+            if connection.info.transaction_status is TransactionStatus.IDLE:
                 connection.autocommit = False
                 pooled.close()
+            else:  # It fell, or whoever used it was interrupted, as by a time limit.
+                pooled.invalidate()
 
     def _retried(self, attempt: Callable[[], T]) -> T:
         try:

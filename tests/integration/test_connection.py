@@ -82,6 +82,17 @@ def test_a_statement_on_a_connection_that_fell_is_tried_on_another(ledger: Ledge
     assert ledger.single(backend) != fallen
 
 
+def test_a_statement_that_is_interrupted_costs_its_connection_and_says_by_what(ledger: Ledger):
+    def be_interrupted(cursor: Cursor) -> None:
+        cursor.connection.pgconn.send_query(b"select 1")
+        raise InterruptedError("by a time limit")
+
+    before = ledger.single(backend)
+    with pytest.raises(InterruptedError, match="time limit"):
+        ledger.single(be_interrupted)
+    assert ledger.single(backend) != before
+
+
 def test_a_read_which_is_not_tried_again_finds_a_connection_that_was_idle_replaced(
     ledger: Ledger, fallen: int, monkeypatch: pytest.MonkeyPatch
 ):
