@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
 from sqlalchemy import text
 
+from ops import tables
 from ops.bench.bed import Bed
 
 _PACKAGES = ("celery", "kombu", "redis", "sqlalchemy", "psycopg")
+_WIDTH = 120
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -41,13 +37,8 @@ def print_table(
     bed: Bed, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], note: str = ""
 ) -> None:
     """Print the one table of a benchmark; below it a note, the versions and the machine."""
-    caption = "\n".join(filter(None, [note, _machine(bed)]))
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=120).print(table)
+    caption = "\n".join(filter(None, [note, _measured_on(bed)]))
+    tables.print_table(title, headings, rows, caption, width=_WIDTH)
 
 
 def say(line: str) -> None:
@@ -55,21 +46,13 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _machine(bed: Bed) -> str:
+def _measured_on(bed: Bed) -> str:
     with bed.ledger.reading() as connection:
         postgres = connection.scalar(text("show server_version"))
     with bed.celery.connection_for_write() as connection:
         server = connection.default_channel.client.info("server")["redis_version"]
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     return (
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, Python {platform.python_version()}, {packages}, "
+        f"{tables.measured_now()}, {tables.versions_of(_PACKAGES)}, "
         f"Postgres {postgres}, Redis {server}\n"
-        f"{len(os.sched_getaffinity(0))} cores ({_cpu()}), load {os.getloadavg()[0]:.1f} at the end"
+        f"{tables.cores()}, load {os.getloadavg()[0]:.1f} at the end"
     )
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
