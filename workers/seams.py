@@ -23,7 +23,7 @@ and never more than 0.6 where, elsewhere in the overlap, one side wrote words th
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -86,8 +86,12 @@ class Cut:
     right: int
 
 
-def decide(left: Heard, right: Heard) -> Cut:
-    """Choose the seam of two neighbours, of which the right one begins and ends later."""
+def decide(left: Heard, right: Heard, rules: Collection[SeamRule] = tuple(SeamRule)) -> Cut:
+    """Choose the seam of two neighbours, of which the right one begins and ends later.
+
+    ``rules`` are those that may decide: fewer than all only to measure what each of them earns.
+    What is left when none of them can is the midpoint.
+    """
     overlap = left.span.overlap(right.span)
     if left.failed or right.failed:
         return _beside_failure(left, right, overlap)
@@ -96,8 +100,12 @@ def decide(left: Heard, right: Heard) -> Cut:
         return Cut(SeamRule.ADJACENT, max(at_ms, left.span.end_ms), 0.5, len(left.words), 0)
     meeting = _Meeting(left, right, overlap)
     keeping, places = meeting.places_losing(0), meeting.places_losing(1)
-    tries = (rule(meeting, chosen) for chosen in (keeping, places) for rule in _SURE_RULES)
-    return next(filter(None, tries), None) or _likeliest(meeting, places)
+    sure = [rule for name, rule in _SURE_RULES.items() if name in rules]
+    tries = (rule(meeting, chosen) for chosen in (keeping, places) for rule in sure)
+    found = next(filter(None, tries), None)
+    if found or SeamRule.FUZZY in rules:
+        return found or _likeliest(meeting, places)
+    return _at_middle(meeting)
 
 
 def _beside_failure(left: Heard, right: Heard, overlap: Span | None) -> Cut:
@@ -510,4 +518,9 @@ _Rule = Callable[[_Meeting, Sequence[_Place]], Cut | None]
 
 #: From the surest on. They are asked for a place that loses no word, then for one that loses one:
 #: a word that one side alone wrote is as likely made up as left out.
-_SURE_RULES: tuple[_Rule, ...] = (_empty, _agreed_silence, _one_sided, _anchor)
+_SURE_RULES: Mapping[SeamRule, _Rule] = {
+    SeamRule.EMPTY: _empty,
+    SeamRule.AGREED_SILENCE: _agreed_silence,
+    SeamRule.ONE_SIDED: _one_sided,
+    SeamRule.ANCHOR: _anchor,
+}

@@ -6,12 +6,12 @@ and from which word the right one; this module joins what is left of each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from schema.span import Span
-from schema.transcript import Seam
+from schema.transcript import Seam, SeamRule
 from schema.words import Word
 from workers.seams import Cut, Heard, decide
 
@@ -32,10 +32,13 @@ class Track:
     gaps: tuple[Span, ...] = ()
 
 
-def stitch(channel: int | None, segments: Sequence[Heard]) -> Track:
+def stitch(
+    channel: int | None, segments: Sequence[Heard], rules: Collection[SeamRule] = tuple(SeamRule)
+) -> Track:
     """Join a channel's segments into one timeline.
 
-    Linear in the words, but for overlaps.
+    Linear in the words, but for overlaps. ``rules`` are for measurements: see
+    :func:`workers.seams.decide`.
 
     Raises:
         ValueError: a segment begins or ends before the one before it, words of which would be lost.
@@ -43,7 +46,7 @@ def stitch(channel: int | None, segments: Sequence[Heard]) -> Track:
     for one, following in pairwise(segments):
         if one.span.start_ms > following.span.start_ms or one.span.end_ms > following.span.end_ms:
             raise ValueError(f"{following.span} begins or ends before {one.span}")
-    cuts = list(_cuts(segments))
+    cuts = list(_cuts(segments, rules))
     firsts = [0, *(cut.right for cut in cuts)]
     lasts = [*(cut.left for cut in cuts), len(segments[-1].words) if segments else 0]
     words = [
@@ -68,7 +71,7 @@ def stitch(channel: int | None, segments: Sequence[Heard]) -> Track:
     return Track(channel, tuple(_in_order(words)), tuple(speech), tuple(seams), gaps)
 
 
-def _cuts(segments: Sequence[Heard]) -> Iterator[Cut]:
+def _cuts(segments: Sequence[Heard], rules: Collection[SeamRule]) -> Iterator[Cut]:
     """Yield the seam of each two neighbours, none of which lies before the one before it.
 
     A segment may be so short that the neighbours on its sides meet: what the left one was given
@@ -77,7 +80,7 @@ def _cuts(segments: Sequence[Heard]) -> Iterator[Cut]:
     first, since_ms = 0, 0
     for segment, right in pairwise(segments):
         span = Span(max(segment.span.start_ms, since_ms), max(segment.span.end_ms, since_ms))
-        cut = decide(replace(segment, span=span, words=segment.words[first:]), right)
+        cut = decide(replace(segment, span=span, words=segment.words[first:]), right, rules)
         yield replace(cut, left=first + cut.left)
         first, since_ms = cut.right, cut.at_ms
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ops.eval.corpus import Case, read_cases
 from ops.eval.decode import Decodes
-from schema.profile import SCENES, load_profile
+from schema.profile import SCENES, PlanSettings, load_profile
 
 
 def parser_of(doc: str) -> argparse.ArgumentParser:
@@ -54,3 +54,13 @@ def cases_of(
     if not cases:
         sys.exit(f"{arguments.directory} holds no audio with {needed}")
     return cases
+
+
+def seamed_cases(arguments: argparse.Namespace, settings: PlanSettings) -> list[Case]:
+    """Return the recordings that have a seam in each of their layouts; the last is the shortest."""
+    least_ms = 1000 * (2 * settings.segment_s + settings.min_tail_s)
+    return cases_of(
+        arguments,
+        lambda case: bool(case.reference) and case.duration_ms > least_ms,
+        f"a reference that lasts {least_ms // 1000} s",
+    )

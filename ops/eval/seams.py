@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from ops.eval.bounds import Bound, bounded_mean, bounded_ratio
 from ops.eval.errors import Mistake
 from ops.eval.merges import unreported
-from ops.eval.options import add_sweep, cases_of, decodes_of, parser_of
+from ops.eval.options import add_sweep, decodes_of, parser_of, seamed_cases
 from ops.eval.places import NARROW_MS, STRETCH_MS, WIDE_MS, Place, elsewhere, seams_of
 from ops.eval.report import print_table
 from ops.eval.sweep import plan_settings
@@ -51,13 +51,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print seams that cost words as well")
     arguments = parser.parse_args()
     settings = plan_settings(arguments.segment, arguments.overlap, fixed=arguments.fixed)
-    # A recording without a seam in its last layout, which is the shortest, tells nothing.
-    least_ms = 1000 * (2 * arguments.segment + settings.min_tail_s)
-    cases = cases_of(
-        arguments,
-        lambda case: bool(case.reference) and case.duration_ms > least_ms,
-        f"a reference that lasts {least_ms // 1000} s",
-    )
+    cases = seamed_cases(arguments, settings)
     decodes = decodes_of(arguments)
     swept = sweep(decodes, cases, settings, arguments.shifts, arguments.wholes)
     seams = [place for each in swept for place in seams_of(each)]

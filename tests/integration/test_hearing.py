@@ -1,0 +1,56 @@
+"""Two neighbours hear the same in what they share: FSMN-VAD itself, on real speech."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from ops.eval.hearing import agreement, total
+from ops.local.bootstrap import STATE
+from ops.local.models import fetch
+from ops.local.samples import compose
+from schema.profile import SCENES, load_profile
+from schema.settings import Settings
+from schema.span import Span
+from workers.audio import SAMPLE_RATE_HZ, SAMPLES_PER_MS
+from workers.engines.load import load_detector
+from workers.stitch import Heard
+from workers.vad import find_speech
+
+
+@pytest.fixture(scope="module")
+def call() -> np.ndarray:
+    """Both channels of the sample call of two minutes, one after the other: 16 kHz, float32."""
+    path = compose(STATE).directory / "call-1005.wav"
+    samples, rate_hz = soundfile.read(path, dtype="float32")
+    speech = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ)
+    return np.concatenate([speech[:, 0], speech[:, 1]]).astype(np.float32)
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_what_lies_in_an_overlap_is_heard_alike_from_both_sides(call, scene):
+    """At least 95 in 100 of the starts and ends, to the millisecond, wherever segments begin."""
+    settings = Settings(
+        database_url="postgresql://none/none", redis_url="redis://none", models=fetch()
+    )
+    profile = load_profile(scene)
+    detector = load_detector(profile, settings)
+
+    def hear(span: Span) -> Heard:
+        samples = call[span.start_ms * SAMPLES_PER_MS : span.end_ms * SAMPLES_PER_MS]
+        speech = find_speech(detector, samples, profile.scene.max_region_ms)
+        return Heard(span, (), tuple(region.shifted(span.start_ms) for region in speech))
+
+    duration_ms = len(call) // SAMPLES_PER_MS
+    found = []
+    for shift_ms in range(0, 20_000, 5_010):
+        starts_ms = range(shift_ms, duration_ms - 30_000, 20_000)
+        segments = [hear(Span(start_ms, start_ms + 30_000)) for start_ms in starts_ms]
+        found += [agreement(left, right) for left, right in pairwise(segments)]
+    together = total(found)
+    assert together.bounds >= 50
+    assert together.same_bounds >= 0.95 * together.bounds
