@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from schema.profile import DecodeSettings, Profile
 from schema.settings import Settings
@@ -18,10 +18,13 @@ from schema.store.work import Claim
 from schema.words import SegmentResult
 from workers.audio import SegmentSource, read_segment
 from workers.engines.base import Recognizer, SpeechDetector
-from workers.engines.load import load_detector, load_recognizer
+from workers.engines.load import load_bank, load_detector, load_recognizer
 from workers.loudness import TAG, measured
 from workers.memory import settle
 from workers.vad import find_speech
+
+if TYPE_CHECKING:
+    from workers.engines.features import FilterBank
 
 
 class StageSeconds(NamedTuple):
@@ -42,6 +45,7 @@ class Route:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._loaded_for: DecodeSettings | None = None
+        self._bank: FilterBank
         self._detector: SpeechDetector
         self._recognizer: Recognizer
 
@@ -57,6 +61,14 @@ class Route:
         """
         self._load(claim.profile)
         carry_on()
+        try:
+            return self._decode(claim, carry_on)
+        finally:
+            self._bank.forget()
+
+    def _decode(
+        self, claim: Claim, carry_on: Callable[[], None]
+    ) -> tuple[SegmentResult, StageSeconds]:
         times = [time.monotonic()]
         samples = read_segment(
             SegmentSource(
@@ -92,9 +104,10 @@ class Route:
             return
         self._loaded_for = None
         if hasattr(self, "_recognizer"):
-            del self._detector, self._recognizer
+            del self._bank, self._detector, self._recognizer
             settle()
-        self._detector = load_detector(profile, self._settings)
-        self._recognizer = load_recognizer(profile, self._settings)
+        self._bank = load_bank(self._settings)
+        self._detector = load_detector(profile, self._settings, self._bank)
+        self._recognizer = load_recognizer(profile, self._settings, self._bank)
         self._loaded_for = wanted
         settle()

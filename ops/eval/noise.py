@@ -32,7 +32,7 @@ from schema.span import Span
 from schema.store.reduce import EndedSegment, ReduceClaim
 from schema.words import SegmentResult
 from workers.audio import SAMPLES_PER_MS
-from workers.engines.load import load_detector, load_recognizer
+from workers.engines.load import load_bank, load_detector, load_recognizer
 from workers.engines.whisper import WhisperRecognizer
 from workers.loudness import TAG, measured
 from workers.reduce import draft_transcript
@@ -73,8 +73,9 @@ def _rows(files: Sequence[Path], profile: Profile) -> Iterator[Row]:
     settings = Settings(
         database_url="postgresql://none/none", redis_url="redis://none", models=fetch()
     )
-    detector = load_detector(profile, settings)
-    recognizer = load_recognizer(profile, settings)
+    bank = load_bank(settings)
+    detector = load_detector(profile, settings, bank)
+    recognizer = load_recognizer(profile, settings, bank)
     if not isinstance(recognizer, WhisperRecognizer):
         sys.exit("only Whisper has thresholds of its own to switch off")
     for number, path in enumerate(files, start=1):

@@ -17,7 +17,7 @@ from schema.profile import SCENES, load_profile
 from schema.settings import Settings
 from schema.span import Span
 from workers.audio import SAMPLE_RATE_HZ, SAMPLES_PER_MS
-from workers.engines.load import load_detector
+from workers.engines.load import load_bank, load_detector
 from workers.stitch import Heard
 from workers.vad import find_speech
 
@@ -38,7 +38,7 @@ def test_what_lies_in_an_overlap_is_heard_alike_from_both_sides(call, scene):
         database_url="postgresql://none/none", redis_url="redis://none", models=fetch()
     )
     profile = load_profile(scene)
-    detector = load_detector(profile, settings)
+    detector = load_detector(profile, settings, load_bank(settings))
 
     def hear(span: Span) -> Heard:
         samples = call[span.start_ms * SAMPLES_PER_MS : span.end_ms * SAMPLES_PER_MS]

@@ -16,7 +16,7 @@ from schema.settings import Settings
 from schema.span import Span
 from schema.words import Word
 from workers.engines.base import DOUBTS
-from workers.engines.load import load_detector, load_recognizer
+from workers.engines.load import load_bank, load_detector, load_recognizer
 from workers.engines.whisper import _hypothesis, joined, padded, placed
 from workers.minibatch import Window
 from workers.vad import find_speech
@@ -106,12 +106,12 @@ def settings():
 
 @pytest.fixture(scope="module")
 def detector(settings):
-    return load_detector(Profile(), settings)
+    return load_detector(Profile(), settings, load_bank(settings))
 
 
 @pytest.fixture(scope="module")
 def recognizer(settings):
-    return load_recognizer(Profile(), settings)
+    return load_recognizer(Profile(), settings, load_bank(settings))
 
 
 def quiet(ms: int) -> np.ndarray:
@@ -173,7 +173,7 @@ def test_loading_and_detecting_leave_the_process_as_it_was(settings):
 
     random.seed(99)
     before = state()
-    load_detector(Profile(), settings).detect(quiet(1_000))
+    load_detector(Profile(), settings, load_bank(settings)).detect(quiet(1_000))
     assert state() == before
 
 
