@@ -79,11 +79,23 @@ def _spoken_words(words: list[Word]) -> Iterator[tuple[Word, str]]:
 
 
 def _spoken(text: str) -> str:
-    """Return a text with its numbers and short forms as they are said."""
-    chinese = any(map(is_cjk, text))
-    if chinese or _HAS_DIGIT.search(text):
-        text = _speaker("zh" if chinese else "en").normalize(text)
-    return text.translate(_SAID_OTHERWISE) if chinese else text
+    """Return a text with its numbers and short forms as they are said.
+
+    English is said word by word, as it is where words have times; what nobody can say ("1⁄2", to
+    wetext) stays as it is written.
+    """
+    if any(map(is_cjk, text)):
+        return _said(text, "zh").translate(_SAID_OTHERWISE)
+    words = text.split()
+    return " ".join(_said(word, "en") if _HAS_DIGIT.search(word) else word for word in words)
+
+
+def _said(text: str, language: str) -> str:
+    try:
+        said: str = _speaker(language).normalize(text)
+    except AssertionError:  # its grammar has no way through the text
+        return text
+    return said
 
 
 def _folded(text: str) -> list[str]:

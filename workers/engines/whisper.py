@@ -3,7 +3,9 @@
     speech regions -> padded -> windows of at most 30 s -> minibatches -> tokens -> words with times
 
 Greedy, at temperature 0, each window by itself: neither what was said before it nor what is
-decoded beside it is told to the model, so the same speech has the same words.
+decoded beside it is told to the model. The same segment has the same words and times, always; the
+same speech in another segment has the same words but where two are as likely as each other, since
+sums over several windows differ in their last bits from those over one.
 """
 
 from __future__ import annotations
@@ -133,16 +135,29 @@ class WhisperRecognizer:
     """A loaded Whisper; for one thread at a time. See :class:`workers.engines.base.Recognizer`."""
 
     def __init__(
-        self, model: Any, name: str, minibatch: int, *, drops_silence: bool = True
+        self,
+        model: Any,
+        name: str,
+        minibatch: int,
+        *,
+        together: bool,
+        drops_silence: bool = True,
     ) -> None:
         self._model = model
         self._name = name
         self._minibatch = minibatch
+        self._together = together
         self._drops_silence = drops_silence
 
     def unguarded(self) -> WhisperRecognizer:
         """Return the same model without its threshold of silence, to measure what that earns."""
-        return WhisperRecognizer(self._model, self._name, self._minibatch, drops_silence=False)
+        return WhisperRecognizer(
+            self._model,
+            self._name,
+            self._minibatch,
+            together=self._together,
+            drops_silence=False,
+        )
 
     def decode(
         self,
@@ -169,8 +184,8 @@ class WhisperRecognizer:
         written: dict[int, _Writing] = {}
         for chosen in self._minibatches(windows):
             carry_on()
-            together = [windows[index] for index in chosen]
-            writings = self._write(self._features(samples, together), together, request)
+            own = [windows[index] for index in chosen]
+            writings = self._write(self._features(samples, own), own, request)
             written.update(zip(chosen, writings, strict=True))
         in_order = [(window, written[index]) for index, window in enumerate(windows)]
         words = [
@@ -192,6 +207,20 @@ class WhisperRecognizer:
         lengths = [window.duration_ms for window in windows]
         return minibatches(lengths, budget=self._minibatch * _WINDOW_MS, most=self._minibatch)
 
+    def _encode(self, features: Features) -> Any:
+        """Return what the encoder makes of windows.
+
+        A CPU's cache holds one window's: eight of them take it a third longer together than one
+        after the other, and aligning twice as long. Writing is the other way round: it reads all
+        the decoder's weights for each token, and takes half of the time for eight together.
+        """
+        if self._together:
+            return self._model.encode(features)
+        from ctranslate2 import StorageView
+
+        alone = [np.asarray(self._model.encode(own[np.newaxis])) for own in features]
+        return StorageView.from_array(np.concatenate(alone))
+
     def _write(
         self, features: Features, windows: Sequence[Window], request: _Request, never_twice: int = 0
     ) -> list[_Writing]:
@@ -200,9 +229,9 @@ class WhisperRecognizer:
         A window whose text repeats itself is decoded once more, by itself, and so that no run of
         ``never_twice`` tokens can come again: the loop is left, and what follows it is heard.
         """
-        encoded = self._model.encode(features)
+        encoded = self._encode(features)
         hypotheses = self._generate(encoded, len(windows), request, never_twice)
-        pieces = self._align(encoded, hypotheses, windows, request)
+        pieces = list(self._align(encoded, hypotheses, windows, request))
         writings = [_Writing(*both) for both in zip(pieces, hypotheses, strict=True)]
         for index, hypothesis in enumerate(hypotheses):
             if hypothesis.tokens and hypothesis.is_repetitive and not never_twice:
@@ -239,12 +268,27 @@ class WhisperRecognizer:
         hypotheses: Sequence[_Hypothesis],
         windows: Sequence[Window],
         request: _Request,
-    ) -> list[list[Word]]:
-        """Return each hypothesis' tokens with times, from where the decoder paid attention."""
+    ) -> Iterator[list[Word]]:
+        """Yield each hypothesis' tokens with times, from where the decoder paid attention."""
         frames = [-(-window.duration_ms // _FRAME_MS) for window in windows]
         tokens = [hypothesis.tokens for hypothesis in hypotheses]
-        alignments = self._model.find_alignment(request.tokenizer, tokens, encoded, frames)
-        return [[_piece(entry) for entry in alignment] for alignment in alignments]
+        for chosen, own in self._parts(encoded, len(windows)):
+            alignments = self._model.find_alignment(
+                request.tokenizer, tokens[chosen], own, frames[chosen]
+            )
+            yield from ([_piece(entry) for entry in alignment] for alignment in alignments)
+
+    def _parts(self, encoded: Any, windows: int) -> Iterator[tuple[slice, Any]]:
+        """Yield which windows are computed together, all tokens of each at once."""
+        if self._together:
+            yield slice(0, windows), encoded
+            return
+        from ctranslate2 import StorageView
+
+        array = np.asarray(encoded)
+        for index in range(windows):
+            alone = slice(index, index + 1)
+            yield alone, StorageView.from_array(array[alone])
 
     def _features(self, samples: Samples, windows: Sequence[Window]) -> Features:
         """Return the windows' log-mel spectrograms, float32 ``(windows, mels, frames of 30 s)``."""
@@ -320,10 +364,9 @@ def load(profile: Profile, settings: Settings) -> WhisperRecognizer:
         raise Misconfigured(
             ErrorCode.ENGINE_FAILED, f"{profile.decode.model} on {settings.device}", str(error)
         ) from error
-    # On a CPU thread company gains no time, and costs sameness: CTranslate2's sums for a window
-    # alone differ in their last bits from those for it in company, and a time by up to 80 ms.
-    together = 1 if device == "cpu" else settings.minibatch
-    return WhisperRecognizer(model, profile.decode.model, together)
+    return WhisperRecognizer(
+        model, profile.decode.model, settings.minibatch, together=device != "cpu"
+    )
 
 
 def _hypothesis(result: Any, tokenizer: Any) -> _Hypothesis:
