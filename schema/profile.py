@@ -13,12 +13,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schema.errors import BadRequest, ErrorCode
-from schema.models import model_files
+from schema.models import ModelFiles, model_files
 
 #: Raised whenever our own code changes what words a decode yields: every cached result is then
 #: another's, and nothing stale is served.
@@ -45,6 +45,15 @@ SCENES: Mapping[str, Scene] = {
     "lecture": Scene(end_silence_ms=1_500, speech_noise_threshold=0.7),
     "noisy": Scene(end_silence_ms=1_000, speech_noise_threshold=0.4),
 }
+
+#: What each engine can compute in.
+PRECISIONS: Mapping[str, tuple[str, ...]] = {
+    "funasr": ("float32", "bfloat16"),
+    "whisper": ("int8", "float16", "float32"),
+}
+
+#: Names of directories and files: no path leads out of where models are.
+_PLAIN_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$"
 
 ChannelMode = Literal["auto", "split", "mix"]
 
@@ -78,16 +87,35 @@ class PlanSettings(_Part):
 class DecodeSettings(_Part):
     """Everything beside the samples that decides the words."""
 
-    engine: Literal["whisper"] = "whisper"
-    model: str = "whisper-base"
+    engine: Literal["funasr", "whisper"] = "whisper"
+    model: str = Field("whisper-base", pattern=_PLAIN_NAME)
+    #: A model that is not known by its name: the hex SHA-256 of each of its files.
+    files: dict[
+        Annotated[str, Field(pattern=_PLAIN_NAME)], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    ] = Field(default_factory=dict)
     vad: str = "fsmn-vad"
     scene: Literal["call", "meeting", "lecture", "noisy"] = "call"
     #: An ISO 639-1 code, or "auto": decided by the speech of each segment.
     language: str = Field("auto", pattern=r"^(auto|[a-z]{2,3})$")
     hotwords: tuple[str, ...] = ()
-    precision: Literal["int8", "float16", "float32"] = "int8"
+    precision: Literal["int8", "float16", "bfloat16", "float32"] = "int8"
     #: bfloat16 hears twice as fast where the processor has it, and moves a boundary in a hundred.
     vad_precision: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _precise_as_the_engine(cls, values: Any) -> Any:
+        """FunASR's models have no integers; where nothing is said, they take what is exact."""
+        if isinstance(values, dict) and values.get("engine") == "funasr":
+            return {"precision": "float32", **values}
+        return values
+
+    @model_validator(mode="after")
+    def _engine_knows_the_precision(self) -> DecodeSettings:
+        known = PRECISIONS[self.engine]
+        if self.precision not in known:
+            raise ValueError(f"{self.engine} decodes in {' or '.join(known)}")
+        return self
 
 
 class RenderSettings(_Part):
@@ -119,6 +147,16 @@ class Profile(_Part):
         """The VAD settings of the decode part's scene."""
         return SCENES[self.decode.scene]
 
+    @property
+    def model_files(self) -> ModelFiles:
+        """The recognizer's files: those it lists, or those of a model known by its name.
+
+        Raises BadRequest for one that is neither.
+        """
+        if self.decode.files:
+            return ModelFiles(self.decode.model, self.decode.files)
+        return model_files(self.decode.model)
+
     def speaking(self, language: str | None) -> Profile:
         """Return the same profile with another language to decode as; None leaves it."""
         if language is None:
@@ -137,7 +175,7 @@ class Profile(_Part):
             "pcm": pcm_digest,
             "rate_hz": rate_hz,
             "settings": self.decode.model_dump(mode="json"),
-            "weights": [model_files(n).digest for n in (self.decode.vad, self.decode.model)],
+            "weights": [model_files(self.decode.vad).digest, self.model_files.digest],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -157,9 +195,9 @@ def load_profile(name: str, changes: Mapping[str, Mapping[str, Any]] | None = No
     """
     try:
         if name in PROFILES:
-            base = PROFILES[name].model_dump()
+            base = PROFILES[name].model_dump(exclude_unset=True)
         elif Path(name).is_file():
-            base = Profile(**tomllib.loads(Path(name).read_text())).model_dump()
+            base = _read(Path(name)).model_dump(exclude_unset=True)
         else:
             raise BadRequest(
                 ErrorCode.OPTION_INVALID,
@@ -168,13 +206,17 @@ def load_profile(name: str, changes: Mapping[str, Mapping[str, Any]] | None = No
                 f"Built in are {', '.join(PROFILES)}.",
             )
         for part, settings in (changes or {}).items():
-            base[part] |= settings
+            base[part] = {**base.get(part, {}), **settings}
         profile = Profile(**base)
     except (ValidationError, tomllib.TOMLDecodeError, TypeError) as error:
         raise BadRequest(ErrorCode.OPTION_INVALID, f"profile {name}", _first_line(error)) from error
-    for model in (profile.decode.vad, profile.decode.model):
-        model_files(model)
+    model_files(profile.decode.vad)
+    _ = profile.model_files
     return profile
+
+
+def _read(path: Path) -> Profile:
+    return Profile(**tomllib.loads(path.read_text()))
 
 
 def _first_line(error: Exception) -> str:

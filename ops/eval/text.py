@@ -81,8 +81,8 @@ def _spoken_words(words: list[Word]) -> Iterator[tuple[Word, str]]:
 def _spoken(text: str) -> str:
     """Return a text with its numbers and short forms as they are said.
 
-    English is said word by word, as it is where words have times; what nobody can say ("1⁄2", to
-    wetext) stays as it is written.
+    English is said word by word, as it is where words have times; what wetext has no way to say,
+    as the sign for a half, stays as it is written.
     """
     if any(map(is_cjk, text)):
         return _said(text, "zh").translate(_SAID_OTHERWISE)

@@ -57,6 +57,13 @@ def _load_whisper(profile: Profile, settings: Settings, _: FilterBank) -> Recogn
     return whisper.load(profile, settings)
 
 
+def _load_funasr(profile: Profile, settings: Settings, bank: FilterBank) -> Recognizer:
+    from workers.engines import funasr
+
+    return funasr.load(profile, settings, bank)
+
+
 _RECOGNIZERS: Mapping[str, Callable[[Profile, Settings, FilterBank], Recognizer]] = {
+    "funasr": _load_funasr,
     "whisper": _load_whisper,
 }

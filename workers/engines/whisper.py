@@ -10,8 +10,6 @@ sums over several windows differ in their last bits from those over one.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from schema.errors import BadRequest, ErrorCode, Misconfigured
-from schema.models import model_files
 from schema.pcm import Samples
 from schema.profile import Profile
 from schema.settings import Settings
@@ -30,6 +27,7 @@ from schema.words import Word
 from workers.audio import SAMPLES_PER_MS
 from workers.engines.base import DOUBTS, Decoding
 from workers.engines.edges import after_pauses, levels_of, until_pauses
+from workers.engines.pieces import joined
 from workers.minibatch import Window, minibatches, pack_windows
 from workers.weights import verify
 
@@ -69,20 +67,6 @@ _DOUBTFUL_NO_SPEECH = 0.3
 
 #: Tokens that a second attempt at a window may not write twice in this order.
 _NEVER_TWICE = 3
-
-#: Han, kana: scripts in which each character is a word of ours.
-_CJK = (
-    "\u3005\u3007\u3040-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
-)
-_CJK_OR_RUN = re.compile(f"[{_CJK}]|[^{_CJK}]+")
-_IS_CJK = re.compile(f"[{_CJK}]").match
-
-#: Thai, Lao, Burmese, Khmer: no spaces either, and no telling words apart; a token is a word.
-_IS_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]").match
-
-#: A character cut in two by the end of the text decodes to the last of these.
-_BLANKS = " \t\n\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +330,7 @@ def load(profile: Profile, settings: Settings) -> WhisperRecognizer:
     Raises:
         Misconfigured: the weights are missing or changed, or the device cannot decode them.
     """
-    directory = verify(model_files(profile.decode.model), settings.models)
+    directory = verify(profile.model_files, settings.models)
     from faster_whisper import WhisperModel
 
     device, _, index = settings.device.partition(":")
@@ -446,56 +430,3 @@ def placed(pieces: Iterable[Word], window: Window) -> Iterator[Word]:
         start_ms = min(max(piece.start_ms + moved_ms, region.start_ms), region.end_ms)
         end_ms = min(max(piece.end_ms + moved_ms, start_ms), region.end_ms)
         yield replace(piece, start_ms=start_ms, end_ms=end_ms)
-
-
-def joined(pieces: Iterable[Word]) -> list[Word]:
-    """Make words of pieces: glue what clings together, part what is CJK, trim, drop mere marks."""
-    words: list[Word] = []
-    for piece in pieces:
-        for part in _parts(piece):
-            if words and _clings(part.text, words[-1].text):
-                words[-1] = _glued(words[-1], part)
-            else:
-                words.append(part)
-    trimmed = (replace(word, text=word.text.strip(_BLANKS)) for word in words)
-    return [word for word in trimmed if _has_substance(word.text)]
-
-
-def _parts(piece: Word) -> Iterator[Word]:
-    """Yield each CJK character of a piece, and each run of others; the time is shared evenly."""
-    character_ms = (piece.end_ms - piece.start_ms) / max(1, len(piece.text))
-    at = 0
-    for text in _CJK_OR_RUN.findall(piece.text):
-        start_ms = piece.start_ms + round(at * character_ms)
-        at += len(text)
-        yield replace(
-            piece, text=text, start_ms=start_ms, end_ms=piece.start_ms + round(at * character_ms)
-        )
-
-
-def _clings(text: str, word: str) -> bool:
-    """Tell whether ``text`` goes on the ``word`` before it, given how both were written."""
-    if text[0].isspace() or word[-1].isspace():
-        return False
-    if not _has_substance(word):
-        return True  # An opening bracket waits for its word.
-    if not text[0].isalnum():
-        return unicodedata.category(text[0]) not in {"Ps", "Pi"}
-    is_wide = unicodedata.east_asian_width(word[-1]) in "WF"
-    return not (is_wide or _IS_CJK(text) or _IS_UNSPACED(text))
-
-
-def _glued(word: Word, part: Word) -> Word:
-    """Return both as one, as sure as the less sure; a mark adds no time, which is a pause's."""
-    text = word.text + part.text
-    if not _has_substance(part.text):
-        return replace(word, text=text)
-    confidence = min(c for c in (word.confidence, part.confidence) if c is not None)
-    return replace(word, text=text, end_ms=part.end_ms, confidence=confidence)
-
-
-def _has_substance(text: str) -> bool:
-    """Tell whether a text is more than blanks and punctuation; "&" and "%" are spoken."""
-    return any(
-        character in "&%@#" or unicodedata.category(character)[0] in "LNSM" for character in text
-    )

@@ -17,7 +17,8 @@ from schema.span import Span
 from schema.words import Word
 from workers.engines.base import DOUBTS
 from workers.engines.load import load_bank, load_detector, load_recognizer
-from workers.engines.whisper import _hypothesis, joined, padded, placed
+from workers.engines.pieces import joined
+from workers.engines.whisper import _hypothesis, padded, placed
 from workers.minibatch import Window
 from workers.vad import find_speech
 

@@ -1,0 +1,323 @@
+"""FunASR's networks with our own batches, against its ``generate``: tiny models, random weights."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from schema.errors import BadRequest, Misconfigured
+from schema.profile import load_profile
+from schema.settings import Settings
+from schema.span import Span
+from tests.tinymodels import CHARACTERS, CONFIGS, build, profile_of
+from tests.unit.workers.test_whisper import quiet, voiced
+from workers.audio import SAMPLES_PER_MS
+from workers.engines import funasr
+from workers.engines.features import FilterBank
+from workers.engines.funasr import FunasrRecognizer, Generic, generic_words
+from workers.engines.guest import guest
+
+SOUND = np.concatenate(
+    [quiet(500), voiced(3_000), quiet(700), voiced(5_000), quiet(300), voiced(900), quiet(400)]
+)
+REGIONS = [Span(400, 3_600), Span(4_100, 9_310), Span(9_400, 10_500)]
+PARAFORMERS = [kind for kind in CONFIGS if kind != "sensevoice"]
+#: FunASR tells times of these; of a plain Paraformer it confuses weights and peaks.
+TIMED = ["bicif", "bicif-cnn", "seaco"]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Where the tiny models are, each built once."""
+
+    root: Path
+
+    def settings(self) -> Settings:
+        return Settings(
+            database_url="postgresql://nowhere/none", redis_url="redis://nowhere", models=self.root
+        )
+
+    def load(self, kind: str, **decode: Any) -> FunasrRecognizer:
+        profile = profile_of(self.root / kind, **decode)
+        recognizer = funasr.load(profile, self.settings(), FilterBank("cpu"))
+        assert isinstance(recognizer, FunasrRecognizer)
+        return recognizer
+
+    def theirs(self, kind: str) -> Any:
+        with guest():
+            from funasr import AutoModel
+
+            return AutoModel(
+                model=str(self.root / kind),
+                device="cpu",
+                disable_update=True,
+                disable_pbar=True,
+                log_level="ERROR",
+                frontend_conf={"dither": 0.0},
+            )
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Models:
+    root = tmp_path_factory.mktemp("tiny")
+    for kind in CONFIGS:
+        build(kind, root / kind)
+    return Models(root)
+
+
+def cut(region: Span) -> np.ndarray:
+    return SOUND[region.start_ms * SAMPLES_PER_MS : region.end_ms * SAMPLES_PER_MS]
+
+
+def generate(model: Any, region: Span, **options: Any) -> dict[str, Any]:
+    with guest():
+        [result] = model.generate(cut(region), key="x", **options)
+    return dict(result)
+
+
+def written(recognizer: FunasrRecognizer, region: Span, **options: Any) -> list[Any]:
+    words = recognizer.decode(SOUND, [region], language="auto", **options).words
+    return [word.shifted(-region.start_ms) for word in words]
+
+
+@pytest.mark.parametrize("kind", PARAFORMERS)
+@pytest.mark.parametrize("region", REGIONS)
+def test_a_paraformer_writes_what_funasr_writes(models, kind, region):
+    expected = list(generate(models.theirs(kind), region)["text"].replace(" ", ""))
+    assert len(expected) >= 3
+    assert len(set(expected)) >= 2
+    assert [word.text for word in written(models.load(kind), region)] == expected
+
+
+@pytest.mark.parametrize("kind", TIMED)
+@pytest.mark.parametrize("region", REGIONS)
+def test_its_words_are_said_when_funasr_says(models, kind, region):
+    expected = generate(models.theirs(kind), region)["timestamp"]
+    words = written(models.load(kind), region)
+    assert [[word.start_ms, word.end_ms] for word in words] == [
+        [start_ms, min(end_ms, region.duration_ms)] for start_ms, end_ms in expected
+    ]
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_regions_decoded_together_have_the_words_they_have_alone(models, kind):
+    recognizer = models.load(kind)
+    together = recognizer.decode(SOUND, REGIONS, language="auto").words
+    alone = [word for region in REGIONS for word in written_at(recognizer, region)]
+    assert [word.text for word in together] == [word.text for word in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert abs(one.start_ms - other.start_ms) <= 60
+        assert one.confidence == pytest.approx(other.confidence, abs=0.01)
+
+
+def written_at(recognizer, region):
+    return recognizer.decode(SOUND, [region], language="auto").words
+
+
+def test_words_of_a_plain_paraformer_follow_each_other_within_their_region(models):
+    words = written(models.load("paraformer"), REGIONS[0])
+    edges = [edge for word in words for edge in (word.start_ms, word.end_ms)]
+    assert edges == sorted(edges)
+    assert edges[0] >= 0
+    assert edges[-1] <= REGIONS[0].duration_ms
+
+
+def test_hotwords_move_a_seaco_as_they_move_funasrs(models):
+    hotwords = [CHARACTERS[8], CHARACTERS[21]]
+    theirs = models.theirs("seaco")
+    expected = generate(theirs, REGIONS[1], hotword=" ".join(hotwords))["text"].split()
+    recognizer = models.load("seaco")
+    biased = [word.text for word in written(recognizer, REGIONS[1], hotwords=hotwords)]
+    assert biased == expected
+    assert biased != [word.text for word in written(recognizer, REGIONS[1])]
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("language", ["auto", "en"])
+def test_sensevoice_writes_what_funasr_writes(models, region, language):
+    theirs = models.theirs("sensevoice")
+    expected = generate(theirs, region, language=language)["text"]
+    recognizer = models.load("sensevoice")
+    [own] = raw(recognizer, region, language)
+    tokens = [token.id for token in own.tokens]
+    # FunASR takes an answer and a first word that are the same for one; real answers are marks.
+    ids = [*own.marks, *tokens[own.marks[-1:] == tuple(tokens[:1]) :]]
+    assert len(tokens) >= 4
+    assert theirs.kwargs["tokenizer"].decode(ids) == expected
+
+
+def raw(recognizer: FunasrRecognizer, region: Span, language: str) -> Any:
+    mel = recognizer._bank.of(SOUND)
+    return recognizer._write([recognizer._input(mel, region)], language, [])
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_sensevoices_times_are_those_of_funasrs_forced_alignment(models, region):
+    from funasr.models.sense_voice.utils.ctc_alignment import ctc_forced_align
+
+    recognizer = models.load("sensevoice")
+    [own] = raw(recognizer, region, "auto")
+    model = recognizer._family.model
+    features = recognizer._input(recognizer._bank.of(SOUND), region)
+    asked = torch.cat([recognizer._family._questions("auto"), features[None]], dim=1)
+    lengths = torch.tensor([asked.shape[1]])
+    with torch.inference_mode():
+        scores = model.ctc.log_softmax(model.encoder(asked, lengths)[0])[:, 4:]
+        ids = torch.tensor([[token.id for token in own.tokens]])
+        counts = torch.tensor([scores.shape[1]]), torch.tensor([ids.shape[1]])
+        path = ctc_forced_align(scores, ids, *counts)[0].tolist()
+    begins = [at for at, token in enumerate(path) if token and (not at or path[at - 1] != token)]
+    assert [max(0, 60 * at - 30) for at in begins] == [token.start_ms for token in own.tokens]
+
+
+def test_sensevoices_marks_are_tags_and_no_words(models):
+    decoding = models.load("sensevoice").decode(SOUND, REGIONS, language="auto")
+    assert decoding.words
+    assert not any("<" in word.text or "\u2581" in word.text for word in decoding.words)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_region_of_twenty_milliseconds_and_no_region_at_all_are_survived(models, kind):
+    recognizer = models.load(kind)
+    assert recognizer.decode(SOUND, [], language="auto").words == ()
+    regions = [Span(0, 20), REGIONS[0]]
+    together = recognizer.decode(SOUND, regions, language="auto").words
+    assert [w.text for w in together if w.start_ms >= 400] == [
+        w.text for w in written_at(recognizer, REGIONS[0])
+    ]
+
+
+def test_when_memory_runs_out_half_is_decoded_and_remembered(models, monkeypatch):
+    recognizer = models.load("bicif")
+    recognizer.budget.ms = 240_000
+    expected = recognizer.decode(SOUND, REGIONS, language="auto").words
+    family, batches = recognizer._family, []
+
+    class Tight:
+        def write(self, features, lengths, language, hotwords):
+            batches.append(len(features))
+            if recognizer.budget.ms > 60_000:
+                raise torch.OutOfMemoryError("no room")
+            return family.write(features, lengths, language, hotwords)
+
+    monkeypatch.setattr(recognizer, "_family", Tight())
+    assert recognizer.decode(SOUND, REGIONS, language="auto").words == expected
+    assert recognizer.budget.ms == 60_000
+    batches.clear()
+    recognizer.decode(SOUND, REGIONS, language="auto")
+    assert batches == [3]
+
+
+def test_memory_that_does_not_hold_one_region_is_an_error(models, monkeypatch):
+    recognizer = models.load("bicif")
+
+    class Full:
+        def write(self, *_):
+            raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(recognizer, "_family", Full())
+    with pytest.raises(torch.OutOfMemoryError):
+        recognizer.decode(SOUND, REGIONS, language="auto")
+    assert recognizer.budget.ms == 30_000
+
+
+def test_work_that_is_wanted_no_more_ends_before_the_next_minibatch(models):
+    recognizer = models.load("paraformer")
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recognizer.decode(SOUND, REGIONS, language="auto", carry_on=stop)
+
+
+@pytest.mark.parametrize("kind", ["bicif", "sensevoice"])
+def test_half_precision_writes_nearly_as_many_words(models, kind):
+    exact = models.load(kind).decode(SOUND, REGIONS, language="auto").words
+    rough = models.load(kind, precision="bfloat16").decode(SOUND, REGIONS, language="auto").words
+    assert len(rough) == pytest.approx(len(exact), rel=0.2)
+
+
+def test_a_weight_that_is_missing_is_not_made_up(models, tmp_path):
+    directory = tmp_path / "broken"
+    shutil.copytree(models.root / "bicif", directory)
+    saved = torch.load(directory / "model.pt", weights_only=True)
+    del saved["predictor.cif_output.bias"]
+    torch.save(saved, directory / "model.pt")
+    settings = replace_models(models, tmp_path)
+    with pytest.raises(Misconfigured, match=r"predictor\.cif_output\.bias was not loaded"):
+        funasr.load(profile_of(directory), settings, FilterBank("cpu"))
+
+
+def replace_models(models: Models, root: Path) -> Settings:
+    return replace(models, root=root).settings()
+
+
+def test_a_file_that_nobody_verified_is_not_read(models, tmp_path):
+    directory = tmp_path / "own"
+    shutil.copytree(models.root / "paraformer", directory)
+    profile = profile_of(directory)
+    (directory / "configuration.json").write_text("{}")
+    with pytest.raises(Misconfigured, match=r"configuration\.json would be read"):
+        funasr.load(profile, replace_models(models, tmp_path), FilterBank("cpu"))
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "", ".hidden"])
+def test_a_models_name_leads_nowhere_else(name):
+    decode = {"engine": "funasr", "model": name, "files": {"model.pt": "0" * 64}}
+    with pytest.raises(BadRequest):
+        load_profile("call", {"decode": decode})
+
+
+def test_funasr_does_not_decode_in_integers():
+    with pytest.raises(BadRequest, match="float32 or bfloat16"):
+        load_profile("call", {"decode": {"engine": "funasr", "precision": "int8"}})
+
+
+class Says:
+    """A model of another kind."""
+
+    def __init__(self, *results: dict[str, Any]) -> None:
+        self.results = list(results)
+
+    def generate(self, *_: Any, **__: Any) -> list[dict[str, Any]]:
+        return self.results
+
+
+def test_a_model_of_another_kind_is_asked_region_by_region():
+    says = Says({"text": "one two", "words": ["one", "two"], "timestamp": [[10, 200], [300, 500]]})
+    decoding = Generic(says).decode(SOUND, REGIONS[:2], language="en")
+    assert [(w.text, w.start_ms) for w in decoding.words] == [
+        ("one", 410),
+        ("two", 700),
+        ("one", 4_110),
+        ("two", 4_400),
+    ]
+    assert decoding.language == "en"
+
+
+def test_a_model_that_answers_for_more_or_fewer_regions_is_not_believed():
+    with pytest.raises(RuntimeError, match="0 results"):
+        Generic(Says()).decode(SOUND, REGIONS, language="en")
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        ({"text": "a b"}, [("a", 0, 500), ("b", 500, 1_000)]),
+        ({"text": ""}, []),
+        (
+            {"timestamps": [{"token": "\u4f60", "start_time": 0.1, "end_time": 0.25}]},
+            [("\u4f60", 100, 250)],
+        ),
+    ],
+)
+def test_words_of_another_kind_have_times_or_share_their_region(result, expected):
+    words = generic_words(result, Span(0, 1_000))
+    assert [(word.text, word.start_ms, word.end_ms) for word in words] == expected
