@@ -39,6 +39,10 @@ from workers.weights import verify
 #: Frames that go through the encoder together on a CPU.
 _CPU_FRAMES = 2_000
 
+#: Layers that are computed in float32 even where the others are not: of the boundaries of the
+#: corpus that half precision moves, this saves a quarter.
+_EXACT = ("in_linear1.", "out_linear")
+
 #: The output that means silence.
 _SILENCE = 0
 
@@ -87,7 +91,10 @@ class Encoder:
         self._device = device
         self._dtype = dtype
         self._normalisation = normalisation.to(device)
-        self._weights = {name: value.to(device, dtype) for name, value in weights.items()}
+        self._weights = {
+            name: value.to(device, torch.float32 if name.startswith(_EXACT) else dtype)
+            for name, value in weights.items()
+        }
         self._together = _CPU_FRAMES if device.type == "cpu" else 1 << 30
 
     def silence(self, mel: Tensor) -> Tensor:
@@ -107,18 +114,19 @@ class Encoder:
         for first in range(0, len(mel), self._together):
             piece = padded[first : first + self._together + width - 1]
             stacked = piece.unfold(0, width, 1).transpose(1, 2).flatten(1)
-            yield self._forward(self._normalisation.of(stacked).to(self._dtype), left)
+            yield self._forward(self._normalisation.of(stacked), left)
 
     def _forward(self, frames: Tensor, left: list[Tensor | None]) -> Tensor:
         """Return the chances of a piece; ``left`` is what each layer remembers, replaced here."""
-        hidden = self._affine(self._affine(frames, "in_linear1"), "in_linear2").relu_()
+        hidden = self._affine(frames, "in_linear1").to(self._dtype)
+        hidden = self._affine(hidden, "in_linear2").relu_()
         for layer in range(self._shape.layers):
             name = f"fsmn.{layer}"
             narrow = functional.linear(hidden, self._weights[f"{name}.linear.linear.weight"])
             memory, left[layer] = self._remember(narrow, name, left[layer])
             hidden = self._affine(narrow + memory, f"{name}.affine").relu_()
-        scores = self._affine(self._affine(hidden, "out_linear1"), "out_linear2")
-        return scores.float().softmax(dim=-1)[:, _SILENCE]
+        scores = self._affine(self._affine(hidden.float(), "out_linear1"), "out_linear2")
+        return scores.softmax(dim=-1)[:, _SILENCE]
 
     def _remember(self, frames: Tensor, name: str, left: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the weighted sum of each frame and those before it, and what is to be kept."""
