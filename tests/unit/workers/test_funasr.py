@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from ops.bench.madeup import KINDS, build, characters, profile_of
 from schema.errors import BadRequest, Misconfigured
 from schema.profile import load_profile
 from schema.settings import Settings
 from schema.span import Span
-from tests.tinymodels import CHARACTERS, CONFIGS, build, profile_of
 from tests.unit.workers.test_whisper import quiet, voiced
 from workers.audio import SAMPLES_PER_MS
 from workers.engines import funasr
@@ -27,7 +27,7 @@ SOUND = np.concatenate(
     [quiet(500), voiced(3_000), quiet(700), voiced(5_000), quiet(300), voiced(900), quiet(400)]
 )
 REGIONS = [Span(400, 3_600), Span(4_100, 9_310), Span(9_400, 10_500)]
-PARAFORMERS = [kind for kind in CONFIGS if kind != "sensevoice"]
+PARAFORMERS = [kind for kind in KINDS if kind != "sensevoice"]
 #: FunASR tells times of these; of a plain Paraformer it confuses weights and peaks.
 TIMED = ["bicif", "bicif-cnn", "seaco"]
 
@@ -66,7 +66,7 @@ class Models:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Models:
     root = tmp_path_factory.mktemp("tiny")
-    for kind in CONFIGS:
+    for kind in KINDS:
         build(kind, root / kind)
     return Models(root)
 
@@ -105,7 +105,7 @@ def test_its_words_are_said_when_funasr_says(models, kind, region):
     ]
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_regions_decoded_together_have_the_words_they_have_alone(models, kind):
     recognizer = models.load(kind)
     together = recognizer.decode(SOUND, REGIONS, language="auto").words
@@ -129,7 +129,7 @@ def test_words_of_a_plain_paraformer_follow_each_other_within_their_region(model
 
 
 def test_hotwords_move_a_seaco_as_they_move_funasrs(models):
-    hotwords = [CHARACTERS[8], CHARACTERS[21]]
+    hotwords = [characters()[8], characters()[21]]
     theirs = models.theirs("seaco")
     expected = generate(theirs, REGIONS[1], hotword=" ".join(hotwords))["text"].split()
     recognizer = models.load("seaco")
@@ -182,7 +182,7 @@ def test_sensevoices_marks_are_tags_and_no_words(models):
     assert not any("<" in word.text or "\u2581" in word.text for word in decoding.words)
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_region_of_twenty_milliseconds_and_no_region_at_all_are_survived(models, kind):
     recognizer = models.load(kind)
     assert recognizer.decode(SOUND, [], language="auto").words == ()

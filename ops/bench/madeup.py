@@ -1,0 +1,251 @@
+"""Made-up checkpoints of FunASR's true architectures, with random weights, laid out as its own.
+
+Tiny for the tests, where what counts is that our path and FunASR's give the same; and full-size,
+where what counts is how fast and how large they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from schema.profile import Profile, load_profile
+from workers.engines.guest import guest
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a model is: layers, values a frame, and the vocabulary."""
+
+    values: int
+    heads: int
+    wide: int
+    layers: int
+    more_layers: int
+    decoder_layers: int
+    taps: int
+    vocabulary: int
+
+
+TINY = Size(32, 2, 48, 3, 2, 2, 5, 64)
+#: Paraformer-large and SenseVoiceSmall.
+FULL = Size(512, 4, 2048, 50, 20, 16, 11, 8404)
+
+_FRONTEND = {
+    "fs": 16000,
+    "window": "hamming",
+    "n_mels": 80,
+    "frame_length": 25,
+    "frame_shift": 10,
+    "lfr_m": 7,
+    "lfr_n": 6,
+}
+_NO_DROPOUT = {
+    "dropout_rate": 0.1,
+    "positional_dropout_rate": 0.1,
+}
+_UPSAMPLED = {
+    "smooth_factor2": 0.25,
+    "noise_threshold2": 0.01,
+    "upsample_times": 3,
+}
+
+#: Of each kind that is made up: FunASR's model, its predictor, and how that upsamples.
+KINDS: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
+    "paraformer": ("Paraformer", "CifPredictorV2", {}),
+    "bicif": (
+        "BiCifParaformer",
+        "CifPredictorV3",
+        {**_UPSAMPLED, "upsample_type": "cnn_blstm", "use_cif1_cnn": False},
+    ),
+    "bicif-cnn": (
+        "BiCifParaformer",
+        "CifPredictorV3",
+        {**_UPSAMPLED, "upsample_type": "cnn", "use_cif1_cnn": True},
+    ),
+    "seaco": (
+        "SeacoParaformer",
+        "CifPredictorV3",
+        {**_UPSAMPLED, "upsample_type": "cnn_blstm", "use_cif1_cnn": False},
+    ),
+    "sensevoice": ("SenseVoiceSmall", "", {}),
+}
+
+
+def characters(size: Size = TINY) -> Sequence[str]:
+    """Return the words of a made-up vocabulary: characters, so that ids can be read off a text."""
+    return [chr(0x4E00 + index) for index in range(size.vocabulary - 4)]
+
+
+def _config(kind: str, size: Size) -> dict[str, Any]:
+    name, predictor, upsampling = KINDS[kind]
+    encoder = {
+        "output_size": size.values,
+        "attention_heads": size.heads,
+        "linear_units": size.wide,
+        "num_blocks": size.layers,
+        **_NO_DROPOUT,
+        "attention_dropout_rate": 0.1,
+        "input_layer": "pe",
+        "normalize_before": True,
+        "kernel_size": size.taps,
+        "sanm_shfit": 0,
+        "selfattention_layer_type": "sanm",
+    }
+    common = {"frontend": "WavFrontend", "frontend_conf": _FRONTEND, "model": name}
+    tokens = {"unk_symbol": "<unk>", "split_with_space": True}
+    if kind == "sensevoice":
+        return {
+            **common,
+            "model_conf": {"length_normalized_loss": True, "sos": 1, "eos": 2, "ignore_id": -1},
+            "encoder": "SenseVoiceEncoderSmall",
+            "encoder_conf": {**encoder, "tp_blocks": size.more_layers},
+            "tokenizer": "SentencepiecesTokenizer",
+            "tokenizer_conf": tokens,
+        }
+    decoder = {
+        "attention_heads": size.heads,
+        "linear_units": size.wide,
+        "num_blocks": size.decoder_layers,
+        **_NO_DROPOUT,
+        "self_attention_dropout_rate": 0.1,
+        "src_attention_dropout_rate": 0.1,
+        "att_layer_num": size.decoder_layers,
+        "kernel_size": size.taps,
+        "sanm_shfit": 0,
+    }
+    cif = {
+        "idim": size.values,
+        "threshold": 1.0,
+        "l_order": 1,
+        "r_order": 1,
+        "tail_threshold": 0.45,
+    }
+    config: dict[str, Any] = {
+        **common,
+        "model_conf": {
+            "ctc_weight": 0.0,
+            "lsm_weight": 0.1,
+            "length_normalized_loss": True,
+            "predictor_weight": 1.0,
+            "predictor_bias": 1,
+            "sampling_ratio": 0.75,
+        },
+        "encoder": "SANMEncoder",
+        "encoder_conf": encoder,
+        "decoder": "ParaformerSANMDecoder",
+        "decoder_conf": decoder,
+        "predictor": predictor,
+        "predictor_conf": {**cif, **upsampling},
+        "tokenizer": "CharTokenizer",
+        "tokenizer_conf": tokens,
+    }
+    if kind == "seaco":
+        config["model_conf"] |= {
+            "inner_dim": size.values,
+            "bias_encoder_type": "lstm",
+            "bias_encoder_bid": False,
+            "seaco_lsm_weight": 0.1,
+            "seaco_length_normal": True,
+            "train_decoder": False,
+            "NO_BIAS": size.vocabulary - 1,
+        }
+        config["seaco_decoder"] = "ParaformerSANMDecoder"
+        config["seaco_decoder_conf"] = {
+            **decoder,
+            "wo_input_layer": True,
+            "use_output_layer": False,
+        }
+    return config
+
+
+def build(kind: str, directory: Path, size: Size = TINY) -> Path:
+    """Write a model's config, vocabulary, normalisation and random weights; return where."""
+    directory.mkdir(parents=True)
+    (directory / "config.yaml").write_text(yaml.safe_dump(_config(kind, size)))
+    _write_normalisation(directory / "am.mvn")
+    if kind == "sensevoice":
+        _write_pieces(directory, size)
+    else:
+        tokens = ["<blank>", "<s>", "</s>", *characters(size), "<unk>"]
+        (directory / "tokens.json").write_text(json.dumps(tokens, ensure_ascii=False))
+    # FunASR builds a model only where there are weights to load, be there none in them.
+    torch.save({}, directory / "model.pt")
+    with guest():
+        from funasr import AutoModel
+
+        model, _ = AutoModel.build_model(model=str(directory), device="cpu", disable_update=True)
+    weights = _lively(model, np.random.default_rng(len(kind)))
+    torch.save(weights, directory / "model.pt")
+    return directory
+
+
+def profile_of(directory: Path, **decode: Any) -> Profile:
+    """Return a profile that decodes with a model of one's own."""
+    files = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()
+    }
+    own = {"engine": "funasr", "model": directory.name, "files": files, **decode}
+    return load_profile("call", {"decode": own})
+
+
+def _lively(model: Any, draw: np.random.Generator) -> dict[str, torch.Tensor]:
+    """Return random weights under which tokens differ, and several of them fire each second."""
+    weights = {}
+    for name, value in model.state_dict().items():
+        if not value.is_floating_point() or value.dim() < 2:
+            weights[name] = value
+            continue
+        spread = 1.6 / np.sqrt(np.prod(value.shape[1:]))
+        drawn = draw.normal(0, spread, tuple(value.shape))
+        weights[name] = torch.from_numpy(drawn.astype(np.float32))
+    for name, value in _FIRING.items():
+        if name in weights:
+            weights[name] = torch.full_like(weights[name], value)
+    return weights
+
+
+#: Biases under which a Paraformer writes four or five tokens a second.
+_FIRING = {"predictor.cif_output.bias": -1.0, "predictor.cif_output2.bias": 0.5}
+
+
+def _write_normalisation(path: Path) -> None:
+    size = 80 * 7
+    shift, scale = " ".join(["-8.0"] * size), " ".join(["0.25"] * size)
+    path.write_text(
+        f"<Nnet>\n<Splice> {size} {size}\n[ 0 ]\n"
+        f"<AddShift> {size} {size}\n<LearnRateCoef> 0 [ {shift} ]\n"
+        f"<Rescale> {size} {size}\n<LearnRateCoef> 0 [ {scale} ]\n</Nnet>\n"
+    )
+
+
+def _write_pieces(directory: Path, size: Size) -> None:
+    """Train SentencePiece on made-up words, with some of SenseVoice's marks as symbols."""
+    import sentencepiece
+
+    draw = np.random.default_rng(2)
+    letters = np.array(list("abdegiklmnorstu"))
+    marks = ["<|zh|>", "<|en|>", "<|NEUTRAL|>", "<|HAPPY|>", "<|Speech|>"]
+    # A large vocabulary is one of whole words: parts would take minutes to find.
+    options: dict[str, Any] = {"model_type": "bpe", "vocab_size": 120}
+    words = 3_200
+    if size.vocabulary > words:
+        options = {"model_type": "word", "vocab_size": size.vocabulary}
+        words = 4 * size.vocabulary
+    spelt = ["".join(draw.choice(letters, 4)) for _ in range(words)]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(spelt[i : i + 8]) for i in range(0, words, 8)]),
+        model_prefix=str(directory / "bpe"),
+        user_defined_symbols=marks,
+        minloglevel=2,
+        **options,
+    )
+    (directory / "bpe.vocab").unlink()
