@@ -22,6 +22,7 @@ from producer.doctor import Verdict, examine_host
 from producer.enqueue import Enqueuer, celery_app
 from producer.exits import ExitCode, exit_code
 from producer.export import recording_json
+from producer.models import known_models, profile_section
 from producer.show import (
     PROBLEM_STATES,
     progress_json,
@@ -460,6 +461,30 @@ def doctor(as_json: JsonOption = False) -> None:
         out.print(table)
     failed = any(finding.verdict is Verdict.FAIL for finding in findings)
     raise typer.Exit(ExitCode.MISCONFIGURED if failed else ExitCode.OK)
+
+
+@app.command(epilog="Examples: producer models · producer models ~/models/paraformer-large")
+def models(
+    directory: Annotated[
+        Path | None, typer.Argument(help="A model of your own: prints a profile that names it.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="What decodes it: funasr or whisper.")] = "funasr",
+    as_json: JsonOption = False,
+) -> None:
+    """List the models known by name, and whether this host has them; or describe your own."""
+    if directory is not None:
+        sys.stdout.write(profile_section(directory, engine))
+        return
+    found = list(known_models(load_settings().models))
+    if as_json:
+        _print_json([asdict(model) for model in found])
+        return
+    table = Table(box=None)
+    for heading in ("model", "MB", "on this host"):
+        table.add_column(heading, justify="right" if heading == "MB" else "left")
+    for model in found:
+        table.add_row(model.name, f"{model.size_bytes / 1e6:.0f}", model.state)
+    out.print(table)
 
 
 @app.command(epilog="Examples: producer migrate · producer migrate --roles")

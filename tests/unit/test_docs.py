@@ -58,7 +58,8 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_example_parses(example: str):
-    words = shlex.split(example.split("#", maxsplit=1)[0])
+    command_line = example.split("#", maxsplit=1)[0].partition(" > ")[0]
+    words = shlex.split(command_line)
     command = get_command(app)
     name, sub, rest = command.resolve_command(command.make_context("producer", words), words)
     assert sub.make_context(name, rest, resilient_parsing=False).params is not None
