@@ -22,6 +22,9 @@ from typing import NamedTuple, Protocol, Self
 #: Tasks after which everything is looked through once: a tenth of a second, among hours.
 _SETTLE_EVERY = 1_000
 
+#: Of the device's memory: a process that holds so much after it was cleaned is replaced.
+_NEARLY_FULL = 0.9
+
 _scopes = itertools.count(1)
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
@@ -31,13 +34,14 @@ class DeviceFigures(NamedTuple):
 
     ``allocated`` is in use; ``reserved`` is that and what the allocator keeps at hand; ``peak``
     is the most that was in use since the scope began. ``free`` is the whole device's, other
-    libraries' and processes' use included. All zero on a host without one.
+    libraries' and processes' use included, of ``total``. All zero on a host without one.
     """
 
     allocated: int = 0
     reserved: int = 0
     peak: int = 0
     free: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +100,13 @@ class CudaMemory:
 
     def figures(self) -> DeviceFigures:
         """Return the present figures."""
+        free, total = self._cuda.mem_get_info(self._device)
         return DeviceFigures(
             allocated=self._cuda.memory_allocated(self._device),
             reserved=self._cuda.memory_reserved(self._device),
             peak=self._cuda.max_memory_allocated(self._device),
-            free=self._cuda.mem_get_info(self._device)[0],
+            free=free,
+            total=total,
         )
 
     def release(self) -> None:
@@ -145,6 +151,15 @@ class GpuMemory:
         self.device.release()
         _trim()
         self.after = self._figures()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the task left the device nearly full, though it was cleaned.
+
+        What it held from the beginning, the weights, no new process would do without.
+        """
+        after, before = self.after.device, self.before.device
+        return after.reserved > before.reserved and after.reserved >= _NEARLY_FULL * after.total > 0
 
     def _figures(self) -> MemoryFigures:
         return MemoryFigures(resident_bytes(), self.device.figures())

@@ -98,6 +98,7 @@ def _decode_and_finish(worker: Worker, claim: Claim, carry_on: Callable[[], None
         return worker.ledger.single(lambda c: work.finish(c, claim, None))
     with GpuMemory(device_memory(worker.settings.device)) as memory:
         result, seconds = worker.route.decode(claim, carry_on)
+    worker.recycle = memory.is_stuck
     ended = worker.ledger.single(lambda c: work.finish(c, claim, result))
     log.info(
         "segment_done",

@@ -41,6 +41,19 @@ class FakeDevice:
         self.reserved = 0
 
 
+@dataclass
+class LeakyDevice(FakeDevice):
+    """An allocator that never gives back ``stuck`` bytes of what was used."""
+
+    stuck: int = 0
+
+    def figures(self) -> DeviceFigures:
+        return DeviceFigures(reserved=self.reserved, peak=self.peak, total=1_000)
+
+    def release(self) -> None:
+        self.reserved = min(self.reserved, self.stuck)
+
+
 class Cycle:
     """Garbage that only the collector finds."""
 
@@ -112,3 +125,30 @@ def test_what_is_loaded_is_no_longer_looked_through_and_what_is_let_go_is_found(
         assert seen() is None
     finally:
         gc.unfreeze()
+
+
+@pytest.mark.parametrize(
+    ("weights", "stuck", "is_stuck"),
+    [(300, 300, False), (300, 899, False), (300, 900, True), (950, 950, False)],
+)
+def test_a_process_that_cannot_clean_its_device_is_to_be_replaced(weights, stuck, is_stuck):
+    """But not for the weights that the next one would hold as well."""
+    device = LeakyDevice(reserved=weights, stuck=stuck)
+    with GpuMemory(device) as memory:
+        device.use(990)
+    assert memory.is_stuck is is_stuck
+
+
+def test_a_host_without_a_device_is_never_stuck():
+    with GpuMemory(NoDevice()) as memory:
+        pass
+    assert memory.is_stuck is False
+
+
+def test_after_each_of_a_thousand_tasks_the_device_is_at_its_baseline():
+    device = LeakyDevice(reserved=300, stuck=300)
+    for task in range(1_000):
+        with GpuMemory(device) as memory:
+            device.use(300 + task)
+        assert memory.after.device.reserved == memory.before.device.reserved == 300
+        assert memory.after.device.peak == 300 + task
