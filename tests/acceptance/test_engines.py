@@ -1,0 +1,123 @@
+"""A model of one's own, from ``producer models`` to transcripts, on a fleet of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from sqlalchemy import text
+
+from ops.bench.madeup import build
+from ops.local.stack import Stack, producer_command
+from schema.store.connection import create_ledger_engine
+from schema.store.ledger import Ledger
+from tests.acceptance.conftest import FAST_RECOVERY, Fleet, wait_for, words_of
+
+pytestmark = pytest.mark.models
+
+
+@pytest.fixture(scope="module")
+def own_models(models: Path, tmp_path_factory) -> Path:
+    """The weights that hear, and two models that only this fleet has."""
+    directory = tmp_path_factory.mktemp("models")
+    (directory / "fsmn-vad").symlink_to(models / "fsmn-vad")
+    for kind in ("bicif", "sensevoice"):
+        build(kind, directory / kind)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def fleet(own_models: Path, speech, tmp_path_factory) -> Iterator[Fleet]:
+    """One worker, a reducer, and a directory of two calls."""
+    state, calls = tmp_path_factory.mktemp("state"), tmp_path_factory.mktemp("calls")
+    samples, rate_hz = speech
+    for number in range(2):
+        own = np.roll(samples[: rate_hz * 40], number * rate_hz, axis=0)
+        soundfile.write(calls / f"call-{number}.wav", own, rate_hz, subtype="ULAW")
+    stack = Stack(
+        state,
+        models=own_models,
+        roots={"calls": calls},
+        workers=1,
+        durable=False,
+        flower=False,
+        tell=lambda _: None,
+    )
+    stack.environment.update(FAST_RECOVERY)
+    with stack:
+        ledger = Ledger(create_ledger_engine(stack.postgres.url))
+        yield Fleet(stack, calls, ledger)
+        ledger.close()
+
+
+def described(fleet: Fleet, directory: Path, path: Path) -> Path:
+    """Write the profile that ``producer models DIR`` prints."""
+    done = subprocess.run(
+        producer_command("models", str(directory)),
+        env=fleet.stack.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    path.write_text(done.stdout)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["bicif", "sensevoice"])
+def test_a_model_of_ones_own_transcribes(fleet, own_models, tmp_path, kind):
+    profile = described(fleet, own_models / kind, tmp_path / "ours.toml")
+    said = fleet.producer("submit", str(fleet.calls), "--profile", str(profile), "--wait")
+    assert said["recordings"] == {"total": 2, "done": 2}
+    for transcript in fleet.transcripts(said["submission"], tmp_path / "out").values():
+        words = words_of(transcript)
+        assert len(words) >= 10
+        starts = [start_ms for _, _, start_ms, _ in words]
+        assert all(0 <= start_ms <= transcript["duration_ms"] for start_ms in starts)
+
+
+def test_the_same_model_again_decodes_nothing(fleet, own_models, tmp_path):
+    profile = described(fleet, own_models / "bicif", tmp_path / "ours.toml")
+    said = fleet.producer("submit", str(fleet.calls), "--profile", str(profile), "--wait")
+    assert said["recordings"] == {"total": 2, "done": 2}
+    with fleet.ledger.reading() as connection:
+        attempts = connection.scalar(
+            text(
+                "select sum(s.attempts) from segments s join recordings r on r.id = s.recording_id"
+                " where r.submission_id = :id"
+            ),
+            {"id": said["submission"]},
+        )
+    assert attempts == 0
+
+
+def test_other_weights_than_the_profile_says_are_not_loaded(fleet, own_models, tmp_path):
+    profile = described(fleet, own_models / "bicif", tmp_path / "ours.toml")
+    profile.write_text(
+        re.sub(r'("model.pt" = )"[0-9a-f]{64}"', r'\1"' + "0" * 64 + '"', profile.read_text())
+    )
+    submission = fleet.producer("submit", str(fleet.calls), "--profile", str(profile))["submission"]
+
+    def refused() -> bool:
+        status = fleet.producer("status", submission)
+        return [own["code"] for own in status["waiting"]] == ["weights.changed"]
+
+    wait_for(refused)
+    fleet.producer("cancel", submission)
+
+
+def test_a_worker_that_hears_with_fsmn_and_writes_with_whisper_loads_no_funasr():
+    code = (
+        "import sys; from ops.local.models import fetch; from schema.settings import Settings;"
+        "from schema.profile import Profile; from workers.engines import load;"
+        "s = Settings(database_url='postgresql://x/y', redis_url='redis://x', models=fetch());"
+        "b = load.load_bank(s); load.load_detector(Profile(), s, b);"
+        "load.load_recognizer(Profile(), s, b); print('funasr' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "False"
