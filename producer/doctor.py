@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +25,9 @@ from schema.store.ledger import Ledger
 from schema.wire import queued
 
 _PACKAGES = ("celery", "redis", "sqlalchemy", "psycopg", "soundfile", "av")
+
+#: NVIDIA's own tool, which comes with its driver.
+_DRIVER = "nvidia-smi"
 
 #: Workers have this long to answer; one that decodes answers at once, from its parent process.
 _PING_S = 2.0
@@ -59,6 +63,7 @@ def examine_host(settings: Settings, ledger: Ledger, app: Celery) -> Iterator[Fi
         yield Finding("roots", Verdict.FAIL, "none", "Set CALLSCRIBE_ROOTS=calls=/path")
     yield _guarded("spool", lambda: _spool(settings))
     yield from _models(settings)
+    yield _guarded("device", lambda: device(settings))
     if redis.verdict is Verdict.FAIL:
         yield Finding("workers", Verdict.WARN, "not asked: they answer through Redis")
     else:
@@ -156,6 +161,29 @@ def _models(settings: Settings) -> Iterator[Finding]:
             detail = f"{', '.join(missing)} missing in {directory}"
             remedy = f"Only workers need it: python -m ops.local.models {name}"
             yield Finding(f"model {name}", Verdict.WARN, detail, remedy)
+
+
+def device(settings: Settings) -> Finding:
+    """Say what this host's workers decode on; a GPU is asked through its driver, not torch."""
+    if not settings.device.startswith("cuda"):
+        cores = len(os.sched_getaffinity(0))
+        return Finding("device", Verdict.OK, f"{settings.device}, {cores} cores: a worker for each")
+    index = settings.device.partition(":")[2] or "0"
+    asked = "name,driver_version,memory.total,memory.free"
+    try:
+        done = subprocess.run(
+            [_DRIVER, "-i", index, f"--query-gpu={asked}", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_PING_S * 5,
+        )
+    except (OSError, subprocess.SubprocessError):
+        remedy = "Install NVIDIA's driver, or set CALLSCRIBE_DEVICE to what this host has"
+        return Finding("device", Verdict.FAIL, f"{settings.device}: no GPU answers", remedy)
+    name, driver, total, free = (part.strip() for part in done.stdout.strip().split(","))
+    detail = f"{settings.device}: {name}, driver {driver}, {free} free of {total}"
+    return Finding("device", Verdict.OK, detail)
 
 
 def _workers(app: Celery) -> Finding:
