@@ -31,6 +31,7 @@ from schema.store.ledger import Ledger
 from schema.store.reduce import return_reduces
 from schema.store.work import return_leases
 from schema.wire import REDUCE_QUEUE, broker_settings
+from workers.control import forget_earlier
 from workers.inbox import guard
 from workers.logs import configure_logging
 from workers.memory import settle
@@ -132,6 +133,7 @@ def _on_setup(instance: Any, **_: Any) -> None:
 def _on_child_start(**_: Any) -> None:
     """Return what a predecessor in this place died on, and start the sweep in a reducer."""
     settle()
+    forget_earlier()
     structlog.contextvars.bind_contextvars(owner=worker.owner, pid=os.getpid())
     if REDUCE_QUEUE in _queues:
         _start_sweep()

@@ -12,6 +12,7 @@ from typing import Any
 
 from schema.wire import REDUCE_RECORDING, TRANSCRIBE_SEGMENT, Message
 from workers.app import app, worker
+from workers.control import clean_if_asked
 from workers.reduce import reduce_recording
 from workers.segment import make_way, work_segment
 
@@ -19,6 +20,7 @@ from workers.segment import make_way, work_segment
 @app.task(name=TRANSCRIBE_SEGMENT)
 def _transcribe_segment(**kwargs: Any) -> None:
     message = Message.from_kwargs(kwargs)
+    clean_if_asked(worker)
     if worker.makes_way:
         make_way(worker, message)
     else:

@@ -98,14 +98,18 @@ class Route:
         read_s, vad_s, asr_s = (b - a for a, b in pairwise(times))
         return result, StageSeconds(round(read_s, 3), round(vad_s, 3), round(asr_s, 3))
 
-    def _load(self, profile: Profile) -> None:
-        wanted = profile.decode.model_copy(update={"language": "auto", "hotwords": ()})
-        if self._loaded_for == wanted:
-            return
+    def unload(self) -> None:
+        """Let go of the models; the next segment loads them again."""
         self._loaded_for = None
         if hasattr(self, "_recognizer"):
             del self._bank, self._detector, self._recognizer
             settle()
+
+    def _load(self, profile: Profile) -> None:
+        wanted = profile.decode.model_copy(update={"language": "auto", "hotwords": ()})
+        if self._loaded_for == wanted:
+            return
+        self.unload()
         self._bank = load_bank(self._settings)
         self._detector = load_detector(profile, self._settings, self._bank)
         self._recognizer = load_recognizer(profile, self._settings, self._bank)

@@ -14,6 +14,7 @@ import soundfile
 from sqlalchemy import text
 
 from ops.bench.madeup import build
+from ops.local.bootstrap import ROOT
 from ops.local.stack import Stack, producer_command
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
@@ -109,6 +110,27 @@ def test_other_weights_than_the_profile_says_are_not_loaded(fleet, own_models, t
 
     wait_for(refused)
     fleet.producer("cancel", submission)
+
+
+def test_a_deep_clean_lets_go_of_the_models_and_the_next_segment_loads_them(
+    fleet, own_models, tmp_path
+):
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "workers.app", "control", "deep_clean"],
+        env=fleet.stack.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert "models and caches go before the next segment" in done.stdout
+    profile = described(fleet, own_models / "bicif", tmp_path / "ours.toml")
+    said = fleet.producer(
+        "submit", str(fleet.calls), "--profile", str(profile), "--force", "--wait"
+    )
+    assert said["recordings"] == {"total": 2, "done": 2}
+    log = (fleet.stack.logs / "asr0.log").read_text()
+    assert log.count("deep_cleaned") == 1
 
 
 def test_a_worker_that_hears_with_fsmn_and_writes_with_whisper_loads_no_funasr():
