@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from workers.memory import limit_caches
+
 if TYPE_CHECKING:
     from workers.app import Worker
 
@@ -48,6 +50,7 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
     # One decode thread per worker: two such workers beat one with two threads (ops/bench).
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    limit_caches()
 
     from workers.app import app, hand_back, worker  # after the environment is set
 

@@ -38,7 +38,7 @@ from schema.records import AudioFormat, Location
 from schema.settings import Settings
 from schema.span import GRID_MS, Span
 from schema.store.work import Claim
-from workers.memory import GpuMemory, NoDevice
+from workers.memory import GpuMemory, NoDevice, limit_caches
 from workers.transcribe import Route
 
 _RATE_HZ = 8_000
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=1_000)
     parser.add_argument("--hours", type=float, default=10.0)
     arguments = parser.parse_args()
+    limit_caches()  # as a worker's parent does
     with tempfile.TemporaryDirectory(prefix="callscribe-memory-") as scratch:
         directory = Path(scratch)
         models = directory / "models"
