@@ -41,7 +41,9 @@ class Written:
 
 
 class Family(Protocol):
-    """A kind of network."""
+    """A kind of network; ``half`` where it computes in bfloat16."""
+
+    half: bool
 
     def write(
         self, features: Tensor, lengths: Tensor, language: str, hotwords: Sequence[Sequence[int]]

@@ -200,6 +200,8 @@ def test_when_memory_runs_out_half_is_decoded_and_remembered(models, monkeypatch
     family, batches = recognizer._family, []
 
     class Tight:
+        half = False
+
         def write(self, features, lengths, language, hotwords):
             batches.append(len(features))
             if recognizer.budget.ms > 60_000:
@@ -218,6 +220,8 @@ def test_memory_that_does_not_hold_one_region_is_an_error(models, monkeypatch):
     recognizer = models.load("bicif")
 
     class Full:
+        half = False
+
         def write(self, *_):
             raise torch.OutOfMemoryError("no room")
 
