@@ -5,8 +5,8 @@ they wrote is aligned first (:mod:`workers.alignment`). A seam is a place betwee
 that alignment, so that a word which both wrote comes exactly once, also where they timed it
 differently. Which place it is, the first rule that finds one decides: time first, text second.
 Words are never interleaved, and no side is chosen for having written more; but a passage that one
-side alone wrote is kept: of the places that a rule may choose, none loses more than one word more
-than need be.
+side alone wrote is kept, and of two wordings the surer one is preferred: a rule is asked first for
+places that are expected to cost a quarter of an error more than the best at most, then an error.
 
 The confidence of a seam is the chance, as far as its rule can tell, that each word said around it
 is written exactly once:
@@ -57,9 +57,16 @@ _ALIKE = 0.5
 #: the middle, or cuts through words for this long; as two, if it loses a word.
 _PER_COLUMN_MS = 4_000
 _PER_CONFLICT_MS = 250
-_COLUMNS_PER_LOST = 2
+_COLUMNS_PER_ERROR = 2
 
 _CONTESTED = 0.6
+
+#: How sure a word is whose model does not say; how much less a word that its side does not trust.
+_UNSAID = 0.5
+_DISTRUST = 0.5
+
+#: A place is as good as the best if it is expected to cost no more errors than this beyond it.
+_AS_GOOD = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,7 @@ def decide(left: Heard, right: Heard, rules: Collection[SeamRule] = tuple(SeamRu
         at_ms = right.span.start_ms
         return Cut(SeamRule.ADJACENT, max(at_ms, left.span.end_ms), 0.5, len(left.words), 0)
     meeting = _Meeting(left, right, overlap)
-    keeping, places = meeting.places_losing(0), meeting.places_losing(1)
+    keeping, places = meeting.places_costing(_AS_GOOD), meeting.places_costing(1)
     sure = [rule for name, rule in _SURE_RULES.items() if name in rules]
     tries = (rule(meeting, chosen) for chosen in (keeping, places) for rule in sure)
     found = next(filter(None, tries), None)
@@ -162,6 +169,11 @@ class _Side:
         """Tell whether a word of this side may decide."""
         return not (self.is_truncated and self.reaches_edge(word))
 
+    def sureness(self, word: Word) -> float:
+        """Return the chance that a word of this side is right, as far as can be told."""
+        sure = _UNSAID if word.confidence is None else word.confidence
+        return sure if self.trusts(word) else _DISTRUST * sure
+
     def hears(self, word: Word) -> bool:
         """Tell whether this side's VAD heard speech while a word of the other one was said."""
         return any(s.start_ms < word.end_ms and word.start_ms < s.end_ms for s in self.speech)
@@ -177,14 +189,14 @@ class _Side:
 class _Place:
     """Where a seam may lie: before the alignment's column ``column``.
 
-    ``left`` and ``right`` count as in :class:`Cut`; ``lost`` is how many words that only one side
-    wrote would be written by neither.
+    ``left`` and ``right`` count as in :class:`Cut`; ``cost`` is how many errors are expected of
+    taking the columns before it from the left, and the others from the right.
     """
 
     column: int
     left: int
     right: int
-    lost: int
+    cost: float
     at_ms: int = 0
 
 
@@ -274,27 +286,44 @@ class _Meeting:
                 missed.update(k for k, word in run if own.trusts(word) or other.is_wordless)
         return missed, ghosts
 
-    def places_losing(self, most: int) -> list[_Place]:
-        """Return the places that lose at most so many words more than need be, in order."""
-        least = min((place.lost for place in self._places), default=0)
-        return [replace(p, lost=p.lost - least) for p in self._places if p.lost <= least + most]
+    def places_costing(self, most: float) -> list[_Place]:
+        """Return the places expected to cost so many errors more than the best at most."""
+        least = min((place.cost for place in self._places), default=0)
+        return [replace(p, cost=p.cost - least) for p in self._places if p.cost <= least + most]
 
     def _sound_places(self) -> Iterator[_Place]:
         """Yield the places that leave every word outside the overlap to its side."""
         i, j = self.left.first, self.right.first
-        lost = sum(
-            k in self.missed and column.right is None for k, column in enumerate(self.columns)
-        )
-        found = [_Place(0, i, j, lost)]
+        costs = [self._costs(k) for k in range(len(self.columns))]
+        cost = sum(of_right for _, of_right in costs)
+        found = [_Place(0, i, j, cost)]
         for k, column in enumerate(self.columns):
             i += column.left is not None
             j += column.right is not None
-            if k in self.missed:
-                lost += 1 if column.left is None else -1
-            found.append(_Place(k + 1, i, j, lost))
+            of_left, of_right = costs[k]
+            cost += of_left - of_right
+            found.append(_Place(k + 1, i, j, cost))
         for place in found:
             if place.left >= self.left.own_first and place.right <= self.right.own_last:
                 yield replace(place, at_ms=self._moment_ms(place))
+
+    def _costs(self, k: int) -> tuple[float, float]:
+        """Return how many errors it is expected to cost to take a column's left, and its right.
+
+        Of two wordings the surer one is believed. To lose a word that one side alone wrote costs as
+        much as that side is surer of it than not; it never pays to lose one.
+        """
+        column = self.columns[k]
+        if column.is_equal:
+            return 0.0, 0.0
+        if k in self.missed:
+            return (0.0, 1.0) if column.right is None else (1.0, 0.0)
+        i, j = column.left, column.right
+        left = 0.0 if i is None else self.left.sureness(self.left.words[i])
+        right = 0.0 if j is None else self.right.sureness(self.right.words[j])
+        if column.is_pair:
+            return 1 - left, 1 - right
+        return max(0.0, 2 * right - 1), max(0.0, 2 * left - 1)
 
     def _moment_ms(self, place: _Place) -> int:
         """Return the moment of a place: between the words around it, nearest the middle."""
@@ -494,7 +523,7 @@ def _unfitness(meeting: _Meeting, place: _Place) -> float:
     unlike = 2 - sum(_likeness_around(meeting, place))
     off = meeting.distance_ms(place.at_ms) / (2 * _PER_COLUMN_MS)
     conflict = meeting.conflict_ms(place) / _PER_CONFLICT_MS
-    return unlike + off + conflict + _COLUMNS_PER_LOST * place.lost
+    return unlike + off + conflict + _COLUMNS_PER_ERROR * place.cost
 
 
 def _likeness_around(meeting: _Meeting, place: _Place) -> tuple[float, float]:
@@ -516,8 +545,8 @@ def _at_middle(meeting: _Meeting) -> Cut:
 
 _Rule = Callable[[_Meeting, Sequence[_Place]], Cut | None]
 
-#: From the surest on. They are asked for a place that loses no word, then for one that loses one:
-#: a word that one side alone wrote is as likely made up as left out.
+#: From the surest on. They are asked for a place as good as the best, then for one that costs an
+#: error more: a word that one side alone wrote is as likely made up as left out.
 _SURE_RULES: Mapping[SeamRule, _Rule] = {
     SeamRule.EMPTY: _empty,
     SeamRule.AGREED_SILENCE: _agreed_silence,

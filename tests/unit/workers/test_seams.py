@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from schema.span import Span
 from schema.transcript import SeamRule
+from schema.words import Word
 from tests.unit.workers.overlaps import decoded, heard, is_known, mirrored, regions, said, words
 from workers.seams import Heard, decide
 
@@ -504,3 +505,46 @@ def test_a_word_outside_the_overlap_is_never_dropped(left, right):
     assert all(word.start_ms < 20_000 for word in right.words[: cut.right])
     assert 12_000 <= cut.at_ms <= 20_000
     assert 0 <= cut.confidence <= 1
+
+
+def surely(confidence: float, *timed: tuple[str, int, int]) -> tuple[Word, ...]:
+    return tuple(replace(word, confidence=confidence) for word in words(*timed))
+
+
+SENTENCE = tuple((text, 12_400 + 700 * i, 13_000 + 700 * i) for i, text in enumerate("abcdefghij"))
+
+
+def one_wrong(right_way: tuple[str, float], wrong_way: tuple[str, float], *, left_is_right: bool):
+    """Both sides wrote a sentence alike, but for its sixth word."""
+
+    def side(span: Span, text: str, confidence: float) -> Heard:
+        start_ms, end_ms = SENTENCE[5][1:]
+        own = surely(confidence, (text, start_ms, end_ms))
+        return Heard(span, (*words(*SENTENCE[:5]), *own, *words(*SENTENCE[6:])), EVERYWHERE)
+
+    ways = (right_way, wrong_way) if left_is_right else (wrong_way, right_way)
+    return side(LEFT, *ways[0]), side(RIGHT, *ways[1])
+
+
+@pytest.mark.parametrize("left_is_right", [True, False])
+def test_of_two_wordings_the_surer_one_is_believed(left_is_right):
+    left, right = one_wrong(("picket", 0.9), ("pick", 0.5), left_is_right=left_is_right)
+    _, found = joined(left, right)
+    assert "picket" in texts(found)
+    assert "pick" not in texts(found)
+
+
+def test_of_two_wordings_as_sure_as_each_other_the_place_decides():
+    near = joined(*one_wrong(("plate", 0.68), ("plight", 0.69), left_is_right=True))[0]
+    other = joined(*one_wrong(("plate", 0.69), ("plight", 0.68), left_is_right=True))[0]
+    assert near.at_ms == other.at_ms
+
+
+def test_a_window_that_one_side_did_not_understand_costs_the_other_ones_words_nothing():
+    """One word, written over all that it heard, as if the model had given up."""
+    left = Heard(LEFT, words(*SENTENCE), EVERYWHERE)
+    given_up = surely(0.05, ("i", 12_400, 19_900))
+    right = Heard(RIGHT, (*given_up, *words(("then", 20_300, 20_900))), EVERYWHERE)
+    _, found = joined(left, right)
+    assert texts(found)[:10] == list("abcdefghij")
+    assert texts(found)[-1] == "then"
