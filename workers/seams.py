@@ -6,7 +6,8 @@ that alignment, so that a word which both wrote comes exactly once, also where t
 differently. Which place it is, the first rule that finds one decides: time first, text second.
 Words are never interleaved, and no side is chosen for having written more; but a passage that one
 side alone wrote is kept, and of two wordings the surer one is preferred: a rule is asked first for
-places that are expected to cost a quarter of an error more than the best at most, then an error.
+places that are expected to cost a quarter of an error more than the best at most, then for any that
+lose one word at most.
 
 The confidence of a seam is the chance, as far as its rule can tell, that each word said around it
 is written exactly once:
@@ -106,12 +107,12 @@ def decide(left: Heard, right: Heard, rules: Collection[SeamRule] = tuple(SeamRu
         at_ms = right.span.start_ms
         return Cut(SeamRule.ADJACENT, max(at_ms, left.span.end_ms), 0.5, len(left.words), 0)
     meeting = _Meeting(left, right, overlap)
-    keeping, places = meeting.places_costing(_AS_GOOD), meeting.places_costing(1)
     sure = [rule for name, rule in _SURE_RULES.items() if name in rules]
-    tries = (rule(meeting, chosen) for chosen in (keeping, places) for rule in sure)
+    allowed = (meeting.places_costing(_AS_GOOD), meeting.places_losing(1))
+    tries = (rule(meeting, places) for places in allowed for rule in sure)
     found = next(filter(None, tries), None)
     if found or SeamRule.FUZZY in rules:
-        return found or _likeliest(meeting, places)
+        return found or _likeliest(meeting, meeting.places_costing(1))
     return _at_middle(meeting)
 
 
@@ -189,13 +190,15 @@ class _Side:
 class _Place:
     """Where a seam may lie: before the alignment's column ``column``.
 
-    ``left`` and ``right`` count as in :class:`Cut`; ``cost`` is how many errors are expected of
-    taking the columns before it from the left, and the others from the right.
+    ``left`` and ``right`` count as in :class:`Cut`; ``lost`` is how many words that only one
+    side wrote, and the other missed, would be written by neither; ``cost`` how many errors are
+    expected of taking the columns before it from the left, and the others from the right.
     """
 
     column: int
     left: int
     right: int
+    lost: int
     cost: float
     at_ms: int = 0
 
@@ -286,6 +289,11 @@ class _Meeting:
                 missed.update(k for k, word in run if own.trusts(word) or other.is_wordless)
         return missed, ghosts
 
+    def places_losing(self, most: int) -> list[_Place]:
+        """Return the places that lose at most so many words more than need be."""
+        least = min((place.lost for place in self._places), default=0)
+        return [place for place in self._places if place.lost <= least + most]
+
     def places_costing(self, most: float) -> list[_Place]:
         """Return the places expected to cost so many errors more than the best at most."""
         least = min((place.cost for place in self._places), default=0)
@@ -296,13 +304,16 @@ class _Meeting:
         i, j = self.left.first, self.right.first
         costs = [self._costs(k) for k in range(len(self.columns))]
         cost = sum(of_right for _, of_right in costs)
-        found = [_Place(0, i, j, cost)]
+        lost = sum(self.columns[k].right is None for k in self.missed)
+        found = [_Place(0, i, j, lost, cost)]
         for k, column in enumerate(self.columns):
             i += column.left is not None
             j += column.right is not None
+            if k in self.missed:
+                lost += 1 if column.left is None else -1
             of_left, of_right = costs[k]
             cost += of_left - of_right
-            found.append(_Place(k + 1, i, j, cost))
+            found.append(_Place(k + 1, i, j, lost, cost))
         for place in found:
             if place.left >= self.left.own_first and place.right <= self.right.own_last:
                 yield replace(place, at_ms=self._moment_ms(place))
@@ -545,8 +556,8 @@ def _at_middle(meeting: _Meeting) -> Cut:
 
 _Rule = Callable[[_Meeting, Sequence[_Place]], Cut | None]
 
-#: From the surest on. They are asked for a place as good as the best, then for one that costs an
-#: error more: a word that one side alone wrote is as likely made up as left out.
+#: From the surest on. They are asked for a place as good as the best, then for one that may
+#: lose a word: one that one side alone wrote is as likely made up as left out.
 _SURE_RULES: Mapping[SeamRule, _Rule] = {
     SeamRule.EMPTY: _empty,
     SeamRule.AGREED_SILENCE: _agreed_silence,
