@@ -168,6 +168,7 @@ def _measure(
     measured = Measured(kind, 0)
     measured.moved, measured.from_float32 = _changed(recognizers, files[0])
     del recognizers
+    bank.forget()
     memory = device_memory(device)
     memory.release()
     measured.loaded_bytes = memory.figures().reserved

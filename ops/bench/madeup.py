@@ -48,9 +48,25 @@ _FRONTEND = {
     "lfr_m": 7,
     "lfr_n": 6,
 }
-_NO_DROPOUT = {
+_DROPOUT = {
     "dropout_rate": 0.1,
     "positional_dropout_rate": 0.1,
+}
+_CIF = {"threshold": 1.0, "l_order": 1, "r_order": 1, "tail_threshold": 0.45}
+_PARAFORMER = {
+    "ctc_weight": 0.0,
+    "lsm_weight": 0.1,
+    "length_normalized_loss": True,
+    "predictor_weight": 1.0,
+    "predictor_bias": 1,
+    "sampling_ratio": 0.75,
+}
+_SEACO = {
+    "bias_encoder_type": "lstm",
+    "bias_encoder_bid": False,
+    "seaco_lsm_weight": 0.1,
+    "seaco_length_normal": True,
+    "train_decoder": False,
 }
 _UPSAMPLED = {
     "smooth_factor2": 0.25,
@@ -86,13 +102,53 @@ def characters(size: Size = TINY) -> Sequence[str]:
 
 
 def _config(kind: str, size: Size) -> dict[str, Any]:
+    """Return what a config.yaml of this kind says."""
     name, predictor, upsampling = KINDS[kind]
-    encoder = {
+    config: dict[str, Any] = {
+        "frontend": "WavFrontend",
+        "frontend_conf": _FRONTEND,
+        "model": name,
+        "encoder_conf": _encoder(size),
+        "tokenizer_conf": {"unk_symbol": "<unk>", "split_with_space": True},
+    }
+    if kind == "sensevoice":
+        config["encoder_conf"]["tp_blocks"] = size.more_layers
+        return config | {
+            "model_conf": {"length_normalized_loss": True, "sos": 1, "eos": 2, "ignore_id": -1},
+            "encoder": "SenseVoiceEncoderSmall",
+            "tokenizer": "SentencepiecesTokenizer",
+        }
+    config |= {
+        "model_conf": dict(_PARAFORMER),
+        "encoder": "SANMEncoder",
+        "decoder": "ParaformerSANMDecoder",
+        "decoder_conf": _decoder(size),
+        "predictor": predictor,
+        "predictor_conf": {**_CIF, "idim": size.values, **upsampling},
+        "tokenizer": "CharTokenizer",
+    }
+    if kind == "seaco":
+        config["model_conf"] |= {
+            **_SEACO,
+            "inner_dim": size.values,
+            "NO_BIAS": size.vocabulary - 1,
+        }
+        config["seaco_decoder"] = "ParaformerSANMDecoder"
+        config["seaco_decoder_conf"] = {
+            **_decoder(size),
+            "wo_input_layer": True,
+            "use_output_layer": False,
+        }
+    return config
+
+
+def _encoder(size: Size) -> dict[str, Any]:
+    return {
         "output_size": size.values,
         "attention_heads": size.heads,
         "linear_units": size.wide,
         "num_blocks": size.layers,
-        **_NO_DROPOUT,
+        **_DROPOUT,
         "attention_dropout_rate": 0.1,
         "input_layer": "pe",
         "normalize_before": True,
@@ -100,71 +156,20 @@ def _config(kind: str, size: Size) -> dict[str, Any]:
         "sanm_shfit": 0,
         "selfattention_layer_type": "sanm",
     }
-    common = {"frontend": "WavFrontend", "frontend_conf": _FRONTEND, "model": name}
-    tokens = {"unk_symbol": "<unk>", "split_with_space": True}
-    if kind == "sensevoice":
-        return {
-            **common,
-            "model_conf": {"length_normalized_loss": True, "sos": 1, "eos": 2, "ignore_id": -1},
-            "encoder": "SenseVoiceEncoderSmall",
-            "encoder_conf": {**encoder, "tp_blocks": size.more_layers},
-            "tokenizer": "SentencepiecesTokenizer",
-            "tokenizer_conf": tokens,
-        }
-    decoder = {
+
+
+def _decoder(size: Size) -> dict[str, Any]:
+    return {
         "attention_heads": size.heads,
         "linear_units": size.wide,
         "num_blocks": size.decoder_layers,
-        **_NO_DROPOUT,
+        **_DROPOUT,
         "self_attention_dropout_rate": 0.1,
         "src_attention_dropout_rate": 0.1,
         "att_layer_num": size.decoder_layers,
         "kernel_size": size.taps,
         "sanm_shfit": 0,
     }
-    cif = {
-        "idim": size.values,
-        "threshold": 1.0,
-        "l_order": 1,
-        "r_order": 1,
-        "tail_threshold": 0.45,
-    }
-    config: dict[str, Any] = {
-        **common,
-        "model_conf": {
-            "ctc_weight": 0.0,
-            "lsm_weight": 0.1,
-            "length_normalized_loss": True,
-            "predictor_weight": 1.0,
-            "predictor_bias": 1,
-            "sampling_ratio": 0.75,
-        },
-        "encoder": "SANMEncoder",
-        "encoder_conf": encoder,
-        "decoder": "ParaformerSANMDecoder",
-        "decoder_conf": decoder,
-        "predictor": predictor,
-        "predictor_conf": {**cif, **upsampling},
-        "tokenizer": "CharTokenizer",
-        "tokenizer_conf": tokens,
-    }
-    if kind == "seaco":
-        config["model_conf"] |= {
-            "inner_dim": size.values,
-            "bias_encoder_type": "lstm",
-            "bias_encoder_bid": False,
-            "seaco_lsm_weight": 0.1,
-            "seaco_length_normal": True,
-            "train_decoder": False,
-            "NO_BIAS": size.vocabulary - 1,
-        }
-        config["seaco_decoder"] = "ParaformerSANMDecoder"
-        config["seaco_decoder_conf"] = {
-            **decoder,
-            "wo_input_layer": True,
-            "use_output_layer": False,
-        }
-    return config
 
 
 def build(kind: str, directory: Path, size: Size = TINY) -> Path:

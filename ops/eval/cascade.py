@@ -22,11 +22,10 @@ from itertools import pairwise
 from ops.eval.bounds import bounded_mean
 from ops.eval.errors import compare, near
 from ops.eval.merges import Merge, audit
-from ops.eval.options import add_sweep, decodes_of, parser_of, seamed_cases
+from ops.eval.options import add_sweep, layouts_of, parser_of, sweep_of
 from ops.eval.places import STRETCH_MS
 from ops.eval.report import print_table
-from ops.eval.sweep import plan_settings
-from ops.eval.swept import Stitched, Swept, sweep
+from ops.eval.swept import Stitched, Swept
 from ops.eval.text import tokens
 from schema.transcript import SeamRule
 from workers.stitch import Track, stitch
@@ -95,11 +94,8 @@ def main() -> None:
     parser = parser_of(__doc__)
     add_sweep(parser, segment_s=60, shifts=6)
     arguments = parser.parse_args()
-    settings = plan_settings(arguments.segment, arguments.overlap, fixed=arguments.fixed)
-    decodes = decodes_of(arguments)
-    swept = sweep(decodes, seamed_cases(arguments, settings), settings, arguments.shifts, wholes=1)
-    cuts = "at fixed times" if arguments.fixed else "where it is quiet"
-    title = f"{arguments.directory.name}: {arguments.shifts} layouts, segments cut {cuts}"
+    decodes, swept = sweep_of(arguments)
+    title = f"{arguments.directory.name}: {layouts_of(arguments)}"
     note = "errors and costs a seam, over half an overlap on both sides of its middle"
     print_table(decodes.profile, title, _HEADINGS, list(rows(swept)), note)
 

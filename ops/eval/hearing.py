@@ -17,10 +17,8 @@ from dataclasses import astuple, dataclass
 from itertools import pairwise
 
 from ops.eval.merges import twins
-from ops.eval.options import add_sweep, decodes_of, parser_of, seamed_cases
+from ops.eval.options import add_sweep, layouts_of, parser_of, sweep_of
 from ops.eval.report import print_table
-from ops.eval.sweep import plan_settings
-from ops.eval.swept import sweep
 from schema.span import Span
 from workers.seams import GUARD_MS
 from workers.stitch import Heard
@@ -63,17 +61,14 @@ def main() -> None:
     parser = parser_of(__doc__)
     add_sweep(parser, segment_s=60, shifts=6)
     arguments = parser.parse_args()
-    settings = plan_settings(arguments.segment, arguments.overlap, fixed=arguments.fixed)
-    decodes = decodes_of(arguments)
-    swept = sweep(decodes, seamed_cases(arguments, settings), settings, arguments.shifts, wholes=1)
+    decodes, swept = sweep_of(arguments)
     found = {
         each.case.name: total(agreement(*pair) for s in each.stitched for pair in pairwise(s.heard))
         for each in swept
     }
     rows = [_row(name, own) for name, own in found.items()]
     rows.append(_row("all", total(found.values())))
-    cuts = "at fixed times" if arguments.fixed else "where it is quiet"
-    title = f"{arguments.directory.name}: {arguments.shifts} layouts, segments cut {cuts}"
+    title = f"{arguments.directory.name}: {layouts_of(arguments)}"
     note = "of both sides, in the overlap but a second at both of its edges"
     print_table(decodes.profile, title, _HEADINGS, rows, note)
 

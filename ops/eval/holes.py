@@ -19,10 +19,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 
 from ops.eval.errors import compare
-from ops.eval.options import add_sweep, decodes_of, parser_of, seamed_cases
+from ops.eval.options import add_sweep, parser_of, sweep_of
 from ops.eval.report import print_table
-from ops.eval.sweep import plan_settings
-from ops.eval.swept import Stitched, Swept, sweep
+from ops.eval.swept import Stitched, Swept
 from ops.eval.text import Token, tokens
 from schema.span import Span
 from workers.coverage import is_low, lost_places, speech_ms, worded_ms
@@ -76,10 +75,7 @@ def main() -> None:
     add_sweep(parser, segment_s=60, shifts=6)
     parser.add_argument("--drop", type=int, metavar="N", help="take the words of every Nth region")
     arguments = parser.parse_args()
-    settings = plan_settings(arguments.segment, arguments.overlap, fixed=arguments.fixed)
-    decodes = decodes_of(arguments)
-    cases = seamed_cases(arguments, settings)
-    swept = sweep(decodes, cases, settings, arguments.shifts, wholes=1)
+    decodes, swept = sweep_of(arguments)
     found = {each.case.name: total(_found_in(each, arguments.drop)) for each in swept}
     rows = [[name, *_cells(own)] for name, own in found.items()]
     rows.append(["all", *_cells(total(found.values()))])

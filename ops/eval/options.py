@@ -10,7 +10,9 @@ from pathlib import Path
 
 from ops.eval.corpus import Case, read_cases
 from ops.eval.decode import Decodes
-from schema.profile import SCENES, PlanSettings, load_profile
+from ops.eval.sweep import plan_settings
+from ops.eval.swept import Swept, sweep
+from schema.profile import SCENES, load_profile
 
 
 def parser_of(doc: str) -> argparse.ArgumentParser:
@@ -56,11 +58,20 @@ def cases_of(
     return cases
 
 
-def seamed_cases(arguments: argparse.Namespace, settings: PlanSettings) -> list[Case]:
-    """Return the recordings that have a seam in each of their layouts; the last is the shortest."""
+def sweep_of(arguments: argparse.Namespace, wholes: int = 1) -> tuple[Decodes, list[Swept]]:
+    """Sweep the recordings that have a seam in each of their layouts; the last is the shortest."""
+    settings = plan_settings(arguments.segment, arguments.overlap, fixed=arguments.fixed)
     least_ms = 1000 * (2 * settings.segment_s + settings.min_tail_s)
-    return cases_of(
+    cases = cases_of(
         arguments,
         lambda case: bool(case.reference) and case.duration_ms > least_ms,
         f"a reference that lasts {least_ms // 1000} s",
     )
+    decodes = decodes_of(arguments)
+    return decodes, sweep(decodes, cases, settings, arguments.shifts, wholes)
+
+
+def layouts_of(arguments: argparse.Namespace) -> str:
+    """Return how a sweep was laid out, for a title."""
+    cuts = "at fixed times" if arguments.fixed else "where it is quiet"
+    return f"{arguments.shifts} layouts, segments of {arguments.segment} s cut {cuts}"

@@ -20,11 +20,10 @@ from collections.abc import Iterator, Sequence
 from ops.eval.bounds import Bound, bounded_mean, bounded_ratio
 from ops.eval.errors import Mistake
 from ops.eval.merges import unreported
-from ops.eval.options import add_sweep, decodes_of, parser_of, seamed_cases
+from ops.eval.options import add_sweep, layouts_of, parser_of, sweep_of
 from ops.eval.places import NARROW_MS, STRETCH_MS, WIDE_MS, Place, elsewhere, seams_of
 from ops.eval.report import print_table
-from ops.eval.sweep import plan_settings
-from ops.eval.swept import Swept, sweep
+from ops.eval.swept import Swept
 from schema.transcript import SeamRule
 
 _HEADINGS = (
@@ -50,20 +49,13 @@ def main() -> None:
     parser.add_argument("--wholes", type=int, default=6, help="layouts decoded in one piece")
     parser.add_argument("--list", action="store_true", help="print seams that cost words as well")
     arguments = parser.parse_args()
-    settings = plan_settings(arguments.segment, arguments.overlap, fixed=arguments.fixed)
-    cases = seamed_cases(arguments, settings)
-    decodes = decodes_of(arguments)
-    swept = sweep(decodes, cases, settings, arguments.shifts, arguments.wholes)
+    decodes, swept = sweep_of(arguments, arguments.wholes)
     seams = [place for each in swept for place in seams_of(each)]
     others = [place for each in swept for place in elsewhere(each)]
     if arguments.list:
         for place in seams:
             _print_loss(place)
-    cuts = "at fixed times" if arguments.fixed else "where it is quiet"
-    title = (
-        f"{arguments.directory.name}: {arguments.shifts} layouts of {len(cases)} recordings, "
-        f"segments of {arguments.segment} s cut {cuts}"
-    )
+    title = f"{arguments.directory.name}, {len(swept)} recordings: {layouts_of(arguments)}"
     print_table(decodes.profile, title, _HEADINGS, list(_rows(seams, others)), _note(swept))
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from ops.eval.corpus import Case
 from ops.eval.decode import Decodes
 from ops.eval.errors import compare
-from ops.eval.options import add_sweep, cases_of, decodes_of, parser_of
+from ops.eval.options import add_sweep, cases_of, decodes_of, layouts_of, parser_of
 from ops.eval.places import NARROW_MS, WIDE_MS
 from ops.eval.report import print_table
 from ops.eval.sweep import plan_settings
@@ -82,13 +82,11 @@ def _by_place(arguments: Namespace, decodes: Decodes) -> Measured:
                     near_seams.append(timing)
                 elif distance_ms > WIDE_MS:
                     beyond.append(timing)
-    cuts = "at fixed times" if arguments.fixed else "where it is quiet"
-    what = f"{arguments.shifts} layouts, segments of {arguments.segment} s cut {cuts}"
     rows = [
         ["within 2 s of a seam", *_times(near_seams)],
         ["beyond 5 s of all seams", *_times(beyond)],
     ]
-    return what, ("words", *_TIMES), rows
+    return layouts_of(arguments), ("words", *_TIMES), rows
 
 
 def _whole(case: Case) -> Span:

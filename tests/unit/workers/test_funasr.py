@@ -254,12 +254,12 @@ def test_a_weight_that_is_missing_is_not_made_up(models, tmp_path):
     saved = torch.load(directory / "model.pt", weights_only=True)
     del saved["predictor.cif_output.bias"]
     torch.save(saved, directory / "model.pt")
-    settings = replace_models(models, tmp_path)
+    settings = settings_with(models, tmp_path)
     with pytest.raises(Misconfigured, match=r"predictor\.cif_output\.bias was not loaded"):
         funasr.load(profile_of(directory), settings, FilterBank("cpu"))
 
 
-def replace_models(models: Models, root: Path) -> Settings:
+def settings_with(models: Models, root: Path) -> Settings:
     return replace(models, root=root).settings()
 
 
@@ -269,7 +269,7 @@ def test_a_file_that_nobody_verified_is_not_read(models, tmp_path):
     profile = profile_of(directory)
     (directory / "configuration.json").write_text("{}")
     with pytest.raises(Misconfigured, match=r"configuration\.json would be read"):
-        funasr.load(profile, replace_models(models, tmp_path), FilterBank("cpu"))
+        funasr.load(profile, settings_with(models, tmp_path), FilterBank("cpu"))
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", "", ".hidden"])
