@@ -7,7 +7,7 @@ differently. Which place it is, the first rule that finds one decides: time firs
 Words are never interleaved, and no side is chosen for having written more; but a passage that one
 side alone wrote is kept, and of two wordings the surer one is preferred: a rule is asked first for
 places that are expected to cost a quarter of an error more than the best at most, then for any that
-lose one word at most.
+lose none of those words, then one.
 
 The confidence of a seam is the chance, as far as its rule can tell, that each word said around it
 is written exactly once:
@@ -108,7 +108,7 @@ def decide(left: Heard, right: Heard, rules: Collection[SeamRule] = tuple(SeamRu
         return Cut(SeamRule.ADJACENT, max(at_ms, left.span.end_ms), 0.5, len(left.words), 0)
     meeting = _Meeting(left, right, overlap)
     sure = [rule for name, rule in _SURE_RULES.items() if name in rules]
-    allowed = (meeting.places_costing(_AS_GOOD), meeting.places_losing(1))
+    allowed = (meeting.places_costing(_AS_GOOD), *map(meeting.places_losing, (0, 1)))
     tries = (rule(meeting, places) for places in allowed for rule in sure)
     found = next(filter(None, tries), None)
     if found or SeamRule.FUZZY in rules:
@@ -556,8 +556,8 @@ def _at_middle(meeting: _Meeting) -> Cut:
 
 _Rule = Callable[[_Meeting, Sequence[_Place]], Cut | None]
 
-#: From the surest on. They are asked for a place as good as the best, then for one that may
-#: lose a word: one that one side alone wrote is as likely made up as left out.
+#: From the surest on. They are asked for a place as good as the best, then for any that loses no
+#: word, then for one that loses one: a word of one side alone is as likely made up as left out.
 _SURE_RULES: Mapping[SeamRule, _Rule] = {
     SeamRule.EMPTY: _empty,
     SeamRule.AGREED_SILENCE: _agreed_silence,
