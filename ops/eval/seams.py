@@ -4,7 +4,8 @@
 
 Each recording of DIR (see ops.eval.corpus) is laid out several times, beginning later each time,
 and cut into segments as the producer would (``--fixed``: at fixed times, be there a word or not).
-Every segment, and every whole layout, is decoded with the real weights, or taken from the cache.
+Every segment, and every whole layout, is decoded with the real weights, or taken from the cache;
+so are the places that the reducer would order to be decoded once more, since they lost speech.
 
 Errors are counted within 2 and 5 s of each seam: ours, and those of the whole-file decodes at the
 same moments, in the mean over their starts; the *excess* is the difference, with its bounds. "no
@@ -111,7 +112,8 @@ def _note(swept: Sequence[Swept]) -> str:
         f"word errors: ours {rates[0]:.2f} %, whole file {rates[1]:.2f} %; difference in points, "
         f"where both have words: {rate_difference(swept)}\n"
         f"words in the transcripts beyond, or short of, what their seams account for: {differing}; "
-        f"a merge paired {_twins(swept):,} words that both sides heard"
+        f"a merge paired {_twins(swept):,} words that both sides heard; "
+        f"{sum(s.repairs for each in swept for s in each.stitched):,} places decoded once more"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -15,8 +15,14 @@ from ops.eval.sweep import Layout, layouts
 from ops.eval.text import Token, normalised, tokens
 from schema.profile import PlanSettings
 from schema.span import Span
+from schema.transcript import PlannedRepair
 from schema.words import SegmentResult, Word
+from workers.coverage import lost_places, plan_repairs
+from workers.repair import Redecoded, repaired
 from workers.stitch import Heard, Track, stitch
+
+#: What each span of each recording yielded.
+Results = Mapping[tuple[str, Span], SegmentResult]
 
 #: A whole-file decode is not compared so soon after its own start: half a word may be its first.
 _SETTLED_MS = 5_000
@@ -33,27 +39,33 @@ class Whole:
 
 @dataclass(frozen=True, eq=False)
 class Stitched:
-    """A layout's segments as decoded, joined to one track, and compared with what was said."""
+    """A layout's segments as decoded, joined to one track, and compared with what was said.
+
+    ``track`` is as the seams left it, ``mended`` with the places decoded once more that lost
+    speech, ``repairs`` of them: what a reader gets.
+    """
 
     layout: Layout
     heard: tuple[Heard, ...]
     track: Track
+    mended: Track
+    repairs: int
     truth: tuple[Token, ...]
     whole: Whole
 
     @cached_property
     def written(self) -> list[Token]:
-        """The tokens of the track."""
-        return tokens(self.track.words)
+        """The tokens that a reader gets."""
+        return tokens(self.mended.words)
 
     @cached_property
     def compared(self) -> Comparison:
-        """The track against what was said."""
+        """What a reader gets against what was said."""
         return compare(self.truth, self.written)
 
     @cached_property
     def against_whole(self) -> Comparison:
-        """The track against a whole-file decode."""
+        """What a reader gets against a whole-file decode."""
         from_ms = self.whole.start_ms
         later = [token for token in self.whole.written if token.middle_ms >= self.layout.start_ms]
         ours = [token for token in self.written if token.middle_ms >= from_ms]
@@ -81,9 +93,10 @@ class Swept:
 def sweep(
     decodes: Decodes, cases: Sequence[Case], settings: PlanSettings, shifts: int, wholes: int
 ) -> list[Swept]:
-    """Decode, or take from the cache, and join every layout of every recording.
+    """Decode, or take from the cache, join and mend every layout of every recording.
 
-    ``shifts`` layouts are cut into segments; ``wholes`` are also decoded in one piece.
+    ``shifts`` layouts are cut into segments; ``wholes`` are also decoded in one piece. Repairs are
+    ordered as the reducer orders them, and decoded once all segments are.
     """
     cut = [layout for case in cases for layout in layouts(case, settings, shifts)]
     uncut = [layout for case in cases for layout in layouts(case, settings, wholes)]
@@ -91,23 +104,44 @@ def sweep(
         [(layout.case, layout.whole) for layout in uncut]
         + [(layout.case, span) for layout in cut for span in layout.segments]
     )
+    joined = [_joined(layout, results) for layout in cut]
+    again = decodes.get((each.layout.case, o.span) for each in joined for o in each.orders)
     return [
         _swept(
             case,
             [layout for layout in uncut if layout.case is case],
-            [layout for layout in cut if layout.case is case],
-            results,
+            [each for each in joined if each.layout.case is case],
+            {**results, **again},
         )
         for case in cases
     ]
 
 
-def _swept(
-    case: Case,
-    uncut: Sequence[Layout],
-    cut: Sequence[Layout],
-    results: Mapping[tuple[str, Span], SegmentResult],
-) -> Swept:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Joined:
+    """A layout's segments, joined, and what its coverage orders to be decoded once more."""
+
+    layout: Layout
+    heard: tuple[Heard, ...]
+    track: Track
+    orders: tuple[PlannedRepair, ...]
+
+
+def _joined(layout: Layout, results: Results) -> _Joined:
+    case = layout.case
+    heard = tuple(_heard(span, results[case.name, span]) for span in layout.segments)
+    track = stitch(case.channel, heard)
+    orders = plan_repairs(lost_places(track, heard), (), case.duration_ms)
+    return _Joined(layout, heard, track, tuple(_begun(order, layout) for order in orders))
+
+
+def _begun(order: PlannedRepair, layout: Layout) -> PlannedRepair:
+    """Return a repair without what was not recorded in its layout."""
+    start_ms = max(order.span.start_ms, layout.start_ms)
+    return replace(order, span=Span(start_ms, order.span.end_ms))
+
+
+def _swept(case: Case, uncut: Sequence[Layout], cut: Sequence[_Joined], results: Results) -> Swept:
     decoded = [(layout, _heard(layout.whole, results[case.name, layout.whole])) for layout in uncut]
     truth = truth_of(case, decoded[0][1].words)
     wholes = [
@@ -117,13 +151,31 @@ def _swept(
     ]
     begun_ms = [whole.start_ms for whole in wholes]
     stitched = []
-    for layout in cut:
-        heard = tuple(_heard(span, results[case.name, span]) for span in layout.segments)
-        whole = wholes[bisect_right(begun_ms, layout.start_ms) - 1]
-        track = stitch(case.channel, heard)
-        own = tuple(_after(truth, layout.start_ms))
-        stitched.append(Stitched(layout, heard, track, own, whole))
+    for joined in cut:
+        start_ms = joined.layout.start_ms
+        mended = _mended(joined, results)
+        stitched.append(
+            Stitched(
+                joined.layout,
+                joined.heard,
+                joined.track,
+                mended,
+                len(joined.orders),
+                tuple(_after(truth, start_ms)),
+                wholes[bisect_right(begun_ms, start_ms) - 1],
+            )
+        )
     return Swept(case, tuple(wholes), tuple(stitched))
+
+
+def _mended(joined: _Joined, results: Results) -> Track:
+    """Put a layout's repairs in place."""
+    name = joined.layout.case.name
+    again = [
+        Redecoded(_heard(order.span, results[name, order.span]), order.core, order.reason)
+        for order in joined.orders
+    ]
+    return repaired(joined.track, again)[0]
 
 
 def truth_of(case: Case, decoded: Sequence[Word]) -> list[Token]:

@@ -76,7 +76,7 @@ def _by_place(arguments: Namespace, decodes: Decodes) -> Measured:
     for each in sweep(decodes, cases, settings, arguments.shifts, wholes=1):
         for stitched in each.stitched:
             seams_ms = [seam.at_ms for seam in stitched.track.seams]
-            for timing in timings(stitched.truth, stitched.track.words):
+            for timing in timings(stitched.truth, stitched.mended.words):
                 distance_ms = to_nearest(timing.said_ms, seams_ms)
                 if distance_ms <= NARROW_MS:
                     near_seams.append(timing)

@@ -52,8 +52,9 @@ def swept(wrong_ms: int | None = None, whole_wrong_ms: int | None = None) -> Swe
     written = tuple(tokens(heard(Span(0, DURATION_MS), whole_wrong_ms).words))
     whole = Whole(0, written, compare(truth, written))
     sides = (heard(LEFT, wrong_ms), heard(RIGHT, wrong_ms))
-    layout = Layout(CASE, 0, (LEFT, RIGHT))
-    return Swept(CASE, (whole,), (Stitched(layout, sides, stitch(0, sides), tuple(truth), whole),))
+    layout, track = Layout(CASE, 0, (LEFT, RIGHT)), stitch(0, sides)
+    stitched = Stitched(layout, sides, track, track, 0, tuple(truth), whole)
+    return Swept(CASE, (whole,), (stitched,))
 
 
 def test_a_seam_without_an_error_has_no_excess_and_drops_nothing():
