@@ -468,7 +468,9 @@ def models(
     directory: Annotated[
         Path | None, typer.Argument(help="A model of your own: prints a profile that names it.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="What decodes it: funasr or whisper.")] = "funasr",
+    engine: Annotated[
+        str, typer.Option(help="What decodes it, funasr or whisper; or punctuation (CT-Punc).")
+    ] = "funasr",
     as_json: JsonOption = False,
 ) -> None:
     """List the models known by name, and whether this host has them; or describe your own."""

@@ -39,7 +39,9 @@ def _state(model: ModelFiles, directory: Path, found: int) -> str:
 
 
 def profile_section(directory: Path, engine: str) -> str:
-    """Return the ``[decode]`` of a profile, TOML, for a model of one's own: each file's SHA-256.
+    """Return the part of a profile, TOML, that names a model of one's own, file by file.
+
+    ``engine`` is what decodes it, or "punctuation" for one that writes marks.
 
     Raises:
         BadRequest: the directory holds no file, or cannot be read.
@@ -53,12 +55,14 @@ def profile_section(directory: Path, engine: str) -> str:
         raise _not_a_model(directory, error.strerror or "cannot be read") from error
     if not digests:
         raise _not_a_model(directory, "holds no file")
+    is_punctuation = engine == "punctuation"
+    part = "render.punctuation" if is_punctuation else "decode"
     lines = [
-        "[decode]",
-        f"engine = {json.dumps(engine)}",
+        f"[{part}]",
+        *([] if is_punctuation else [f"engine = {json.dumps(engine)}"]),
         f"model = {json.dumps(directory.resolve().name)}",
         "",
-        "[decode.files]",
+        f"[{part}.files]",
         *(f"{json.dumps(name)} = {json.dumps(digest)}" for name, digest in digests.items()),
     ]
     return "\n".join(lines) + "\n"

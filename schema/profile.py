@@ -55,6 +55,11 @@ PRECISIONS: Mapping[str, tuple[str, ...]] = {
 #: Names of directories and files: no path leads out of where models are.
 _PLAIN_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$"
 
+#: By a file's name, its hex SHA-256.
+FileDigests = dict[
+    Annotated[str, Field(pattern=_PLAIN_NAME)], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+]
+
 ChannelMode = Literal["auto", "split", "mix"]
 
 
@@ -90,9 +95,7 @@ class DecodeSettings(_Part):
     engine: Literal["funasr", "whisper"] = "whisper"
     model: str = Field("whisper-base", pattern=_PLAIN_NAME)
     #: A model that is not known by its name: the hex SHA-256 of each of its files.
-    files: dict[
-        Annotated[str, Field(pattern=_PLAIN_NAME)], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    ] = Field(default_factory=dict)
+    files: FileDigests = Field(default_factory=dict)
     vad: str = "fsmn-vad"
     scene: Literal["call", "meeting", "lecture", "noisy"] = "call"
     #: An ISO 639-1 code, or "auto": decided by the speech of each segment.
@@ -119,9 +122,24 @@ class DecodeSettings(_Part):
         return self
 
 
+class Punctuation(_Part):
+    """A model that writes the marks of words that were recognized without any (CT-Punc)."""
+
+    model: str = Field(pattern=_PLAIN_NAME)
+    #: The hex SHA-256 of each of its files.
+    files: FileDigests = Field(min_length=1)
+
+    @property
+    def model_files(self) -> ModelFiles:
+        """The model's files."""
+        return ModelFiles(self.model, self.files)
+
+
 class RenderSettings(_Part):
     """How the words are dressed; changes no word's time and costs no decoding."""
 
+    #: None for a recognizer that writes marks itself, as Whisper and SenseVoice do.
+    punctuation: Punctuation | None = None
     #: Inverse text normalisation ("twenty five" to "25"). Whisper writes digits by itself.
     itn: bool = False
     #: Names of channel 0, 1, ...; unnamed channels are "speaker 1", "speaker 2", ...

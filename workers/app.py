@@ -39,6 +39,9 @@ from workers.steps import BrokerInfo, EventsTogether
 from workers.sweep import Sweeper
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from schema.profile import Punctuation
     from workers.transcribe import Route
 
 log = structlog.get_logger(__name__)
@@ -57,6 +60,7 @@ class Worker:
     recycle: bool = False
     #: Set where a dead predecessor's work waits in Redis: the first message makes way for it.
     makes_way: bool = False
+    _marker: tuple[Punctuation, Callable[[str], str]] | None = None
 
     @property
     def owner(self) -> str:
@@ -75,6 +79,19 @@ class Worker:
         from workers.transcribe import Route
 
         return Route(self.settings)
+
+    def marker(self, punctuation: Punctuation) -> Callable[[str], str]:
+        """Return the model that writes marks, loaded for the first recording that wants it.
+
+        Raises:
+            Misconfigured: its weights are missing or changed.
+        """
+        # Imported here: most profiles want none, and a reducer need not have FunASR.
+        from workers.engines.punctuation import load
+
+        if self._marker is None or self._marker[0] != punctuation:
+            self._marker = punctuation, load(punctuation.model_files, self.settings.models)
+        return self._marker[1]
 
     @cached_property
     def publisher(self) -> Publisher:

@@ -34,6 +34,18 @@ def to_dialogue(tracks: Sequence[Track], render: RenderSettings) -> tuple[Uttera
     return tuple(sorted(utterances, key=lambda u: (u.start_ms, u.channel or 0)))
 
 
+def phrases(words: Sequence[Word]) -> Iterator[list[Word]]:
+    """Yield words without a pause between them, as nobody has marked where sentences end."""
+    phrase: list[Word] = []
+    for word in words:
+        if phrase and word.start_ms - phrase[-1].end_ms >= _PAUSE_MS:
+            yield phrase
+            phrase = []
+        phrase.append(word)
+    if phrase:
+        yield phrase
+
+
 def _turns(words: Sequence[Word]) -> Iterator[list[Word]]:
     turn: list[Word] = []
     for word in words:

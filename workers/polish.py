@@ -1,12 +1,13 @@
-"""The dress of the words: inverse text normalisation, once, after stitching, per utterance.
+"""The dress of the words, once, after stitching: marks, then inverse text normalisation.
 
-The words are rewritten and not only their text: each of the new ones has its time, and
-:mod:`workers.rewrite` says which. What was decoded stays as it is in the segments' results.
+Marks come first, since an utterance may end where a sentence does. The words are rewritten and not
+only their text: each of the new ones has its time, and :mod:`workers.rewrite` says which. What was
+decoded stays as it is in the segments' results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -15,12 +16,32 @@ import structlog
 
 from schema.profile import RenderSettings
 from schema.transcript import Utterance, is_cjk, join_words
-from workers.rewrite import Rewriter, rewritten
+from schema.words import Word
+from workers.dialogue import phrases
+from workers.rewrite import Rewriter, punctuated, rewritten
+from workers.stitch import Track
 
 log = structlog.get_logger(__name__)
 
 #: Languages that wetext has rules for. In each, words of the other are met by the other's rules.
 _LANGUAGES = frozenset({"en", "zh"})
+
+
+def marked(track: Track, mark: Callable[[str], str]) -> Track:
+    """Return a channel's words with the marks that a model writes into each of its phrases.
+
+    A phrase that the model fails on stays without.
+    """
+    words = tuple(word for phrase in phrases(track.words) for word in _marked(phrase, mark))
+    return replace(track, words=words)
+
+
+def _marked(phrase: Sequence[Word], mark: Callable[[str], str]) -> Sequence[Word]:
+    try:
+        return punctuated(phrase, mark(join_words([word.text for word in phrase])))
+    except Exception as error:
+        log.warning("marks_failed", start_ms=phrase[0].start_ms, error=type(error).__name__)
+        return phrase
 
 
 def polish(

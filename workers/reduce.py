@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ from workers.guards import doubts, guard
 from workers.language import foreign_places, spoken_language
 from workers.lease import KeptLease
 from workers.loudness import Loudness
-from workers.polish import polish
+from workers.polish import marked, polish
 from workers.repair import Redecoded, repaired
 from workers.stitch import Heard, Track, stitch
 
@@ -67,7 +67,9 @@ def reduce_recording(worker: Worker, message: Message) -> None:
             segments = worker.ledger.transact(lambda c: store.ended_segments(c, claim.recording_id))
             if _order_repairs(worker, claim, segments):
                 return
-            draft = draft_transcript(claim, segments)
+            punctuation = claim.profile.render.punctuation
+            mark = worker.marker(punctuation) if punctuation else None
+            draft = draft_transcript(claim, segments, mark)
             state = worker.ledger.transact(
                 lambda c: store.store_transcript(c, claim, segments, draft)
             )
@@ -113,10 +115,15 @@ def needed_repairs(
     return plan_repairs(places, ordered, claim.duration_ms)
 
 
-def draft_transcript(claim: ReduceClaim, segments: Sequence[EndedSegment]) -> Draft:
+def draft_transcript(
+    claim: ReduceClaim,
+    segments: Sequence[EndedSegment],
+    mark: Callable[[str], str] | None = None,
+) -> Draft:
     """Stitch a recording's segments, merge its channels, and dress the words. Pure.
 
-    ``segments`` are in order of channel and start, repairs among them.
+    ``segments`` are in order of channel and start, repairs among them; ``mark`` writes marks into
+    a phrase, for a profile that wants them.
     """
     by_channel = _planned(segments)
     planned = [[_heard(segment) for segment in own] for _, own in by_channel]
@@ -131,6 +138,9 @@ def draft_transcript(claim: ReduceClaim, segments: Sequence[EndedSegment]) -> Dr
     own_words = without_crosstalk(said, {c: Loudness(own) for c, own in results.items()})
     language = spoken_language(segment for _, own in by_channel for segment in own)
     render = _render(claim)
+    spoken = own_words.tracks
+    if mark is not None:
+        spoken = tuple(marked(track, mark) for track in spoken)
     return Draft(
         language=language,
         flags=(
@@ -141,7 +151,7 @@ def draft_transcript(claim: ReduceClaim, segments: Sequence[EndedSegment]) -> Dr
         ),
         speech_ms=sum(map(speech_ms, tracks)),
         worded_ms=sum(map(worded_ms, tracks)),
-        utterances=polish(to_dialogue(own_words.tracks, render), language, render),
+        utterances=polish(to_dialogue(spoken, render), language, render),
         seams=tuple(seam for track in tracks for seam in track.seams),
         gaps=tuple(_gaps(segments, tracks, render)),
         coverage=tuple(

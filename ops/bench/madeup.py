@@ -175,12 +175,20 @@ def _decoder(size: Size) -> dict[str, Any]:
 def build(kind: str, directory: Path, size: Size = TINY) -> Path:
     """Write a model's config, vocabulary, normalisation and random weights; return where."""
     directory.mkdir(parents=True)
-    (directory / "config.yaml").write_text(yaml.safe_dump(_config(kind, size)))
     _write_normalisation(directory / "am.mvn")
+    tokens: Sequence[str] = ()
     if kind == "sensevoice":
         _write_pieces(directory, size)
     else:
         tokens = ["<blank>", "<s>", "</s>", *characters(size), "<unk>"]
+    return _write(kind, directory, _config(kind, size), tokens)
+
+
+def _write(kind: str, directory: Path, config: Mapping[str, Any], tokens: Sequence[str]) -> Path:
+    """Write a config, the vocabulary that it has, and weights for the model that it describes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.yaml").write_text(yaml.safe_dump(dict(config)))
+    if tokens:
         (directory / "tokens.json").write_text(json.dumps(tokens, ensure_ascii=False))
     # FunASR builds a model only where there are weights to load, be there none in them.
     torch.save({}, directory / "model.pt")
@@ -191,6 +199,27 @@ def build(kind: str, directory: Path, size: Size = TINY) -> Path:
     weights = _lively(model, np.random.default_rng(len(kind)))
     torch.save(weights, directory / "model.pt")
     return directory
+
+
+def build_punctuation(directory: Path, size: Size = TINY) -> Path:
+    """Write a CT-Punc with random weights, which knows letters and :func:`characters`."""
+    encoder = {**_encoder(size), "input_size": size.values}
+    config = {
+        "model": "CTTransformer",
+        "model_conf": {
+            "embed_unit": size.values,
+            "att_unit": size.values,
+            "punc_list": ["<unk>", "_", "\uff0c", "\u3002", "\uff1f", "\u3001"],
+            "sentence_end_id": 3,
+        },
+        "encoder": "SANMEncoder",
+        "encoder_conf": encoder,
+        "tokenizer": "CharTokenizer",
+        "tokenizer_conf": {"unk_symbol": "<unk>", "split_with_space": True},
+    }
+    return _write(
+        "punctuation", directory, config, ["<blank>", "<s>", "</s>", *characters(size), "<unk>"]
+    )
 
 
 def profile_of(directory: Path, **decode: Any) -> Profile:

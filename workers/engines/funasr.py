@@ -11,7 +11,6 @@ another kind is asked through ``generate``, region by region (:class:`Generic`).
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,8 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from schema.errors import ErrorCode, Misconfigured
-from schema.models import ModelFiles
 from schema.pcm import Samples
 from schema.profile import Profile
 from schema.settings import Settings
@@ -32,7 +29,9 @@ from schema.transcript import is_cjk
 from schema.words import Word
 from workers.audio import SAMPLES_PER_MS
 from workers.budget import CPU_MS, Budget
+from workers.engines.attention import fuse
 from workers.engines.base import Decoding, Recognizer
+from workers.engines.checkpoint import build
 from workers.engines.families import FAMILIES, Family, Token, Written
 from workers.engines.features import (
     FRAME_MS,
@@ -46,7 +45,6 @@ from workers.engines.features import (
 from workers.engines.guest import guest
 from workers.engines.pieces import joined
 from workers.minibatch import minibatches
-from workers.weights import verify
 
 #: Regions in a minibatch at most: short ones by the thousand gain no more.
 _MOST = 256
@@ -319,14 +317,12 @@ def load(profile: Profile, settings: Settings, bank: FilterBank) -> Recognizer:
     Raises:
         Misconfigured: the weights are missing or changed, or were not loaded.
     """
-    files = profile.model_files
-    directory = verify(files, settings.models)
-    _check_complete(directory, files)
-    model, options = _build(directory, settings.device)
+    model, options, directory = build(profile.model_files, settings.models, settings.device)
     name = options["model_name"]
     family = FAMILIES.get(name)
     if family is None:
         return Generic(model)
+    fuse(model.model)
     half = profile.decode.precision == "bfloat16"
     recognizer = FunasrRecognizer(
         family(model.model, half),
@@ -341,48 +337,6 @@ def load(profile: Profile, settings: Settings, bank: FilterBank) -> Recognizer:
     return recognizer
 
 
-def _check_complete(directory: Path, files: ModelFiles) -> None:
-    """Hold that no file is there that FunASR would read, and that nobody verified."""
-    unknown = sorted(
-        path.name
-        for path in directory.iterdir()
-        if path.name not in files.files and (path.suffix in _READ or path.name == "seg_dict")
-    )
-    if unknown:
-        raise Misconfigured(
-            ErrorCode.WEIGHTS_CHANGED,
-            f"model {files.name}",
-            f"{', '.join(unknown)} would be read, and nobody says what should be in it",
-            "Remove it, or name its SHA-256 in the profile, under [decode.files].",
-        )
-
-
-#: Endings of what FunASR's loader, or a tokenizer, takes from a model's directory.
-_READ = frozenset({".json", ".yaml", ".yml", ".pt", ".bin", ".txt", ".model", ".mvn", ".py"})
-
-
-def _build(directory: Path, device: str) -> tuple[Any, dict[str, Any]]:
-    """Let FunASR build a model and load its weights, and hold that it did."""
-    with guest():
-        from funasr import AutoModel
-
-        built = AutoModel(
-            # An absolute path: a bare name might be an alias of a model to be downloaded.
-            model=os.fspath(directory),
-            disable_update=True,
-            disable_pbar=True,
-            log_level="ERROR",
-            device=device,
-            ncpu=1,
-            # Noise added to the audio: two runs would differ.
-            frontend_conf={"dither": 0.0},
-        )
-    options = dict(built.kwargs)
-    options["model_name"] = type(built.model).__name__
-    _check_loaded(built.model, directory / "model.pt")
-    return built, options
-
-
 def _frontend(directory: Path, options: Mapping[str, Any], bank: FilterBank) -> Frontend:
     theirs = options["frontend"]
     normalisation = directory / "am.mvn"
@@ -390,17 +344,3 @@ def _frontend(directory: Path, options: Mapping[str, Any], bank: FilterBank) -> 
         Stacking(theirs.lfr_m, theirs.lfr_n),
         read_normalisation(normalisation).to(bank.device) if normalisation.is_file() else None,
     )
-
-
-def _check_loaded(module: Any, checkpoint: Path) -> None:
-    """Hold that every number of the model came from the checkpoint: FunASR only prints if not."""
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    saved = {name.removeprefix("module."): v for name, v in saved.get("state_dict", saved).items()}
-    for name, tensor in module.state_dict().items():
-        if name not in saved or not torch.equal(tensor.cpu(), saved[name]):
-            raise Misconfigured(
-                ErrorCode.WEIGHTS_CHANGED,
-                f"model {checkpoint.parent.name}",
-                f"{name} was not loaded from {checkpoint.name}",
-                "Fetch the model again, and a FunASR that fits it.",
-            )
