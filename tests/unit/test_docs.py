@@ -58,7 +58,7 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_example_parses(example: str):
-    command_line = example.split("#", maxsplit=1)[0].partition(" > ")[0]
+    command_line = re.split(r" >>? ", example.split("#", maxsplit=1)[0])[0]
     words = shlex.split(command_line)
     command = get_command(app)
     name, sub, rest = command.resolve_command(command.make_context("producer", words), words)
