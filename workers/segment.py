@@ -128,9 +128,8 @@ def _record_failure(worker: Worker, claim: Claim, error: Exception) -> Ended:
         log.warning("segment_failed", error=text, fate=fate)
     else:
         log.exception("segment_failed", fate=fate)
-        # After most errors of CUDA every later call fails as well, and fast: a child that went on
-        # would strike out the whole queue. The next child begins with a sound device.
-        worker.recycle = worker.settings.device.startswith("cuda")
+        # A spoilt child that went on would strike out the whole queue; the next begins sound.
+        worker.recycle = worker.route.is_spoilt_by(error)
     ended = worker.ledger.transact(lambda c: work.fail(c, claim, code, text, fate))
     if fate is Fate.NOT_HERE:
         # Whoever cannot work must not be the fastest to take work.

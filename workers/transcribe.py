@@ -98,6 +98,13 @@ class Route:
         read_s, vad_s, asr_s = (b - a for a, b in pairwise(times))
         return result, StageSeconds(round(read_s, 3), round(vad_s, 3), round(asr_s, 3))
 
+    def is_spoilt_by(self, error: Exception) -> bool:  # noqa: ARG002 - as far as anyone can tell
+        """Tell whether this process can decode nothing more after an error that was not caught.
+
+        After most errors of CUDA every later call fails as well, and fast.
+        """
+        return self._settings.device.startswith("cuda")
+
     def unload(self) -> None:
         """Let go of the models; the next segment loads them again."""
         self._loaded_for = None

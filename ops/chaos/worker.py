@@ -8,7 +8,10 @@ that CHAOS_ORDERS names, which whoever drills the fleet puts there and takes awa
     FILE.SEGMENT.WHAT     the decode of that segment of that recording, say "call.wav.2.die"
 
 WHAT is "die" (as by the kernel's out-of-memory killer), "memory" (MemoryError), "error", or "hang"
-(deaf to the soft limit). A file that says "once" is taken away by whoever obeys it.
+(deaf to the soft limit). Of FunASR's models there are two more, obeyed where a GPU fails, in the
+network: "oom", whose first minibatch does not fit, and "spoil", after which none computes anything
+in this process, as after CUDA's illegal access. A file that says "once" is taken away by whoever
+obeys it.
 
 CHAOS_CLOCK_S sets this process's clock ahead by so many seconds.
 """
@@ -22,6 +25,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from schema.settings import Settings
 from schema.store.work import Claim
@@ -41,6 +45,8 @@ class ObedientRoute(Route):
         self._orders = orders
         self._holds = (orders / "hold", orders / f"hold.{settings.node}")
         self._started = False
+        self._spoilt = False
+        self._short = False
 
     def decode(
         self, claim: Claim, carry_on: Callable[[], None]
@@ -55,7 +61,27 @@ class ObedientRoute(Route):
         for what, obey in _DEEDS.items():
             if self._is_ordered(claim, what):
                 obey()
+        self._spoilt |= self._is_ordered(claim, "spoil")
+        self._short = self._is_ordered(claim, "oom")
         return super().decode(claim, carry_on)
+
+    def _decode(
+        self, claim: Claim, carry_on: Callable[[], None]
+    ) -> tuple[SegmentResult, StageSeconds]:
+        """Decode with a network that fails as ordered."""
+        if not (self._short or self._spoilt):
+            return super()._decode(claim, carry_on)
+        recognizer: Any = self._recognizer
+        sound = recognizer._family
+        recognizer._family = _Failing(sound, self._spoilt)
+        try:
+            return super()._decode(claim, carry_on)
+        finally:
+            recognizer._family = sound
+
+    def is_spoilt_by(self, error: Exception) -> bool:
+        """Tell whether an order spoilt this process, as if it had a GPU."""
+        return self._spoilt or super().is_spoilt_by(error)
 
     def _is_ordered(self, claim: Claim, what: str) -> bool:
         order = self._orders / f"{Path(claim.name).name}.{claim.index}.{what}"
@@ -66,6 +92,27 @@ class ObedientRoute(Route):
         if once:
             order.unlink()
         return True
+
+
+class _Failing:
+    """A network that has no memory for its first minibatch, or computes nothing at all."""
+
+    def __init__(self, sound: Any, spoilt: bool) -> None:
+        self._sound = sound
+        self._spoilt = spoilt
+        self._failed = False
+        self.half = sound.half
+
+    def write(self, *arguments: Any) -> Any:
+        """Fail, or write."""
+        import torch
+
+        if self._spoilt:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if not self._failed:
+            self._failed = True
+            raise torch.OutOfMemoryError
+        return self._sound.write(*arguments)
 
 
 def _die() -> None:

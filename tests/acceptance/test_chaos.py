@@ -15,23 +15,18 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 import soundfile
-from sqlalchemy import Connection, text
 
 from ops.chaos.field import Field, Words, wait_for
 from ops.chaos.oracle import broken
 from ops.local.process import Child
-from producer.intake import Job, examine
-from schema.profile import load_profile
-from schema.settings import Settings
-from schema.store import intake, read, reduce
-from schema.store.dispatches import segment_dispatch
-from schema.wire import SEGMENTS_QUEUE, Dispatch
+from schema.store import read, reduce
+from schema.wire import SEGMENTS_QUEUE
 
 pytestmark = pytest.mark.models
 
@@ -76,9 +71,7 @@ def baseline(field: Field) -> dict[str, Words]:
 def drill(field: Field, baseline: dict[str, Words]) -> Iterator[Drill]:
     yield Drill(field, baseline)
     field.heal()
-    field.ledger.transact(lambda c: c.execute(text("truncate submissions cascade")))
-    with field.redis as client:
-        client.flushall()
+    field.forget()
 
 
 def test_a_killed_child_is_followed_by_one_that_goes_on(drill: Drill):
@@ -114,8 +107,8 @@ def test_a_message_lost_on_its_way_to_a_worker_is_sent_again(drill: Drill):
     field = drill.field
     # Who sends again what was lost waits until it is.
     field.reducer.kill_tree(signal.SIGSTOP)
-    submission = planned(field, *drill.baseline)
-    messages = segment_dispatches(field)
+    submission = field.plan(*drill.baseline)
+    messages = field.dispatches()
     field.publisher.queued()  # so that it is connected
     for worker in field.workers:
         worker.kill(signal.SIGSTOP)
@@ -264,19 +257,10 @@ def test_fifty_deliveries_of_each_message_are_one(drill: Drill):
         submission = field.submit()
         field.wait_until_all_decode()
         for _ in range(50):
-            field.publisher.publish(segment_dispatches(field))
+            field.publisher.publish(field.dispatches())
 
     drill.check(submission)
     assert field.scalar("select max(attempts) from segments") == 1
-
-
-def segment_dispatches(field: Field) -> list[Dispatch]:
-    """Return the latest message of every segment once more."""
-    query = text(
-        "select s.*, r.submission_id from segments s join recordings r on r.id = s.recording_id"
-    )
-    rows = field.ledger.transact(lambda c: c.execute(query).mappings().all())
-    return [segment_dispatch(row) for row in rows]
 
 
 def test_a_worker_that_wakes_up_too_late_is_fenced(drill: Drill):
@@ -358,39 +342,9 @@ def test_an_error_costs_an_attempt_and_no_process(drill: Drill, what: str):
 def test_a_decode_that_hangs_is_killed_and_done_again(drill: Drill):
     field = drill.field
     field.order("one.wav.0.hang", "once")
-    # Nobody else may send its message: usual limits are as long as models take to load.
-    field.reducer.kill_tree(signal.SIGSTOP)
-    submission = planned(field, *drill.baseline)
-    field.publisher.publish(
-        replace(dispatch, soft_limit_s=20, hard_limit_s=21)
-        for dispatch in segment_dispatches(field)
-    )
-    wait_for(lambda: field.scalar("select sum(strikes) from segments") == 1, what="the kill")
-
-    field.reducer.kill_tree(signal.SIGCONT)
+    submission = field.submit_hasty(*drill.baseline)
 
     drill.check(submission)
-
-
-def planned(field: Field, *names: str) -> UUID:
-    """Put recordings in the ledger as a producer would, and send no message for them."""
-    environment = field.stack.environment
-    settings = Settings(
-        database_url=environment["CALLSCRIBE_DATABASE_URL"],
-        redis_url=environment["CALLSCRIBE_REDIS_URL"],
-        roots=environment["CALLSCRIBE_ROOTS"],
-    )
-    profile = load_profile(str(field.profile))
-    jobs = [Job(os.fsencode(field.calls / name)) for name in names]
-    found = [examine(job, settings, profile) for job in jobs]
-
-    def add(connection: Connection) -> UUID:
-        opened = intake.open_submission(connection, str(uuid4()), "calls", profile, force=True)
-        intake.add_recordings(connection, opened, found, room=0)
-        intake.seal(connection, opened.id)
-        return opened.id
-
-    return field.ledger.transact(add)
 
 
 def test_models_that_load_slowly_are_loaded_once_more_and_no_crash_loop_begins(drill: Drill):

@@ -33,6 +33,7 @@ class FakeRoute:
     meanwhile: object = None
     #: Each takes a moment; between them it can be told to stop.
     windows: int = 1
+    spoilt: bool = False
     decoded: list[Claim] = field(default_factory=list)
 
     def decode(self, claim: Claim, carry_on) -> tuple[SegmentResult, StageSeconds]:
@@ -46,6 +47,9 @@ class FakeRoute:
         if self.failure is not None:
             raise self.failure
         return result("hello"), StageSeconds(0.0, 0.0, 0.0)
+
+    def is_spoilt_by(self, error: Exception) -> bool:
+        return self.spoilt and error is self.failure
 
 
 @dataclass
@@ -186,8 +190,8 @@ def test_a_failure_is_recorded_by_its_fate(
 
 def test_after_an_error_of_the_gpu_the_child_is_replaced(worker, ledger: Ledger, monkeypatch):
     (dispatch,) = added(ledger, recording("a")).dispatches
-    worker.settings = worker.settings.model_copy(update={"device": "cuda:0"})
     worker.route.failure = RuntimeError("CUDA error: an illegal memory access")
+    worker.route.spoilt = True
     exits: list[int] = []
     monkeypatch.setattr("workers.segment.os._exit", exits.append)
 
