@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.span import Span
-from workers.minibatch import minibatches, pack_windows
+from workers.minibatch import Window, minibatches, pack_windows
+
+
+def cost_ms(window: Window) -> int:
+    return 2_000 + -(-window.duration_ms // 5_000) * 5_000
+
+
+def packed(regions: list[Span]) -> list[Window]:
+    return pack_windows(regions, max_window_ms=30_000, cost_ms=cost_ms)
 
 
 @st.composite
@@ -21,23 +29,36 @@ def region_lists(draw):
 
 @given(region_lists())
 def test_every_region_is_in_one_window_and_order_is_kept(regions):
-    assert [region for window in pack_windows(regions) for region in window.regions] == regions
+    assert [region for window in packed(regions) for region in window.regions] == regions
 
 
 @given(region_lists())
 def test_no_window_is_longer_than_the_model_hears(regions):
-    assert all(window.duration_ms <= 30_000 for window in pack_windows(regions))
+    assert all(window.duration_ms <= 30_000 for window in packed(regions))
 
 
 def test_a_region_that_no_window_holds_is_refused():
     with pytest.raises(ValueError, match="longer"):
-        pack_windows([Span(0, 30_001)])
+        packed([Span(0, 30_001)])
 
 
-def test_a_window_restarts_at_the_first_long_pause_once_it_is_half_full():
-    regions = [Span(0, 8_000), Span(10_000, 17_000), Span(17_500, 20_000), Span(21_000, 22_000)]
-    windows = pack_windows(regions)
-    assert [window.regions for window in windows] == [tuple(regions[:3]), tuple(regions[3:])]
+@given(region_lists().filter(lambda regions: len(regions) <= 8))
+def test_no_other_windows_cost_less(regions):
+    def ways(left):
+        if not left:
+            yield 0
+        for count in range(1, len(left) + 1):
+            window = Window(tuple(left[:count]))
+            if window.duration_ms <= 30_000:
+                yield from (cost_ms(window) + rest for rest in ways(left[count:]))
+
+    assert sum(map(cost_ms, packed(regions))) == min(ways(regions))
+
+
+def test_scraps_are_put_together():
+    regions = [Span(0, 14_000), Span(15_000, 29_000), Span(30_000, 44_000)]
+    regions += [Span(45_000, 51_000), Span(52_000, 58_000)]
+    assert [window.duration_ms for window in packed(regions)] == [28_000, 26_000]
 
 
 @given(st.lists(st.integers(0, 5_000), max_size=60), st.integers(1, 40_000), st.integers(1, 16))

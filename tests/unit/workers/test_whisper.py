@@ -185,14 +185,14 @@ def test_no_regions_have_no_words_and_no_language(recognizer):
 
 @pytest.mark.models
 def test_a_window_has_the_same_words_whatever_is_decoded_beside_it(recognizer):
-    samples = np.concatenate([voiced(16_000), quiet(2_000), voiced(3_000), quiet(100)])
-    first, second = Span(0, 16_000), Span(18_000, 21_000)
+    samples = np.concatenate([voiced(16_000), quiet(2_000), voiced(16_000), quiet(100)])
+    first, second = Span(0, 16_000), Span(18_000, 34_000)
     together = recognizer.decode(samples, [first, second], language="en").words
     alone = [
         recognizer.decode(samples, [region], language="en").words for region in (first, second)
     ]
     assert together == alone[0] + alone[1]
-    assert all(word.end_ms <= 21_100 for word in together)
+    assert all(word.end_ms <= 34_100 for word in together)
 
 
 @pytest.mark.models
