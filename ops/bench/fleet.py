@@ -1,11 +1,13 @@
-"""How many words does cutting a long recording cost? One table.
+"""How fast is a whole fleet on this machine, and how right are its words? One table.
 
-    python -m ops.eval.joined DIR --minutes 60 --language en
+    python -m ops.bench.fleet DIR... --minutes 120 --language en
 
-DIR holds audio with references beside it (``x.flac`` and ``x.ref.txt``). They are joined to one
-recording, over and over until it is long enough, which goes through a whole fleet of its own:
-submit, Redis, workers, seams, Postgres, export. The same recording is decoded by faster-whisper's
-own batched pipeline, on the whole file, with the same weights (beam 1, int8, batch 8).
+Each DIR holds audio with references beside it (``x.flac`` and ``x.ref.txt``), also further down.
+All of them are joined to one recording, over and over until it is long enough, which goes through
+a fleet of its own: submit, Redis, workers, seams, Postgres. The same recording is decoded by
+faster-whisper's own batched pipeline, on the whole file, with the same weights, on as many threads
+(beam 1, int8, batch 8, word timestamps). Its model is loaded before the clock starts; the fleet
+loads its own after.
 
 Word errors count substitutions, deletions and insertions per word of the reference (per character
 for Chinese), normalised as ops.eval.text says.
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +29,8 @@ import jiwer
 import numpy as np
 import soundfile
 import soxr
-from rich.console import Console
-from rich.table import Table
 
+from ops import tables
 from ops.eval.text import normalised
 from ops.local.models import fetch
 from ops.local.stack import Stack, producer_command, usable_workers
@@ -37,6 +39,8 @@ _RATE_HZ = 16_000
 #: Between two joined files, as between two sentences.
 _PAUSE_S = 0.6
 _AUDIO = {".flac", ".wav", ".mp3", ".ogg"}
+_PACKAGES = ("faster-whisper", "ctranslate2", "torch", "celery")
+_HEADINGS = ("system", "errors %", "sub", "del", "ins", "wall s", "x real time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class Row:
 def main() -> None:
     """Join, decode twice, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("directory", type=Path)
+    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--language", default="en")
     parser.add_argument("--segment", type=int, default=300, help="segment length in seconds")
@@ -61,17 +65,22 @@ def main() -> None:
         calls = Path(scratch) / "calls"
         calls.mkdir()
         audio = calls / "joined.flac"
-        reference, seconds = _join(arguments.directory, audio, arguments.minutes)
+        reference, seconds = _join(arguments.directories, audio, arguments.minutes)
         fleet, seams = _fleet(audio, models, arguments.language, arguments.segment, Path(scratch))
         rows = [fleet, _batched(audio, models, arguments.language)]
     _print(rows, reference, seconds, seams)
 
 
-def _join(directory: Path, target: Path, minutes: float) -> tuple[str, float]:
+def _join(directories: Sequence[Path], target: Path, minutes: float) -> tuple[str, float]:
     """Write the joined recording; return its reference and its length in seconds."""
-    files = [p for p in sorted(directory.iterdir()) if p.suffix in _AUDIO and _ref(p).is_file()]
+    files = [
+        path
+        for directory in directories
+        for path in sorted(directory.rglob("*"))
+        if path.suffix in _AUDIO and _ref(path).is_file()
+    ]
     if not files:
-        sys.exit(f"{directory} holds no audio with a reference beside it (x.flac, x.ref.txt)")
+        sys.exit("there is no audio with a reference beside it (x.flac, x.ref.txt)")
     pause = np.zeros(int(_PAUSE_S * _RATE_HZ), np.float32)
     texts, seconds = [], 0.0
     with soundfile.SoundFile(target, "w", _RATE_HZ, 1) as out:
@@ -98,7 +107,7 @@ def _fleet(
     stack = Stack(scratch / "state", models=models, roots={"calls": audio.parent}, durable=False)
     with stack:
         begun_s = time.monotonic()
-        options = ["--language", language, "--segment", str(segment_s), "--wait"]
+        options = ["--language", language, "--segment", str(segment_s), "--force", "--wait"]
         _run(stack, "submit", str(audio), *options)
         wall_s = time.monotonic() - begun_s
         _run(stack, "export", "--format", "json", "--out", str(out))
@@ -131,23 +140,28 @@ def _batched(audio: Path, models: Path, language: str) -> Row:
 
 
 def _print(rows: list[Row], reference: str, seconds: float, seams: dict[str, int]) -> None:
-    table = Table(title=f"{seconds / 60:.1f} minutes; seams: {seams or 'none'}")
-    for heading in ("system", "errors %", "sub", "del", "ins", "words", "wall s", "x real time"):
-        table.add_column(heading)
     expected = normalised(reference)
-    for row in rows:
-        measured = jiwer.process_words(expected, normalised(row.text))
-        table.add_row(
-            row.system,
-            f"{100 * measured.wer:.2f}",
-            str(measured.substitutions),
-            str(measured.deletions),
-            str(measured.insertions),
-            str(len(expected.split())),
-            f"{row.wall_s:.0f}",
-            f"{seconds / row.wall_s:.1f}",
-        )
-    Console(width=120).print(table)
+    found = [_figures(row, expected, seconds) for row in rows]
+    ratio = rows[1].wall_s / rows[0].wall_s
+    caption = (
+        f"{ratio:.2f} times as fast; {len(expected.split()):,} words; seams: {seams or 'none'}\n"
+        f"{tables.measured_now()}, {tables.versions_of(_PACKAGES)}; {tables.cores()}"
+    )
+    title = f"{seconds / 60:.1f} minutes, end to end"
+    tables.print_table(title, _HEADINGS, found, caption, width=120)
+
+
+def _figures(row: Row, expected: str, seconds: float) -> list[str]:
+    measured = jiwer.process_words(expected, normalised(row.text))
+    return [
+        row.system,
+        f"{100 * measured.wer:.2f}",
+        str(measured.substitutions),
+        str(measured.deletions),
+        str(measured.insertions),
+        f"{row.wall_s:.0f}",
+        f"{seconds / row.wall_s:.1f}",
+    ]
 
 
 if __name__ == "__main__":
