@@ -287,21 +287,25 @@ def watch(submission: SubmissionArgument = None, as_json: JsonOption = False) ->
 
 @app.command(
     epilog="Examples: producer export --out transcripts · producer export 1f3a "
-    "--format json,srt --out /srv/transcripts"
+    "--format json,srt --out /srv/transcripts · producer export --format html --out pages"
 )
 def export(
     submission: SubmissionArgument = None,
     formats: Annotated[
-        str, typer.Option("--format", help="Any of json,txt,srt,vtt,csv.", metavar="LIST")
+        str, typer.Option("--format", help="Any of json,txt,srt,vtt,csv,html.", metavar="LIST")
     ] = "json,txt",
     directory: Annotated[
         Path, typer.Option("--out", help="Where to; keeps the recordings' tree.")
     ] = Path("transcripts"),
+    audio: Annotated[
+        bool, typer.Option(help="Beside each HTML page a copy of its audio, to be heard.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Write transcripts as files: one per recording and format."""
+    """Write transcripts as files: one per recording and format; html has an index as well."""
     names = parse_formats(formats)
-    with _ledger(load_settings()) as ledger:
+    settings = load_settings()
+    with _ledger(settings) as ledger:
         with ledger.reading() as connection:
             found = read.find_submission(connection, submission)
         with err.status("writing ...") as status:
@@ -311,6 +315,7 @@ def export(
                 directory,
                 names,
                 lambda done, total: status.update(f"wrote {done} of {total} recordings"),
+                audio=settings if audio else None,
             )
     without = [{"file": r.name, "state": r.state} for r in delivered.without]
     incomplete = without or delivered.partial

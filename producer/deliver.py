@@ -6,18 +6,28 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from uuid import UUID
 
 from producer.export import FORMATS
-from schema.errors import BadRequest, ErrorCode, Misconfigured
+from producer.page import Entry, Heard, to_entry, to_index, to_page
+from producer.sound import copy_audio
+from schema.errors import BadRequest, CallscribeError, ErrorCode, Misconfigured
+from schema.records import Location
+from schema.settings import Settings
 from schema.states import RecordingState
 from schema.store import read
 from schema.store.dispatches import short_id
 from schema.store.ledger import Ledger
-from schema.store.read import RecordingSummary
+from schema.store.read import RecordingSummary, StoredTranscript
+
+#: Pages to read and to hear, and an index of them.
+HTML = "html"
+
+#: What the audio beside a page is called; no recording's own file is, so that none is overwritten.
+_AUDIO_SUFFIX = ".page.flac"
 
 #: A transcript of a failed recording is empty, and one that runs again has an older version.
 _DELIVERED = frozenset({RecordingState.DONE, RecordingState.PARTIAL})
@@ -46,13 +56,14 @@ def parse_formats(text: str) -> list[str]:
         BadRequest: one is not known.
     """
     formats = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in formats if name not in FORMATS]
+    known = (*FORMATS, HTML)
+    unknown = [name for name in formats if name not in known]
     if unknown or not formats:
         raise BadRequest(
             ErrorCode.OPTION_INVALID,
             "--format",
             f"{', '.join(unknown) or 'nothing'} is not a format",
-            f"Known are {','.join(FORMATS)}.",
+            f"Known are {','.join(known)}.",
         )
     return formats
 
@@ -63,15 +74,18 @@ def deliver(
     out: Path,
     formats: Sequence[str],
     advance: Callable[[int, int], None] = lambda _done, _total: None,
+    audio: Settings | None = None,
 ) -> Delivered:
     """Write the latest transcript of every recording of a submission.
 
-    A file appears whole or not at all. ``advance`` is told how many of how many are done.
+    A file appears whole or not at all. ``advance`` is told how many of how many are done. Pages
+    get a copy of their audio where ``audio`` says where this host finds recordings.
 
     Raises:
         Misconfigured: a file cannot be written.
     """
     delivered = Delivered()
+    entries: list[Entry] = []
     with ledger.reading() as connection:
         recordings = read.recordings(connection, submission)
         for done, (recording, stem) in enumerate(_named(recordings), start=1):
@@ -82,12 +96,43 @@ def deliver(
                 delivered.without.append(recording)
             else:
                 for name in formats:
-                    _write(out / f"{stem}.{name}", FORMATS[name](transcript))
+                    if name == HTML:
+                        source = read.source(connection, recording.id)
+                        _write_page(out, stem, transcript, source, audio)
+                        entries.append(to_entry(transcript, f"{stem}.html"))
+                    else:
+                        _write(out / f"{stem}.{name}", FORMATS[name](transcript))
                 delivered.recordings += 1
                 delivered.partial += recording.state is RecordingState.PARTIAL
                 delivered.files += len(formats)
             advance(done, len(recordings))
+        if HTML in formats:
+            title = read.progress(connection, submission).title
+            _write(out / "index.html", to_index(title, entries, delivered.without))
+            delivered.files += 1
     return delivered
+
+
+def _write_page(
+    out: Path,
+    stem: str,
+    transcript: StoredTranscript,
+    source: Location,
+    audio: Settings | None,
+) -> None:
+    """Write a call's page, and its audio where that can be had."""
+    if audio is None:
+        _write(out / f"{stem}.html", to_page(transcript, None, "left out (--no-audio)"))
+        return
+    path = out / f"{stem}{_AUDIO_SUFFIX}"
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            heard, silent = Heard(path.name, copy_audio(source, audio, path)), ""
+        except CallscribeError as error:
+            # The transcript is worth its page; where the file went, only its host knows.
+            heard, silent = None, str(error)
+    _write(out / f"{stem}.html", to_page(transcript, heard, silent))
 
 
 def _named(recordings: Sequence[RecordingSummary]) -> Iterator[tuple[RecordingSummary, str]]:
@@ -129,13 +174,22 @@ def _short(part: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     partial = path.with_name(f".partial-{os.getpid()}")
+    with _writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        except OSError:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        yield
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise Misconfigured(
             ErrorCode.FILE_UNREADABLE,
             str(path),

@@ -247,6 +247,17 @@ class Draft:
     languages: tuple[tuple[int | None, str | None], ...] = ()
 
 
+#: Below this share of worded speech a segment, or a recording, is looked at; less speech than the
+#: second proves nothing.
+LOW_COVERAGE = 0.5
+LOW_COVERAGE_MIN_SPEECH_MS = 3_000
+
+
+def is_low(heard_ms: int, covered_ms: int) -> bool:
+    """Tell whether words cover too little of the speech, where there is enough to tell."""
+    return heard_ms >= LOW_COVERAGE_MIN_SPEECH_MS and covered_ms < LOW_COVERAGE * heard_ms
+
+
 def flag_count(flags: Iterable[str], flag: Flag) -> int:
     """Return the number that a flag comes with, or 0 where it is not raised."""
     counts = (text.partition(":")[2] for text in flags if text.partition(":")[0] == flag)

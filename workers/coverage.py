@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from schema.span import GRID_MS, Span
-from schema.transcript import Coverage, PlannedRepair, RepairReason, SeamRule
+from schema.transcript import Coverage, PlannedRepair, RepairReason, SeamRule, is_low
 from schema.words import Word
 from workers.stitch import Heard, Track
 
@@ -27,10 +27,7 @@ LOST_MS = 1_500
 #: Lost speech that begins or ends this close to a seam is the seam's.
 _AT_SEAM_MS = 1_000
 
-#: Below this share of worded speech a segment, or a recording, is looked at; less speech than the
-#: second proves nothing. There, shorter stretches count as well.
-LOW_COVERAGE = 0.5
-LOW_COVERAGE_MIN_SPEECH_MS = 3_000
+#: In a segment that words cover badly, shorter stretches count as well.
 _SHORT_LOST_MS = 500
 
 #: Places this close are decoded together.
@@ -213,11 +210,6 @@ def repair_span(core: Span, duration_ms: int) -> Span:
     start_ms = max(0, core.start_ms - CONTEXT_MS) // GRID_MS * GRID_MS
     end_ms = -(-(core.end_ms + CONTEXT_MS) // GRID_MS) * GRID_MS
     return Span(start_ms, min(end_ms, duration_ms))
-
-
-def is_low(heard_ms: int, covered_ms: int) -> bool:
-    """Tell whether words cover too little of the speech, where there is enough to tell."""
-    return heard_ms >= LOW_COVERAGE_MIN_SPEECH_MS and covered_ms < LOW_COVERAGE * heard_ms
 
 
 def is_noise(words: Sequence[Word], heard_ms: int) -> bool:

@@ -16,13 +16,12 @@ from schema.states import SegmentKind
 from schema.store import reduce as store
 from schema.store import repair
 from schema.store.reduce import EndedSegment, ReduceClaim
-from schema.transcript import Draft, Flag, Gap, PlannedRepair, RepairReason
+from schema.transcript import Draft, Flag, Gap, PlannedRepair, RepairReason, is_low
 from schema.wire import Message
 from schema.words import SegmentResult
 from workers import guards
 from workers.coverage import (
     Place,
-    is_low,
     is_noise,
     lost_places,
     plan_repairs,

@@ -24,7 +24,8 @@ from ops.eval.report import print_table
 from ops.eval.swept import Stitched, Swept
 from ops.eval.text import Token, tokens
 from schema.span import Span
-from workers.coverage import is_low, lost_places, speech_ms, worded_ms
+from schema.transcript import is_low
+from workers.coverage import lost_places, speech_ms, worded_ms
 from workers.seams import Heard
 from workers.stitch import Track, stitch
 

@@ -30,7 +30,7 @@ from ops.local.stack import Roots, Stack, count_gpus, producer_command
 
 #: The default profile's models.
 _MODELS = ("fsmn-vad", "whisper-base")
-_FORMATS = "json,srt,vtt,txt"
+_FORMATS = "json,srt,vtt,txt,html"
 _PREVIEW_LINES = 8
 
 # producer's exit codes that mean there is something to wait for.
@@ -109,6 +109,8 @@ def _transcribe(stack: Stack, order: Order, out: Path) -> int:
     where = ("--format", _FORMATS, "--out", str(out))
     exported, _ = _producer(stack, "export", submission, *where)
     _preview(out, began)
+    if exported in (_OK, _INCOMPLETE):
+        say(f"\nTo read and to hear them: {out / 'index.html'}")
     return submitted or watched or exported
 
 

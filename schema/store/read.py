@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from schema.errors import BadRequest, ErrorCode
-from schema.records import CallInfo
+from schema.records import CallInfo, Location
 from schema.settings import SPOOL_ROOT
 from schema.span import Span
 from schema.states import TERMINAL, RecordingState, SegmentKind, SegmentState, SubmissionState
@@ -321,6 +321,14 @@ def _summary(row: RowMapping) -> RecordingSummary:
         error_code=row["error_code"],
         error_message=row["error_message"],
     )
+
+
+def source(connection: Connection, recording_id: UUID) -> Location:
+    """Return where the file lies, or lay, that a recording was handed in as."""
+    row = connection.execute(
+        select(Recording.source_root, Recording.source_path).where(Recording.id == recording_id)
+    ).one()
+    return Location(row.source_root, bytes(row.source_path))
 
 
 def copies_in_use(connection: Connection) -> set[bytes]:

@@ -144,6 +144,16 @@ def test_a_stereo_call_is_a_dialogue_of_two_named_speakers(fleet: Fleet, speech,
     assert (times[:, 0] <= times[:, 1]).all()
     assert times.max() <= transcript["duration_ms"]
     assert transcript["language"] == "en"
+    assert {own["speaker"] for own in transcript["talk"]["speakers"]} == {"Anna", "Bob"}
+
+    pages = tmp_path / "pages"
+    fleet.producer("export", said["submission"], "--format", "html", "--out", str(pages))
+    names = [str(path.relative_to(pages)) for path in sorted(pages.rglob("*.*"))]
+    assert names == ["dialogue/call.html", "dialogue/call.page.flac", "index.html"]
+    heard, _ = soundfile.read(pages / "dialogue/call.page.flac", dtype="int16")
+    given, _ = soundfile.read(calls / "call.wav", dtype="int16")
+    assert np.array_equal(heard, given)
+    assert 'href="dialogue/call.html"' in (pages / "index.html").read_text()
 
 
 def test_silence_is_a_result_and_no_failure(fleet: Fleet, tmp_path: Path):

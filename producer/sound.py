@@ -1,0 +1,85 @@
+"""A call's audio for a page: a copy that every browser plays, and how loud it is.
+
+FLAC, since it is exact to the sample where the player is sent to a word, half the size of WAV, and
+played by every browser of today; telephony's mu-law is not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from producer.probe import Probed, probe
+from producer.scan import read_blocks
+from schema.pcm import Samples
+from schema.records import Location
+from schema.settings import Settings
+from schema.storage import storage_of
+
+#: Points of a waveform: as many as a wide screen has pixels for.
+POINTS = 1_000
+
+_STEPS_A_SECOND = 20
+
+
+#: The peaks of each channel, 0..1: float32 ``(channels, points)``.
+Peaks = npt.NDArray[np.float32]
+
+
+def copy_audio(location: Location, settings: Settings, target: Path) -> Peaks:
+    """Write a recording's audio to ``target`` as FLAC; return its peaks, :data:`POINTS` at most.
+
+    Raises:
+        CallscribeError: it cannot be read, by this host or by anyone.
+        OSError: the copy cannot be written.
+    """
+    storage = storage_of(settings, location.root)
+    # A name of its own until it is whole; libsndfile tells the format by its end.
+    draft = target.with_name(f".partial-{target.name}")
+    try:
+        with storage.on_disk(location, lambda _: None) as path:
+            suffix = os.path.splitext(location.path)[1]
+            probed = probe(path, {}, settings.limits, location.name, suffix)
+            peaks = _copied(read_blocks(path, probed, location.name), probed, draft)
+        draft.replace(target)
+    finally:
+        with suppress(OSError):
+            draft.unlink()
+    return peaks
+
+
+def _copied(blocks: Iterator[Samples], probed: Probed, target: Path) -> Peaks:
+    """Write blocks to a file; return their peaks."""
+    audio = probed.format
+    step = max(1, audio.rate_hz // _STEPS_A_SECOND)
+    peaks: list[Peaks] = []
+    with soundfile.SoundFile(
+        target, "w", audio.rate_hz, audio.channels, subtype="PCM_16", format="FLAC"
+    ) as file:
+        for block in blocks:
+            samples = np.clip(np.nan_to_num(block), -1.0, 1.0)
+            file.write(samples)
+            peaks.append(_peaks(samples, step))
+    return thinned(np.concatenate(peaks, axis=1), POINTS)
+
+
+def _peaks(samples: Samples, step: int) -> Peaks:
+    """Return the peak of each step: ``(channels, steps)`` of ``(frames, channels)``."""
+    edges = np.arange(0, len(samples), step)
+    if not len(edges):
+        return np.zeros((samples.shape[1], 0), np.float32)
+    return np.maximum.reduceat(np.abs(samples), edges, axis=0).T.astype(np.float32)
+
+
+def thinned(peaks: Peaks, points: int) -> Peaks:
+    """Return peaks in so many points at most, each the highest of those that it stands for."""
+    if peaks.shape[1] <= points:
+        return peaks
+    edges = np.linspace(0, peaks.shape[1], points, endpoint=False).astype(np.intp)
+    return np.maximum.reduceat(peaks, edges, axis=1)

@@ -1,0 +1,148 @@
+"""Who talked how much: figures of one call, from its utterances. Pure.
+
+A speaker talks from the first word of an utterance to its last: pauses within one, of less than a
+second, are talk. Figures are of what was transcribed; what was not counts as silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from schema.span import Span
+from schema.transcript import Utterance, is_cjk
+
+#: To speak at once for less than this is agreement ("mm-hm") or chance, and interrupts nobody.
+_INTERRUPTS_MS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerTalk:
+    """One speaker's part of a call.
+
+    ``share`` is of all talk, 0..1; ``longest_ms`` the longest stretch without a word of anyone
+    else's; ``interruptions`` how often they began while another spoke on for half a second.
+    A Chinese character counts as a word.
+    """
+
+    speaker: str
+    talk_ms: int
+    share: float
+    words: int
+    words_per_minute: int
+    longest_ms: int
+    interruptions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A call's figures: in ``silence_ms`` nobody talks, in ``overlap_ms`` two or more do."""
+
+    silence_ms: int
+    overlap_ms: int
+    speakers: tuple[SpeakerTalk, ...]
+
+
+def talk_of(utterances: Sequence[Utterance], duration_ms: int) -> Talk:
+    """Return the figures of a call that lasts ``duration_ms``; speakers by their first word."""
+    own: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        own.setdefault(utterance.speaker, []).append(utterance)
+    spans = {speaker: _merged(map(_span, said)) for speaker, said in own.items()}
+    talked_ms = {speaker: _length_ms(each) for speaker, each in spans.items()}
+    all_ms = sum(talked_ms.values())
+    anyone_ms = _length_ms(_merged(span for each in spans.values() for span in each))
+    longest_ms = _longest_ms(utterances)
+    return Talk(
+        silence_ms=max(0, duration_ms - anyone_ms),
+        overlap_ms=_overlap_ms(list(spans.values())),
+        speakers=tuple(
+            SpeakerTalk(
+                speaker=speaker,
+                talk_ms=talked_ms[speaker],
+                share=round(talked_ms[speaker] / all_ms, 3) if all_ms else 0.0,
+                words=(words := sum(map(_word_count, said))),
+                words_per_minute=round(60_000 * words / max(1, talked_ms[speaker])),
+                longest_ms=longest_ms[speaker],
+                interruptions=_interruptions(said, utterances),
+            )
+            for speaker, said in own.items()
+        ),
+    )
+
+
+def talk_json(talk: Talk) -> dict[str, Any]:
+    """Return the figures as an export writes them."""
+    return {
+        "silence_ms": talk.silence_ms,
+        "overlap_ms": talk.overlap_ms,
+        "speakers": [
+            {name: getattr(own, name) for name in SpeakerTalk.__slots__} for own in talk.speakers
+        ],
+    }
+
+
+def _span(utterance: Utterance) -> Span:
+    return Span(utterance.start_ms, utterance.end_ms)
+
+
+def _merged(spans: Iterable[Span]) -> list[Span]:
+    """Return spans in order, those that meet as one."""
+    merged: list[Span] = []
+    for span in sorted(spans):
+        if merged and span.start_ms <= merged[-1].end_ms:
+            merged[-1] = Span(merged[-1].start_ms, max(merged[-1].end_ms, span.end_ms))
+        else:
+            merged.append(span)
+    return merged
+
+
+def _length_ms(spans: Iterable[Span]) -> int:
+    return sum(span.duration_ms for span in spans)
+
+
+def _overlap_ms(speakers: Sequence[Sequence[Span]]) -> int:
+    """Return how long two or more talk; each speaker's spans are disjoint."""
+    edges = sorted(
+        edge
+        for spans in speakers
+        for span in spans
+        for edge in ((span.start_ms, 1), (span.end_ms, -1))
+    )
+    overlap_ms = talking = since_ms = 0
+    for at_ms, change in edges:
+        if talking > 1:
+            overlap_ms += at_ms - since_ms
+        talking, since_ms = talking + change, at_ms
+    return overlap_ms
+
+
+def _longest_ms(utterances: Sequence[Utterance]) -> dict[str, int]:
+    """Return each speaker's longest stretch without another's utterance begun in it."""
+    longest: dict[str, int] = {}
+    ordered = sorted(utterances, key=lambda utterance: utterance.start_ms)
+    for speaker, run in groupby(ordered, key=lambda utterance: utterance.speaker):
+        said = list(run)
+        length_ms = max(utterance.end_ms for utterance in said) - said[0].start_ms
+        longest[speaker] = max(longest.get(speaker, 0), length_ms)
+    return longest
+
+
+def _interruptions(said: Sequence[Utterance], everyone: Sequence[Utterance]) -> int:
+    return sum(
+        any(
+            other.speaker != own.speaker
+            and other.start_ms < own.start_ms
+            and min(other.end_ms, own.end_ms) - own.start_ms >= _INTERRUPTS_MS
+            for other in everyone
+        )
+        for own in said
+    )
+
+
+def _word_count(utterance: Utterance) -> int:
+    """Count words as people do: a Chinese character is one, and "twenty five" as "25" is one."""
+    texts = [word.text for word in utterance.words]
+    return sum(max(1, sum(map(is_cjk, text))) for text in texts)

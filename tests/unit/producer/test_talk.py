@@ -1,0 +1,91 @@
+"""Figures of who talks how much are those of the call as it was composed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from producer.talk import talk_json, talk_of
+from schema.transcript import Utterance, join_words
+from schema.words import Word
+
+
+def said(speaker: str, start_ms: int, end_ms: int, words: int = 4, text: str = "word") -> Utterance:
+    """Words that share a stretch evenly."""
+    each_ms = (end_ms - start_ms) // words
+    own = [
+        Word(text, start_ms + i * each_ms, start_ms + (i + 1) * each_ms) for i in range(words - 1)
+    ]
+    own.append(Word(text, start_ms + (words - 1) * each_ms, end_ms))
+    return Utterance(0, speaker, join_words([word.text for word in own]), tuple(own))
+
+
+CALL = [
+    said("agent", 1_000, 5_000),
+    said("customer", 6_000, 16_000, words=30),
+    said("customer", 17_500, 20_000),
+    said("agent", 18_000, 26_000, words=20),
+]
+
+
+def test_a_call_has_the_figures_that_it_was_composed_with():
+    talk = talk_of(CALL, 30_000)
+    agent, customer = talk.speakers
+    assert (agent.speaker, agent.talk_ms, agent.words) == ("agent", 12_000, 24)
+    assert (customer.speaker, customer.talk_ms, customer.words) == ("customer", 12_500, 34)
+    assert (agent.share, customer.share) == (0.49, 0.51)
+    assert (agent.words_per_minute, customer.words_per_minute) == (120, 163)
+    assert (agent.interruptions, customer.interruptions) == (1, 0)
+    assert (agent.longest_ms, customer.longest_ms) == (8_000, 14_000)
+    assert talk.overlap_ms == 2_000
+    assert talk.silence_ms == 30_000 - 12_000 - 12_500 + 2_000
+
+
+def test_a_word_of_agreement_interrupts_nobody():
+    talk = talk_of([said("agent", 0, 10_000), said("customer", 4_000, 4_400)], 10_000)
+    assert [own.interruptions for own in talk.speakers] == [0, 0]
+
+
+def test_whoever_begins_after_the_other_has_ended_interrupts_nobody():
+    talk = talk_of([said("agent", 0, 5_000), said("customer", 5_000, 9_000)], 10_000)
+    assert [own.interruptions for own in talk.speakers] == [0, 0]
+
+
+def test_a_chinese_character_is_a_word():
+    [own] = talk_of([said("agent", 0, 2_000, words=2, text="你好")], 2_000).speakers
+    assert own.words == 4
+
+
+def test_a_call_without_words_is_silent():
+    talk = talk_of([], 12_000)
+    assert talk_json(talk) == {"silence_ms": 12_000, "overlap_ms": 0, "speakers": []}
+
+
+@st.composite
+def calls(draw):
+    turns = draw(
+        st.lists(
+            st.tuples(st.sampled_from("abc"), st.integers(0, 50_000), st.integers(10, 9_000)),
+            max_size=12,
+        )
+    )
+    return [said(speaker, start_ms, start_ms + length_ms) for speaker, start_ms, length_ms in turns]
+
+
+@given(calls())
+def test_figures_agree_with_a_count_of_every_moment(utterances):
+    talk = talk_of(utterances, 60_000)
+    talking = [set() for _ in range(6_000)]
+    for own in utterances:
+        for at in range(-(-own.start_ms // 10), own.end_ms // 10):
+            talking[at].add(own.speaker)
+    slack_ms = 20 * max(1, len(utterances))
+    assert talk.silence_ms == pytest.approx(10 * sum(not who for who in talking), abs=slack_ms)
+    assert talk.overlap_ms == pytest.approx(10 * sum(len(who) > 1 for who in talking), abs=slack_ms)
+    for own in talk.speakers:
+        counted_ms = 10 * sum(own.speaker in who for who in talking)
+        assert own.talk_ms == pytest.approx(counted_ms, abs=slack_ms)
+        assert own.longest_ms <= 60_000
+    shares = sum(own.share for own in talk.speakers)
+    assert shares == pytest.approx(1.0 if utterances else 0.0, abs=0.01)
