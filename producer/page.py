@@ -29,6 +29,9 @@ _PAGES = Path(__file__).parent / "pages"
 #: Words that the model is less sure of are marked.
 _UNSURE = 0.5
 
+#: Characters of a call that an index shows.
+_BEGINS = 90
+
 #: A waveform's channel, in units of its picture.
 _HEIGHT, _WIDTH = 60, 1_000
 
@@ -113,6 +116,7 @@ def to_page(transcript: StoredTranscript, heard: Heard | None, silent: str = "")
 def to_entry(transcript: StoredTranscript, href: str) -> Entry:
     """Return what an index says of a call whose page is at ``href``, a relative path."""
     text = " ".join(u.text for u in transcript.utterances[:4])
+    begins = text if len(text) <= _BEGINS else f"{text[:_BEGINS].rstrip()} \u2026"
     return Entry(
         href=quote(href),
         recording=transcript.recording,
@@ -120,7 +124,7 @@ def to_entry(transcript: StoredTranscript, href: str) -> Entry:
         coverage=transcript.coverage,
         talk=talk_of(transcript.utterances, transcript.recording.duration_ms or 0),
         words=sum(len(utterance.words) for utterance in transcript.utterances),
-        begins=text[:160],
+        begins=begins,
     )
 
 
