@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import structlog
 import typer
@@ -19,6 +20,7 @@ from rich.text import Text
 
 from producer.deliver import deliver, parse_formats
 from producer.doctor import Verdict, examine_host
+from producer.drop import Settling
 from producer.enqueue import Enqueuer, celery_app
 from producer.exits import ExitCode, exit_code
 from producer.export import recording_json
@@ -32,6 +34,7 @@ from producer.show import (
 )
 from producer.spool import remove_copy
 from producer.submit import Request, Summary, submit
+from producer.submit import watch as watch_folder
 from producer.watch import watch as watch_submission
 from schema.errors import CallscribeError
 from schema.migrate import migrate as migrate_ledger
@@ -106,7 +109,8 @@ def _ledger(settings: Settings) -> Iterator[Ledger]:
 @app.command(
     name="submit",
     epilog="Examples: producer submit calls/ · producer submit calls/ --speakers agent,customer "
-    "--manifest calls.csv --wait · producer submit dump/ --raw .ulaw=mulaw:8000 --language en",
+    "--manifest calls.csv --wait · producer submit dump/ --raw .ulaw=mulaw:8000 --language en · "
+    "producer submit /srv/drop --watch",
 )
 def submit_command(
     paths: Annotated[list[str], typer.Argument(help="Files and directories, taken recursively.")],
@@ -143,10 +147,18 @@ def submit_command(
     itn: Annotated[bool, typer.Option("--itn", help="Write numbers as digits.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Decode again what is known.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Watch until all is transcribed.")] = False,
+    drop: Annotated[
+        bool, typer.Option("--watch", help="A drop folder: take files as they come, until Ctrl-C.")
+    ] = False,
+    settle: Annotated[
+        float, typer.Option(help="Of --watch: seconds that a file has not changed for.", min=1)
+    ] = 10.0,
     as_json: JsonOption = False,
 ) -> None:
     """Hand in recordings to be transcribed; prints the submission's id."""
     settings = load_settings()
+    if drop and (wait or manifest):
+        raise typer.BadParameter("--watch goes with neither --wait nor --manifest")
     request = Request(
         paths=tuple(paths),
         profile=_profile(profile, language, model, speakers, channels, segment, overlap, itn=itn),
@@ -155,9 +167,12 @@ def submit_command(
         zone=zone,
         raw=tuple(raw or ()),
         force=force,
+        watch=drop,
     )
     with _ledger(settings) as ledger:
         enqueuer = Enqueuer(Publisher(celery_app(settings)), settings.high_water)
+        if drop:
+            _watch_folder(request, settings, ledger, enqueuer, settle)
         with err.status("looking for recordings ...") as status:
             summary = submit(
                 request, settings, ledger, enqueuer, lambda s: status.update(_examining(s))
@@ -170,6 +185,44 @@ def submit_command(
             progress = watch_submission(ledger, summary.submission, err)
         _print_submission(ledger, progress, as_json=as_json, shown=wait)
     raise typer.Exit(_submission_exit(progress, summary.unmatched_rows))
+
+
+def _watch_folder(
+    request: Request, settings: Settings, ledger: Ledger, enqueuer: Enqueuer, settle_s: float
+) -> NoReturn:
+    """Take what is dropped until somebody stops us."""
+    told = 0
+    with err.status("looking for recordings ...") as status:
+
+        def tell(summary: Summary, waiting: int) -> None:
+            nonlocal told
+            taken = summary.already_there + summary.recordings
+            line = (
+                f"submission {short_id(summary.submission)}: {taken} recordings taken, "
+                f"{summary.quarantined} quarantined, {waiting} being written"
+            )
+            status.update(line)
+            if taken != told and not err.is_terminal:
+                # A service's log: a line whenever something was taken.
+                err.print(line, highlight=False)
+            told = taken
+
+        watch_folder(
+            request,
+            settings,
+            ledger,
+            enqueuer,
+            tell,
+            settling=Settling(settle_s),
+            rounds=_ticks(settle_s / 2),
+        )
+    raise AssertionError("ticks never end")
+
+
+def _ticks(every_s: float) -> Iterator[None]:
+    while True:
+        yield
+        time.sleep(every_s)
 
 
 def _profile(

@@ -11,13 +11,15 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from producer.drop import Settling
 from producer.enqueue import Enqueuer
 from producer.intake import Job, examine_all
 from producer.metadata import Manifest, NamePattern, call_of, load_manifest, read_sidecars
@@ -51,6 +53,8 @@ class Request:
     zone: str | None = None
     raw: tuple[str, ...] = ()
     force: bool = False
+    #: A drop folder, whose submission stays open.
+    watch: bool = False
 
     def key(self) -> str:
         """Return what the same command again has in common with this one, as hex."""
@@ -65,6 +69,7 @@ class Request:
             self.zone,
             self.raw,
             self.force,
+            *(["watch"] if self.watch else []),
         ]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
@@ -127,20 +132,90 @@ def submit(
     return summary
 
 
-def _found(
-    request: Request, raw: dict[str, RawFormat], place: Place
-) -> tuple[list[Found], list[Notice]]:
-    """Walk the paths of a request."""
-    paths = [os.fsencode(path) for path in request.paths]
-    for path in paths:
+def watch(
+    request: Request,
+    settings: Settings,
+    ledger: Ledger,
+    enqueuer: Enqueuer,
+    report: Callable[[Summary, int], None],
+    *,
+    settling: Settling,
+    rounds: Iterable[object],
+) -> Summary:
+    """Hand in whatever is dropped below a request's paths, once it is whole: a look a round.
+
+    ``report`` is told after each round, with the number of files that are not taken yet. The
+    submission stays open: the same request goes on with it.
+
+    Raises:
+        BadRequest: an option or a path makes no sense.
+        Misconfigured, Transient: as :func:`submit`; what was committed stays.
+    """
+    raw = {**RAW_DEFAULTS, **dict(parse_raw_option(text) for text in request.raw)}
+    calls, place = _Calls(request), Anywhere(settings)
+    _check_paths(request, place)
+    submission = ledger.transact(
+        lambda c: intake.open_submission(
+            c, request.key(), _title(request), request.profile, force=request.force
+        )
+    )
+    taken = ledger.transact(lambda c: intake.known_sources(c, submission.id))
+    summary = Summary(submission.id, resumed=submission.resumed, already_there=len(taken))
+    for _ in rounds:
+        # A place remembers where it walked: each round is a walk of its own.
+        walked = _walked(request, raw, Anywhere(settings))
+        files = (item for item in walked if isinstance(item, Found))
+        ready = list(settling.settled(f for f in files if _source(f.path, settings) not in taken))
+        paths = {_source(file.path, settings): file.path for file, _ in ready}
+        patient = {_source(file.path, settings) for file, is_over in ready if not is_over}
+        described, notices = calls.describe([file for file, _ in ready], place)
+        examined = examine_all(described, settings, request.profile, raw=raw, tick_s=_BATCH_S)
+        for batch in _batches(examined):
+            whole = [item for item in batch if not _may_grow(item, patient)]
+            for source in {item.source for item in batch} - {item.source for item in whole}:
+                settling.put_off(paths[source])
+            if whole:
+                _commit(whole, submission, ledger, enqueuer, summary)
+            for item in whole:
+                taken.add(item.source)
+                settling.forget(paths[item.source])
+        if notices:
+            ledger.transact(
+                partial(intake.add_notices, submission_id=submission.id, notices=notices)
+            )
+        report(summary, settling.waiting)
+    return summary
+
+
+def _may_grow(item: NewRecording | QuarantinedRecording, patient: Collection[Location]) -> bool:
+    """Tell whether a file that cannot be read may only not be whole."""
+    return isinstance(item, QuarantinedRecording) and item.source in patient
+
+
+def _check_paths(request: Request, place: Place) -> None:
+    for path in map(os.fsencode, request.paths):
         if not place.exists(path):
             name = Location("", path).name
             raise BadRequest(ErrorCode.FILE_VANISHED, name, "there is no such file or directory")
-    found: list[Found] = []
-    notices: list[Notice] = []
+
+
+def _walked(
+    request: Request, raw: Mapping[str, RawFormat], place: Place
+) -> Iterator[Found | Notice]:
+    paths = [os.fsencode(path) for path in request.paths]
     manifest = [os.fsencode(request.manifest)] if request.manifest else []
     suffixes = [suffix.encode() for suffix in raw]
-    for item in walk(paths, place, raw_suffixes=suffixes, known=manifest):
+    return walk(paths, place, raw_suffixes=suffixes, known=manifest)
+
+
+def _found(
+    request: Request, raw: Mapping[str, RawFormat], place: Place
+) -> tuple[list[Found], list[Notice]]:
+    """Walk the paths of a request."""
+    _check_paths(request, place)
+    found: list[Found] = []
+    notices: list[Notice] = []
+    for item in _walked(request, raw, place):
         if isinstance(item, Found):
             found.append(item)
         else:
@@ -199,11 +274,12 @@ def _missing(
 ) -> list[Job]:
     """Return the jobs whose recordings a resumed submission does not hold yet."""
     there = ledger.transact(lambda c: intake.known_sources(c, submission))
-    return [
-        job
-        for job in jobs
-        if (settings.locate(job.path) or Location("", absolute(job.path))) not in there
-    ]
+    return [job for job in jobs if _source(job.path, settings) not in there]
+
+
+def _source(path: bytes, settings: Settings) -> Location:
+    """Return what the ledger calls a file."""
+    return settings.locate(path) or Location("", absolute(path))
 
 
 def _commit(

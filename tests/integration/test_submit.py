@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from producer.drop import Settling
 from producer.enqueue import Enqueuer
-from producer.submit import Request, Summary, submit
+from producer.submit import Request, Summary, submit, watch
 from schema.errors import BadRequest, ErrorCode, Misconfigured
 from schema.profile import load_profile
 from schema.settings import Settings
@@ -231,3 +233,93 @@ def test_a_spool_without_room_ends_the_submit_and_not_the_recording(door: Door):
 
     assert summary.resumed
     assert door.recordings(summary)["gsm.wav"].state == RecordingState.PLANNED
+
+
+@dataclass
+class DropFolder:
+    """A watched door: each round is a look, and five seconds pass between two of them."""
+
+    door: Door
+    now_s: float = 0.0
+
+    def watch(self, rounds, **options) -> Summary:
+        request = Request(paths=(str(self.door.calls),), profile=load_profile("call"), watch=True)
+        return watch(
+            replace(request, **options),
+            self.door.settings,
+            self.door.ledger,
+            Enqueuer(self.door.publisher, high_water=10_000),
+            lambda _summary, _waiting: None,
+            settling=Settling(10, lambda: self.now_s),
+            rounds=self._timed(rounds),
+        )
+
+    def _timed(self, rounds):
+        for each in rounds:
+            yield each
+            self.now_s += 5
+
+    def states(self, summary: Summary) -> Counter[str]:
+        return Counter(own.state for own in self.door.recordings(summary).values())
+
+
+def test_a_thousand_dropped_files_are_taken_once_each_and_whole(door: Door):
+    whole = door.tone("seed.wav").read_bytes()
+    (door.calls / "seed.wav").unlink()
+    folder = DropFolder(door)
+
+    def drop():
+        """A hundred files a round, half written first or under another name, the rest later."""
+        for round_ in range(20):
+            for number in range(100 * round_, 100 * round_ + 100):
+                path = door.calls / f"{number % 7}" / f"{number:04}.wav"
+                path.parent.mkdir(exist_ok=True)
+                if number < 1_000:
+                    # Samples of its own, so that no two are one content.
+                    own = whole[:-4] + number.to_bytes(4, "little")
+                    begun = path.with_suffix(".wav.part") if number % 2 else path
+                    begun.write_bytes(own[: len(own) // 2])
+                earlier = number - 100
+                if 0 <= earlier < 1_000:
+                    path = door.calls / f"{earlier % 7}" / f"{earlier:04}.wav"
+                    begun = path.with_suffix(".wav.part") if earlier % 2 else path
+                    begun.write_bytes(whole[:-4] + earlier.to_bytes(4, "little"))
+                    begun.rename(path)
+            yield
+
+    summary = folder.watch(drop())
+
+    assert folder.states(summary) == {RecordingState.PLANNED: 1_000}
+    assert summary.quarantined == 0
+    assert len(door.publisher.sent) == 1_000
+    again = folder.watch(range(5))
+    assert (again.submission, again.already_there, again.recordings) == (
+        summary.submission,
+        1_000,
+        0,
+    )
+
+
+def test_a_writer_who_pauses_loses_nothing(door: Door):
+    whole = door.tone("seed.wav").read_bytes()
+    (door.calls / "seed.wav").unlink()
+    path = door.calls / "slow.wav"
+    folder = DropFolder(door)
+
+    def drop():
+        path.write_bytes(whole[: len(whole) // 2])
+        yield from range(10)
+        path.write_bytes(whole)
+        yield from range(4)
+
+    summary = folder.watch(drop())
+    assert folder.states(summary) == {RecordingState.PLANNED: 1}
+
+
+def test_a_file_that_stays_bad_is_quarantined_in_the_end(door: Door):
+    (door.calls / "bad.wav").write_bytes(b"")
+    folder = DropFolder(door)
+    summary = folder.watch(range(100))
+    assert folder.states(summary) == {}
+    summary = folder.watch(range(130))
+    assert folder.states(summary) == {RecordingState.QUARANTINED: 1}
