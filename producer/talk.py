@@ -1,7 +1,7 @@
 """Who talked how much: figures of one call, from its utterances. Pure.
 
-A speaker talks from the first word of an utterance to its last: pauses within one, of less than a
-second, are talk. Figures are of what was transcribed; what was not counts as silence.
+A speaker talks from a word to the next but for pauses of a second or more, whether a sentence ends
+in between or not. Figures are of what was transcribed; what was not counts as silence.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any
 
 from schema.span import Span
 from schema.transcript import Utterance, is_cjk
+
+#: A shorter pause between two words of a speaker is talk.
+_PAUSE_MS = 1_000
 
 #: To speak at once for less than this is agreement ("mm-hm") or chance, and interrupts nobody.
 _INTERRUPTS_MS = 500
@@ -50,7 +53,7 @@ def talk_of(utterances: Sequence[Utterance], duration_ms: int) -> Talk:
     own: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         own.setdefault(utterance.speaker, []).append(utterance)
-    spans = {speaker: _merged(map(_span, said)) for speaker, said in own.items()}
+    spans = {speaker: _talk(said) for speaker, said in own.items()}
     talked_ms = {speaker: _length_ms(each) for speaker, each in spans.items()}
     all_ms = sum(talked_ms.values())
     anyone_ms = _length_ms(_merged(span for each in spans.values() for span in each))
@@ -84,15 +87,17 @@ def talk_json(talk: Talk) -> dict[str, Any]:
     }
 
 
-def _span(utterance: Utterance) -> Span:
-    return Span(utterance.start_ms, utterance.end_ms)
+def _talk(said: Iterable[Utterance]) -> list[Span]:
+    """Return when a speaker talks."""
+    words = (word.span for utterance in said for word in utterance.words)
+    return _merged(words, _PAUSE_MS - 1)
 
 
-def _merged(spans: Iterable[Span]) -> list[Span]:
-    """Return spans in order, those that meet as one."""
+def _merged(spans: Iterable[Span], over_ms: int = 0) -> list[Span]:
+    """Return spans in order, as one those no further apart than ``over_ms``."""
     merged: list[Span] = []
     for span in sorted(spans):
-        if merged and span.start_ms <= merged[-1].end_ms:
+        if merged and span.start_ms - merged[-1].end_ms <= over_ms:
             merged[-1] = Span(merged[-1].start_ms, max(merged[-1].end_ms, span.end_ms))
         else:
             merged.append(span)

@@ -28,7 +28,7 @@ import soundfile
 import soxr
 
 from ops.eval.composing import Piece, cut, in_turn, joined, lasting, noisy, silence, without_pauses
-from ops.eval.corpus import format_words, read_cases
+from ops.eval.corpus import Case, format_words, read_cases
 from schema.pcm import Samples, downmix
 from schema.span import Span
 from workers.audio import SAMPLE_RATE_HZ, SAMPLES_PER_MS
@@ -101,11 +101,16 @@ SETS: Mapping[str, Callable[[Path], Iterator[Piece]]] = {
 def _utterances(directory: Path) -> Iterator[Piece]:
     """Yield the utterances of a directory's recordings, in order."""
     for case in read_cases(directory):
-        table = case.path.with_suffix(".segments.tsv")
-        if table.is_file():
-            recording = Piece(_read(case.path), "", case.truth or None)
-            for span, text in parse_segments(table.read_text()):
-                yield cut(recording, span, text)
+        yield from utterances_of(case)
+
+
+def utterances_of(case: Case) -> Iterator[Piece]:
+    """Yield the utterances of a recording, in order, where they are listed beside it."""
+    table = case.path.with_suffix(".segments.tsv")
+    if table.is_file():
+        recording = Piece(_read(case.path), "", case.truth or None)
+        for span, text in parse_segments(table.read_text()):
+            yield cut(recording, span, text)
 
 
 def parse_segments(table: str) -> Iterator[tuple[Span, str]]:
