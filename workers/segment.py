@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -60,6 +61,7 @@ def work_segment(worker: Worker, message: Message) -> None:
     if claim is None:
         log.info("segment_not_claimed", segment=str(message.id))
         return
+    claim = _under_own_key(claim)
     with structlog.contextvars.bound_contextvars(
         recording=str(claim.recording_id), segment=str(claim.segment_id), attempt=claim.attempt
     ):
@@ -69,6 +71,19 @@ def work_segment(worker: Worker, message: Message) -> None:
         if worker.recycle:
             log.warning("child_recycled")
             os._exit(1)
+
+
+def _under_own_key(claim: Claim) -> Claim:
+    """Return a claim under the decode key that this version's words have.
+
+    In a rolling upgrade a segment was planned by another version than decodes it, perhaps with
+    other words for the same samples: nobody who asks for the planner's may be given these.
+    """
+    own = claim.profile.decode_key(claim.pcm_digest, claim.format.rate_hz)
+    if claim.known or own == claim.decode_key:
+        return claim
+    log.info("segment_of_another_version", segment=str(claim.segment_id))
+    return replace(claim, decode_key=own)
 
 
 def _work_claimed(worker: Worker, claim: Claim) -> Ended | None:

@@ -91,6 +91,26 @@ def test_a_segment_is_decoded_stored_and_its_reduce_asked_for(worker, ledger: Le
     assert [d.task for d in worker.publisher.sent] == ["reduce_recording"]
 
 
+def test_words_of_another_version_are_kept_under_a_key_of_their_own(worker, ledger: Ledger):
+    one, other = added(ledger, recording("a"), recording("b")).dispatches
+    planned = "0" * 64
+    ledger.transact(
+        lambda c: c.execute(text("update segments set decode_key = :k"), {"k": planned})
+    )
+
+    for dispatch in (one, other):
+        work_segment(worker, dispatch.message)
+
+    with ledger.reading() as connection:
+        kept = connection.scalars(select(ResultRow.decode_key)).all()
+        states = connection.scalars(select(SegmentRow.state)).all()
+        keys = connection.scalars(select(SegmentRow.result_key)).all()
+    assert states == [SegmentState.DONE, SegmentState.DONE]
+    assert planned not in kept, "whoever asks for the planner's words does not get these"
+    assert sorted(kept) == sorted(keys)
+    assert len(set(keys)) == 2
+
+
 def test_a_message_makes_way_once_for_what_a_dead_predecessor_had_begun(worker, ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
     worker.makes_way = True
