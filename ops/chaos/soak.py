@@ -316,7 +316,7 @@ def soak(directory: Path, minutes: float, seed: int, network: Network | None = N
     """Run the drill in a directory; return 0 if nothing was lost, doubled or changed."""
     done: Counter[str] = Counter()
     with Field(directory / "field", models=fetch(), network=network) as field:
-        _compose(directory / "samples", field.calls)
+        compose_calls(directory / "samples", field.calls)
         say("the undisturbed run")
         undisturbed = field.submit()
         field.wait(undisturbed)
@@ -341,8 +341,8 @@ def soak(directory: Path, minutes: float, seed: int, network: Network | None = N
         return _report(field, feeder, baseline, done, seed)
 
 
-def _compose(samples: Path, calls: Path) -> None:
-    """Cut the recordings out of the longest sample call."""
+def compose_calls(samples: Path, calls: Path) -> None:
+    """Cut the recordings of a drill out of the longest sample call."""
     call, rate_hz = soundfile.read(compose(samples).directory / "call-1005.wav", always_2d=True)
     for start_s in _STARTS_S:
         part = call[start_s * rate_hz : (start_s + _LENGTH_S) * rate_hz]

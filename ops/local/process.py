@@ -125,7 +125,8 @@ class Child:
     """One program, in a session of its own so that the terminal's Ctrl-C reaches only us.
 
     Start it from the main thread: the leash is tied to the thread that starts it. ``prefix`` is
-    a command that runs the program as another user; it comes before the leash.
+    a command that runs the program as another user; it comes before the leash. Its ``directory``
+    may be changed between a stop and a start.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class Child:
         self.log = log
         self._command = list(command)
         self._environment = None if environment is None else dict(environment)
-        self._directory = directory
+        self.directory = directory
         self._prefix = list(prefix)
         self._on_our_death = on_our_death
         self._process: subprocess.Popen[bytes] | None = None
@@ -162,7 +163,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment,
-                cwd=self._directory,
+                cwd=self.directory,
                 start_new_session=True,
             )
 

@@ -1,0 +1,98 @@
+"""Two versions of the code side by side: a rolling upgrade and its rollback, under load. One table.
+
+    python -m ops.chaos.upgrade REVISION [--rounds 3]
+
+The ledger has this version's tables. In each round recordings are submitted while every process of
+the fleet, one after the other, is stopped as a rollout stops it and started again from a checkout
+of REVISION, and in the next round from this one's. Nothing may be lost, doubled or left over; words
+may be either version's. Not among the tests, since it needs the history.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ops import tables
+from ops.chaos.field import Field, Words
+from ops.chaos.oracle import broken
+from ops.chaos.soak import compose_calls
+from ops.local.bootstrap import ROOT
+from ops.local.models import fetch
+
+_HEADINGS = ("what", "count")
+
+
+def main() -> int:
+    """Roll to and fro, then look."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("revision", help="of git, say HEAD~20")
+    parser.add_argument("--rounds", type=int, default=3, help="rollbacks, each with its upgrade")
+    arguments = parser.parse_args()
+    models = fetch()
+    with tempfile.TemporaryDirectory(prefix="callscribe-upgrade-") as scratch:
+        other = Path(scratch) / "other"
+        _git("worktree", "add", "--detach", str(other), arguments.revision)
+        try:
+            with Field(Path(scratch) / "field", models=models) as field:
+                compose_calls(Path(scratch) / "samples", field.calls)
+                return _drill(field, other, arguments.rounds, arguments.revision)
+        finally:
+            _git("worktree", "remove", "--force", str(other))
+
+
+def _drill(field: Field, other: Path, rounds: int, revision: str) -> int:
+    first = field.submit()
+    field.wait(first)
+    baseline = field.words(first)
+    submissions = []
+    for number in range(2 * rounds):
+        directory = ROOT if number % 2 else other
+        for process in [*field.workers, field.reducer]:
+            submissions.append(field.submit())
+            # As a rollout does: asked to end, then started from the other version.
+            process.stop(grace_s=60)
+            process.directory = directory
+            process.start()
+    for submission in submissions:
+        field.wait(submission, 600)
+    found = [field.words(submission) for submission in submissions]
+    wrong = broken(field.ledger)
+    lost = sum(len(baseline.keys() - words.keys()) for words in found)
+    rows = {
+        "restarts into the other version": 3 * 2 * rounds,
+        "recordings": len(submissions) * len(baseline),
+        "segments": field.scalar("select count(*) from segments"),
+        "claims beyond the first": field.scalar(
+            "select coalesce(sum(attempts - 1), 0) from segments where attempts > 1"
+        ),
+        "most strikes of a segment": field.scalar("select max(strikes) from segments"),
+        "decoded by another version than planned them": field.logged("segment_of_another_version"),
+        "recordings lost": lost,
+        "words doubled or left out, against this version's": _moved(baseline, found),
+        **{f"BROKEN: {name}": count for name, count in wrong.items()},
+    }
+    cells = [[name, f"{count:,}"] for name, count in rows.items()]
+    title = f"This version and {revision}, to and fro"
+    tables.print_table(title, _HEADINGS, cells, tables.measured_now(), width=90)
+    return 1 if lost or wrong else 0
+
+
+def _moved(baseline: dict[str, Words], found: list[dict[str, Words]]) -> int:
+    """Return by how many words transcripts are longer or shorter than this version's."""
+    return sum(
+        abs(len(words[name]) - len(baseline[name]))
+        for words in found
+        for name in words.keys() & baseline.keys()
+    )
+
+
+def _git(*arguments: str) -> None:
+    subprocess.run(["git", "-C", str(ROOT), *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
