@@ -23,8 +23,11 @@ from producer.enqueue import Enqueuer, celery_app
 from producer.exits import ExitCode, exit_code
 from producer.export import recording_json
 from producer.models import known_models, profile_section
+from producer.moments import parse_moment
 from producer.show import (
     PROBLEM_STATES,
+    hit_json,
+    hits_view,
     progress_json,
     submission_json,
     submission_view,
@@ -36,6 +39,7 @@ from producer.watch import watch as watch_submission
 from schema.errors import CallscribeError
 from schema.migrate import migrate as migrate_ledger
 from schema.migrate import require_current
+from schema.phrases import parse_query
 from schema.profile import Profile, load_profile
 from schema.publish import Publisher
 from schema.settings import Settings, load_settings
@@ -43,10 +47,12 @@ from schema.states import RecordingState
 from schema.store import cancel as store_cancel
 from schema.store import forget as store_forget
 from schema.store import read, reduce
+from schema.store import search as store_search
 from schema.store.dispatches import short_id
 from schema.store.forget import Forgotten
 from schema.store.ledger import Ledger
 from schema.store.read import Progress, RecordingSummary
+from schema.store.search import Filters
 
 _EXITS = "\n\n".join(
     ["Exit codes:", ", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)]
@@ -326,6 +332,53 @@ def export(
         for recording in delivered.without:
             err.print(Text(f"no transcript: {recording.name} ({recording.state})"))
     raise typer.Exit(ExitCode.INCOMPLETE if incomplete else ExitCode.OK)
+
+
+@app.command(
+    epilog="Examples: producer search refund · producer search '\"money back\" -voucher' "
+    "--since 2026-05-01 --speaker customer · producer search 退款 --line billing --json"
+)
+def search(
+    query: Annotated[
+        str, typer.Argument(help='Words that must all be said; "a phrase"; -not.', metavar="QUERY")
+    ],
+    since: Annotated[
+        str | None, typer.Option(help="Calls of this date and later.", metavar="DATE")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Calls up to this date, it included.", metavar="DATE")
+    ] = None,
+    speaker: Annotated[
+        str | None, typer.Option(help="Said by whom: agent, customer ...", metavar="NAME")
+    ] = None,
+    line: Annotated[
+        str | None, typer.Option(help="Calls of this queue or campaign.", metavar="LINE")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Utterances at most.", min=1, max=10_000)] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what was said, in the latest transcripts; the latest calls come first."""
+    asked = parse_query(query)
+    filters = Filters(
+        since=parse_moment(since, "--since") if since else None,
+        until=parse_moment(until, "--until", end=True) if until else None,
+        speaker=speaker,
+        line=line,
+    )
+    with _ledger(load_settings()) as ledger, ledger.reading() as connection:
+        found = store_search.search(connection, asked, filters, limit=limit + 1)
+    hits, is_more = found[:limit], len(found) > limit
+    if as_json:
+        listed = [hit_json(hit, asked) for hit in hits]
+        _print_json({"query": query, "list": listed, "more": is_more})
+    elif hits:
+        out.print(hits_view(hits, asked))
+        if is_more:
+            err.print(f"there are more than {limit}: --limit shows them", highlight=False)
+    else:
+        cause = "nothing found" if asked.wanted else "name a word to look for"
+        err.print(Text(f"{cause}: {query}"))
+    raise typer.Exit(ExitCode.OK if hits else ExitCode.NOTHING)
 
 
 @app.command(epilog="Example: producer retry 1f3a")

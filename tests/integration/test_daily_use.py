@@ -1,0 +1,90 @@
+"""The command line over a ledger of its own: what an operator and an analyst type every day."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import structlog
+
+from producer.cli import main
+from producer.exits import ExitCode
+from schema.records import CallInfo
+from schema.store.ledger import Ledger
+from tests.factories import transcribed, utterance
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+Producer = Callable[..., Ran]
+
+
+@pytest.fixture
+def producer(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path) -> Producer:
+    url = ledger.engine.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("CALLSCRIBE_DATABASE_URL", url)
+    monkeypatch.setenv("CALLSCRIBE_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.chdir(tmp_path)
+
+    logging = structlog.get_config()
+
+    def run(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["producer", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        structlog.configure(**logging)
+        said = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), said.out, said.err)
+
+    return run
+
+
+CALL = CallInfo(call_id="ACD-1", started_at=datetime.now(UTC) - timedelta(days=40), line="billing")
+
+
+def test_search_shows_the_call_and_marks_what_was_asked_for(ledger: Ledger, producer: Producer):
+    transcribed(ledger, utterance("customer", "My \x1bmoney back!", 61_000), call=CALL)
+
+    ran = producer("search", '"money back"', "--speaker", "Customer", "--line", "billing")
+
+    assert ran.code == ExitCode.OK
+    row = ran.out.splitlines()[1].split()
+    assert row[0] == "ACD-1"
+    assert row[3:] == ["1:01", "customer", "My", "[money", "back]!"]
+
+
+def test_search_gives_scripts_the_recording_and_its_times(ledger: Ledger, producer: Producer):
+    recording = transcribed(ledger, utterance("agent", "我要退款"), utterance("agent", "退", 900))
+
+    ran = producer("search", "退", "--json", "--limit", "1")
+
+    found = json.loads(ran.out)
+    (hit,) = found["list"]
+    assert (found["more"], hit["recording"], hit["start_ms"]) == (True, str(recording), 0)
+    assert hit["marks"] == [[2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"), [("voucher", "nothing found"), ("-x", "name a word"), ("", "name a word")]
+)
+def test_search_says_when_there_is_nothing(producer: Producer, query: str, said: str):
+    ran = producer("search", "--", query)
+
+    assert (ran.code, ran.out) == (ExitCode.NOTHING, "")
+    assert ran.err.startswith(said)
+
+
+def test_search_refuses_a_date_that_is_none(producer: Producer):
+    ran = producer("search", "refund", "--since", "yesterday")
+
+    assert ran.code == ExitCode.USAGE
+    assert "--since" in ran.err
