@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,8 @@ from producer.enqueue import Enqueuer, celery_app
 from producer.exits import ExitCode, exit_code
 from producer.export import recording_json
 from producer.models import known_models, profile_section
-from producer.moments import parse_moment
+from producer.moments import parse_age, parse_moment
+from producer.purge import purge
 from producer.show import (
     PROBLEM_STATES,
     hit_json,
@@ -48,8 +50,8 @@ from schema.store import cancel as store_cancel
 from schema.store import forget as store_forget
 from schema.store import read, reduce
 from schema.store import search as store_search
-from schema.store.dispatches import short_id
-from schema.store.forget import Forgotten
+from schema.store.dispatches import clock, short_id
+from schema.store.forget import Forgotten, Old
 from schema.store.ledger import Ledger
 from schema.store.read import Progress, RecordingSummary
 from schema.store.search import Filters
@@ -424,7 +426,7 @@ def cancel(
 
 @app.command(
     epilog="Examples: producer forget --call ACD-20431 · producer forget --recording 7c2e1b90 "
-    "--yes · producer forget --submission 1f3a --yes"
+    "--yes · producer forget --submission 1f3a --yes · producer forget --older-than 30d --yes"
 )
 def forget(
     recording: Annotated[
@@ -436,13 +438,21 @@ def forget(
     submission: Annotated[
         list[str] | None, typer.Option(help="All of a submission; repeatable.", metavar="ID")
     ] = None,
+    older_than: Annotated[
+        str | None, typer.Option(help="All calls so long ago: 36h, 30d, 12w.", metavar="AGE")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Erase; without it, only list.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Erase recordings for good: rows, words and copies. Files handed in and exports stay yours."""
-    if not (recording or call or submission):
-        raise typer.BadParameter("name what to forget: --recording, --call or --submission")
+    if bool(recording or call or submission) == bool(older_than):
+        raise typer.BadParameter(
+            "name what to forget: --recording, --call, --submission; or --older-than alone"
+        )
     settings = load_settings()
+    if older_than:
+        _forget_older(settings, parse_age(older_than, "--older-than"), yes=yes, as_json=as_json)
+        return
     with _ledger(settings) as ledger:
         with ledger.reading() as connection:
             chosen = store_forget.find(
@@ -473,6 +483,44 @@ def _print_to_forget(chosen: list[RecordingSummary], *, as_json: bool) -> None:
         table.add_row(short_id(each.id), each.state, call_id, Text(each.name))
     out.print(table)
     err.print(f"{len(chosen)} recordings; nothing is erased without --yes", highlight=False)
+
+
+def _forget_older(settings: Settings, age: timedelta, *, yes: bool, as_json: bool) -> None:
+    """Erase the recordings of calls so long ago, or say which they are."""
+    with _ledger(settings) as ledger:
+        with ledger.reading() as connection:
+            old = store_forget.count_older(connection, store_forget.ago(connection, age))
+        if not yes:
+            _print_old(old, as_json=as_json)
+            return
+        publisher = Publisher(celery_app(settings))
+        with err.status("erasing ...") as status:
+            forgotten = purge(
+                ledger,
+                old.before,
+                partial(remove_copy, settings),
+                publisher.publish,
+                lambda done: status.update(f"erased {done} of {old.recordings} recordings"),
+            )
+    _print_forgotten(forgotten, as_json=as_json)
+
+
+def _print_old(old: Old, *, as_json: bool) -> None:
+    if as_json:
+        first = old.first.isoformat() if old.first else None
+        counts = {"recordings": old.recordings, "audio_ms": old.audio_ms, "spared": old.spared}
+        _print_json({"erased": False, "before": old.before.isoformat(), **counts, "first": first})
+        return
+    days = [f"{day.astimezone():%Y-%m-%d %H:%M}" for day in (old.before, old.first or old.before)]
+    oldest = f", the oldest of {days[1]}" if old.first else ""
+    out.print(
+        f"{old.recordings} recordings of calls before {days[0]}{oldest}: "
+        f"{clock(old.audio_ms)} of audio",
+        highlight=False,
+    )
+    if old.spared:
+        err.print(f"{old.spared} more are still being transcribed, and left", highlight=False)
+    err.print("nothing is erased without --yes")
 
 
 def _print_forgotten(forgotten: Forgotten, *, as_json: bool) -> None:

@@ -88,3 +88,25 @@ def test_search_refuses_a_date_that_is_none(producer: Producer):
 
     assert ran.code == ExitCode.USAGE
     assert "--since" in ran.err
+
+
+def test_forget_by_age_erases_nothing_until_it_is_told_to(ledger: Ledger, producer: Producer):
+    transcribed(ledger, utterance("agent", "hi"), call=CALL)
+    transcribed(ledger, utterance("agent", "hi"))
+
+    dry = producer("forget", "--older-than", "30d")
+    counted = json.loads(producer("forget", "--older-than", "30d", "--json").out)
+    erased = json.loads(producer("forget", "--older-than", "30d", "--yes", "--json").out)
+
+    assert dry.out.startswith("1 recordings of calls before ")
+    assert "nothing is erased without --yes" in dry.err
+    assert (counted["erased"], counted["recordings"], counted["audio_ms"]) == (False, 1, 10_000)
+    assert (erased["erased"], erased["recordings"]) == (True, 1)
+    assert json.loads(producer("search", "hi", "--json").out)["list"][0]["call_id"] is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--older-than", "soon"), ("--older-than", "30d", "--call", "ACD-1"), ()]
+)
+def test_forget_refuses_what_it_does_not_understand(producer: Producer, wrong: tuple[str, ...]):
+    assert producer("forget", *wrong).code == ExitCode.USAGE
