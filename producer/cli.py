@@ -36,6 +36,15 @@ from producer.show import (
     submissions_view,
 )
 from producer.spool import remove_copy
+from producer.stream import (
+    STANDARD_OUTPUT,
+    file_name,
+    moment_text,
+    opened,
+    read_cursor,
+    stream,
+    write_cursor,
+)
 from producer.submit import Request, Summary, submit
 from producer.watch import watch as watch_submission
 from schema.errors import CallscribeError
@@ -295,19 +304,35 @@ def watch(submission: SubmissionArgument = None, as_json: JsonOption = False) ->
 
 @app.command(
     epilog="Examples: producer export --out transcripts · producer export 1f3a "
-    "--format json,srt --out /srv/transcripts"
+    "--format json,srt --out /srv/transcripts · producer export --format jsonl --out lake "
+    "--cursor lake.cursor · producer export --format jsonl --since 2026-05-01 --out -"
 )
 def export(
     submission: SubmissionArgument = None,
     formats: Annotated[
-        str, typer.Option("--format", help="Any of json,txt,srt,vtt,csv.", metavar="LIST")
+        str,
+        typer.Option("--format", help="Any of json,txt,srt,vtt,csv; or jsonl.", metavar="LIST"),
     ] = "json,txt",
     directory: Annotated[
-        Path, typer.Option("--out", help="Where to; keeps the recordings' tree.")
+        Path,
+        typer.Option("--out", help="Where to; keeps the recordings' tree. Of jsonl, - is a pipe."),
     ] = Path("transcripts"),
+    since: Annotated[
+        str | None,
+        typer.Option(help="jsonl: of all submissions, stored since then.", metavar="DATE"),
+    ] = None,
+    cursor: Annotated[
+        Path | None,
+        typer.Option(help="jsonl: stored since the last time, which this file keeps."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write transcripts as files: one per recording and format."""
+    """Write transcripts as files: one per recording and format, or JSON Lines of them all."""
+    if formats.strip() == "jsonl":
+        _export_lines(submission, directory, since, cursor, as_json=as_json)
+        return
+    if since or cursor or directory == STANDARD_OUTPUT:
+        raise typer.BadParameter("--since, --cursor and --out - go with --format jsonl alone")
     names = parse_formats(formats)
     with _ledger(load_settings()) as ledger:
         with ledger.reading() as connection:
@@ -334,6 +359,50 @@ def export(
         for recording in delivered.without:
             err.print(Text(f"no transcript: {recording.name} ({recording.state})"))
     raise typer.Exit(ExitCode.INCOMPLETE if incomplete else ExitCode.OK)
+
+
+def _export_lines(
+    submission: str | None,
+    directory: Path,
+    since: str | None,
+    cursor: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Write JSON Lines, and say or keep where the next export goes on."""
+    if as_json and directory == STANDARD_OUTPUT:
+        raise typer.BadParameter("--json and --out - would both write to standard output")
+    begin = (read_cursor(cursor) if cursor else None) or (
+        parse_moment(since, "--since") if since else None
+    )
+    with _ledger(load_settings()) as ledger:
+        chosen = None
+        if submission or not (since or cursor):
+            with ledger.reading() as connection:
+                chosen = read.find_submission(connection, submission)
+        with (
+            err.status("writing ...") as status,
+            opened(directory, file_name(begin, chosen)) as write,
+        ):
+            streamed = stream(
+                ledger,
+                write,
+                since=begin,
+                submission=chosen,
+                advance=lambda done: status.update(f"wrote {done} recordings"),
+            )
+    if cursor:
+        write_cursor(cursor, streamed.until)
+    following = moment_text(streamed.until)
+    if as_json:
+        counts = {"recordings": streamed.recordings, "out": str(directory), "next": following}
+        _print_json(counts)
+    else:
+        err.print(
+            f"{streamed.recordings} recordings; the next: --since {following}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @app.command(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import structlog
@@ -110,3 +111,73 @@ def test_forget_by_age_erases_nothing_until_it_is_told_to(ledger: Ledger, produc
 )
 def test_forget_refuses_what_it_does_not_understand(producer: Producer, wrong: tuple[str, ...]):
     assert producer("forget", *wrong).code == ExitCode.USAGE
+
+
+def documents(directory: Path) -> dict[str, list[str]]:
+    """Return the calls in each file of a directory."""
+    return {
+        path.name: [json.loads(line)["call_id"] for line in path.read_text().splitlines()]
+        for path in directory.iterdir()
+    }
+
+
+def test_exports_with_a_cursor_write_every_call_once(ledger: Ledger, producer: Producer, tmp_path):
+    lines = ("export", "--format", "jsonl", "--out", "lake", "--cursor", "cursors/lake")
+    cursor = tmp_path / "cursors" / "lake"
+    transcribed(ledger, call=CALL)
+
+    first = producer(*lines)
+    begin = cursor.read_text()
+    assert producer(*lines).code == ExitCode.OK
+    transcribed(ledger, call=replace(CALL, call_id="ACD-2"))
+    second = json.loads(producer(*lines, "--json").out)
+
+    assert (first.code, first.out) == (ExitCode.OK, "")
+    assert begin.strip() in first.err
+    assert second["recordings"] == 1
+    assert cursor.read_text().strip() == second["next"]
+    assert sorted(documents(tmp_path / "lake").values()) == [["ACD-1"], ["ACD-2"]]
+
+
+def test_an_export_that_did_not_get_to_its_cursor_is_replaced(
+    ledger: Ledger, producer: Producer, tmp_path
+):
+    lines = ("export", "--format", "jsonl", "--out", "lake", "--cursor", "lake.cursor")
+    transcribed(ledger, call=CALL)
+    producer(*lines)
+    (tmp_path / "lake.cursor").unlink()
+    transcribed(ledger, call=replace(CALL, call_id="ACD-2"))
+
+    producer(*lines)
+
+    assert documents(tmp_path / "lake") == {"transcripts.jsonl": ["ACD-1", "ACD-2"]}
+
+
+def test_lines_go_to_a_pipe(ledger: Ledger, producer: Producer):
+    transcribed(ledger, call=CALL)
+
+    since = producer("export", "--format", "jsonl", "--out", "-", "--since", "2020-01-01")
+    latest = producer("export", "--format", "jsonl", "--out", "-")
+
+    assert [json.loads(line)["call_id"] for line in since.out.splitlines()] == ["ACD-1"]
+    assert latest.out == since.out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--since", "2026-05-01"),
+        ("--cursor", "x", "--format", "json"),
+        ("--out", "-"),
+        ("--format", "jsonl,json"),
+        ("--format", "jsonl", "--out", "-", "--json"),
+        ("--format", "jsonl", "--since", "soon"),
+        ("--format", "jsonl", "--cursor", "broken"),
+    ],
+)
+def test_export_refuses_what_it_does_not_understand(
+    producer: Producer, wrong: tuple[str, ...], tmp_path
+):
+    (tmp_path / "broken").write_text("not a moment")
+
+    assert producer("export", *wrong).code == ExitCode.USAGE
