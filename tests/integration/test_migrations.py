@@ -163,3 +163,17 @@ def test_a_migration_that_is_undone_leaves_what_the_version_before_it_has(engine
 
     with engine.connect() as connection:
         assert search(connection, parse_query("stored"), Filters(), limit=10)
+
+
+def test_a_restore_and_autovacuum_which_have_no_search_path_can_use_the_index(engine: Engine):
+    migrate(engine)
+    transcribed(Ledger(engine), utterance("agent", "退款 now"))
+
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("set search_path = ''"))
+        connection.execute(text("analyze public.utterances"))
+        connection.execute(text("reindex index public.utterances_words_ix"))
+        words = connection.scalar(text("select public.search_words(text) from public.utterances"))
+        connection.execute(text("reset search_path"))
+
+    assert words == "'now':3 '款':2 '退':1"

@@ -41,29 +41,25 @@ _WIDE = [*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B)]
 def upgrade() -> None:
     unusual = "".join([*_CAPITALS, *map(chr, _WIDE)])
     plain = "".join([*_CAPITALS, *(chr(c - 0xFEE0) for c in _WIDE)]).lower()
-    op.execute(
-        f"""
-        create function search_plain(said text) returns text
-        language sql immutable parallel safe as $$
-            select regexp_replace(
-                regexp_replace(
-                    case when said ~ '[\\u00C0-\\u052F\\uFF10-\\uFF5A]'
-                         then translate(left(said, 100000), '{unusual}', '{plain}')
-                         else left(said, 100000) end,
-                    '[{_SEPARATORS}]+', ' ', 'g'),
-                '([{_CJK}])', ' \\1 ', 'g')
-        $$
-        """
-    )
-    op.execute(
-        """
-        create function search_words(said text) returns tsvector
-        language sql immutable parallel safe as $$
-            select to_tsvector('simple'::regconfig, search_plain(said))
-        $$
-        """
-    )
+    cut = f"""
+        regexp_replace(
+            regexp_replace(
+                case when said ~ '[\\u00C0-\\u052F\\uFF10-\\uFF5A]'
+                     then translate(left(said, 100000), '{unusual}', '{plain}')
+                     else left(said, 100000) end,
+                '[{_SEPARATORS}]+', ' ', 'g'),
+            '([{_CJK}])', ' \\1 ', 'g')"""
+    _create("search_plain", "text", cut)
+    # Neither calls the other: indexes are built, restored and analysed without a search_path.
+    _create("search_words", "tsvector", f"to_tsvector('pg_catalog.simple'::regconfig, {cut})")
     op.alter_column("transcripts", "created_at", server_default=sa.text("clock_timestamp()"))
+
+
+def _create(name: str, returned: str, expression: str) -> None:
+    op.execute(
+        f"create function {name}(said text) returns {returned}"
+        f" language sql immutable parallel safe as $$ select {expression} $$"
+    )
 
 
 def downgrade() -> None:
