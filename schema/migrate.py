@@ -65,9 +65,8 @@ def _build_indexes(engine: Engine) -> None:
         # Tried and not waited for: the build waits for every transaction, this one's wait, too.
         while not connection.scalar(text("select pg_try_advisory_lock(:key)"), _BUILD):
             time.sleep(_POLL_S)
-        for index in concurrent_indexes():
-            if not connection.scalar(_IS_VALID, {"name": index.name}):
-                _build(connection, index)
+        for index in missing_indexes(connection):
+            _build(connection, index)
 
 
 _BUILD = {"key": _BUILD_LOCK}
@@ -82,6 +81,15 @@ def concurrent_indexes() -> list[Index]:
         for table in Base.metadata.sorted_tables
         for index in sorted(table.indexes, key=lambda index: str(index.name))
         if index.dialect_options["postgresql"]["concurrently"]
+    ]
+
+
+def missing_indexes(connection: Connection) -> list[Index]:
+    """Return those of them that are not there, or whose build was broken off."""
+    return [
+        index
+        for index in concurrent_indexes()
+        if not connection.scalar(_IS_VALID, {"name": index.name})
     ]
 
 

@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
 from ops.local.servers import PostgresServer
+from producer.doctor import Verdict, _ledger
 from schema.errors import ErrorCode, Misconfigured
 from schema.migrate import (
     alembic_config,
@@ -147,10 +148,14 @@ def test_an_index_whose_build_was_broken_off_is_built_anew(engine: Engine):
             )
         )
     assert valid_indexes(engine) == {"transcripts_created_at_ix"}
+    warned = _ledger(Ledger(engine))
 
     migrate(engine)
 
     assert len(valid_indexes(engine)) == 2
+    assert warned.verdict is Verdict.WARN
+    assert "utterances_words_ix" in warned.detail
+    assert _ledger(Ledger(engine)).verdict is Verdict.OK
 
 
 def test_a_migration_that_is_undone_leaves_what_the_version_before_it_has(engine: Engine):
