@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -25,20 +26,34 @@ from producer.enqueue import Enqueuer, celery_app
 from producer.exits import ExitCode, exit_code
 from producer.export import recording_json
 from producer.models import known_models, profile_section
+from producer.moments import parse_age, parse_moment
+from producer.purge import purge
 from producer.show import (
     PROBLEM_STATES,
+    hit_json,
+    hits_view,
     progress_json,
     submission_json,
     submission_view,
     submissions_view,
 )
 from producer.spool import remove_copy
+from producer.stream import (
+    STANDARD_OUTPUT,
+    file_name,
+    moment_text,
+    opened,
+    read_cursor,
+    stream,
+    write_cursor,
+)
 from producer.submit import Request, Summary, submit
 from producer.submit import watch as watch_folder
 from producer.watch import watch as watch_submission
 from schema.errors import CallscribeError
 from schema.migrate import migrate as migrate_ledger
 from schema.migrate import require_current
+from schema.phrases import parse_query
 from schema.profile import Profile, load_profile
 from schema.publish import Publisher
 from schema.settings import Settings, load_settings
@@ -46,10 +61,12 @@ from schema.states import RecordingState
 from schema.store import cancel as store_cancel
 from schema.store import forget as store_forget
 from schema.store import read, reduce
-from schema.store.dispatches import short_id
-from schema.store.forget import Forgotten
+from schema.store import search as store_search
+from schema.store.dispatches import clock, short_id
+from schema.store.forget import Forgotten, Old
 from schema.store.ledger import Ledger
 from schema.store.read import Progress, RecordingSummary
+from schema.store.search import Filters
 
 _EXITS = "\n\n".join(
     ["Exit codes:", ", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)]
@@ -340,22 +357,44 @@ def watch(submission: SubmissionArgument = None, as_json: JsonOption = False) ->
 
 @app.command(
     epilog="Examples: producer export --out transcripts · producer export 1f3a "
-    "--format json,srt --out /srv/transcripts · producer export --format html --out pages"
+    "--format json,srt --out /srv/transcripts · producer export --format html --out pages · "
+    "producer export --format jsonl --out lake --cursor lake.cursor · "
+    "producer export --format jsonl --since 2026-05-01 --out -"
 )
 def export(
     submission: SubmissionArgument = None,
     formats: Annotated[
-        str, typer.Option("--format", help="Any of json,txt,srt,vtt,csv,html.", metavar="LIST")
+        str,
+        typer.Option(
+            "--format", help="Any of json,txt,srt,vtt,csv,html; or jsonl.", metavar="LIST"
+        ),
     ] = "json,txt",
     directory: Annotated[
-        Path, typer.Option("--out", help="Where to; keeps the recordings' tree.")
+        Path,
+        typer.Option("--out", help="Where to; keeps the recordings' tree. Of jsonl, - is a pipe."),
     ] = Path("transcripts"),
     audio: Annotated[
-        bool, typer.Option(help="Beside each HTML page a copy of its audio, to be heard.")
+        bool, typer.Option(help="html: beside each page a copy of its audio, to be heard.")
     ] = True,
+    since: Annotated[
+        str | None,
+        typer.Option(help="jsonl: of all submissions, stored since then.", metavar="DATE"),
+    ] = None,
+    cursor: Annotated[
+        Path | None,
+        typer.Option(help="jsonl: stored since the last time, which this file keeps."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write transcripts as files: one per recording and format; html has an index as well."""
+    """Write transcripts as files: one per recording and format, or JSON Lines of them all.
+
+    html has an index of all calls as well.
+    """
+    if formats.strip() == "jsonl":
+        _export_lines(submission, directory, since, cursor, as_json=as_json)
+        return
+    if since or cursor or directory == STANDARD_OUTPUT:
+        raise typer.BadParameter("--since, --cursor and --out - go with --format jsonl alone")
     names = parse_formats(formats)
     settings = load_settings()
     with _ledger(settings) as ledger:
@@ -384,6 +423,97 @@ def export(
         for recording in delivered.without:
             err.print(Text(f"no transcript: {recording.name} ({recording.state})"))
     raise typer.Exit(ExitCode.INCOMPLETE if incomplete else ExitCode.OK)
+
+
+def _export_lines(
+    submission: str | None,
+    directory: Path,
+    since: str | None,
+    cursor: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Write JSON Lines, and say or keep where the next export goes on."""
+    if as_json and directory == STANDARD_OUTPUT:
+        raise typer.BadParameter("--json and --out - would both write to standard output")
+    begin = (read_cursor(cursor) if cursor else None) or (
+        parse_moment(since, "--since") if since else None
+    )
+    with _ledger(load_settings()) as ledger:
+        chosen = None
+        if submission or not (since or cursor):
+            with ledger.reading() as connection:
+                chosen = read.find_submission(connection, submission)
+        with (
+            err.status("writing ...") as status,
+            opened(directory, file_name(begin, chosen)) as write,
+        ):
+            streamed = stream(
+                ledger,
+                write,
+                since=begin,
+                submission=chosen,
+                advance=lambda done: status.update(f"wrote {done} recordings"),
+            )
+    if cursor:
+        write_cursor(cursor, streamed.until)
+    following = moment_text(streamed.until)
+    if as_json:
+        counts = {"recordings": streamed.recordings, "out": str(directory), "next": following}
+        _print_json(counts)
+    else:
+        err.print(
+            f"{streamed.recordings} recordings; the next: --since {following}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command(
+    epilog="Examples: producer search refund · producer search '\"money back\" -voucher' "
+    "--since 2026-05-01 --speaker customer · producer search 退款 --line billing --json"
+)
+def search(
+    query: Annotated[
+        str, typer.Argument(help='Words that must all be said; "a phrase"; -not.', metavar="QUERY")
+    ],
+    since: Annotated[
+        str | None, typer.Option(help="Calls of this date and later.", metavar="DATE")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Calls up to this date, it included.", metavar="DATE")
+    ] = None,
+    speaker: Annotated[
+        str | None, typer.Option(help="Said by whom: agent, customer ...", metavar="NAME")
+    ] = None,
+    line: Annotated[
+        str | None, typer.Option(help="Calls of this queue or campaign.", metavar="LINE")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Utterances at most.", min=1, max=10_000)] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what was said, in the latest transcripts; the latest calls come first."""
+    asked = parse_query(query)
+    filters = Filters(
+        since=parse_moment(since, "--since") if since else None,
+        until=parse_moment(until, "--until", end=True) if until else None,
+        speaker=speaker,
+        line=line,
+    )
+    with _ledger(load_settings()) as ledger, ledger.reading() as connection:
+        found = store_search.search(connection, asked, filters, limit=limit + 1)
+    hits, is_more = found[:limit], len(found) > limit
+    if as_json:
+        listed = [hit_json(hit, asked) for hit in hits]
+        _print_json({"query": query, "list": listed, "more": is_more})
+    elif hits:
+        out.print(hits_view(hits, asked))
+        if is_more:
+            err.print(f"there are more than {limit}: --limit shows them", highlight=False)
+    else:
+        cause = "nothing found" if asked.wanted else "name a word to look for"
+        err.print(Text(f"{cause}: {query}"))
+    raise typer.Exit(ExitCode.OK if hits else ExitCode.NOTHING)
 
 
 @app.command(epilog="Example: producer retry 1f3a")
@@ -429,7 +559,7 @@ def cancel(
 
 @app.command(
     epilog="Examples: producer forget --call ACD-20431 · producer forget --recording 7c2e1b90 "
-    "--yes · producer forget --submission 1f3a --yes"
+    "--yes · producer forget --submission 1f3a --yes · producer forget --older-than 30d --yes"
 )
 def forget(
     recording: Annotated[
@@ -441,13 +571,21 @@ def forget(
     submission: Annotated[
         list[str] | None, typer.Option(help="All of a submission; repeatable.", metavar="ID")
     ] = None,
+    older_than: Annotated[
+        str | None, typer.Option(help="All calls so long ago: 36h, 30d, 12w.", metavar="AGE")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Erase; without it, only list.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Erase recordings for good: rows, words and copies. Files handed in and exports stay yours."""
-    if not (recording or call or submission):
-        raise typer.BadParameter("name what to forget: --recording, --call or --submission")
+    if bool(recording or call or submission) == bool(older_than):
+        raise typer.BadParameter(
+            "name what to forget: --recording, --call, --submission; or --older-than alone"
+        )
     settings = load_settings()
+    if older_than:
+        _forget_older(settings, parse_age(older_than, "--older-than"), yes=yes, as_json=as_json)
+        return
     with _ledger(settings) as ledger:
         with ledger.reading() as connection:
             chosen = store_forget.find(
@@ -478,6 +616,44 @@ def _print_to_forget(chosen: list[RecordingSummary], *, as_json: bool) -> None:
         table.add_row(short_id(each.id), each.state, call_id, Text(each.name))
     out.print(table)
     err.print(f"{len(chosen)} recordings; nothing is erased without --yes", highlight=False)
+
+
+def _forget_older(settings: Settings, age: timedelta, *, yes: bool, as_json: bool) -> None:
+    """Erase the recordings of calls so long ago, or say which they are."""
+    with _ledger(settings) as ledger:
+        with ledger.reading() as connection:
+            old = store_forget.count_older(connection, store_forget.ago(connection, age))
+        if not yes:
+            _print_old(old, as_json=as_json)
+            return
+        publisher = Publisher(celery_app(settings))
+        with err.status("erasing ...") as status:
+            forgotten = purge(
+                ledger,
+                old.before,
+                partial(remove_copy, settings),
+                publisher.publish,
+                lambda done: status.update(f"erased {done} of {old.recordings} recordings"),
+            )
+    _print_forgotten(forgotten, as_json=as_json)
+
+
+def _print_old(old: Old, *, as_json: bool) -> None:
+    if as_json:
+        first = old.first.isoformat() if old.first else None
+        counts = {"recordings": old.recordings, "audio_ms": old.audio_ms, "spared": old.spared}
+        _print_json({"erased": False, "before": old.before.isoformat(), **counts, "first": first})
+        return
+    days = [f"{day.astimezone():%Y-%m-%d %H:%M}" for day in (old.before, old.first or old.before)]
+    oldest = f", the oldest of {days[1]}" if old.first else ""
+    out.print(
+        f"{old.recordings} recordings of calls before {days[0]}{oldest}: "
+        f"{clock(old.audio_ms)} of audio",
+        highlight=False,
+    )
+    if old.spared:
+        err.print(f"{old.spared} more are still being transcribed, and left", highlight=False)
+    err.print("nothing is erased without --yes")
 
 
 def _print_forgotten(forgotten: Forgotten, *, as_json: bool) -> None:

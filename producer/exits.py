@@ -18,7 +18,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     #: Done, but some recordings were quarantined, failed or are partial, or a row has no file.
     INCOMPLETE = 3
-    #: No recording was found where one was asked for.
+    #: No recording was found where one was asked for, or no words that were searched for.
     NOTHING = 4
     #: Postgres, Redis or the recordings' storage does not answer.
     UNREACHABLE = 5

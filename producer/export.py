@@ -24,8 +24,19 @@ _CUE_MIN_MS = 300
 
 def to_json(transcript: StoredTranscript) -> str:
     """Return everything known of a recording and its words."""
+    return json.dumps(_document(transcript), ensure_ascii=False, indent=1) + "\n"
+
+
+def to_jsonl(transcript: StoredTranscript) -> str:
+    """Return the same on one line, with when the transcript was stored."""
+    stored_at = transcript.stored_at.isoformat() if transcript.stored_at else None
+    document = {**_document(transcript), "stored_at": stored_at}
+    return json.dumps(document, ensure_ascii=False) + "\n"
+
+
+def _document(transcript: StoredTranscript) -> dict[str, Any]:
     recording = transcript.recording
-    document = {
+    return {
         **recording_json(recording),
         "version": transcript.version,
         "language": transcript.language,
@@ -45,7 +56,6 @@ def to_json(transcript: StoredTranscript) -> str:
         "segments": [_segment_json(segment) for segment in transcript.segments],
         "repairs": [_repair_json(repair) for repair in transcript.repairs],
     }
-    return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
 
 
 def recording_json(recording: RecordingSummary) -> dict[str, Any]:

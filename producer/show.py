@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.export import recording_json
+from schema.phrases import Query, marks
 from schema.states import RecordingState, SegmentState
 from schema.store.dispatches import clock, short_id
 from schema.store.read import NoticeSummary, Progress, Quality, RecordingSummary
+from schema.store.search import Hit
 
 #: Problems printed in full; the rest is counted, and in --json.
 _SHOWN = 20
@@ -159,4 +161,48 @@ def submission_json(
         "quality": {**asdict(quality), "coverage": quality.coverage},
         "list": [recording_json(recording) for recording in recordings],
         "notices": [{"code": n.code, "subject": n.subject, "message": n.message} for n in notices],
+    }
+
+
+def hits_view(hits: Sequence[Hit], query: Query) -> RenderableType:
+    """Return a line for each utterance found, what was asked for in it [marked]."""
+    table = Table(box=None)
+    for heading in ("call", "date", "at", "speaker", "said"):
+        table.add_column(heading, overflow="fold")
+    for hit in hits:
+        table.add_row(
+            Text(hit.call_id or short_id(hit.recording_id)),
+            hit.called_at.astimezone().strftime("%Y-%m-%d %H:%M"),
+            clock(hit.start_ms),
+            Text(hit.speaker),
+            _marked(hit.text, query),
+        )
+    return table
+
+
+def _marked(said: str, query: Query) -> Text:
+    """Return an utterance with brackets around what was asked for: colours do not go into files."""
+    # Character for character: a terminal must not be told anything, and places must stay.
+    safe = "".join(char if char.isprintable() else " " for char in said)
+    text, at = Text(), 0
+    for start, end in marks(said, query.wanted):
+        text.append(safe[at:start]).append(f"[{safe[start:end]}]", style="bold yellow")
+        at = end
+    return text.append(safe[at:])
+
+
+def hit_json(hit: Hit, query: Query) -> dict[str, Any]:
+    """Return an utterance found, as an object; ``marks`` are characters of its text."""
+    return {
+        "recording": str(hit.recording_id),
+        "file": hit.name,
+        "call_id": hit.call_id,
+        "called_at": hit.called_at.isoformat(),
+        "line": hit.line,
+        "channel": hit.channel,
+        "speaker": hit.speaker,
+        "start_ms": hit.start_ms,
+        "end_ms": hit.end_ms,
+        "text": hit.text,
+        "marks": marks(hit.text, query.wanted),
     }

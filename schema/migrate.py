@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import time
+from typing import cast
+
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Index, text
+from sqlalchemy.schema import CreateIndex, DropIndex
 
 from schema.errors import ErrorCode, Misconfigured
 from schema.roles import create_roles, grant
+from schema.store.connection import BoundedConnection
+from schema.tables import Base
 
-#: One migration at a time, whoever else tries: the key of a Postgres advisory lock.
+#: Keys of advisory locks: one migration at a time, whoever else tries, and one build of indexes.
 _LOCK = 0x63616C6C
+_BUILD_LOCK = 0x696E6478
+
+_POLL_S = 0.2
 
 
 def alembic_config() -> Config:
@@ -27,7 +37,8 @@ def migrate(engine: Engine, *, roles: bool = False) -> str:
     """Apply every migration that is missing; return the revision reached.
 
     The roles of :mod:`schema.roles`, where they exist, are given their rights anew: on new
-    tables, too. ``roles`` creates those that are missing.
+    tables, too. ``roles`` creates those that are missing. Large indexes come last, built while
+    workers go on, however long that takes; one whose build was broken off is built anew.
     """
     config = alembic_config()
     with engine.begin() as connection:
@@ -37,7 +48,58 @@ def migrate(engine: Engine, *, roles: bool = False) -> str:
         if roles:
             create_roles(connection)
         grant(connection)
-        return current_revision(connection) or ""
+        revision = current_revision(connection) or ""
+    _build_indexes(engine)
+    return revision
+
+
+def _build_indexes(engine: Engine) -> None:
+    """Build what is missing of the indexes that no transaction can build beside workers."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # Its settings are its own, and so is the lock, which goes with it.
+        connection.detach()
+        driver = cast(BoundedConnection, connection.connection.dbapi_connection)
+        driver.answer_s = math.inf
+        connection.execute(text("set lock_timeout = 0"))
+        connection.execute(text("set statement_timeout = 0"))
+        # Tried and not waited for: the build waits for every transaction, this one's wait, too.
+        while not connection.scalar(text("select pg_try_advisory_lock(:key)"), _BUILD):
+            time.sleep(_POLL_S)
+        for index in missing_indexes(connection):
+            _build(connection, index)
+
+
+_BUILD = {"key": _BUILD_LOCK}
+
+_IS_VALID = text("select indisvalid from pg_index where indexrelid = to_regclass(:name)")
+
+
+def concurrent_indexes() -> list[Index]:
+    """Return the indexes that are built beside workers, not in a migration's transaction."""
+    return [
+        index
+        for table in Base.metadata.sorted_tables
+        for index in sorted(table.indexes, key=lambda index: str(index.name))
+        if index.dialect_options["postgresql"]["concurrently"]
+    ]
+
+
+def missing_indexes(connection: Connection) -> list[Index]:
+    """Return those of them that are not there, or whose build was broken off."""
+    return [
+        index
+        for index in concurrent_indexes()
+        if not connection.scalar(_IS_VALID, {"name": index.name})
+    ]
+
+
+def _build(connection: Connection, index: Index) -> None:
+    """Build an index under no lock that a reader or a writer waits for."""
+    # A build that was broken off leaves an index of the name that is not valid.
+    connection.execute(DropIndex(index, if_exists=True))
+    connection.execute(CreateIndex(index))
+    # The planner knows nothing of what an expression yields until then.
+    connection.execute(text(f"analyze {index.table}"))
 
 
 def current_revision(connection: Connection) -> str | None:

@@ -54,6 +54,10 @@ GRANTS: Mapping[str, tuple[str, str, str]] = {
 }
 
 
+#: What everybody may call: search asks by them, and whoever stores a transcript fills their index.
+_FUNCTIONS = "search_plain(text), search_words(text)"
+
+
 def create_roles(connection: Connection) -> list[Role]:
     """Create the roles that are missing; return them."""
     missing = [role for role in Role if role not in existing_roles(connection)]
@@ -75,6 +79,7 @@ def grant(connection: Connection) -> None:
     roles = existing_roles(connection)
     for role in roles:
         connection.execute(text(f"grant usage on schema {schema} to {role}"))
+        connection.execute(text(f"grant execute on function {_FUNCTIONS} to {role}"))
     for table, privileges in GRANTS.items():
         for role, allowed in zip(Role, privileges, strict=True):
             if role in roles:

@@ -4,6 +4,9 @@ Times of day are ``timestamptz`` and always the server's ``now()``; times in aud
 milliseconds. Text states are checked by the database, and so is every rule that a race could
 break: one recording per source and submission, one live decode per decode key, one transcript per
 version.
+
+An index with ``postgresql_concurrently`` is made by no migration, whose transaction would keep
+workers waiting: ``producer migrate`` builds it afterwards, beside whoever works.
 """
 
 from __future__ import annotations
@@ -252,7 +255,10 @@ class Transcript(Base):
     """One stitched transcript of a recording; a later reduce adds a version."""
 
     __tablename__ = "transcripts"
-    __table_args__ = (UniqueConstraint("recording_id", "version"),)
+    __table_args__ = (
+        UniqueConstraint("recording_id", "version"),
+        Index("transcripts_created_at_ix", "created_at", "id", postgresql_concurrently=True),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     recording_id: Mapped[UUID] = mapped_column(ForeignKey("recordings.id", ondelete="CASCADE"))
@@ -269,13 +275,24 @@ class Transcript(Base):
     repairs: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     #: ``[[channel, language], ...]``.
     languages: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
-    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    #: When the row was written, which is after its transaction locked the table: see
+    #: :mod:`schema.store.since`.
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class UtteranceRow(Base):
     """One speaker's consecutive words, as people read them."""
 
     __tablename__ = "utterances"
+    __table_args__ = (
+        # See migration 0006 for the function.
+        Index(
+            "utterances_words_ix",
+            text("search_words(text)"),
+            postgresql_using="gin",
+            postgresql_concurrently=True,
+        ),
+    )
 
     transcript_id: Mapped[UUID] = mapped_column(
         ForeignKey("transcripts.id", ondelete="CASCADE"), primary_key=True

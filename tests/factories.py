@@ -6,7 +6,9 @@ import base64
 import json
 from itertools import count
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
 
 from schema.profile import PROFILES, Profile
 from schema.records import (
@@ -18,10 +20,12 @@ from schema.records import (
     QuarantinedRecording,
 )
 from schema.span import Span
-from schema.store import intake
+from schema.store import intake, reduce, work
+from schema.store.dispatches import reduce_dispatch
 from schema.store.intake import Added, OpenSubmission
 from schema.store.ledger import Ledger
-from schema.wire import SEGMENTS_QUEUE, TRANSCRIBE_SEGMENT, Message
+from schema.transcript import Draft, Utterance
+from schema.wire import SEGMENTS_QUEUE, TRANSCRIBE_SEGMENT, Dispatch, Message
 from schema.words import SegmentResult, Word
 
 _numbers = count()
@@ -76,6 +80,44 @@ def added(
     """Add recordings to a submission, a new one unless given."""
     target = to or submission(ledger)
     return ledger.transact(lambda c: intake.add_recordings(c, target, items, room=room))
+
+
+def utterance(speaker: str, said: str, start_ms: int = 0) -> Utterance:
+    """Return an utterance of half a second, as one word."""
+    return Utterance(0, speaker, said, (Word(said, start_ms, start_ms + 500, 0.9),))
+
+
+def transcribed(
+    ledger: Ledger,
+    *utterances: Utterance,
+    call: CallInfo | None = None,
+    to: OpenSubmission | None = None,
+) -> UUID:
+    """Take a recording of one segment all the way to this transcript; return its id."""
+    (dispatch,) = added(ledger, recording(unique("pcm"), call=call), to=to).dispatches
+    held = ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
+    ended = ledger.single(lambda c: work.finish(c, held, result("hi")))
+    return reduced(ledger, ended.reduce, *utterances)
+
+
+def reduced(ledger: Ledger, dispatch: Dispatch, *utterances: Utterance) -> UUID:
+    """Store a transcript of a recording whose segments have ended; return its id."""
+    held = ledger.single(lambda c: reduce.claim_reduce(c, dispatch.message, owner="r", lease_s=60))
+    segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
+    draft = Draft("en", (), 500, 500, utterances, ())
+    ledger.transact(lambda c: reduce.store_transcript(c, held, segments, draft))
+    return held.recording_id
+
+
+def reduced_again(ledger: Ledger, recording_id: UUID, *utterances: Utterance) -> None:
+    """Give a recording the next version of its transcript."""
+    token = uuid4()
+    reopen = text(
+        "update recordings set state = 'stitching', reduce_dispatch_token = :token where id = :id"
+    )
+    ledger.transact(lambda c: c.execute(reopen, {"token": token, "id": recording_id}))
+    wanted = {"submission_id": recording_id, "recording_id": recording_id, "duration_ms": 1}
+    reduced(ledger, reduce_dispatch({**wanted, "reduce_dispatch_token": token}), *utterances)
 
 
 def result(*texts: str) -> SegmentResult:

@@ -8,13 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Connection, String, cast, delete, exists, select, text, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    String,
+    cast,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    text,
+    tuple_,
+)
 
 from schema.errors import BadRequest, ErrorCode
 from schema.settings import SPOOL_ROOT
-from schema.states import SubmissionState
+from schema.states import TERMINAL, SubmissionState
 from schema.store.cancel import end_segments, wake_twins
 from schema.store.intake import SUBJECT_MAX
 from schema.store.ledger import among
@@ -37,6 +51,28 @@ class Forgotten:
     copies_left: int = 0
     submissions: int = 0
     dispatches: list[Dispatch] = field(default_factory=list)
+
+    def add(self, other: Forgotten) -> None:
+        """Count in what else was erased; its messages are left to whoever erased it."""
+        self.recordings += other.recordings
+        self.results += other.results
+        self.copies += other.copies
+        self.copies_left += other.copies_left
+        self.submissions += other.submissions
+
+
+@dataclass(frozen=True, slots=True)
+class Old:
+    """Recordings of calls before a moment, ``first`` of them the oldest call's.
+
+    ``spared`` are calls as old that were handed in since and are still being transcribed.
+    """
+
+    before: datetime
+    recordings: int
+    audio_ms: int
+    spared: int
+    first: datetime | None
 
 
 def find(
@@ -72,6 +108,48 @@ def find(
 def _not_found(subject: str, cause: str) -> BadRequest:
     remedy = "Recordings and their ids: producer status ID --json"
     return BadRequest(ErrorCode.NOT_FOUND, subject, cause, remedy)
+
+
+def ago(connection: Connection, age: timedelta) -> datetime:
+    """Return the moment that lies so far back, by the server's clock."""
+    found: datetime = connection.execute(select(func.now() - age)).scalar_one()
+    return found
+
+
+def _call_before(moment: datetime) -> ColumnElement[bool]:
+    """Return whether a recording's call was before a moment.
+
+    By when it started, else by when it was submitted; and by that, too, where it is said to have
+    started later: a wrong date must not keep a call for ever.
+    """
+    return func.least(Recording.started_at, Recording.created_at) < moment
+
+
+def _may_go(before: datetime) -> ColumnElement[bool]:
+    """Return whether retention may erase a recording: what is under way is left to end."""
+    return or_(Recording.state.in_(TERMINAL), Recording.created_at < before)
+
+
+def count_older(connection: Connection, before: datetime) -> Old:
+    """Return how many recordings :func:`older` has to offer, all in all."""
+    goes = _may_go(before)
+    query = select(
+        func.count().filter(goes),
+        func.coalesce(func.sum(Recording.duration_ms).filter(goes), 0),
+        func.count().filter(~goes),
+        func.min(func.least(Recording.started_at, Recording.created_at)).filter(goes),
+    ).where(_call_before(before))
+    recordings, audio_ms, spared, first = connection.execute(query).one()
+    return Old(before, recordings, int(audio_ms), spared, first)
+
+
+def older(connection: Connection, before: datetime, *, limit: int) -> list[UUID]:
+    """Return up to ``limit`` recordings of calls before a moment, in no order.
+
+    Those that are still being transcribed are left out, unless they were handed in before it, too.
+    """
+    query = select(Recording.id).where(_call_before(before), _may_go(before)).limit(limit)
+    return list(connection.scalars(query))
 
 
 def forget(
@@ -118,10 +196,16 @@ def _decode_keys(connection: Connection, ids: Collection[UUID]) -> Sequence[str]
 
 def _own_copies(connection: Connection, ids: Collection[UUID]) -> Sequence[bytes]:
     """Return the copies that these recordings are read from, and no other."""
-    in_spool = select(Recording.audio_path).where(Recording.audio_root == SPOOL_ROOT)
-    mine = in_spool.where(among(Recording.id, ids))
-    others = in_spool.where(~among(Recording.id, ids))
-    return [bytes(path) for path in connection.scalars(mine.except_(others)) if path is not None]
+    in_spool = select(Recording.audio_path).where(Recording.audio_root == SPOOL_ROOT).distinct()
+    mine = _paths(connection, in_spool.where(among(Recording.id, ids)))
+    if not mine:
+        return []
+    shared = among(Recording.audio_path, mine), ~among(Recording.id, ids)
+    return sorted(mine - _paths(connection, in_spool.where(*shared)))
+
+
+def _paths(connection: Connection, query: Select[bytes | None]) -> set[bytes]:
+    return {bytes(path) for path in connection.scalars(query) if path is not None}
 
 
 def _delete_unused(connection: Connection, keys: Collection[str]) -> int:

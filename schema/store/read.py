@@ -381,6 +381,7 @@ class StoredTranscript:
     segments: tuple[Coverage, ...] = ()
     repairs: tuple[Repair, ...] = ()
     languages: tuple[tuple[int | None, str | None], ...] = ()
+    stored_at: datetime | None = None
 
     @property
     def coverage(self) -> float | None:
@@ -418,6 +419,7 @@ def transcript(connection: Connection, recording: RecordingSummary) -> StoredTra
         segments=tuple(map(Coverage.from_json, row["coverage"])),
         repairs=tuple(map(Repair.from_json, row["repairs"])),
         languages=tuple((channel, language) for channel, language in row["languages"]),
+        stored_at=row["created_at"],
     )
 
 

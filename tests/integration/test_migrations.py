@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from alembic import command
@@ -11,10 +12,21 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
 from ops.local.servers import PostgresServer
+from producer.doctor import Verdict, _ledger
 from schema.errors import ErrorCode, Misconfigured
-from schema.migrate import alembic_config, migrate, require_current
+from schema.migrate import (
+    alembic_config,
+    concurrent_indexes,
+    current_revision,
+    migrate,
+    require_current,
+)
+from schema.phrases import parse_query
 from schema.store.connection import create_ledger_engine
+from schema.store.ledger import Ledger
+from schema.store.search import Filters, search
 from schema.tables import Base
+from tests.factories import transcribed, utterance
 
 
 @pytest.fixture
@@ -69,3 +81,104 @@ def test_an_outdated_ledger_is_refused_with_the_remedy(engine: Engine):
         require_current(engine)
 
     assert caught.value.code is ErrorCode.LEDGER_OUTDATED
+
+
+def at_revision(engine: Engine, revision: str) -> None:
+    """Go up or down to a revision, but for the indexes that are built beside workers."""
+    config = alembic_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        is_up = (current_revision(connection) or "") < revision
+        (command.upgrade if is_up else command.downgrade)(config, revision)
+
+
+def valid_indexes(engine: Engine) -> set[str]:
+    names = [str(index.name) for index in concurrent_indexes()]
+    with engine.connect() as connection:
+        query = text(
+            "select indexrelid::regclass::text from pg_index"
+            " where indisvalid and indexrelid::regclass::text = any(:names)"
+        )
+        return set(connection.scalars(query, {"names": names}))
+
+
+_STORE = text(
+    "insert into utterances select transcript_id, index + 1, channel, speaker, start_ms, end_ms,"
+    " text, words from utterances order by index desc limit 1"
+)
+
+
+def building(engine: Engine) -> bool:
+    progress = text(
+        "select exists (select from pg_stat_progress_create_index"
+        " where datname = current_database() and relid = 'utterances'::regclass)"
+    )
+    with engine.connect() as watcher:
+        return bool(watcher.scalar(progress))
+
+
+def test_large_indexes_are_built_while_a_worker_is_storing_a_transcript(engine: Engine):
+    """The build waits for whoever writes; whoever writes waits for nobody."""
+    at_revision(engine, "0005")
+    earlier = transcribed(Ledger(engine), utterance("agent", "said before"))
+    at_revision(engine, "0006")
+    with engine.connect() as worker, ThreadPoolExecutor(1) as pool:
+        worker.execute(_STORE)
+        migrating = pool.submit(migrate, engine)
+        while not (migrating.done() or building(engine)):
+            pass
+        worker.execute(_STORE)
+        assert not migrating.done()
+        worker.commit()
+        migrating.result()
+
+    assert len(valid_indexes(engine)) == len(concurrent_indexes()) == 2
+    with engine.connect() as connection:
+        hits = search(connection, parse_query("before"), Filters(), limit=10)
+    assert [hit.recording_id for hit in hits] == [earlier] * 3
+
+
+def test_an_index_whose_build_was_broken_off_is_built_anew(engine: Engine):
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "update pg_index set indisvalid = false"
+                " where indexrelid = 'utterances_words_ix'::regclass"
+            )
+        )
+    assert valid_indexes(engine) == {"transcripts_created_at_ix"}
+    warned = _ledger(Ledger(engine))
+
+    migrate(engine)
+
+    assert len(valid_indexes(engine)) == 2
+    assert warned.verdict is Verdict.WARN
+    assert "utterances_words_ix" in warned.detail
+    assert _ledger(Ledger(engine)).verdict is Verdict.OK
+
+
+def test_a_migration_that_is_undone_leaves_what_the_version_before_it_has(engine: Engine):
+    migrate(engine)
+    at_revision(engine, "0005")
+    ledger = Ledger(engine)
+
+    transcribed(ledger, utterance("agent", "stored under the version before"))
+    migrate(engine)
+
+    with engine.connect() as connection:
+        assert search(connection, parse_query("stored"), Filters(), limit=10)
+
+
+def test_a_restore_and_autovacuum_which_have_no_search_path_can_use_the_index(engine: Engine):
+    migrate(engine)
+    transcribed(Ledger(engine), utterance("agent", "退款 now"))
+
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("set search_path = ''"))
+        connection.execute(text("analyze public.utterances"))
+        connection.execute(text("reindex index public.utterances_words_ix"))
+        words = connection.scalar(text("select public.search_words(text) from public.utterances"))
+        connection.execute(text("reset search_path"))
+
+    assert words == "'now':3 '款':2 '退':1"

@@ -8,8 +8,10 @@ import pytest
 from sqlalchemy import Connection, Engine, make_url, text
 
 from ops.local.servers import PostgresServer
+from producer.stream import stream
 from schema.errors import ErrorCode, Misconfigured
 from schema.migrate import migrate, require_current
+from schema.phrases import parse_query
 from schema.records import Notice
 from schema.roles import GRANTS, Role, create_roles
 from schema.span import Span
@@ -19,6 +21,7 @@ from schema.store.cancel import cancel
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
 from schema.store.repair import order_repairs
+from schema.store.search import Filters, search
 from schema.store.sweep import sweep
 from schema.store.work import Fate
 from schema.transcript import Draft, PlannedRepair, RepairReason, Seam, SeamRule, Utterance
@@ -31,6 +34,8 @@ from tests.factories import added, recording, result, submission
 def owner(postgres_server: PostgresServer) -> Iterator[Engine]:
     """A migrated ledger of its own with roles, and a login in each."""
     engine = create_ledger_engine(postgres_server.create_database("roles"))
+    with engine.begin() as connection:  # as careful owners have it
+        connection.execute(text("alter default privileges revoke execute on functions from public"))
     migrate(engine, roles=True)
     with engine.begin() as connection:
         for role in Role:
@@ -134,6 +139,9 @@ def test_a_recording_goes_all_the_way_under_least_rights(login: Login):
         done = read.recordings(connection, found, frozenset({RecordingState.DONE}))
         assert [read.transcript(connection, r).utterances[0].text for r in done] == ["hi"]
         assert len(read.notices(connection, found)) == 1
+        assert search(connection, parse_query("hi"), Filters(), limit=10)
+    lines: list[str] = []
+    assert stream(login(Role.READER), lines.append).recordings == len(lines) == 2
 
 
 def test_a_reducer_orders_repairs_under_least_rights(login: Login):

@@ -1,0 +1,179 @@
+"""Transcripts as JSON Lines, those stored since the last time: for a data lake."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from uuid import UUID
+
+from producer.export import to_jsonl
+from producer.moments import parse_moment
+from schema.errors import ErrorCode, Misconfigured, Transient
+from schema.store import since as store
+from schema.store.dispatches import short_id
+from schema.store.ledger import Ledger
+from schema.store.since import Place
+
+_PAGE = 100
+
+#: A transcript is stored in milliseconds; that of a reducer which stands still is given up by then.
+_PATIENCE_S = 120.0
+_POLL_S = 0.05
+
+#: Where lines go instead of a file.
+STANDARD_OUTPUT = Path("-")
+
+
+@dataclass(slots=True)
+class Streamed:
+    """How many recordings were written, and the moment from which the next export goes on."""
+
+    until: datetime
+    recordings: int = 0
+
+
+def stream(
+    ledger: Ledger,
+    write: Callable[[str], object],
+    *,
+    since: datetime | None = None,
+    submission: UUID | None = None,
+    advance: Callable[[int], None] = lambda _done: None,
+) -> Streamed:
+    """Write a line for each recording whose latest transcript was stored since a moment.
+
+    Of the whole ledger, or of one submission; in the order in which they were stored, holding one
+    transcript at a time. Exports that go on from each other's ``until`` write every transcript
+    that stays its recording's latest once.
+
+    Raises:
+        Transient: a transcript is being stored for minutes.
+    """
+    streamed = Streamed(_settled_moment(ledger))
+    until = streamed.until
+    for place in _places(ledger, since, until, submission):
+        recording = place.recording_id
+        found = ledger.transact(partial(store.stored_before, recording_id=recording, until=until))
+        if found is not None:
+            write(to_jsonl(found))
+            streamed.recordings += 1
+            advance(streamed.recordings)
+    return streamed
+
+
+def _settled_moment(ledger: Ledger) -> datetime:
+    """Return a moment before which nothing more will be stored."""
+    moment = ledger.transact(store.now)
+    busy = ledger.transact(store.writers)
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while busy:
+        if time.monotonic() > deadline_s:
+            raise Transient(
+                ErrorCode.LEDGER_UNREACHABLE,
+                "ledger",
+                f"a transcript has been in the storing for {_PATIENCE_S:.0f} s",
+                "Run the command again.",
+            )
+        time.sleep(_POLL_S)
+        busy &= ledger.transact(store.writers)
+    return moment
+
+
+def _places(
+    ledger: Ledger, since: datetime | None, until: datetime, submission: UUID | None
+) -> Iterator[Place]:
+    after: Place | None = None
+    while True:
+        ask = partial(
+            store.page, since=since, after=after, until=until, submission=submission, limit=_PAGE
+        )
+        places = ledger.transact(ask)
+        yield from places
+        if len(places) < _PAGE:
+            return
+        after = places[-1]
+
+
+def file_name(since: datetime | None, submission: UUID | None = None) -> str:
+    """Return the name of a file of lines: whose they are, and where it begins.
+
+    An export that is repeated from the same place, since it did not get as far as its cursor,
+    takes the place of the one before.
+    """
+    of = f"-{short_id(submission)}" if submission else ""
+    begin = f"-from-{since.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}" if since else ""
+    return f"transcripts{of}{begin}.jsonl"
+
+
+@contextmanager
+def opened(directory: Path, name: str) -> Iterator[Callable[[str], object]]:
+    """Yield what writes lines to standard output, or to a file that appears whole or not at all.
+
+    Where no line is written no file is made.
+
+    Raises:
+        Misconfigured: the file cannot be written.
+    """
+    if directory == STANDARD_OUTPUT:
+        yield sys.stdout.write
+        sys.stdout.flush()
+        return
+    path = directory / name
+    partial_path = path.with_name(f".partial-{os.getpid()}")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with partial_path.open("w", encoding="utf-8") as file:
+            yield file.write
+            file.flush()
+            os.fsync(file.fileno())
+            is_empty = not file.tell()
+        if not is_empty:
+            partial_path.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            partial_path.unlink()
+
+
+def read_cursor(path: Path) -> datetime | None:
+    """Return the moment that a cursor's file holds, or None where there is no file yet.
+
+    Raises:
+        BadRequest: it holds something else.
+        Misconfigured: it cannot be read.
+    """
+    try:
+        return parse_moment(path.read_text("utf-8", "replace"), str(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def write_cursor(path: Path, moment: datetime) -> None:
+    """Keep a moment for the next export; the file is the old one or the new one, never half.
+
+    Raises:
+        Misconfigured: it cannot be written.
+    """
+    with opened(path.parent, path.name) as write:
+        write(f"{moment_text(moment)}\n")
+
+
+def moment_text(moment: datetime) -> str:
+    """Return a moment to the microsecond, as ``--since`` takes it."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _unwritable(path: Path, error: OSError) -> Misconfigured:
+    cause = error.strerror or str(error)
+    remedy = "Choose another place with --out or --cursor."
+    return Misconfigured(ErrorCode.FILE_UNREADABLE, str(path), cause, remedy)

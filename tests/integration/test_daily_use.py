@@ -1,0 +1,183 @@
+"""The command line over a ledger of its own: what an operator and an analyst type every day."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+
+from producer.cli import main
+from producer.exits import ExitCode
+from schema.records import CallInfo
+from schema.store.ledger import Ledger
+from tests.factories import transcribed, utterance
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+Producer = Callable[..., Ran]
+
+
+@pytest.fixture
+def producer(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path) -> Producer:
+    url = ledger.engine.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("CALLSCRIBE_DATABASE_URL", url)
+    monkeypatch.setenv("CALLSCRIBE_REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.chdir(tmp_path)
+
+    logging = structlog.get_config()
+
+    def run(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["producer", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        structlog.configure(**logging)
+        said = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), said.out, said.err)
+
+    return run
+
+
+CALL = CallInfo(call_id="ACD-1", started_at=datetime.now(UTC) - timedelta(days=40), line="billing")
+
+
+def test_search_shows_the_call_and_marks_what_was_asked_for(ledger: Ledger, producer: Producer):
+    transcribed(ledger, utterance("customer", "My \x1bmoney back!", 61_000), call=CALL)
+
+    ran = producer("search", '"money back"', "--speaker", "Customer", "--line", "billing")
+
+    assert ran.code == ExitCode.OK
+    row = ran.out.splitlines()[1].split()
+    assert row[0] == "ACD-1"
+    assert row[3:] == ["1:01", "customer", "My", "[money", "back]!"]
+
+
+def test_search_gives_scripts_the_recording_and_its_times(ledger: Ledger, producer: Producer):
+    recording = transcribed(ledger, utterance("agent", "我要退款"), utterance("agent", "退", 900))
+
+    ran = producer("search", "退", "--json", "--limit", "1")
+
+    found = json.loads(ran.out)
+    (hit,) = found["list"]
+    assert (found["more"], hit["recording"], hit["start_ms"]) == (True, str(recording), 0)
+    assert hit["marks"] == [[2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"), [("voucher", "nothing found"), ("-x", "name a word"), ("", "name a word")]
+)
+def test_search_says_when_there_is_nothing(producer: Producer, query: str, said: str):
+    ran = producer("search", "--", query)
+
+    assert (ran.code, ran.out) == (ExitCode.NOTHING, "")
+    assert ran.err.startswith(said)
+
+
+def test_search_refuses_a_date_that_is_none(producer: Producer):
+    ran = producer("search", "refund", "--since", "yesterday")
+
+    assert ran.code == ExitCode.USAGE
+    assert "--since" in ran.err
+
+
+def test_forget_by_age_erases_nothing_until_it_is_told_to(ledger: Ledger, producer: Producer):
+    transcribed(ledger, utterance("agent", "hi"), call=CALL)
+    transcribed(ledger, utterance("agent", "hi"))
+
+    dry = producer("forget", "--older-than", "30d")
+    counted = json.loads(producer("forget", "--older-than", "30d", "--json").out)
+    erased = json.loads(producer("forget", "--older-than", "30d", "--yes", "--json").out)
+
+    assert dry.out.startswith("1 recordings of calls before ")
+    assert "nothing is erased without --yes" in dry.err
+    assert (counted["erased"], counted["recordings"], counted["audio_ms"]) == (False, 1, 10_000)
+    assert (erased["erased"], erased["recordings"]) == (True, 1)
+    assert json.loads(producer("search", "hi", "--json").out)["list"][0]["call_id"] is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--older-than", "soon"), ("--older-than", "30d", "--call", "ACD-1"), ()]
+)
+def test_forget_refuses_what_it_does_not_understand(producer: Producer, wrong: tuple[str, ...]):
+    assert producer("forget", *wrong).code == ExitCode.USAGE
+
+
+def documents(directory: Path) -> dict[str, list[str]]:
+    """Return the calls in each file of a directory."""
+    return {
+        path.name: [json.loads(line)["call_id"] for line in path.read_text().splitlines()]
+        for path in directory.iterdir()
+    }
+
+
+def test_exports_with_a_cursor_write_every_call_once(ledger: Ledger, producer: Producer, tmp_path):
+    lines = ("export", "--format", "jsonl", "--out", "lake", "--cursor", "cursors/lake")
+    cursor = tmp_path / "cursors" / "lake"
+    transcribed(ledger, call=CALL)
+
+    first = producer(*lines)
+    begin = cursor.read_text()
+    assert producer(*lines).code == ExitCode.OK
+    transcribed(ledger, call=replace(CALL, call_id="ACD-2"))
+    second = json.loads(producer(*lines, "--json").out)
+
+    assert (first.code, first.out) == (ExitCode.OK, "")
+    assert begin.strip() in first.err
+    assert second["recordings"] == 1
+    assert cursor.read_text().strip() == second["next"]
+    assert sorted(documents(tmp_path / "lake").values()) == [["ACD-1"], ["ACD-2"]]
+
+
+def test_an_export_that_did_not_get_to_its_cursor_is_replaced(
+    ledger: Ledger, producer: Producer, tmp_path
+):
+    lines = ("export", "--format", "jsonl", "--out", "lake", "--cursor", "lake.cursor")
+    transcribed(ledger, call=CALL)
+    producer(*lines)
+    (tmp_path / "lake.cursor").unlink()
+    transcribed(ledger, call=replace(CALL, call_id="ACD-2"))
+
+    producer(*lines)
+
+    assert documents(tmp_path / "lake") == {"transcripts.jsonl": ["ACD-1", "ACD-2"]}
+
+
+def test_lines_go_to_a_pipe(ledger: Ledger, producer: Producer):
+    transcribed(ledger, call=CALL)
+
+    since = producer("export", "--format", "jsonl", "--out", "-", "--since", "2020-01-01")
+    latest = producer("export", "--format", "jsonl", "--out", "-")
+
+    assert [json.loads(line)["call_id"] for line in since.out.splitlines()] == ["ACD-1"]
+    assert latest.out == since.out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--since", "2026-05-01"),
+        ("--cursor", "x", "--format", "json"),
+        ("--out", "-"),
+        ("--format", "jsonl,json"),
+        ("--format", "jsonl", "--out", "-", "--json"),
+        ("--format", "jsonl", "--since", "soon"),
+        ("--format", "jsonl", "--cursor", "broken"),
+    ],
+)
+def test_export_refuses_what_it_does_not_understand(
+    producer: Producer, wrong: tuple[str, ...], tmp_path
+):
+    (tmp_path / "broken").write_text("not a moment")
+
+    assert producer("export", *wrong).code == ExitCode.USAGE

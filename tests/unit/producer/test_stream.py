@@ -1,0 +1,88 @@
+"""Files of an incremental export, and the cursor between two of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from producer.moments import parse_moment
+from producer.stream import (
+    STANDARD_OUTPUT,
+    file_name,
+    moment_text,
+    opened,
+    read_cursor,
+    write_cursor,
+)
+from schema.errors import BadRequest, Misconfigured
+
+MOMENT = datetime(2026, 5, 1, 9, 30, 0, 7, tzinfo=timezone(timedelta(hours=2)))
+
+
+def test_a_cursor_is_a_moment_to_the_microsecond(tmp_path: Path):
+    cursor = tmp_path / "new" / "cursor"
+    assert read_cursor(cursor) is None
+
+    write_cursor(cursor, MOMENT)
+
+    assert cursor.read_text() == "2026-05-01T07:30:00.000007+00:00\n"
+    assert read_cursor(cursor) == parse_moment(moment_text(MOMENT), "--since") == MOMENT
+
+
+def test_a_cursor_that_is_none_is_refused(tmp_path: Path):
+    cursor = tmp_path / "cursor"
+    cursor.write_bytes(b"\xff")
+
+    with pytest.raises(BadRequest, match="cursor"):
+        read_cursor(cursor)
+    with pytest.raises(Misconfigured, match="--cursor"):
+        read_cursor(tmp_path)
+
+
+def test_a_file_is_named_by_whose_it_is_and_where_it_begins():
+    assert file_name(None) == "transcripts.jsonl"
+    assert file_name(MOMENT) == "transcripts-from-20260501T073000.000007Z.jsonl"
+    assert file_name(MOMENT.astimezone(UTC)) == file_name(MOMENT)
+    assert file_name(None, UUID(int=7)) == "transcripts-00000000.jsonl"
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path):
+    def broken_off() -> None:
+        with opened(tmp_path, "x.jsonl") as write:
+            write("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        broken_off()
+    assert list(tmp_path.iterdir()) == []
+
+    with opened(tmp_path, "x.jsonl") as write:
+        write("退款\n")
+        assert not (tmp_path / "x.jsonl").exists()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["退款\n"]
+
+
+def test_no_line_makes_no_file_and_leaves_the_one_before(tmp_path: Path):
+    (tmp_path / "x.jsonl").write_text("before\n")
+
+    with opened(tmp_path, "x.jsonl"):
+        pass
+
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before\n"]
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(Misconfigured, match="--out"), opened(tmp_path / "file", "x.jsonl"):
+        pass
+
+
+def test_a_dash_is_standard_output(capsys: pytest.CaptureFixture[str]):
+    with opened(STANDARD_OUTPUT, "x.jsonl") as write:
+        write("line\n")
+
+    assert capsys.readouterr().out == "line\n"
