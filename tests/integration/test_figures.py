@@ -1,4 +1,4 @@
-"""A scrape tells what the ledger, Redis and the spool say, and ends when one of them says nothing."""
+"""A scrape tells what the ledger, Redis and the spool say, and ends when one says nothing."""
 
 from __future__ import annotations
 
