@@ -23,6 +23,7 @@ FOREIGN = {
     *("POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"),
     *("PGHOST", "PGUSER", "PGDATABASE", "PGPASSWORD"),
     *("GF_SECURITY_ADMIN_PASSWORD", "GF_AUTH_ANONYMOUS_ENABLED", "GF_USERS_ALLOW_SIGN_UP"),
+    *("CALLSCRIBE_DASHBOARDS", "PROMETHEUS_URL"),  # of ops/grafana/provisioning
     *("GF_ANALYTICS_REPORTING_ENABLED", "GF_ANALYTICS_CHECK_FOR_UPDATES"),
 }
 COMPOSE_OWN = set(
@@ -53,7 +54,11 @@ COMMANDS = dict(m.commands())
 
 @pytest.mark.parametrize("way", ["systemd", "compose", "k8s"])
 @pytest.mark.parametrize(
-    "part", ["-m workers segments", "-m workers reduce", "producer migrate --roles", " flower "]
+    "part",
+    [
+        *("-m workers segments", "-m workers reduce", "-m workers metrics"),
+        *("producer migrate --roles", " flower "),
+    ],
 )
 def test_each_way_deploys_every_part(way: str, part: str):
     lines = [" ".join(words) for where, words in COMMANDS.items() if where.startswith(way)]
@@ -118,10 +123,29 @@ def test_every_file_that_compose_mounts_is_there():
         for volume in told.get("volumes", [])
         if isinstance(volume, str) and volume.startswith("./")
     ]
-    # Prometheus' and Grafana's come with the metrics.
-    ours = [v for v in mounted if not v.startswith(("./prometheus", "./grafana"))]
-    assert ours
-    assert [v for v in ours if not (m.OPS / v).exists()] == []
+    assert mounted
+    assert [v for v in mounted if not (m.OPS / v).exists()] == []
+
+
+def test_prometheus_beside_compose_asks_every_process_that_serves_figures():
+    told = yaml.safe_load((m.OPS / "docker" / "prometheus.yml").read_text())
+    asked = set()
+    for job in told["scrape_configs"]:
+        asked |= {t for static in job.get("static_configs", []) for t in static["targets"]}
+        asked |= {f"{n}:{d['port']}" for d in job.get("dns_sd_configs", []) for n in d["names"]}
+    serving = {
+        f"{name}:{told['environment']['CALLSCRIBE_METRICS'].rpartition(':')[2]}"
+        for name, told in m.services().items()
+        if "CALLSCRIBE_METRICS" in told.get("environment", {}) and name != "producer"
+    }
+    assert asked == serving
+
+
+def test_grafana_is_told_what_its_provisioning_asks_for():
+    files = [path for path in (m.OPS / "grafana" / "provisioning").rglob("*") if path.is_file()]
+    asked = {v for path in files for v in re.findall(r"\$\{(\w+)\}", path.read_text())}
+    assert asked <= set(m.services()["grafana"]["environment"])
+    assert asked
 
 
 def test_kustomize_knows_every_manifest():
@@ -193,7 +217,7 @@ def test_compose_waits_for_longer_than_the_soft_shutdown(where: str):
     assert told["stop_signal"] == "SIGTERM"
 
 
-@pytest.mark.parametrize("pod", ["worker", "reducer"])
+@pytest.mark.parametrize("pod", ["worker", "reducer", "metrics"])
 def test_kubernetes_waits_for_longer_than_the_soft_shutdown(pod: str):
     (settings,) = [d["data"] for d in m.documents() if d["kind"] == "ConfigMap"]
     own = int(settings["CALLSCRIBE_SHUTDOWN_S"])
