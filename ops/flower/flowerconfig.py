@@ -22,7 +22,7 @@ from tornado.web import HTTPError
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 # What a recording is goes first; see ops/docs/flower.md.
-tasks_columns = "name,args,state,received,started,runtime,worker,retries,exception"
+tasks_columns = "name,args,state,received,started,runtime,worker,exception"
 natural_time = False
 
 # A night is 100,000 tasks and more; Flower would keep them all, at some 5 KB each, and every page
