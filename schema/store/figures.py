@@ -78,7 +78,7 @@ _HOUR = text(
       from submissions b
      cross join lateral (
            select r.id from recordings r
-            where r.submission_id = b.id and r.state <> 'planned' -- of which none has ended
+            where r.submission_id = b.id and r.state <> 'planned' -- of which nothing was decoded
               and coalesce(r.ended_at > now() - interval '1 hour', true)
            offset 0) lately
      cross join lateral (
