@@ -107,7 +107,11 @@ def _metrics() -> int:
     if settings.metrics is None:
         sys.exit("CALLSCRIBE_METRICS says where to serve, such as 127.0.0.1:9808")
     ledger = Ledger.open(settings, answer_s=ANSWER_S)
-    metrics.serve(FleetFigures(ledger, worker.publisher, settings), Source.LEDGER, settings.metrics)
+    fleet = FleetFigures(ledger, worker.publisher, settings)
+    try:
+        metrics.serve(fleet, Source.LEDGER, settings.metrics)
+    except OSError as error:
+        sys.exit(f"CALLSCRIBE_METRICS: nothing can be served there: {error.strerror}")
     _stopped().wait()
     return 0
 

@@ -29,7 +29,7 @@ from workers.metrics import gauge
 log = structlog.get_logger(__name__)
 
 #: Prometheus gives a scrape 10 s unless told otherwise; nothing is waited for as long.
-ANSWER_S = 4
+ANSWER_S = 8
 
 T = TypeVar("T")
 

@@ -203,18 +203,25 @@ def serve_forked(source: Source, address: Address | None) -> None:
         MultiProcessCollector(registry, str(_directory))
         _serve(registry, source, address)
     except OSError as error:
-        log.error("metrics_not_served", error=f"{type(error).__name__}: {error.strerror}")  # noqa: TRY400
+        _not_served(error)
 
 
 def serve_alone(source: Source, address: Address | None) -> None:
     """Serve what this process itself counts; nothing without an address.
 
-    Raises:
-        OSError: the address cannot be had.
+    What goes wrong is logged, and no reason not to work.
     """
-    if address is not None:
+    if address is None:
+        return
+    try:
         _prepare(source)
         _serve(_registry, source, address)
+    except OSError as error:
+        _not_served(error)
+
+
+def _not_served(error: OSError) -> None:
+    log.error("metrics_not_served", error=f"{type(error).__name__}: {error.strerror}")
 
 
 def serve(collector: Collector, source: Source, address: Address) -> None:

@@ -1,7 +1,7 @@
 """What an operator watches, as figures of the ledger: one look for a dashboard or an alert.
 
-Every query reads by an index: what is pending, what is leased, or the recordings of submissions
-that were lately open. Of a ledger that holds years it costs no more than of one that holds days.
+Every query reads what is pending, what is leased, or the recordings of submissions that were lately
+open, by indexes: of a ledger that holds years it costs no more than of one that holds days.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ class Figures:
     day_recordings: Mapping[str, int]
 
 
+#: The age by look-ups: a join would let the planner read every recording there ever was.
 _PENDING = text(
     """
     select s.error_code, count(*) as segments,
-           extract(epoch from now() - min(r.created_at))::float8 as age_s
-      from segments s join recordings r on r.id = s.recording_id
+           extract(epoch from now() - min(
+               (select created_at from recordings where id = s.recording_id)))::float8 as age_s
+      from segments s
      where s.state = 'pending'
      group by s.error_code
     """
@@ -52,15 +54,18 @@ _LEASED = text(
 )
 
 #: Submissions are few, and none was sealed before the last of its recordings was handed in.
+#: Aggregates that are lateral, here and below, are made one by one, by an index.
 _DAY = text(
     """
-    select r.state, count(*) as recordings
-      from recordings r
-     where r.submission_id in (
-           select id from submissions
-            where state = 'open' or sealed_at > now() - interval '1 day')
-       and r.created_at > now() - interval '1 day'
-     group by r.state
+    select own.state, sum(own.recordings)::bigint as recordings
+      from submissions b
+     cross join lateral (
+           select r.state, count(*) as recordings
+             from recordings r
+            where r.submission_id = b.id and r.created_at > now() - interval '1 day'
+            group by r.state) own
+     where b.state = 'open' or b.sealed_at > now() - interval '1 day'
+     group by own.state
     """
 )
 
@@ -68,15 +73,22 @@ _DAY = text(
 #: three days, unless it is an old failure's retry; those are few.
 _HOUR = text(
     """
-    select s.state, count(*) as segments, sum(s.end_ms - s.start_ms)::bigint as audio_ms
-      from recordings r join segments s on s.recording_id = r.id
-     where r.submission_id in (
-           select id from submissions
-            where state = 'open' or sealed_at > now() - interval '3 days')
-       and coalesce(r.ended_at > now() - interval '1 hour', true)
-       and s.state in ('done', 'failed') and s.ended_at > now() - interval '1 hour'
-       and s.error_code is distinct from :cancelled
-     group by s.state
+    select sum(own.done)::bigint as done, sum(own.failed)::bigint as failed,
+           sum(own.audio_ms)::bigint as audio_ms
+      from submissions b
+     cross join lateral (
+           select r.id from recordings r
+            where r.submission_id = b.id and r.state <> 'planned' -- of which nothing was decoded
+              and coalesce(r.ended_at > now() - interval '1 hour', true)
+           offset 0) lately
+     cross join lateral (
+           select count(*) filter (where s.state = 'done') as done,
+                  count(*) filter (where s.state = 'failed') as failed,
+                  sum(s.end_ms - s.start_ms) filter (where s.state = 'done') as audio_ms
+             from segments s
+            where s.recording_id = lately.id and s.ended_at > now() - interval '1 hour'
+              and s.error_code is distinct from :cancelled) own
+     where b.state = 'open' or b.sealed_at > now() - interval '3 days'
     """
 )
 
@@ -86,8 +98,7 @@ def figures(connection: Connection) -> Figures:
     pending = connection.execute(_PENDING).all()
     leased = connection.execute(_LEASED).one()
     day = {row.state: row.recordings for row in connection.execute(_DAY)}
-    hour = connection.execute(_HOUR, {"cancelled": ErrorCode.CANCELLED.value}).all()
-    ended = {row.state: row.segments for row in hour}
+    hour = connection.execute(_HOUR, {"cancelled": ErrorCode.CANCELLED.value}).one()
     return Figures(
         open_segments={
             SegmentState.PENDING: sum(row.segments for row in pending),
@@ -97,8 +108,9 @@ def figures(connection: Connection) -> Figures:
         waiting={row.error_code: row.segments for row in pending if row.error_code is not None},
         expired=leased.expired,
         hour_segments={
-            state: ended.get(state, 0) for state in (SegmentState.DONE, SegmentState.FAILED)
+            SegmentState.DONE: hour.done or 0,
+            SegmentState.FAILED: hour.failed or 0,
         },
-        hour_audio_ms=sum(row.audio_ms for row in hour if row.state == SegmentState.DONE),
+        hour_audio_ms=hour.audio_ms or 0,
         day_recordings={state: day.get(state, 0) for state in RecordingState},
     )

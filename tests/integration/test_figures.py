@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ops.local.bootstrap import ROOT
 from ops.local.sockets import free_port
 from schema.metrics import CATALOGUE
 from schema.settings import Settings
@@ -116,3 +121,33 @@ def test_a_server_that_answers_again_is_asked_again():
 
     assert patient.start()() is None
     assert patient.start()() == 5
+
+
+def test_a_process_that_has_nowhere_to_serve_ends_and_says_so(monkeypatch):
+    monkeypatch.delenv("CALLSCRIBE_METRICS", raising=False)
+    run = started({})
+    assert run.returncode == 1
+    assert "CALLSCRIBE_METRICS says where to serve" in run.stderr
+
+
+def test_a_process_whose_address_is_taken_ends_and_says_so():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        run = started({"CALLSCRIBE_METRICS": f"127.0.0.1:{taken.getsockname()[1]}"})
+    assert run.returncode == 1
+    assert "CALLSCRIBE_METRICS: nothing can be served there" in run.stderr
+
+
+def started(own: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    servers = {
+        "CALLSCRIBE_DATABASE_URL": "postgresql://127.0.0.1:1/none",
+        "CALLSCRIBE_REDIS_URL": "redis://127.0.0.1:1",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "workers", "metrics"],
+        env={**os.environ, **servers, **own},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

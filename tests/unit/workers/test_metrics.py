@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import textwrap
 from pathlib import Path
@@ -224,6 +225,14 @@ def test_a_worker_that_cannot_serve_works_all_the_same(monkeypatch, tmp_path: Pa
 
     assert "metrics_not_served" in out
     assert out.splitlines()[-1] == "works"
+
+
+def test_a_sweep_that_cannot_serve_sweeps_all_the_same(own_registry):
+    with socket.create_server((LOOPBACK.host, 0)) as taken:
+        metrics.serve_alone(Source.SWEEP, Address(LOOPBACK.host, taken.getsockname()[1]))
+
+    assert metrics._server is None
+    metrics.count(catalogue.LEASES_EXPIRED)
 
 
 def test_without_an_address_nothing_is_shared_or_served():
