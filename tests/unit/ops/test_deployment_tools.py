@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ops.local import debian
+from ops.local.process import ProcessError
 from tests.unit.ops import manifests as m
 
 #: systemd's own measure of what a service may, from 0 (nothing) to 10 (all of it).
@@ -136,3 +138,16 @@ def test_hadolint_finds_nothing_in_an_image(dockerfile: Path):
     done = run(tool("hadolint", "the extra test"), "--failure-threshold=style", dockerfile)
 
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_prometheus_understands_its_configuration_beside_compose(tmp_path: Path):
+    try:
+        promtool = debian.find_prometheus() / "promtool"
+    except ProcessError as error:
+        pytest.skip(str(error))
+    for source in ("docker/prometheus.yml", "prometheus/rules.yml"):
+        shutil.copy(m.OPS / source, tmp_path)
+
+    done = run(promtool, "check", "config", tmp_path / "prometheus.yml")
+
+    assert done.returncode == 0, done.stdout + done.stderr
