@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -26,6 +26,29 @@ SPOOL_ROOT = "spool"
 
 #: What separates roots: any colon but that of s3://.
 _SEPARATOR = re.compile(r"(?<!=s3):|:(?!//)")
+
+
+#: Host and port, a host of IPv6 in brackets.
+_ADDRESS = re.compile(r"(?:(?P<host>[^:\[\]]*|\[[0-9a-fA-F:.]+\]):)?(?P<port>[0-9]{1,5})")
+
+
+class Address(NamedTuple):
+    """Where a server of ours listens; port 0 is any free one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read ``host:port``; a port alone is on loopback.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        match = _ADDRESS.fullmatch(text)
+        if match is None or int(match["port"]) > 65_535:
+            raise ValueError(f"{text!r} is not host:port, or a port")
+        return cls((match["host"] or "127.0.0.1").strip("[]"), int(match["port"]))
 
 
 class Limits(BaseSettings):
@@ -74,6 +97,10 @@ class Settings(BaseSettings):
     high_water: int = Field(5_000, ge=1, description="messages in Redis at most")
     spool_reserve_bytes: int = Field(1024**3, description="free space the spool leaves")
 
+    metrics: Annotated[Address | None, NoDecode] = Field(
+        None, description="where figures are served to Prometheus: host:port, or a port of loopback"
+    )
+
     limits: Limits = Field(default_factory=Limits)
 
     @field_validator("database_url")
@@ -87,6 +114,11 @@ class Settings(BaseSettings):
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
         check_redis_url(value.get_secret_value())
         return value
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _parse_address(cls, value: Any) -> Any:
+        return (Address.parse(value) if value else None) if isinstance(value, str) else value
 
     @field_validator("roots", mode="before")
     @classmethod

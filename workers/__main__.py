@@ -1,4 +1,4 @@
-"""Start a worker: ``python -m workers segments``, ``python -m workers reduce`` or ``... sweep``.
+"""Start a worker: ``python -m workers segments``, ``reduce``, ``sweep`` or ``metrics``.
 
 Celery's own command line would do, with the right options; here they cannot be wrong.
 """
@@ -22,6 +22,7 @@ _EPILOG = """examples:
   python -m workers segments --name gpu0     one per GPU (CUDA_VISIBLE_DEVICES) or CPU core
   python -m workers reduce                   stitches; the sweep runs inside it
   python -m workers sweep                    the sweep alone, where Redis itself is in doubt
+  python -m workers metrics                  serves the ledger's figures at CALLSCRIBE_METRICS
 """
 
 
@@ -37,11 +38,13 @@ def main(argv: list[str] | None = None, prepare: Callable[[Worker], None] = lamb
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("role", choices=("segments", "reduce", "sweep"))
+    parser.add_argument("role", choices=("segments", "reduce", "sweep", "metrics"))
     parser.add_argument("--name", help="the worker's name on this host (default: its role)")
     arguments = parser.parse_args(argv)
     if arguments.role == "sweep":
         return _sweep()
+    if arguments.role == "metrics":
+        return _metrics()
     return _celery(arguments.role, arguments.name or arguments.role, prepare)
 
 
@@ -52,6 +55,7 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     limit_caches()
 
+    from workers import metrics
     from workers.app import app, hand_back, worker  # after the environment is set
 
     prepare(worker)
@@ -72,21 +76,52 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
     finally:
         # Its child is gone. Celery's own signal for this moment is not sent on a cold shutdown.
         hand_back(died=False)
+        metrics.close()
     return 0
 
 
 def _sweep() -> int:
+    from schema.metrics import Source
     from schema.store.ledger import Ledger
+    from workers import metrics
     from workers.app import worker
     from workers.logs import configure_logging
     from workers.sweep import Sweeper
 
     configure_logging()
+    metrics.serve_alone(Source.SWEEP, worker.settings.metrics)
+    Sweeper(Ledger.open(worker.settings), worker.publisher, worker.settings).run(_stopped())
+    return 0
+
+
+def _metrics() -> int:
+    from schema.metrics import Source
+    from schema.store.ledger import Ledger
+    from workers import metrics
+    from workers.app import worker
+    from workers.figures import ANSWER_S, FleetFigures
+    from workers.logs import configure_logging
+
+    configure_logging()
+    settings = worker.settings
+    if settings.metrics is None:
+        sys.exit("CALLSCRIBE_METRICS says where to serve, such as 127.0.0.1:9808")
+    ledger = Ledger.open(settings, answer_s=ANSWER_S)
+    fleet = FleetFigures(ledger, worker.publisher, settings)
+    try:
+        metrics.serve(fleet, Source.LEDGER, settings.metrics)
+    except OSError as error:
+        sys.exit(f"CALLSCRIBE_METRICS: nothing can be served there: {error.strerror}")
+    _stopped().wait()
+    return 0
+
+
+def _stopped() -> threading.Event:
+    """Return what is set when this process is told to stop."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    Sweeper(Ledger.open(worker.settings), worker.publisher, worker.settings).run(stop)
-    return 0
+    return stop
 
 
 if __name__ == "__main__":

@@ -25,12 +25,14 @@ from celery.signals import (
     worker_process_init,
 )
 
+from schema.metrics import Source
 from schema.publish import Publisher
 from schema.settings import Settings, load_settings
 from schema.store.ledger import Ledger
 from schema.store.reduce import return_reduces
 from schema.store.work import return_leases
 from schema.wire import REDUCE_QUEUE, broker_settings
+from workers import metrics
 from workers.control import forget_earlier
 from workers.inbox import guard
 from workers.logs import configure_logging
@@ -144,6 +146,9 @@ def _on_init(**_: Any) -> None:
 @celeryd_after_setup.connect
 def _on_setup(instance: Any, **_: Any) -> None:
     _queues.update(instance.app.amqp.queues.consume_from)
+    # Before the first fork: a child counts where its parent reads.
+    source = Source.REDUCE if REDUCE_QUEUE in _queues else Source.SEGMENTS
+    metrics.serve_forked(source, worker.settings.metrics)
 
 
 @worker_process_init.connect
@@ -151,6 +156,7 @@ def _on_child_start(**_: Any) -> None:
     """Return what a predecessor in this place died on, and start the sweep in a reducer."""
     settle()
     forget_earlier()
+    metrics.begin_child()
     structlog.contextvars.bind_contextvars(owner=worker.owner, pid=os.getpid())
     if REDUCE_QUEUE in _queues:
         _start_sweep()

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import structlog
 
+from schema.metrics import BUDGET_HALVINGS
+from workers import metrics
+
 log = structlog.get_logger(__name__)
 
 #: Of the memory that is free, the share that minibatches may take: allocators need air.
@@ -39,4 +42,5 @@ class Budget:
             return False
         self.ms = max(LEAST_MS, self.ms // 2)
         log.warning("budget_halved", minibatch_ms=self.ms)
+        metrics.count(BUDGET_HALVINGS)
         return True

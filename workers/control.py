@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery.worker.control import control_command
 
+from workers import metrics
 from workers.memory import GpuMemory, device_memory
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def clean_if_asked(worker: Worker) -> bool:
     forget_earlier()
     with GpuMemory(device_memory(worker.settings.device)) as memory:
         worker.route.unload()
+    metrics.show_memory(memory.after)
     log.info(
         "deep_cleaned",
         rss_before_bytes=memory.before.rss,

@@ -20,6 +20,7 @@ from kombu.transport import TRANSPORT_ALIASES, redis
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schema.errors import BadRequest
+from schema.metrics import REFUSED
 from schema.wire import (
     REDUCE_QUEUE,
     REDUCE_RECORDING,
@@ -27,6 +28,7 @@ from schema.wire import (
     TRANSCRIBE_SEGMENT,
     Message,
 )
+from workers import metrics
 
 log = structlog.get_logger(__name__)
 
@@ -135,6 +137,7 @@ _refused = count(1)
 def _refuse(reason: Refusal, queue: str | None = None, content_type: object = None) -> None:
     """Log a refusal, with the number of them in this process so far."""
     kind = content_type[:_TYPE_MAX] if isinstance(content_type, str) else None
+    metrics.count(REFUSED)
     log.warning(
         "message_refused", reason=reason, queue=queue, content_type=kind, count=next(_refused)
     )

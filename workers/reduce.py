@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from schema.errors import CallscribeError, ErrorCode, LeaseLost
+from schema.metrics import FENCED_WRITES, REDUCE_SECONDS, REDUCES, ReduceOutcome, Task
 from schema.profile import RenderSettings
 from schema.span import Span
 from schema.states import SegmentKind
@@ -19,7 +21,7 @@ from schema.store.reduce import EndedSegment, ReduceClaim
 from schema.transcript import Draft, Flag, Gap, PlannedRepair, RepairReason, is_low
 from schema.wire import Message
 from schema.words import SegmentResult
-from workers import guards
+from workers import guards, metrics
 from workers.coverage import (
     Place,
     is_noise,
@@ -61,10 +63,12 @@ def reduce_recording(worker: Worker, message: Message) -> None:
         lease_s=lease_s,
         limit_s=_LEASE_LIMIT_S,
     )
+    begun_s = time.monotonic()
     with structlog.contextvars.bound_contextvars(recording=str(claim.recording_id)), renewed:
         try:
             segments = worker.ledger.transact(lambda c: store.ended_segments(c, claim.recording_id))
             if _order_repairs(worker, claim, segments):
+                metrics.count(REDUCES, outcome=ReduceOutcome.REPAIRS)
                 return
             punctuation = claim.profile.render.punctuation
             mark = worker.marker(punctuation) if punctuation else None
@@ -73,10 +77,14 @@ def reduce_recording(worker: Worker, message: Message) -> None:
                 lambda c: store.store_transcript(c, claim, segments, draft)
             )
             log.info("recording_done", state=state, flags=draft.flags, seams=len(draft.seams))
+            metrics.count(REDUCES, outcome=state)
+            metrics.observe(REDUCE_SECONDS, time.monotonic() - begun_s)
         except LeaseLost as error:
             log.warning("write_fenced", error=str(error))
+            metrics.count(FENCED_WRITES, task=Task.REDUCE)
         except Exception as error:
             log.exception("reduce_failed")
+            metrics.count(REDUCES, outcome=ReduceOutcome.ERROR)
             code = error.code if isinstance(error, CallscribeError) else ErrorCode.ENGINE_FAILED
             text = f"{type(error).__name__}: {error}"
             worker.ledger.transact(lambda c: store.fail_reduce(c, claim, code, text))

@@ -20,9 +20,11 @@ from schema.errors import (
     Misconfigured,
     Transient,
 )
+from schema.metrics import ERRORS, FENCED_WRITES, RECYCLES, SEGMENTS, Outcome, Recycled, Task
 from schema.store import work
 from schema.store.work import Claim, Ended, Fate
 from schema.wire import Message
+from workers import metrics
 from workers.lease import KeptLease
 from workers.memory import GpuMemory, device_memory
 
@@ -104,17 +106,25 @@ def _work_claimed(worker: Worker, claim: Claim) -> Ended | None:
                 return _record_failure(worker, claim, error)
     except LeaseLost as error:
         log.warning("write_fenced", error=str(error))
+        metrics.count(FENCED_WRITES, task=Task.SEGMENT)
         return None
 
 
 def _decode_and_finish(worker: Worker, claim: Claim, carry_on: Callable[[], None]) -> Ended:
     if claim.known:
         log.info("segment_known")
-        return worker.ledger.single(lambda c: work.finish(c, claim, None))
+        ended = worker.ledger.single(lambda c: work.finish(c, claim, None))
+        metrics.count_known(claim.span.duration_ms)
+        return ended
     with GpuMemory(device_memory(worker.settings.device)) as memory:
         result, seconds = worker.route.decode(claim, carry_on)
     worker.recycle = memory.is_stuck
+    if worker.recycle:
+        metrics.count(RECYCLES, reason=Recycled.MEMORY)
+    begun_s = time.monotonic()
     ended = worker.ledger.single(lambda c: work.finish(c, claim, result))
+    store_s = time.monotonic() - begun_s
+    metrics.count_decoded(claim.span.duration_ms, result.speech_ms, seconds, store_s, memory.after)
     log.info(
         "segment_done",
         audio_s=claim.span.duration_ms / 1000,
@@ -145,6 +155,11 @@ def _record_failure(worker: Worker, claim: Claim, error: Exception) -> Ended:
         log.exception("segment_failed", fate=fate)
         # A spoilt child that went on would strike out the whole queue; the next begins sound.
         worker.recycle = worker.route.is_spoilt_by(error)
+        if worker.recycle:
+            metrics.count(RECYCLES, reason=Recycled.ERROR)
+    paused = fate in (Fate.PAUSE, Fate.NOT_HERE)
+    metrics.count(SEGMENTS, outcome=Outcome.POSTPONED if paused else Outcome.FAILED)
+    metrics.count(ERRORS, code=code)
     ended = worker.ledger.transact(lambda c: work.fail(c, claim, code, text, fate))
     if fate is Fate.NOT_HERE:
         # Whoever cannot work must not be the fastest to take work.

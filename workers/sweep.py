@@ -12,11 +12,13 @@ from pathlib import Path
 
 import structlog
 
+from schema.metrics import GIVEN_UP, LEASES_EXPIRED, REDISPATCHED, SWEEP_LAST
 from schema.publish import Publisher
 from schema.settings import SPOOL_ROOT, Settings
 from schema.store import read
 from schema.store.ledger import Ledger
 from schema.store.sweep import Swept, sweep
+from workers import metrics
 from workers.spool import tidy
 
 log = structlog.get_logger(__name__)
@@ -54,9 +56,13 @@ class Sweeper:
                 interval_s=self._settings.sweep_s,
             )
         )
+        metrics.show(SWEEP_LAST, time.time())
         if swept is None:
             return None
         sent = self._publisher.publish(swept.dispatches)
+        metrics.count(LEASES_EXPIRED, swept.expired)
+        metrics.count(GIVEN_UP, swept.given_up)
+        metrics.count(REDISPATCHED, sent)
         if swept.dispatches or swept.given_up or swept.settled:
             log.info(
                 "swept",

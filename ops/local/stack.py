@@ -69,10 +69,9 @@ def reducer_command(name: str, module: str = "workers") -> list[str]:
 
 
 def flower_command(port: int) -> list[str]:
-    """Return the command of Flower; by default it would keep 100,000 tasks in memory."""
-    columns = "name,args,state,received,started,runtime,worker"
-    options = [f"--port={port}", "--address=127.0.0.1", "--persistent=False", "--max_tasks=5000"]
-    options.append(f"--tasks_columns={columns}")
+    """Return the command of Flower, as a fleet has it, but that it forgets what it has seen."""
+    options = [f"--port={port}", "--address=127.0.0.1", "--persistent=False"]
+    options.append(f"--conf={ROOT / 'ops' / 'flower' / 'flowerconfig.py'}")
     return [sys.executable, "-m", "celery", "-A", "workers.app", "flower", *options]
 
 
@@ -195,7 +194,9 @@ class Stack:
         self._fleet = [self._worker(index) for index in range(self._workers)]
         self._fleet.append(self._child("reducer", reducer_command("reducer", self._worker_module)))
         if self._flower:
-            self._fleet.append(self._child("flower", flower_command(self._flower_port)))
+            # On loopback, for whoever is on this machine, without a login.
+            command = flower_command(self._flower_port)
+            self._fleet.append(self._child("flower", command, {"FLOWER_OPEN": "yes"}))
         for child in self._fleet:
             child.start()
         self._wait_until_ready()

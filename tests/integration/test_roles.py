@@ -19,6 +19,7 @@ from schema.states import RecordingState
 from schema.store import forget, intake, read, reduce, work
 from schema.store.cancel import cancel
 from schema.store.connection import create_ledger_engine
+from schema.store.figures import figures
 from schema.store.ledger import Ledger
 from schema.store.repair import order_repairs
 from schema.store.search import Filters, search
@@ -142,6 +143,14 @@ def test_a_recording_goes_all_the_way_under_least_rights(login: Login):
         assert search(connection, parse_query("hi"), Filters(), limit=10)
     lines: list[str] = []
     assert stream(login(Role.READER), lines.append).recordings == len(lines) == 2
+
+
+def test_a_reader_is_enough_to_watch_the_fleet(login: Login):
+    transcribed(login(Role.PRODUCER), login(Role.WORKER))
+
+    found = login(Role.READER).transact(figures)
+
+    assert dict(found.hour_segments) == {"done": 1, "failed": 1}
 
 
 def test_a_reducer_orders_repairs_under_least_rights(login: Login):

@@ -1,0 +1,1 @@
+"""Flower, configured for a fleet: see ops/docs/flower.md."""

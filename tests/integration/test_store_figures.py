@@ -1,0 +1,135 @@
+"""What an operator watches, as the ledger has it."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from schema.errors import BadRecording, ErrorCode, Transient
+from schema.store import work
+from schema.store.cancel import cancel
+from schema.store.figures import Figures, figures
+from schema.store.ledger import Ledger
+from schema.store.work import Claim, Fate
+from schema.wire import Dispatch
+from tests.factories import added, quarantined, recording, result, submission
+
+
+def seen(ledger: Ledger) -> Figures:
+    return ledger.transact(figures)
+
+
+def claimed(ledger: Ledger, dispatch: Dispatch) -> Claim:
+    claim = ledger.single(lambda c: work.claim(c, dispatch.message, owner="host:boot", lease_s=60))
+    assert claim is not None
+    return claim
+
+
+def changed(ledger: Ledger, statement: str) -> None:
+    ledger.transact(lambda c: c.execute(text(statement)))
+
+
+def test_an_empty_ledger_has_a_zero_for_all(ledger: Ledger):
+    found = seen(ledger)
+
+    assert dict(found.open_segments) == {"pending": 0, "leased": 0}
+    assert dict(found.hour_segments) == {"done": 0, "failed": 0}
+    assert (found.oldest_pending_s, found.expired, found.hour_audio_ms) == (0, 0, 0)
+    assert set(found.day_recordings.values()) == {0}
+    assert found.waiting == {}
+
+
+def test_what_waits_what_runs_and_what_is_done(ledger: Ledger):
+    dispatches = added(ledger, recording("a", "b", "c"), quarantined()).dispatches
+    claimed(ledger, dispatches[0])
+    done = claimed(ledger, dispatches[1])
+    ledger.single(lambda c: work.finish(c, done, result("hello")))
+
+    found = seen(ledger)
+
+    assert dict(found.open_segments) == {"pending": 1, "leased": 1}
+    assert dict(found.hour_segments) == {"done": 1, "failed": 0}
+    assert found.hour_audio_ms == 10_000
+    assert found.day_recordings["running"] == 1
+    assert found.day_recordings["quarantined"] == 1
+
+
+def test_a_failure_counts_among_the_last_hours_and_a_cancelled_segment_does_not(ledger: Ledger):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+    error = BadRecording(ErrorCode.AUDIO_CHANGED, "x", "changed")
+    claim = claimed(ledger, dispatch)
+    ledger.transact(lambda c: work.fail(c, claim, error.code, "changed", Fate.FOR_GOOD))
+    withdrawn = submission(ledger)
+    added(ledger, recording("b"), to=withdrawn)
+    ledger.transact(lambda c: cancel(c, withdrawn.id))
+
+    found = seen(ledger)
+
+    assert dict(found.hour_segments) == {"done": 0, "failed": 1}
+    assert found.day_recordings["cancelled"] == 1
+
+
+def test_what_waits_for_its_next_attempt_is_told_by_its_reason(ledger: Ledger):
+    dispatches = added(ledger, recording("a"), recording("b")).dispatches
+    claim = claimed(ledger, dispatches[0])
+    error = Transient(ErrorCode.STORAGE_UNREACHABLE, "x", "away")
+    ledger.transact(lambda c: work.fail(c, claim, error.code, "away", Fate.PAUSE))
+
+    found = seen(ledger)
+
+    assert dict(found.waiting) == {"storage.unreachable": 1}
+    assert found.open_segments["pending"] == 2
+
+
+def test_the_age_of_the_oldest_recording_that_waits(ledger: Ledger):
+    added(ledger, recording("a"), recording("b"))
+    changed(ledger, "update recordings set created_at = now() - interval '2 hours'")
+    added(ledger, recording("c"))
+
+    assert seen(ledger).oldest_pending_s == pytest.approx(7_200, abs=60)
+
+
+def test_a_lease_that_expired_and_that_nobody_took_up(ledger: Ledger):
+    for dispatch in added(ledger, recording("a"), recording("b")).dispatches:
+        claimed(ledger, dispatch)
+    assert seen(ledger).expired == 0
+    changed(
+        ledger,
+        "update segments set lease_expires_at = now() - interval '1 s'"
+        " where id = (select min(id::text)::uuid from segments)",
+    )
+
+    assert seen(ledger).expired == 1
+
+
+def test_what_is_long_past_is_left_out(ledger: Ledger):
+    old = submission(ledger)
+    dispatches = added(ledger, recording("a"), to=old).dispatches
+    claim = claimed(ledger, dispatches[0])
+    ledger.single(lambda c: work.finish(c, claim, result("hello")))
+    changed(
+        ledger,
+        "update submissions set state = 'sealed', sealed_at = now() - interval '9 days'",
+    )
+    changed(ledger, "update recordings set created_at = now() - interval '9 days'")
+    changed(ledger, "update segments set ended_at = now() - interval '9 days'")
+
+    found = seen(ledger)
+
+    assert set(found.day_recordings.values()) == {0}
+    assert (found.hour_segments["done"], found.hour_audio_ms) == (0, 0)
+
+
+def test_done_and_failed_segments_of_other_submissions_are_not_read(ledger: Ledger):
+    """A ledger of years costs no more than one of days: old submissions are not looked into."""
+    old = submission(ledger)
+    added(ledger, *(recording(str(uuid4())) for _ in range(200)), to=old)
+    changed(ledger, "update segments set state = 'done', ended_at = now(), result_key = null")
+    changed(ledger, "update recordings set state = 'done', ended_at = now()")
+    changed(
+        ledger, "update submissions set state = 'sealed', sealed_at = now() - interval '9 days'"
+    )
+
+    assert seen(ledger).hour_segments["done"] == 0
