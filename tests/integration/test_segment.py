@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
+from prometheus_client import CollectorRegistry
 from sqlalchemy import select, text
 
 from schema.errors import BadRecording, ErrorCode, Misconfigured, Transient
@@ -21,6 +22,7 @@ from schema.tables import ResultRow, SegmentRow
 from schema.wire import Dispatch, Priority
 from schema.words import SegmentResult
 from tests.factories import added, recording, result, submission
+from workers import metrics
 from workers.segment import make_way, work_segment
 from workers.transcribe import StageSeconds
 
@@ -236,3 +238,66 @@ def test_a_worker_that_was_taken_over_stores_nothing(worker, ledger: Ledger):
         assert connection.scalars(select(ResultRow.decode_key)).all() == []
     assert worker.publisher.sent == []
     assert segment_row(ledger).state == SegmentState.LEASED
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch):
+    """Return what this process has counted since the test began."""
+    registry = CollectorRegistry()
+    monkeypatch.setattr(metrics, "_registry", registry)
+    monkeypatch.setattr(metrics, "_families", {})
+    return lambda name, **labels: registry.get_sample_value(f"callscribe_{name}_total", labels)
+
+
+@pytest.mark.parametrize(
+    ("failure", "outcome", "code"),
+    [
+        (BadRecording(ErrorCode.AUDIO_CHANGED, "x", "changed"), "failed", "audio.changed"),
+        (RuntimeError("cudnn"), "failed", "engine.failed"),
+        (Transient(ErrorCode.STORAGE_UNREACHABLE, "x", "away"), "postponed", "storage.unreachable"),
+        (Misconfigured(ErrorCode.WEIGHTS_MISSING, "x", "none"), "postponed", "weights.missing"),
+    ],
+)
+def test_a_failure_is_counted_by_its_outcome_and_code(
+    worker, ledger: Ledger, counted, failure, outcome, code
+):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+    worker.route.failure = failure
+
+    work_segment(worker, dispatch.message)
+
+    assert counted("segments", outcome=outcome) == 1
+    assert counted("errors", code=code) == 1
+
+
+def test_a_segment_whose_words_are_known_is_counted_as_such(worker, ledger: Ledger, counted):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+    ledger.transact(
+        lambda c: c.execute(
+            text("insert into results (decode_key, body) select decode_key, '{}' from segments")
+        )
+    )
+
+    work_segment(worker, dispatch.message)
+
+    assert worker.route.decoded == []
+    assert counted("segments", outcome="known") == 1
+    assert counted("audio_seconds", outcome="known") == 10
+
+
+def test_a_write_that_was_fenced_and_a_recycled_child_are_counted(
+    worker, ledger: Ledger, counted, monkeypatch
+):
+    first, second = added(ledger, recording("a"), recording("b")).dispatches
+    monkeypatch.setattr("workers.segment.os._exit", lambda _: None)
+    worker.route.failure, worker.route.spoilt = RuntimeError("CUDA error"), True
+    work_segment(worker, first.message)
+    assert counted("recycles", reason="error") == 1
+
+    worker.route, worker.recycle = FakeRoute(), False
+    worker.route.meanwhile = lambda: ledger.transact(
+        lambda c: c.execute(text("update segments set lease_token = gen_random_uuid()"))
+    )
+    work_segment(worker, second.message)
+    assert counted("fenced_writes", task="segment") == 1
+    assert counted("segments", outcome="done") is None
