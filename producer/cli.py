@@ -132,7 +132,7 @@ def _ledger(settings: Settings) -> Iterator[Ledger]:
 def submit_command(
     paths: Annotated[list[str], typer.Argument(help="Files and directories, taken recursively.")],
     profile: Annotated[
-        str, typer.Option(help="call, meeting, lecture, noisy, or a TOML file.")
+        str, typer.Option(help="call, fast, meeting, lecture, noisy, or a TOML file.")
     ] = "call",
     language: Annotated[
         str | None, typer.Option(help="ISO 639-1 code, or auto.", metavar="CODE")

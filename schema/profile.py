@@ -105,6 +105,9 @@ class DecodeSettings(_Part):
     #: bfloat16 takes three quarters of the time where the processor has it, and moves six
     #: boundaries in a thousand.
     vad_precision: Literal["float32", "bfloat16"] = "float32"
+    #: Whisper's. Trimmed windows are heard with little of the silence that it was trained with: a
+    #: fifth faster, at 0.1 to 0.3 points of word errors where segments are short.
+    windows: Literal["whole", "trimmed"] = "whole"
 
     @model_validator(mode="before")
     @classmethod
@@ -200,7 +203,8 @@ class Profile(_Part):
 
 
 PROFILES: Mapping[str, Profile] = {
-    name: Profile(name=name, decode=DecodeSettings(scene=name)) for name in SCENES
+    **{name: Profile(name=name, decode=DecodeSettings(scene=name)) for name in SCENES},
+    "fast": Profile(name="fast", decode=DecodeSettings(scene="call", windows="trimmed")),
 }
 
 

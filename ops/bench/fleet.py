@@ -1,6 +1,6 @@
 """How fast is a whole fleet on this machine, and how right are its words? One table.
 
-    python -m ops.bench.fleet DIR... --minutes 120 --language en
+    python -m ops.bench.fleet DIR... --minutes 120 --language en [--profile fast]
 
 Each DIR holds audio with references beside it (``x.flac`` and ``x.ref.txt``), also further down.
 All of them are joined to one recording, over and over until it is long enough, which goes through
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("directories", type=Path, nargs="+", metavar="DIR")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--language", default="en")
+    parser.add_argument("--profile", default="call")
     parser.add_argument("--segment", type=int, default=300, help="segment length in seconds")
     arguments = parser.parse_args()
     models = fetch()
@@ -66,7 +67,9 @@ def main() -> None:
         calls.mkdir()
         audio = calls / "joined.flac"
         reference, seconds = _join(arguments.directories, audio, arguments.minutes)
-        fleet, seams = _fleet(audio, models, arguments.language, arguments.segment, Path(scratch))
+        options = ["--language", arguments.language, "--segment", str(arguments.segment)]
+        options += ["--profile", arguments.profile]
+        fleet, seams = _fleet(audio, models, options, Path(scratch))
         rows = [fleet, _batched(audio, models, arguments.language)]
     _print(rows, reference, seconds, seams)
 
@@ -100,15 +103,14 @@ def _ref(audio: Path) -> Path:
 
 
 def _fleet(
-    audio: Path, models: Path, language: str, segment_s: int, scratch: Path
+    audio: Path, models: Path, options: Sequence[str], scratch: Path
 ) -> tuple[Row, dict[str, int]]:
     """Send a recording through a fleet; return its text, and how its seams were decided."""
     out = scratch / "out"
     stack = Stack(scratch / "state", models=models, roots={"calls": audio.parent}, durable=False)
     with stack:
         begun_s = time.monotonic()
-        options = ["--language", language, "--segment", str(segment_s), "--force", "--wait"]
-        _run(stack, "submit", str(audio), *options)
+        _run(stack, "submit", str(audio), *options, "--force", "--wait")
         wall_s = time.monotonic() - begun_s
         _run(stack, "export", "--format", "json", "--out", str(out))
     document = json.loads((out / "joined.json").read_text())

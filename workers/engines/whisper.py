@@ -28,7 +28,7 @@ from workers.audio import SAMPLES_PER_MS
 from workers.engines.base import DOUBTS, Decoding
 from workers.engines.edges import after_pauses, levels_of, until_pauses
 from workers.engines.pieces import joined
-from workers.minibatch import Window, pack_windows
+from workers.minibatch import Window, pack_cheapest, pack_windows
 from workers.weights import verify
 
 Features = npt.NDArray[np.float32]
@@ -36,9 +36,9 @@ Features = npt.NDArray[np.float32]
 #: What Whisper was trained to hear at once: audio, and the silence after it.
 _WINDOW_MS = 30_000
 
-#: Of that silence so much is left, so that lengths are multiples of some seconds: windows of one
-#: length are written together. The encoder takes less than in proportion for a shorter window, and
-#: the decoder reads less at each token: a sixth of the time for calls of 75 % full windows.
+#: Of that silence so much is left where windows are trimmed, so that lengths are multiples of some
+#: seconds: windows of one length are written together. The encoder takes less than in proportion
+#: for a shorter window, and the decoder reads less at each token.
 _SILENCE_MS = 1_000
 _LENGTH_STEP_MS = 5_000
 
@@ -52,6 +52,9 @@ _PAD_MS = 100
 
 #: What a window costs beside its length, in ms of it: writing what it says.
 _WINDOW_COST_MS = 2_000
+
+#: A pause at which a window may restart, as it appears between padded regions: a second.
+_RESTART_PAUSE_MS = 1_000 - 2 * _PAD_MS
 
 #: Whisper's own thresholds. A window that is likelier no speech than this, and whose text is less
 #: likely than that (mean natural logarithm per token), is silence; a text that zlib shortens by
@@ -135,12 +138,14 @@ class WhisperRecognizer:
         minibatch: int,
         *,
         together: bool,
+        trims: bool = False,
         drops_silence: bool = True,
     ) -> None:
         self._model = model
         self._name = name
         self._minibatch = minibatch
         self._together = together
+        self._trims = trims
         self._drops_silence = drops_silence
 
     def unguarded(self) -> WhisperRecognizer:
@@ -150,6 +155,7 @@ class WhisperRecognizer:
             self._name,
             self._minibatch,
             together=self._together,
+            trims=self._trims,
             drops_silence=False,
         )
 
@@ -166,7 +172,7 @@ class WhisperRecognizer:
         if not regions:
             return Decoding((), None)
         heard = padded(regions, len(samples) // SAMPLES_PER_MS)
-        windows = pack_windows(heard, max_window_ms=_WINDOW_MS, cost_ms=_cost_ms)
+        windows = self._packed(heard)
         if language == "auto":
             language = self._detect_language(samples, windows)
         request = self._request(language, hotwords)
@@ -192,11 +198,20 @@ class WhisperRecognizer:
         # The language of music is a guess that nobody should act on.
         return Decoding(timed, language if timed else None, {DOUBTS: doubts} if doubts else {})
 
+    def _packed(self, regions: Sequence[Span]) -> list[Window]:
+        if self._trims:
+            return pack_cheapest(regions, max_window_ms=_WINDOW_MS, cost_ms=_cost_ms)
+        return pack_windows(regions, max_window_ms=_WINDOW_MS, restart_pause_ms=_RESTART_PAUSE_MS)
+
+    def _heard_ms(self, window: Window) -> int:
+        return heard_ms(window) if self._trims else _WINDOW_MS
+
     def _minibatches(self, windows: Sequence[Window]) -> Iterator[list[int]]:
         """Yield the indices of windows that are heard as long as each other, the longest first."""
+        fullest_first = sorted(range(len(windows)), key=lambda i: (-windows[i].duration_ms, i))
         by_length: dict[int, list[int]] = {}
-        for index, window in enumerate(windows):
-            by_length.setdefault(heard_ms(window), []).append(index)
+        for index in fullest_first:
+            by_length.setdefault(self._heard_ms(windows[index]), []).append(index)
         for _, chosen in sorted(by_length.items(), reverse=True):
             for first in range(0, len(chosen), self._minibatch):
                 yield chosen[first : first + self._minibatch]
@@ -290,7 +305,7 @@ class WhisperRecognizer:
         The longest of ``windows`` says how many frames.
         """
         extract = self._model.feature_extractor
-        frames = max(map(heard_ms, windows)) // _FRAME_MS
+        frames = max(map(self._heard_ms, windows)) // _FRAME_MS
         features = np.zeros((len(windows), self._model.model.n_mels, frames), np.float32)
         for own, window in zip(features, windows, strict=True):
             mels = extract(_audio(samples, window))[:, :frames]
@@ -362,7 +377,11 @@ def load(profile: Profile, settings: Settings) -> WhisperRecognizer:
             ErrorCode.ENGINE_FAILED, f"{profile.decode.model} on {settings.device}", str(error)
         ) from error
     return WhisperRecognizer(
-        model, profile.decode.model, settings.minibatch, together=device != "cpu"
+        model,
+        profile.decode.model,
+        settings.minibatch,
+        together=device != "cpu",
+        trims=profile.decode.windows == "trimmed",
     )
 
 
@@ -394,7 +413,7 @@ def _piece(entry: dict[str, Any]) -> Word:
 
 
 def heard_ms(window: Window) -> int:
-    """Return how much Whisper hears for a window, in ms: its audio and some silence after it."""
+    """Return how much Whisper hears of a trimmed window, in ms: its audio and a little silence."""
     if window.duration_ms < _LITTLE_MS:
         return _WINDOW_MS
     steps = -(-(window.duration_ms + _SILENCE_MS) // _LENGTH_STEP_MS)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.span import Span
-from workers.minibatch import Window, minibatches, pack_windows
+from workers.minibatch import Window, minibatches, pack_cheapest, pack_windows
 
 
 def cost_ms(window: Window) -> int:
@@ -13,7 +13,11 @@ def cost_ms(window: Window) -> int:
 
 
 def packed(regions: list[Span]) -> list[Window]:
-    return pack_windows(regions, max_window_ms=30_000, cost_ms=cost_ms)
+    return pack_cheapest(regions, max_window_ms=30_000, cost_ms=cost_ms)
+
+
+#: Both ways to pack.
+PACKERS = [pack_windows, packed]
 
 
 @st.composite
@@ -27,19 +31,26 @@ def region_lists(draw):
     return regions
 
 
-@given(region_lists())
-def test_every_region_is_in_one_window_and_order_is_kept(regions):
-    assert [region for window in packed(regions) for region in window.regions] == regions
+@given(region_lists(), st.sampled_from(PACKERS))
+def test_every_region_is_in_one_window_and_order_is_kept(regions, pack):
+    assert [region for window in pack(regions) for region in window.regions] == regions
 
 
-@given(region_lists())
-def test_no_window_is_longer_than_the_model_hears(regions):
-    assert all(window.duration_ms <= 30_000 for window in packed(regions))
+@given(region_lists(), st.sampled_from(PACKERS))
+def test_no_window_is_longer_than_the_model_hears(regions, pack):
+    assert all(window.duration_ms <= 30_000 for window in pack(regions))
 
 
-def test_a_region_that_no_window_holds_is_refused():
+@pytest.mark.parametrize("pack", PACKERS)
+def test_a_region_that_no_window_holds_is_refused(pack):
     with pytest.raises(ValueError, match="longer"):
-        packed([Span(0, 30_001)])
+        pack([Span(0, 30_001)])
+
+
+def test_a_window_restarts_at_the_first_long_pause_once_it_is_half_full():
+    regions = [Span(0, 8_000), Span(10_000, 17_000), Span(17_500, 20_000), Span(21_000, 22_000)]
+    windows = pack_windows(regions)
+    assert [window.regions for window in windows] == [tuple(regions[:3]), tuple(regions[3:])]
 
 
 @given(region_lists().filter(lambda regions: len(regions) <= 8))

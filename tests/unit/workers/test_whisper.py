@@ -18,7 +18,7 @@ from schema.words import Word
 from workers.engines.base import DOUBTS
 from workers.engines.load import load_bank, load_detector, load_recognizer
 from workers.engines.pieces import joined
-from workers.engines.whisper import _hypothesis, padded, placed
+from workers.engines.whisper import _hypothesis, heard_ms, padded, placed
 from workers.minibatch import Window
 from workers.vad import find_speech
 
@@ -176,6 +176,15 @@ def test_loading_and_detecting_leave_the_process_as_it_was(settings):
     before = state()
     load_detector(Profile(), settings, load_bank(settings)).detect(quiet(1_000))
     assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("audio_ms", "heard"),
+    [(1_000, 30_000), (14_990, 30_000), (15_000, 20_000), (19_000, 20_000), (19_010, 25_000)]
+    + [(24_500, 30_000), (30_000, 30_000)],
+)
+def test_a_trimmed_window_keeps_a_second_of_silence_and_little_audio_keeps_it_all(audio_ms, heard):
+    assert heard_ms(Window((Span(0, audio_ms),))) == heard
 
 
 @pytest.mark.models
