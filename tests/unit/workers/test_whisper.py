@@ -180,8 +180,7 @@ def test_loading_and_detecting_leave_the_process_as_it_was(settings):
 
 @pytest.mark.parametrize(
     ("audio_ms", "heard"),
-    [(1_000, 30_000), (14_990, 30_000), (15_000, 20_000), (19_000, 20_000), (19_010, 25_000)]
-    + [(24_500, 30_000), (30_000, 30_000)],
+    [(14_990, 30_000), (15_000, 20_000), (19_000, 20_000), (19_010, 25_000), (30_000, 30_000)],
 )
 def test_a_trimmed_window_keeps_a_second_of_silence_and_little_audio_keeps_it_all(audio_ms, heard):
     assert heard_ms(Window((Span(0, audio_ms),))) == heard
