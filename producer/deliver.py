@@ -95,9 +95,11 @@ def deliver(
             if transcript is None:
                 delivered.without.append(recording)
             else:
+                source = read.source(connection, recording.id)
+                # Copying hours of audio takes longer than the server waits in a transaction.
+                connection.rollback()
                 for name in formats:
                     if name == HTML:
-                        source = read.source(connection, recording.id)
                         _write_page(out, stem, transcript, source, audio)
                         entries.append(to_entry(transcript, f"{stem}.html"))
                     else:

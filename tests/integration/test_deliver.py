@@ -1,0 +1,64 @@
+"""Pages of a real ledger's transcripts, with audio where it is to be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from producer import deliver
+from schema.errors import ErrorCode, Misconfigured
+from schema.settings import Settings
+from schema.store.ledger import Ledger
+from tests.factories import submission, transcribed, utterance
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(database_url="postgresql://", redis_url="redis://", roots={"calls": tmp_path})
+
+
+def test_nothing_is_held_in_the_ledger_while_audio_is_copied(
+    ledger: Ledger, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    to = submission(ledger)
+    for _ in range(2):
+        transcribed(ledger, utterance("agent", "hello"), to=to)
+    held = []
+
+    def copy(_location, _settings, target: Path):
+        query = "select count(*) from pg_stat_activity where state like 'idle in transaction%'"
+        with ledger.engine.connect() as connection:
+            own = " and datname = current_database() and pid <> pg_backend_pid()"
+            held.append(connection.scalar(text(query + own)))
+        target.write_bytes(b"fLaC")
+        return np.zeros((1, 2), np.float32)
+
+    monkeypatch.setattr(deliver, "copy_audio", copy)
+    done = deliver.deliver(ledger, to.id, tmp_path / "out", ["html", "txt"], audio=settings)
+    assert (done.recordings, done.files) == (2, 5)
+    assert held == [0, 0]
+    assert len(list((tmp_path / "out").glob("*.page.flac"))) == 2
+
+
+def test_a_call_whose_audio_is_gone_has_a_page_that_says_so(
+    ledger: Ledger, settings: Settings, tmp_path: Path
+):
+    to = submission(ledger)
+    transcribed(ledger, utterance("agent", "hello there"), to=to)
+    deliver.deliver(ledger, to.id, tmp_path / "out", ["html"], audio=settings)
+    [page] = [p for p in (tmp_path / "out").glob("*.html") if p.name != "index.html"]
+    assert ErrorCode.FILE_VANISHED in page.read_text()
+    assert "hello there<" in page.read_text()
+
+
+def test_a_directory_that_cannot_be_written_is_named(
+    ledger: Ledger, settings: Settings, tmp_path: Path
+):
+    to = submission(ledger)
+    transcribed(ledger, utterance("agent", "hello"), to=to)
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(Misconfigured, match="out"):
+        deliver.deliver(ledger, to.id, tmp_path / "out", ["html"], audio=settings)
