@@ -198,7 +198,7 @@ def _their_funasr(model: str, models: Path) -> Decode:
 
     def decode(samples: Samples) -> int:
         with guest():
-            [result] = loaded.generate(samples, key="x", batch_size_s=300, ncpu=1)
+            [result] = loaded.generate(samples, batch_size_s=300, ncpu=1)
         return len(result["text"].split())
 
     return decode
