@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from producer.sound import Peaks
 from producer.talk import Talk, talk_of
+from schema.store.dispatches import clock
 from schema.store.read import RecordingSummary, StoredTranscript
 from schema.transcript import Gap, Seam, Utterance, is_cjk, is_low
 from schema.words import Word
@@ -162,7 +163,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clock": _clock, "percent": _percent, "minutes": _minutes}
+    environment.filters |= {"clock": clock, "percent": _percent, "minutes": _minutes}
     return environment
 
 
@@ -232,12 +233,6 @@ def _bar(row: Row, duration_ms: int) -> tuple[float, float, int]:
     scale = _WIDTH / max(1, duration_ms)
     width = max(0.5, scale * (row.end_ms - row.start_ms))
     return round(scale * row.start_ms, 2), round(width, 2), row.number
-
-
-def _clock(ms: int) -> str:
-    seconds = ms // 1000
-    hours, rest = divmod(seconds, 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
 def _percent(share: float | None) -> str:

@@ -109,11 +109,7 @@ def submit(
     place = Anywhere(settings)
     found, notices = _found(request, raw, place)
     described, described_notices = calls.describe(found, place)
-    submission = ledger.transact(
-        lambda c: intake.open_submission(
-            c, request.key(), _title(request), request.profile, force=request.force
-        )
-    )
+    submission = _opened(request, ledger)
     summary = Summary(submission.id, resumed=submission.resumed, found=len(found))
     summary.unmatched_rows = sum(
         notice.code == ErrorCode.MANIFEST_UNMATCHED_ROW for notice in described_notices
@@ -154,11 +150,7 @@ def watch(
     raw = {**RAW_DEFAULTS, **dict(parse_raw_option(text) for text in request.raw)}
     calls, place = _Calls(request), Anywhere(settings)
     _check_paths(request, place)
-    submission = ledger.transact(
-        lambda c: intake.open_submission(
-            c, request.key(), _title(request), request.profile, force=request.force
-        )
-    )
+    submission = _opened(request, ledger)
     taken = ledger.transact(lambda c: intake.known_sources(c, submission.id))
     summary = Summary(submission.id, resumed=submission.resumed, already_there=len(taken))
     for _ in rounds:
@@ -185,6 +177,15 @@ def watch(
             )
         report(summary, settling.waiting)
     return summary
+
+
+def _opened(request: Request, ledger: Ledger) -> OpenSubmission:
+    """Open a request's submission, or find the one that the same request opened."""
+    return ledger.transact(
+        lambda c: intake.open_submission(
+            c, request.key(), _title(request), request.profile, force=request.force
+        )
+    )
 
 
 def _may_grow(item: NewRecording | QuarantinedRecording, patient: Collection[Location]) -> bool:

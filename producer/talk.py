@@ -7,11 +7,11 @@ in between or not. Figures are of what was transcribed; what was not counts as s
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
-from schema.span import Span
+from schema.span import Span, merged
 from schema.transcript import Utterance, is_cjk
 
 #: A shorter pause between two words of a speaker is talk.
@@ -56,7 +56,7 @@ def talk_of(utterances: Sequence[Utterance], duration_ms: int) -> Talk:
     spans = {speaker: _talk(said) for speaker, said in own.items()}
     talked_ms = {speaker: _length_ms(each) for speaker, each in spans.items()}
     all_ms = sum(talked_ms.values())
-    anyone_ms = _length_ms(_merged(span for each in spans.values() for span in each))
+    anyone_ms = _length_ms(merged(sorted(span for each in spans.values() for span in each)))
     longest_ms = _longest_ms(utterances)
     return Talk(
         silence_ms=max(0, duration_ms - anyone_ms),
@@ -78,30 +78,13 @@ def talk_of(utterances: Sequence[Utterance], duration_ms: int) -> Talk:
 
 def talk_json(talk: Talk) -> dict[str, Any]:
     """Return the figures as an export writes them."""
-    return {
-        "silence_ms": talk.silence_ms,
-        "overlap_ms": talk.overlap_ms,
-        "speakers": [
-            {name: getattr(own, name) for name in SpeakerTalk.__slots__} for own in talk.speakers
-        ],
-    }
+    return asdict(talk)
 
 
 def _talk(said: Iterable[Utterance]) -> list[Span]:
     """Return when a speaker talks."""
     words = (word.span for utterance in said for word in utterance.words)
-    return _merged(words, _PAUSE_MS - 1)
-
-
-def _merged(spans: Iterable[Span], over_ms: int = 0) -> list[Span]:
-    """Return spans in order, as one those no further apart than ``over_ms``."""
-    merged: list[Span] = []
-    for span in sorted(spans):
-        if merged and span.start_ms - merged[-1].end_ms <= over_ms:
-            merged[-1] = Span(merged[-1].start_ms, max(merged[-1].end_ms, span.end_ms))
-        else:
-            merged.append(span)
-    return merged
+    return list(merged(sorted(words), _PAUSE_MS - 1))
 
 
 def _length_ms(spans: Iterable[Span]) -> int:

@@ -8,6 +8,7 @@ neighbours that meet at the same millisecond meet at the same frame.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 #: Segments start on multiples of this, so that the 10 ms frames of two neighbours' VAD coincide
@@ -44,6 +45,20 @@ class Span:
     def shifted(self, by_ms: int) -> Span:
         """Return the same stretch, ``by_ms`` later (earlier where negative)."""
         return Span(self.start_ms + by_ms, self.end_ms + by_ms)
+
+
+def merged(spans: Iterable[Span], over_ms: int = 0) -> Iterator[Span]:
+    """Yield spans, which are in order of their starts, joined over gaps up to ``over_ms``."""
+    open_span: Span | None = None
+    for span in spans:
+        if open_span is not None and span.start_ms - open_span.end_ms <= over_ms:
+            open_span = Span(open_span.start_ms, max(open_span.end_ms, span.end_ms))
+            continue
+        if open_span is not None:
+            yield open_span
+        open_span = span
+    if open_span is not None:
+        yield open_span
 
 
 def frame_at(ms: int, rate_hz: int) -> int:

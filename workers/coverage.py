@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from schema.span import GRID_MS, Span
+from schema.span import GRID_MS, Span, merged
 from schema.transcript import Coverage, PlannedRepair, RepairReason, SeamRule, is_low
 from schema.words import Word
 from workers.stitch import Heard, Track
@@ -246,17 +246,3 @@ def _within(spans: Sequence[Span], core: Span) -> list[Span]:
 def _shared_ms(spans: Sequence[Span], others: Sequence[Span]) -> int:
     """Return how long ``spans`` lie within ``others``; each is disjoint and in order."""
     return sum(shared.duration_ms for span in spans for shared in _within(others, span))
-
-
-def merged(spans: Iterable[Span], over_ms: int) -> Iterator[Span]:
-    """Yield spans, which are in order of their starts, joined over gaps up to ``over_ms``."""
-    open_span: Span | None = None
-    for span in spans:
-        if open_span is not None and span.start_ms - open_span.end_ms <= over_ms:
-            open_span = Span(open_span.start_ms, max(open_span.end_ms, span.end_ms))
-            continue
-        if open_span is not None:
-            yield open_span
-        open_span = span
-    if open_span is not None:
-        yield open_span

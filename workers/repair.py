@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from schema.span import Span
+from schema.span import Span, merged
 from schema.transcript import Repair, RepairOutcome, RepairReason
 from schema.words import Word
-from workers.coverage import bridged, is_sure, merged
+from workers.coverage import bridged, is_sure
 from workers.stitch import Heard, Track, stitch
 
 #: Of the time that words covered, those in the right language must cover this share to be taken.
@@ -93,7 +93,7 @@ def _put(track: Track, joined: Track, around: Span) -> Track:
     after = tuple(word for word in track.words if word.middle_ms >= around.end_ms)
     outside = [span for span in track.speech if not around.overlap(span)]
     cut = [part for span in track.speech if around.overlap(span) for part in _cut(span, around)]
-    speech = merged(sorted([*outside, *cut, *joined.speech]), 0)
+    speech = merged(sorted([*outside, *cut, *joined.speech]))
     return replace(track, words=(*before, *joined.words, *after), speech=tuple(speech))
 
 

@@ -18,7 +18,7 @@ from producer.scan import Signal, scan
 from schema.errors import BadRecording
 from schema.records import AudioFormat, Location
 from schema.settings import Limits
-from schema.span import Span
+from schema.span import Span, merged
 from schema.words import Word
 
 #: What ``Location.root`` is for a measured directory; see :func:`ops.eval.decode.eval_settings`.
@@ -117,13 +117,7 @@ def parse_turns(rttm: str) -> Iterator[tuple[str, Span]]:
 
 def joined_spans(spans: list[Span]) -> tuple[Span, ...]:
     """Return the stretches that any of ``spans`` covers: in order, disjoint."""
-    joined: list[Span] = []
-    for span in sorted(spans):
-        if joined and span.start_ms <= joined[-1].end_ms:
-            joined[-1] = Span(joined[-1].start_ms, max(joined[-1].end_ms, span.end_ms))
-        else:
-            joined.append(span)
-    return tuple(joined)
+    return tuple(merged(sorted(spans)))
 
 
 def _milliseconds(seconds: str) -> int:

@@ -18,7 +18,6 @@ from workers.engines.guest import guest
 #: FunASR's names of networks that write marks.
 _WRITES_MARKS = frozenset({"CTTransformer"})
 
-
 #: The first of its marks stands for none of them; FunASR writes it out.
 _UNDECIDED = "<unk>"
 

@@ -67,7 +67,7 @@ def test_a_pause_of_less_than_a_second_is_talk_whether_a_sentence_ends_or_not():
 
 def test_a_call_without_words_is_silent():
     talk = talk_of([], 12_000)
-    assert talk_json(talk) == {"silence_ms": 12_000, "overlap_ms": 0, "speakers": []}
+    assert talk_json(talk) == {"silence_ms": 12_000, "overlap_ms": 0, "speakers": ()}
 
 
 @st.composite
