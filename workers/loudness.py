@@ -79,5 +79,5 @@ def _steps(start_ms: int, result: SegmentResult) -> Iterable[tuple[int, int, int
 
 
 def _level_db(samples: Samples) -> int:
-    power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
+    power = float(np.dot(samples, samples)) / len(samples) if len(samples) else 0.0
     return max(_SILENCE_DB, round(10 * math.log10(power))) if power else _SILENCE_DB

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -174,10 +174,11 @@ class FunasrRecognizer:
     ) -> Decoding:
         # Region by region: a token never goes on in the next one's first.
         words = tuple(
-            replace(
-                word,
-                start_ms=min(region.start_ms + word.start_ms, region.end_ms),
-                end_ms=min(region.start_ms + word.end_ms, region.end_ms),
+            Word(
+                word.text,
+                min(region.start_ms + word.start_ms, region.end_ms),
+                min(region.start_ms + word.end_ms, region.end_ms),
+                word.confidence,
             )
             for region, own in zip(regions, written, strict=True)
             for word in joined(self._pieces(own.tokens))

@@ -33,15 +33,22 @@ def joined(pieces: Iterable[Word]) -> list[Word]:
                 words[-1] = _glued(words[-1], part)
             else:
                 words.append(part)
-    trimmed = (replace(word, text=word.text.strip(_BLANKS)) for word in words)
-    return [word for word in trimmed if _has_substance(word.text)]
+    return [
+        Word(text, word.start_ms, word.end_ms, word.confidence)
+        for word in words
+        if _has_substance(text := word.text.strip(_BLANKS))
+    ]
 
 
 def _parts(piece: Word) -> Iterator[Word]:
     """Yield each CJK character of a piece, and each run of others; the time is shared evenly."""
+    texts = _CJK_OR_RUN.findall(piece.text)
+    if len(texts) == 1:
+        yield piece
+        return
     character_ms = (piece.end_ms - piece.start_ms) / max(1, len(piece.text))
     at = 0
-    for text in _CJK_OR_RUN.findall(piece.text):
+    for text in texts:
         start_ms = piece.start_ms + round(at * character_ms)
         at += len(text)
         yield replace(
