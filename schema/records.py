@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from schema.errors import ErrorCode
+from schema.pcm import PlannedPart
 from schema.span import Span
 
 
@@ -46,6 +47,23 @@ class AudioFormat:
     rate_hz: int
     channels: int
     frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSource:
+    """Where a segment's samples lie: which file, which channel of it, and from when to when.
+
+    ``channel`` counts from 0; None is the mean of all. ``pcm_digest`` is what the samples hashed
+    to when the segment was planned (:mod:`schema.pcm`); of a repair it is made of those of the
+    ``parts``, the planned segments that it lies in.
+    """
+
+    location: Location
+    format: AudioFormat
+    channel: int | None
+    span: Span
+    pcm_digest: str
+    parts: tuple[PlannedPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,11 @@ class Settings(BaseSettings):
 
     device: str = Field("cpu", description="where workers decode: cpu, cuda or cuda:0")
     minibatch: int = Field(8, ge=1, description="windows decoded together")
+    read_ahead: bool | None = Field(
+        None,
+        description="read the next segment's audio while one is decoded: 1, 0;"
+        " by default where the device is a GPU",
+    )
 
     lease_s: int = Field(60, ge=2, description="how long a silent worker keeps its segment")
     shutdown_s: int = Field(
@@ -135,6 +140,11 @@ class Settings(BaseSettings):
                 raise ValueError(f"the root name {name!r} is taken")
             roots[name] = BucketPath.parse(place) if in_bucket else Path(place)
         return roots
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether audio is read ahead here."""
+        return self.device.startswith("cuda") if self.read_ahead is None else self.read_ahead
 
     @property
     def directories(self) -> Mapping[str, Path]:

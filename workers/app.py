@@ -22,6 +22,7 @@ from celery.signals import (
     celeryd_after_setup,
     celeryd_init,
     setup_logging,
+    task_received,
     worker_process_init,
 )
 
@@ -30,8 +31,8 @@ from schema.publish import Publisher
 from schema.settings import Settings, load_settings
 from schema.store.ledger import Ledger
 from schema.store.reduce import return_reduces
-from schema.store.work import return_leases
-from schema.wire import REDUCE_QUEUE, broker_settings
+from schema.store.work import return_leases, source_ahead
+from schema.wire import REDUCE_QUEUE, SEGMENTS_QUEUE, Message, broker_settings
 from workers import metrics
 from workers.control import forget_earlier
 from workers.inbox import guard
@@ -43,7 +44,10 @@ from workers.sweep import Sweeper
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from schema.pcm import Samples
     from schema.profile import Punctuation
+    from schema.store.work import Claim
+    from workers.ahead import Hints, ReadAhead
     from workers.transcribe import Route
 
 log = structlog.get_logger(__name__)
@@ -80,7 +84,22 @@ class Worker:
         # Imported here: a reducer, and Flower, need no decoder.
         from workers.transcribe import Route
 
-        return Route(self.settings)
+        return Route(self.settings, self.samples if self.settings.reads_ahead else None)
+
+    def samples(self, claim: Claim) -> Samples:
+        """Return a claimed segment's samples, read ahead where there was time for it."""
+        return self.ahead.samples(claim.segment_id, claim.source)
+
+    @cached_property
+    def ahead(self) -> ReadAhead:
+        """What reads the next segment's audio."""
+        from workers.ahead import ReadAhead
+        from workers.audio import read_segment
+
+        return ReadAhead(
+            find=lambda message: self.ledger.single(lambda c: source_ahead(c, message)),
+            read=lambda source: read_segment(source, self.settings),
+        )
 
     def marker(self, punctuation: Punctuation) -> Callable[[str], str]:
         """Return the model that writes marks, loaded for the first recording that wants it.
@@ -111,8 +130,10 @@ def create_app(settings: Settings) -> Celery:
         # back at once. How often is the ledger's business, not Celery's.
         task_acks_late=True,
         task_reject_on_worker_lost=True,
-        worker_prefetch_multiplier=1,
-        worker_disable_prefetch=True,
+        # A message is fetched when the child is free, so that none waits behind another's segment
+        # while elsewhere a GPU has nothing to do; or, to be read ahead, one segment earlier.
+        worker_prefetch_multiplier=2 if settings.reads_ahead else 1,
+        worker_disable_prefetch=not settings.reads_ahead,
         worker_pool="prefork",
         worker_concurrency=1,
         # The first task loads the models, in the child; that is not a start that hangs.
@@ -131,6 +152,7 @@ _settings = load_settings()
 app = create_app(_settings)
 worker = Worker(_settings, app)
 _queues: set[str] = set()
+_hints: Hints | None = None
 
 
 @setup_logging.connect
@@ -149,6 +171,20 @@ def _on_setup(instance: Any, **_: Any) -> None:
     # Before the first fork: a child counts where its parent reads.
     source = Source.REDUCE if REDUCE_QUEUE in _queues else Source.SEGMENTS
     metrics.serve_forked(source, worker.settings.metrics)
+    if SEGMENTS_QUEUE in _queues and worker.settings.reads_ahead:
+        _begin_to_hint()
+
+
+def _begin_to_hint() -> None:
+    """Name what is received to the children to come."""
+    global _hints  # noqa: PLW0603 - one a parent, and its children inherit it
+    from workers.ahead import Hints
+
+    hints = _hints = Hints()
+
+    @task_received.connect(weak=False)
+    def _on_received(request: Any, **_: Any) -> None:
+        hints.send(Message.from_kwargs(request.kwargs))
 
 
 @worker_process_init.connect
@@ -161,6 +197,8 @@ def _on_child_start(**_: Any) -> None:
     if REDUCE_QUEUE in _queues:
         _start_sweep()
     hand_back(died=True)
+    if _hints is not None:
+        worker.ahead.follow(_hints)
 
 
 def hand_back(*, died: bool) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,15 @@ import soxr
 from schema.errors import BadRecording, ErrorCode
 from schema.pcm import (
     BlockDigests,
-    PlannedPart,
     Samples,
     downmix,
     excerpt_digest,
     join_digests,
     samples_digest,
 )
-from schema.records import AudioFormat, Location
+from schema.records import AudioFormat, SegmentSource
 from schema.settings import Settings
-from schema.span import GRID_MS, Span, frame_at
+from schema.span import GRID_MS, frame_at
 from schema.storage import storage_of
 
 #: The rate that every model here was trained on.
@@ -40,23 +38,6 @@ _CONTEXT_MS = 50
 
 #: Frames held with all their channels at once; only the wanted channel is kept.
 _BLOCK_FRAMES = 1 << 18
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentSource:
-    """Where a segment's samples lie: which file, which channel of it, and from when to when.
-
-    ``channel`` counts from 0; None is the mean of all. ``pcm_digest`` is what the samples hashed
-    to when the segment was planned (:mod:`schema.pcm`); of a repair it is made of those of the
-    ``parts``, the planned segments that it lies in.
-    """
-
-    location: Location
-    format: AudioFormat
-    channel: int | None
-    span: Span
-    pcm_digest: str
-    parts: tuple[PlannedPart, ...] = ()
 
 
 def read_segment(source: SegmentSource, settings: Settings) -> Samples:

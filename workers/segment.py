@@ -81,7 +81,7 @@ def _under_own_key(claim: Claim) -> Claim:
     In a rolling upgrade a segment was planned by another version than decodes it, perhaps with
     other words for the same samples: nobody who asks for the planner's may be given these.
     """
-    own = claim.profile.decode_key(claim.pcm_digest, claim.format.rate_hz)
+    own = claim.profile.decode_key(claim.source.pcm_digest, claim.source.format.rate_hz)
     if claim.known or own == claim.decode_key:
         return claim
     log.info("segment_of_another_version", segment=str(claim.segment_id))

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from schema.pcm import Samples
 from schema.profile import DecodeSettings, Profile
 from schema.settings import Settings
 from schema.store.work import Claim
 from schema.words import SegmentResult
-from workers.audio import SegmentSource, read_segment
+from workers.audio import read_segment
 from workers.engines.base import Recognizer, SpeechDetector
 from workers.engines.load import load_bank, load_detector, load_recognizer
 from workers.loudness import TAG, measured
@@ -42,8 +43,13 @@ class Route:
     since two of them may not fit a GPU.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, read: Callable[[Claim], Samples] | None = None) -> None:
+        """Decode as the settings say; ``read`` yields a claim's samples, by default from its file.
+
+        ``read`` raises what :func:`workers.audio.read_segment` does.
+        """
         self._settings = settings
+        self._read = read or (lambda claim: read_segment(claim.source, settings))
         self._loaded_for: DecodeSettings | None = None
         self._bank: FilterBank
         self._detector: SpeechDetector
@@ -70,17 +76,7 @@ class Route:
         self, claim: Claim, carry_on: Callable[[], None]
     ) -> tuple[SegmentResult, StageSeconds]:
         times = [time.monotonic()]
-        samples = read_segment(
-            SegmentSource(
-                claim.audio,
-                claim.format,
-                claim.channel,
-                claim.span,
-                claim.pcm_digest,
-                claim.parts,
-            ),
-            self._settings,
-        )
+        samples = self._read(claim)
         times.append(time.monotonic())
         speech = find_speech(self._detector, samples, claim.profile.scene.max_region_ms)
         times.append(time.monotonic())

@@ -34,7 +34,7 @@ from ops.local.models import fetch
 from producer.scan import scan
 from schema.pcm import span_digest
 from schema.profile import Profile
-from schema.records import AudioFormat, Location
+from schema.records import AudioFormat, Location, SegmentSource
 from schema.settings import Settings
 from schema.span import GRID_MS, Span
 from schema.store.work import Claim
@@ -153,12 +153,8 @@ def _claim(profile: Profile, path: Path, audio: AudioFormat, span: Span, digest:
         recording_id=_NOBODY,
         lease=_NOBODY,
         name=path.name,
-        audio=Location("calls", os.fsencode(path.name)),
-        format=audio,
-        channel=0,
         index=0,
-        span=span,
-        pcm_digest=digest,
+        source=SegmentSource(Location("calls", os.fsencode(path.name)), audio, 0, span, digest),
         decode_key="",
         profile=profile,
         attempt=1,

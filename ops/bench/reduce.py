@@ -134,7 +134,7 @@ def _fill(bed: Bed, spans: Sequence[Span]) -> tuple[Dispatch, int]:
         )
         if held is None:
             raise ProcessError(f"{dispatch.label} could not be claimed")
-        result = _result(timelines[held.channel or 0], held.span)
+        result = _result(timelines[held.source.channel or 0], held.span)
         words += len(result.words)
         ended = bed.ledger.single(partial(finish, held=held, result=result))
         reduce = ended.reduce or reduce

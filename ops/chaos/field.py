@@ -1,8 +1,8 @@
 """A whole fleet to be hurt: what it is told, what is done to it, and what it made of it.
 
 Workers obey orders (:mod:`ops.chaos.worker`), so that a fault hits a decode and not the moment
-after it. The first worker's clock is right, the second one's is a day ahead throughout: times are
-the server's, and no host's.
+after it. The first worker's clock is right and it takes one message at a time; the second one's is
+a day ahead throughout, since times are the server's and no host's, and it reads ahead.
 """
 
 from __future__ import annotations
@@ -116,8 +116,12 @@ class Field:
         )
         for index in range(workers):
             name = f"asr{index}"
-            clock = {"CALLSCRIBE_NODE": name, "CHAOS_CLOCK_S": str(index * _DAY_S)}
-            self.stack.parts[name] = self._part(name, network, {**clock, **own(name)})
+            odd = {
+                "CALLSCRIBE_NODE": name,
+                "CHAOS_CLOCK_S": str(index * _DAY_S),
+                "CALLSCRIBE_READ_AHEAD": str(index % 2),
+            }
+            self.stack.parts[name] = self._part(name, network, {**odd, **own(name)})
         self.stack.environment.update(
             CALLSCRIBE_LEASE_S=str(LEASE_S),
             CALLSCRIBE_SWEEP_S=str(_SWEEP_S),

@@ -23,10 +23,10 @@ from producer.walk import Found, walk
 from schema.errors import CallscribeError, ErrorCode
 from schema.pcm import Samples
 from schema.profile import load_profile
-from schema.records import Location, NewRecording, QuarantinedRecording
+from schema.records import Location, NewRecording, QuarantinedRecording, SegmentSource
 from schema.settings import Limits, Settings
 from schema.span import Span, duration_of
-from workers.audio import SAMPLES_PER_MS, SegmentSource, read_segment
+from workers.audio import SAMPLES_PER_MS, read_segment
 
 #: Files that lie in one directory, to be walked and examined together.
 _BATCH = 200

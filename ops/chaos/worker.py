@@ -25,13 +25,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from schema.settings import Settings
 from schema.store.work import Claim
 from schema.words import SegmentResult
 from workers.__main__ import main as run_worker
 from workers.transcribe import Route, StageSeconds
+
+if TYPE_CHECKING:
+    from workers.app import Worker
 
 _POLL_S = 0.02
 _SLOW_START_S = 8.0
@@ -40,8 +42,9 @@ _SLOW_START_S = 8.0
 class ObedientRoute(Route):
     """The route of every worker, with orders obeyed before each decode."""
 
-    def __init__(self, settings: Settings, orders: Path) -> None:
-        super().__init__(settings)
+    def __init__(self, worker: Worker, orders: Path) -> None:
+        settings = worker.settings
+        super().__init__(settings, worker.samples if settings.reads_ahead else None)
         self._orders = orders
         self._holds = (orders / "hold", orders / f"hold.{settings.node}")
         self._started = False
@@ -148,7 +151,7 @@ def main() -> int:
         time.time = lambda: right() + ahead_s
     orders = Path(os.environ["CHAOS_ORDERS"])
     return run_worker(
-        prepare=lambda worker: setattr(worker, "route", ObedientRoute(worker.settings, orders))
+        prepare=lambda worker: setattr(worker, "route", ObedientRoute(worker, orders))
     )
 
 

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from ops.eval.corpus import ROOT, Case
 from schema.pcm import span_digest
 from schema.profile import Profile
+from schema.records import SegmentSource
 from schema.settings import Settings
 from schema.span import Span
 from schema.store.work import Claim
@@ -57,12 +58,8 @@ class Decodes:
             recording_id=_NOBODY,
             lease=_NOBODY,
             name=case.name,
-            audio=case.location,
-            format=case.format,
-            channel=case.channel,
             index=0,
-            span=span,
-            pcm_digest=digest,
+            source=SegmentSource(case.location, case.format, case.channel, span, digest),
             decode_key=self.profile.decode_key(digest, case.format.rate_hz),
             profile=self.profile,
             attempt=1,

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, text
 from schema.errors import ErrorCode, LeaseLost
 from schema.pcm import PlannedPart
 from schema.profile import Profile
-from schema.records import AudioFormat, Location
+from schema.records import AudioFormat, Location, SegmentSource
 from schema.span import Span
 from schema.store.dispatches import Row, reduce_dispatch, segment_dispatch
 from schema.store.ledger import CLOSE_ONE, Cursor
@@ -43,24 +43,23 @@ class Claim:
 
     ``lease`` is the fence: whatever is stored under it is refused once another worker took over.
     ``known`` says that the words are in the ledger already, so that nothing is to be decoded.
-    ``parts`` are the planned segments that a repair lies in, by which its samples are verified.
     """
 
     segment_id: UUID
     recording_id: UUID
     lease: UUID
     name: str
-    audio: Location
-    format: AudioFormat
-    channel: int | None
     index: int
-    span: Span
-    pcm_digest: str
+    source: SegmentSource
     decode_key: str
     profile: Profile
     attempt: int
     known: bool
-    parts: tuple[PlannedPart, ...] = ()
+
+    @property
+    def span(self) -> Span:
+        """Where in its recording the segment lies."""
+        return self.source.span
 
 
 class Fate(StrEnum):
@@ -87,7 +86,20 @@ class Ended:
     twins: bool = False
 
 
-_CLAIM = """
+#: What of a segment ``t`` and its recording ``h`` says where its samples lie.
+_SOURCE_COLUMNS = """
+       t.channel, t.start_ms, t.end_ms, t.pcm_digest, h.audio_root, h.audio_path, h.container,
+       h.encoding, h.rate_hz, h.channels, h.frames,
+       case when t.kind = 'repair' then (
+           select json_agg(json_build_array(p.start_ms, p.end_ms, p.pcm_digest)
+                           order by p.start_ms)
+             from segments p
+            where p.recording_id = t.recording_id and p.kind = 'plan'
+              and p.channel is not distinct from t.channel
+              and p.start_ms < t.end_ms and p.end_ms > t.start_ms) end as parts
+"""
+
+_CLAIM = f"""
 with held as materialized (
     select r.*, b.profile
       from recordings r
@@ -118,18 +130,9 @@ begun as (
     update recordings r set state = 'running' from taken
      where r.id = taken.recording_id and r.state = 'planned'
 )
-select t.id, t.recording_id, t.channel, t.index, t.start_ms, t.end_ms, t.pcm_digest,
-       t.decode_key, t.attempts, h.name, h.audio_root, h.audio_path, h.container, h.encoding,
-       h.rate_hz, h.channels, h.frames, h.profile,
-       t.language,
+select t.id, t.recording_id, t.index, t.decode_key, t.attempts, t.language, h.name, h.profile,
        not t.force and exists (select from results x where x.decode_key = t.decode_key) as known,
-       case when t.kind = 'repair' then (
-           select json_agg(json_build_array(p.start_ms, p.end_ms, p.pcm_digest)
-                           order by p.start_ms)
-             from segments p
-            where p.recording_id = t.recording_id and p.kind = 'plan'
-              and p.channel is not distinct from t.channel
-              and p.start_ms < t.end_ms and p.end_ms > t.start_ms) end as parts,
+       {_SOURCE_COLUMNS},
        -- No wait for the disk: a claim that a crash of the server undoes is a fence, no loss.
        set_config('synchronous_commit', 'off', true)
   from taken t
@@ -169,7 +172,18 @@ def _claim(row: Mapping[str, Any], lease: UUID) -> Claim:
         recording_id=row["recording_id"],
         lease=lease,
         name=row["name"],
-        audio=Location(row["audio_root"], row["audio_path"]),
+        index=row["index"],
+        source=_source(row),
+        decode_key=row["decode_key"],
+        profile=Profile.model_validate(row["profile"]).speaking(row["language"]),
+        attempt=row["attempts"],
+        known=row["known"],
+    )
+
+
+def _source(row: Mapping[str, Any]) -> SegmentSource:
+    return SegmentSource(
+        location=Location(row["audio_root"], row["audio_path"]),
         format=AudioFormat(
             container=row["container"],
             encoding=row["encoding"],
@@ -178,15 +192,30 @@ def _claim(row: Mapping[str, Any], lease: UUID) -> Claim:
             frames=row["frames"],
         ),
         channel=row["channel"],
-        index=row["index"],
         span=Span(row["start_ms"], row["end_ms"]),
         pcm_digest=row["pcm_digest"],
-        decode_key=row["decode_key"],
-        profile=Profile.model_validate(row["profile"]).speaking(row["language"]),
-        attempt=row["attempts"],
-        known=row["known"],
         parts=tuple(PlannedPart(Span(a, b), digest) for a, b, digest in row["parts"] or ()),
     )
+
+
+_SOURCE_AHEAD = f"""
+select {_SOURCE_COLUMNS}
+  from segments t
+  join recordings h on h.id = t.recording_id
+ where t.id = %(id)s and t.dispatch_token = %(token)s
+   and t.state = 'pending' and h.state in ('planned', 'running')
+   and (t.force or not exists (select from results x where x.decode_key = t.decode_key))
+"""
+
+
+def source_ahead(cursor: Cursor, message: Message) -> SegmentSource | None:
+    """Return the audio that a message's segment will want, or None where nothing is to be decoded.
+
+    Nothing is leased: whoever claims the segment may be another worker.
+    """
+    parameters = {"id": message.id, "token": message.token}
+    row = cursor.execute(_SOURCE_AHEAD, parameters).fetchone()
+    return None if row is None else _source(row)
 
 
 _RENEW = """

@@ -15,7 +15,7 @@ from schema.span import Span
 from schema.store.work import Claim
 from schema.words import SegmentResult, Word
 from workers.__main__ import main
-from workers.audio import SegmentSource, read_segment
+from workers.audio import read_segment
 from workers.transcribe import StageSeconds
 
 if TYPE_CHECKING:
@@ -31,15 +31,7 @@ class NullRoute:
     def decode(
         self, claim: Claim, carry_on: Callable[[], None]
     ) -> tuple[SegmentResult, StageSeconds]:
-        source = SegmentSource(
-            claim.audio,
-            claim.format,
-            claim.channel,
-            claim.span,
-            claim.pcm_digest,
-            claim.parts,
-        )
-        read_segment(source, self.settings)
+        read_segment(claim.source, self.settings)
         heard = Span(0, claim.span.duration_ms)
         word = Word(WORD, heard.start_ms, heard.end_ms, 1.0)
         return SegmentResult((word,), (heard,), "en"), StageSeconds(0.0, 0.0, 0.0)

@@ -26,13 +26,19 @@ from producer.walk import HIDDEN, NOT_AUDIO, Found, walk
 from schema.buckets import BucketPath
 from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured, Transient
 from schema.profile import load_profile
-from schema.records import CallInfo, Location, NewRecording, QuarantinedRecording
+from schema.records import (
+    CallInfo,
+    Location,
+    NewRecording,
+    QuarantinedRecording,
+    SegmentSource,
+)
 from schema.settings import Limits, Settings
 from schema.states import RecordingState
 from schema.storage import storage_of
 from tests.integration.test_submit import Door
 from tests.s3server import SECRET, S3Server
-from workers.audio import SegmentSource, read_segment
+from workers.audio import read_segment
 
 RATE_HZ = 8_000
 URL = "s3://audio/calls"

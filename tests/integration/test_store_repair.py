@@ -128,18 +128,20 @@ def test_a_repair_goes_before_what_nobody_began_and_says_what_it_is(ledger: Ledg
 def test_the_worker_is_told_by_what_to_verify_the_samples(ledger: Ledger):
     (dispatch,) = ordered(ledger, stitching(ledger, "a", "b"))
 
+    ahead = ledger.single(lambda c: work.source_ahead(c, dispatch.message))
     claim = claimed(ledger, dispatch)
 
+    assert ahead == claim.source
     parts = (PlannedPart(Span(0, 10_000), "a"), PlannedPart(Span(8_000, 18_000), "b"))
-    assert claim.parts == parts
-    assert claim.pcm_digest == excerpt_digest(parts, PLACE.span)
-    assert claim.decode_key == PROFILE.decode_key(claim.pcm_digest, 8_000)
+    assert claim.source.parts == parts
+    assert claim.source.pcm_digest == excerpt_digest(parts, PLACE.span)
+    assert claim.decode_key == PROFILE.decode_key(claim.source.pcm_digest, 8_000)
 
 
 def test_a_planned_segment_is_verified_by_itself(ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
 
-    assert claimed(ledger, dispatch).parts == ()
+    assert claimed(ledger, dispatch).source.parts == ()
 
 
 def test_a_forced_language_is_decoded_under_a_key_of_its_own(ledger: Ledger):
@@ -149,8 +151,8 @@ def test_a_forced_language_is_decoded_under_a_key_of_its_own(ledger: Ledger):
 
     claim = claimed(ledger, dispatch)
     assert claim.profile.decode.language == "es"
-    assert claim.decode_key == claim.profile.decode_key(claim.pcm_digest, 8_000)
-    assert claim.decode_key != PROFILE.decode_key(claim.pcm_digest, 8_000)
+    assert claim.decode_key == claim.profile.decode_key(claim.source.pcm_digest, 8_000)
+    assert claim.decode_key != PROFILE.decode_key(claim.source.pcm_digest, 8_000)
 
 
 @pytest.mark.parametrize("end", [finished, failed])

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select, text, update
 
 from schema.errors import ErrorCode, LeaseLost
+from schema.records import SegmentSource
 from schema.states import RecordingState, SegmentState
 from schema.store import reduce, work
 from schema.store.ledger import Ledger
@@ -29,6 +30,10 @@ def claimed(
 
 def finished(ledger: Ledger, claim: Claim, *texts: str) -> work.Ended:
     return ledger.single(lambda c: work.finish(c, claim, result(*texts)))
+
+
+def source_ahead(ledger: Ledger, message: Message) -> SegmentSource | None:
+    return ledger.single(lambda c: work.source_ahead(c, message))
 
 
 def failed(ledger: Ledger, claim: Claim, fate: Fate) -> work.Ended:
@@ -193,6 +198,38 @@ def test_a_claim_tells_that_the_words_are_known(ledger: Ledger):
     assert claim is not None
     assert claim.known
     assert ledger.single(lambda c: work.finish(c, claim, None)).reduce is not None
+
+
+def test_the_source_that_is_read_ahead_is_the_one_that_is_claimed(ledger: Ledger):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+
+    ahead = source_ahead(ledger, dispatch.message)
+
+    assert segment(ledger, SegmentRow.state).state == SegmentState.PENDING
+    assert ahead == claimed(ledger, dispatch).source
+
+
+def test_nothing_is_read_ahead_that_nobody_will_decode(ledger: Ledger):
+    leased, known, twin, cancelled = (
+        added(ledger, recording(name)).dispatches[0] for name in ("a", "same", "same", "b")
+    )
+    claimed(ledger, leased)
+    finished(ledger, claimed(ledger, known), "hi")
+    ledger.transact(
+        lambda c: c.execute(
+            update(Recording)
+            .where(
+                Recording.id.in_(
+                    select(SegmentRow.recording_id).where(SegmentRow.id == cancelled.message.id)
+                )
+            )
+            .values(state="cancelled")
+        )
+    )
+    stale = Message(twin.message.id, uuid4())
+
+    messages = [each.message for each in (leased, known, twin, cancelled)] + [stale]
+    assert [source_ahead(ledger, message) for message in messages] == [None] * 5
 
 
 def test_strikes_pause_and_then_give_up(ledger: Ledger):

@@ -11,11 +11,11 @@ import soundfile
 
 from schema.errors import BadRecording, CallscribeError, ErrorCode, Misconfigured, Transient
 from schema.pcm import PlannedPart, downmix, excerpt_digest, samples_digest
-from schema.records import AudioFormat, Location
+from schema.records import AudioFormat, Location, SegmentSource
 from schema.settings import Settings
 from schema.span import Span, duration_of, frame_at
 from workers import audio
-from workers.audio import SegmentSource, read_segment
+from workers.audio import read_segment
 
 
 @pytest.fixture
