@@ -10,10 +10,11 @@ The wheels are fetched elsewhere; the host's torch is used as it is:
         structlog rich pyyaml
 
 Paraformer-large and SenseVoiceSmall in full size, with random weights and a predictor that writes
-four to five tokens a second, since no words are judged: each task reads one FLAC file of five
-minutes, computes features, runs FSMN-VAD's network over them, and decodes regions as long as a real
-corpus has them (drawn once, since random weights hear nothing), within the scope that gives a
-task's memory back. While one file is decoded the next one is read.
+four to five tokens a second, since no words are judged: each task reads five minutes of one
+channel of a call (8 kHz, FLAC) as a worker does, digested and resampled, computes features, runs
+FSMN-VAD's network over them, and decodes regions as long as a real corpus has them (drawn once,
+since random weights hear nothing), within the scope that gives a task's memory back. While one is
+decoded the next one is read (:mod:`workers.ahead`).
 
 "moved %" is how many words differ if each region is decoded by itself, and "of float32 %" how many
 differ from float32 on the same device. "busy %" is the device's own figure, sampled five times a
@@ -29,19 +30,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 if TYPE_CHECKING:
+    from schema.records import SegmentSource
     from workers.engines.funasr import FunasrRecognizer
 
 ROOT = Path(__file__).resolve().parents[2]
 
 _SEGMENT_S = 300
-_RATE_HZ = 16_000
+_RATE_HZ = 8_000
 #: Regions of the corpus' calls, by FSMN-VAD: from half a second to the longest, most of them short.
 _MEDIAN_S, _SPREAD, _PAUSE_S = 5.0, 0.9, 0.8
 _LONGEST_S = 30.0
@@ -82,9 +84,11 @@ def main() -> None:
         _install_and_begin_anew(arguments.wheels)
     sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory(prefix="callscribe-gpu-") as scratch:
-        files = _compose(Path(scratch))
+        sources = _compose(Path(scratch))
         measured = [
-            _measure(kind, Path(scratch), files, arguments.device, arguments.tasks, arguments.small)
+            _measure(
+                kind, Path(scratch), sources, arguments.device, arguments.tasks, arguments.small
+            )
             for kind in arguments.kinds
         ]
     _print(measured, arguments)
@@ -107,19 +111,29 @@ def _is_torch(path: Path) -> bool:
     return path.name.startswith(("torch-", "nvidia_", "triton-"))
 
 
-def _compose(directory: Path) -> list[Path]:
-    """Write files of noise that comes and goes, each of its own."""
+def _compose(directory: Path) -> list[SegmentSource]:
+    """Write files of noise that comes and goes, each of its own; return each as a segment."""
     import numpy as np
     import soundfile
 
-    files = []
+    from schema.pcm import samples_digest
+    from schema.records import AudioFormat, Location, SegmentSource
+    from schema.span import Span
+
+    planned = AudioFormat("FLAC", "PCM_16", _RATE_HZ, 1, _SEGMENT_S * _RATE_HZ)
+    span = Span(0, 1000 * _SEGMENT_S)
+    sources = []
     for number in range(_FILES):
         draw = np.random.default_rng(number)
         samples = draw.normal(0, 0.05, _SEGMENT_S * _RATE_HZ).astype(np.float32)
         samples *= np.repeat(draw.random(_SEGMENT_S * 5), _RATE_HZ // 5).astype(np.float32)
-        files.append(directory / f"{number}.flac")
-        soundfile.write(files[-1], samples, _RATE_HZ)
-    return files
+        path = directory / f"{number}.flac"
+        soundfile.write(path, samples, _RATE_HZ)
+        written = soundfile.read(path, dtype="float32")[0]
+        location = Location("calls", path.name.encode())
+        digest = samples_digest(written, _RATE_HZ, 0)
+        sources.append(SegmentSource(location, planned, 0, span, digest))
+    return sources
 
 
 def _regions(number: int) -> list[Any]:
@@ -140,12 +154,15 @@ def _regions(number: int) -> list[Any]:
 
 
 def _measure(
-    kind: str, scratch: Path, files: Sequence[Path], device: str, tasks: int, small: bool
+    kind: str, scratch: Path, sources: Sequence[Any], device: str, tasks: int, small: bool
 ) -> Measured:
     import torch
 
     from ops.bench.madeup import FULL, TINY, build, profile_of
     from schema.settings import Settings
+    from schema.wire import Message
+    from workers.ahead import ReadAhead
+    from workers.audio import read_segment
     from workers.engines import funasr
     from workers.engines.features import open_bank
     from workers.memory import GpuMemory, device_memory
@@ -156,32 +173,39 @@ def _measure(
         redis_url="redis://nowhere",
         models=directory.parent,
         device=device,
+        roots={"calls": scratch},
     )
     bank = open_bank(device)
+    samples = read_segment(sources[0], settings)
     recognizers = {
         precision: funasr.load(profile_of(directory, precision=precision), settings, bank)
         for precision in ("float32", "bfloat16")
     }
     ours: Any = recognizers["bfloat16"]
     for recognizer in recognizers.values():
-        _tune(recognizer, files[0])
+        _tune(recognizer, samples)
     measured = Measured(kind, 0)
-    measured.moved, measured.from_float32 = _changed(recognizers, files[0])
-    del recognizers
+    measured.moved, measured.from_float32 = _changed(recognizers, samples)
+    del recognizers, samples
     bank.forget()
     memory = device_memory(device)
     memory.release()
     measured.loaded_bytes = memory.figures().reserved
     network = _vad_network(torch.device(device))
-    with ThreadPoolExecutor(1) as reader, _sampling(device) as busy:
-        ahead = reader.submit(_read, files[0])
+    messages = [Message(uuid4(), uuid4()) for _ in range(tasks)]
+    by_id = {own.id: sources[number % len(sources)] for number, own in enumerate(messages)}
+    ahead = ReadAhead(
+        find=lambda message: by_id[message.id], read=lambda source: read_segment(source, settings)
+    )
+    with _sampling(device) as busy:
         begun_s = time.perf_counter()
-        for task in range(tasks):
-            number = task % len(files)
-            samples = ahead.result()
-            ahead = reader.submit(_read, files[(task + 1) % len(files)])
+        for task, message in enumerate(messages):
+            if task + 1 < tasks:
+                ahead.expect(messages[task + 1])
             with GpuMemory(memory) as scope:
-                measured.words += _decode(ours, bank, network, samples, number)
+                samples = ahead.samples(message.id, by_id[message.id])
+                measured.words += _decode(ours, bank, network, samples, task % len(sources))
+                del samples
             measured.audio_s += _SEGMENT_S
             measured.peak_bytes = max(measured.peak_bytes, scope.after.device.peak)
             measured.stayed_bytes.append(scope.after.device.reserved)
@@ -198,14 +222,14 @@ def _decode(ours: FunasrRecognizer, bank: Any, network: Any, samples: Any, numbe
     return words
 
 
-def _tune(recognizer: Any, file: Path) -> None:
+def _tune(recognizer: Any, samples: Any) -> None:
     """Bias a made-up predictor so that it writes as many tokens a second as people say."""
     import torch
 
     predictor = getattr(recognizer._family.model, "predictor", None)
     if predictor is None:
         return
-    samples, regions = _read(file), _regions(0)[:8]
+    regions = _regions(0)[:8]
     speech_s = sum(region.duration_ms for region in regions) / 1000
     for _ in range(4):
         words = len(recognizer.decode(samples, regions, language="auto").words)
@@ -217,9 +241,9 @@ def _tune(recognizer: Any, file: Path) -> None:
             predictor.cif_output.bias += (wanted - found).to(predictor.cif_output.bias.device)
 
 
-def _changed(recognizers: dict[str, Any], file: Path) -> tuple[float, float]:
+def _changed(recognizers: dict[str, Any], samples: Any) -> tuple[float, float]:
     """Return which share of words changes when regions are alone, and against float32."""
-    samples, regions = _read(file), _regions(0)
+    regions = _regions(0)
     ours, exact = recognizers["bfloat16"], recognizers["float32"]
 
     def texts(recognizer: Any, chosen: Sequence[Any]) -> list[str]:
@@ -255,12 +279,6 @@ def _vad_network(device: Any) -> Any:
     weights = {name: 0.05 * torch.randn(size) for name, size in shape.sizes.items()}
     normalisation = Normalisation(torch.full((400,), -8.0), torch.full((400,), 0.25))
     return Encoder(shape, normalisation, weights, device)
-
-
-def _read(path: Path) -> Any:
-    import soundfile
-
-    return soundfile.read(path, dtype="float32")[0]
 
 
 @contextmanager
