@@ -25,13 +25,14 @@ from producer.drop import Settling
 from producer.enqueue import Enqueuer, celery_app
 from producer.exits import ExitCode, exit_code
 from producer.export import recording_json
-from producer.models import known_models, profile_section
+from producer.models import named_models, own_files, profile_section
 from producer.moments import parse_age, parse_moment
 from producer.purge import purge
 from producer.show import (
     PROBLEM_STATES,
     hit_json,
     hits_view,
+    models_view,
     progress_json,
     submission_json,
     submission_view,
@@ -54,7 +55,7 @@ from schema.errors import CallscribeError
 from schema.migrate import migrate as migrate_ledger
 from schema.migrate import require_current
 from schema.phrases import parse_query
-from schema.profile import Profile, load_profile
+from schema.profile import load_profile
 from schema.publish import Publisher
 from schema.settings import Settings, load_settings
 from schema.states import RecordingState
@@ -137,6 +138,13 @@ def submit_command(
     language: Annotated[
         str | None, typer.Option(help="ISO 639-1 code, or auto.", metavar="CODE")
     ] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(help="fast, balanced or accurate: chooses the model.", metavar="TIER"),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="What decodes: whisper or funasr.", metavar="ENGINE")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Recognizer, say whisper-tiny.en.")] = None,
     speakers: Annotated[
         str | None, typer.Option(help="Names of channel 0, 1, ...", metavar="A,B")
@@ -176,9 +184,18 @@ def submit_command(
     settings = load_settings()
     if drop and (wait or manifest):
         raise typer.BadParameter("--watch goes with neither --wait nor --manifest")
+    changes = {
+        "plan": _given(channels=channels, segment_s=segment, overlap_s=overlap),
+        "decode": _given(engine=engine, language=language, model=model),
+        "render": _given(
+            itn=itn or None,
+            speakers=tuple(s.strip() for s in speakers.split(",")) if speakers else None,
+        ),
+    }
+    find = partial(own_files, settings.models)
     request = Request(
         paths=tuple(paths),
-        profile=_profile(profile, language, model, speakers, channels, segment, overlap, itn=itn),
+        profile=load_profile(profile, changes, tier=tier, find=find),
         manifest=manifest,
         name_pattern=name_pattern,
         zone=zone,
@@ -242,30 +259,9 @@ def _ticks(every_s: float) -> Iterator[None]:
         time.sleep(every_s)
 
 
-def _profile(
-    name: str,
-    language: str | None,
-    model: str | None,
-    speakers: str | None,
-    channels: str | None,
-    segment: int | None,
-    overlap: int | None,
-    *,
-    itn: bool,
-) -> Profile:
-    given: dict[str, dict[str, Any]] = {
-        "plan": {"channels": channels, "segment_s": segment, "overlap_s": overlap},
-        "decode": {"language": language, "model": model},
-        "render": {
-            "itn": itn or None,
-            "speakers": tuple(s.strip() for s in speakers.split(",")) if speakers else None,
-        },
-    }
-    changes = {
-        part: {key: value for key, value in values.items() if value is not None}
-        for part, values in given.items()
-    }
-    return load_profile(name, changes)
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _examining(summary: Summary) -> str:
@@ -707,20 +703,15 @@ def models(
     ] = "funasr",
     as_json: JsonOption = False,
 ) -> None:
-    """List the models known by name, and whether this host has them; or describe your own."""
+    """List the models that have a name, which this host has, what they need; or describe one."""
     if directory is not None:
         sys.stdout.write(profile_section(directory, engine))
         return
-    found = list(known_models(load_settings().models))
+    found = list(named_models(load_settings().models))
     if as_json:
         _print_json([asdict(model) for model in found])
         return
-    table = Table(box=None)
-    for heading in ("model", "MB", "on this host"):
-        table.add_column(heading, justify="right" if heading == "MB" else "left")
-    for model in found:
-        table.add_row(model.name, f"{model.size_bytes / 1e6:.0f}", model.state)
-    out.print(table)
+    out.print(models_view(found))
 
 
 @app.command(epilog="Examples: producer migrate · producer migrate --roles")

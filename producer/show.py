@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from producer.export import recording_json
+from producer.models import Present
 from schema.phrases import Query, marks
 from schema.states import RecordingState, SegmentState
 from schema.store.dispatches import clock, short_id
@@ -162,6 +163,40 @@ def submission_json(
         "list": [recording_json(recording) for recording in recordings],
         "notices": [{"code": n.code, "subject": n.subject, "message": n.message} for n in notices],
     }
+
+
+def models_view(found: Sequence[Present]) -> RenderableType:
+    """Show models: where they are, what chooses them, what they need."""
+    table = Table(
+        box=None,
+        caption="memory (MB) and seconds an hour of audio: of a worker on one core, its libraries\n"
+        "included; where nothing stands, nothing was measured (ops/bench/RESULTS.md)",
+        caption_justify="left",
+    )
+    for heading, justify in _MODEL_COLUMNS.items():
+        table.add_column(heading, justify=justify, no_wrap=True)
+    for model in found:
+        size = f"{model.size_bytes / 1e6:,.0f}" if model.size_bytes else ""
+        needs = model.needs
+        table.add_row(
+            model.name,
+            size,
+            model.state,
+            model.tiers,
+            f"{needs.memory_bytes / 1e6:,.0f}" if needs else "",
+            f"{needs.seconds_an_hour:,.0f}" if needs else "",
+        )
+    return table
+
+
+_MODEL_COLUMNS: Mapping[str, Literal["left", "right"]] = {
+    "model": "left",
+    "MB": "right",
+    "here": "left",
+    "tiers": "left",
+    "memory": "right",
+    "s/h": "right",
+}
 
 
 def hits_view(hits: Sequence[Hit], query: Query) -> RenderableType:

@@ -63,7 +63,7 @@ class Request:
             manifest = hashlib.sha256(self.manifest.read_bytes()).hexdigest()
         asked = [
             sorted(os.fsdecode(absolute(os.fsencode(path))) for path in self.paths),
-            self.profile.model_dump(mode="json"),
+            self.profile.model_dump(mode="json", exclude_none=True),
             manifest,
             self.name_pattern,
             self.zone,

@@ -98,6 +98,10 @@ class ErrorCode(StrEnum):
         "weights.changed",
         "a model's file is not the one that was published; it is not loaded",
     )
+    MEMORY_SHORT = (
+        "memory.short",
+        "a model does not fit the memory that is free on a worker's host, nor does its fallback",
+    )
     SETTING_MISSING = ("setting.missing", "a variable is missing or makes no sense")
     STORAGE_UNREACHABLE = (
         "storage.unreachable",

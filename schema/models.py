@@ -73,5 +73,6 @@ def model_files(name: str) -> ModelFiles:
             ErrorCode.OPTION_INVALID,
             f"model {name}",
             "no model of this name is known",
-            f"Known are {', '.join(sorted(KNOWN))}.",
+            f"Known are {', '.join(sorted(KNOWN))}; another's files lie in a directory of its name"
+            " under CALLSCRIBE_MODELS.",
         ) from None

@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schema.errors import BadRequest, ErrorCode
-from schema.models import ModelFiles, model_files
+from schema.models import KNOWN, ModelFiles, model_files
 
 #: Raised whenever our own code changes what words a decode yields: every cached result is then
 #: another's, and nothing stale is served.
@@ -61,6 +61,25 @@ FileDigests = dict[
 ]
 
 ChannelMode = Literal["auto", "split", "mix"]
+Engine = Literal["funasr", "whisper"]
+
+#: By engine, what decodes fast, balanced or accurately. What is not known by its name
+#: (:mod:`schema.models`) is found by :func:`load_profile`'s ``find``.
+TIERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "whisper": {
+        "fast": {"model": "whisper-base", "windows": "trimmed"},
+        "balanced": {"model": "whisper-base"},
+        "accurate": {"model": "whisper-large-v3-turbo", "fallback": {"model": "whisper-base"}},
+    },
+    "funasr": {
+        "fast": {"model": "paraformer-large", "precision": "bfloat16"},
+        "balanced": {"model": "paraformer-large"},
+        "accurate": {
+            "model": "fun-asr-nano",
+            "fallback": {"engine": "funasr", "model": "paraformer-large"},
+        },
+    },
+}
 
 
 class _Part(BaseModel):
@@ -89,25 +108,14 @@ class PlanSettings(_Part):
         return self
 
 
-class DecodeSettings(_Part):
-    """Everything beside the samples that decides the words."""
+class Recognition(_Part):
+    """Which model writes the words, run by what, in which precision."""
 
-    engine: Literal["funasr", "whisper"] = "whisper"
+    engine: Engine = "whisper"
     model: str = Field("whisper-base", pattern=_PLAIN_NAME)
     #: A model that is not known by its name: the hex SHA-256 of each of its files.
     files: FileDigests = Field(default_factory=dict)
-    vad: str = "fsmn-vad"
-    scene: Literal["call", "meeting", "lecture", "noisy"] = "call"
-    #: An ISO 639-1 code, or "auto": decided by the speech of each segment.
-    language: str = Field("auto", pattern=r"^(auto|[a-z]{2,3})$")
-    hotwords: tuple[str, ...] = ()
     precision: Literal["int8", "float16", "bfloat16", "float32"] = "int8"
-    #: bfloat16 takes three quarters of the time where the processor has it, and moves six
-    #: boundaries in a thousand.
-    vad_precision: Literal["float32", "bfloat16"] = "float32"
-    #: Whisper's. Trimmed windows are heard with little of the silence that it was trained with: a
-    #: fifth faster, at 0.1 to 0.3 points of word errors where segments are short.
-    windows: Literal["whole", "trimmed"] = "whole"
 
     @model_validator(mode="before")
     @classmethod
@@ -118,11 +126,37 @@ class DecodeSettings(_Part):
         return values
 
     @model_validator(mode="after")
-    def _engine_knows_the_precision(self) -> DecodeSettings:
+    def _engine_knows_the_precision(self) -> Self:
         known = PRECISIONS[self.engine]
         if self.precision not in known:
             raise ValueError(f"{self.engine} decodes in {' or '.join(known)}")
         return self
+
+    @property
+    def model_files(self) -> ModelFiles:
+        """The recognizer's files: those it lists, or those of a model known by its name.
+
+        Raises BadRequest for one that is neither.
+        """
+        return ModelFiles(self.model, self.files) if self.files else model_files(self.model)
+
+
+class DecodeSettings(Recognition):
+    """Everything beside the samples that decides the words."""
+
+    vad: str = "fsmn-vad"
+    scene: Literal["call", "meeting", "lecture", "noisy"] = "call"
+    #: An ISO 639-1 code, or "auto": decided by the speech of each segment.
+    language: str = Field("auto", pattern=r"^(auto|[a-z]{2,3})$")
+    hotwords: tuple[str, ...] = ()
+    #: bfloat16 takes three quarters of the time where the processor has it, and moves six
+    #: boundaries in a thousand.
+    vad_precision: Literal["float32", "bfloat16"] = "float32"
+    #: Whisper's. Trimmed windows are heard with little of the silence that it was trained with: a
+    #: fifth faster, at 0.1 to 0.3 points of word errors where segments are short.
+    windows: Literal["whole", "trimmed"] = "whole"
+    #: A smaller model, for a host whose memory does not hold the other.
+    fallback: Recognition | None = None
 
 
 class Punctuation(_Part):
@@ -175,9 +209,15 @@ class Profile(_Part):
 
         Raises BadRequest for one that is neither.
         """
-        if self.decode.files:
-            return ModelFiles(self.decode.model, self.decode.files)
-        return model_files(self.decode.model)
+        return self.decode.model_files
+
+    @property
+    def smaller(self) -> Profile | None:
+        """The same profile with its fallback's model; None where it has none."""
+        if self.decode.fallback is None:
+            return None
+        other = {**self.decode.fallback.model_dump(), "fallback": None}
+        return self.model_copy(update={"decode": self.decode.model_copy(update=other)})
 
     def speaking(self, language: str | None) -> Profile:
         """Return the same profile with another language to decode as; None leaves it."""
@@ -196,7 +236,8 @@ class Profile(_Part):
             "version": DECODE_VERSION,
             "pcm": pcm_digest,
             "rate_hz": rate_hz,
-            "settings": self.decode.model_dump(mode="json"),
+            # Words of the fallback have the key of a profile that names it.
+            "settings": self.decode.model_dump(mode="json", exclude={"fallback"}),
             "weights": [model_files(self.decode.vad).digest, self.model_files.digest],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -204,17 +245,28 @@ class Profile(_Part):
 
 PROFILES: Mapping[str, Profile] = {
     **{name: Profile(name=name, decode=DecodeSettings(scene=name)) for name in SCENES},
-    "fast": Profile(name="fast", decode=DecodeSettings(scene="call", windows="trimmed")),
+    "fast": Profile(name="fast", decode=DecodeSettings(**TIERS["whisper"]["fast"])),
 }
 
 
-def load_profile(name: str, changes: Mapping[str, Mapping[str, Any]] | None = None) -> Profile:
+def load_profile(
+    name: str,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    tier: str | None = None,
+    find: Callable[[str], Mapping[str, str]] = lambda _: {},
+) -> Profile:
     """Return a built-in profile, or one read from a TOML file, with ``changes`` laid over it.
 
-    ``changes`` maps a part ("plan", "decode", "render") to the settings to replace.
+    Args:
+        name: "call", say, or a path.
+        changes: for a part ("plan", "decode", "render") the settings to replace.
+        tier: "fast", "balanced" or "accurate": the engine's model for it, under the changes.
+        find: returns the SHA-256 of each file of a model that is not known by its name; none
+            where there is no such model.
 
     Raises:
-        BadRequest: no such profile, or a setting is unknown or out of range.
+        BadRequest: no such profile, tier or model, or a setting is unknown or out of range.
     """
     try:
         if name in PROFILES:
@@ -228,14 +280,47 @@ def load_profile(name: str, changes: Mapping[str, Mapping[str, Any]] | None = No
                 "neither a built-in profile nor a file",
                 f"Built in are {', '.join(PROFILES)}.",
             )
-        for part, settings in (changes or {}).items():
+        laid = {part: dict(settings) for part, settings in (changes or {}).items()}
+        if tier is not None:
+            engine = {**base.get("decode", {}), **laid.get("decode", {})}.get("engine", "whisper")
+            laid["decode"] = {**_tier(engine, tier), **laid.get("decode", {})}
+        for part, settings in laid.items():
             base[part] = {**base.get(part, {}), **settings}
-        profile = Profile(**base)
+        profile = _found(Profile(**base), find)
     except (ValidationError, tomllib.TOMLDecodeError, TypeError) as error:
         raise BadRequest(ErrorCode.OPTION_INVALID, f"profile {name}", _first_line(error)) from error
     model_files(profile.decode.vad)
     _ = profile.model_files
+    if profile.decode.fallback is not None:
+        _ = profile.decode.fallback.model_files
     return profile
+
+
+def _tier(engine: str, tier: str) -> Mapping[str, Any]:
+    tiers = TIERS.get(engine, {})
+    if tier not in tiers:
+        raise BadRequest(
+            ErrorCode.OPTION_INVALID,
+            f"tier {tier}",
+            f"{engine} has none of this name",
+            f"Choose {', '.join(TIERS['whisper'])}.",
+        )
+    # The model that a profile names with its files is another.
+    return {"files": {}, "precision": PRECISIONS[engine][0], **tiers[tier]}
+
+
+def _found(profile: Profile, find: Callable[[str], Mapping[str, str]]) -> Profile:
+    """Return a profile with the files of its models, where they are found by their names."""
+    decode = profile.decode
+    own = {"files": _files(decode, find)}
+    if decode.fallback is not None:
+        files = _files(decode.fallback, find)
+        own["fallback"] = decode.fallback.model_copy(update={"files": files})
+    return profile.model_copy(update={"decode": decode.model_copy(update=own)})
+
+
+def _files(wanted: Recognition, find: Callable[[str], Mapping[str, str]]) -> Any:
+    return wanted.files if wanted.files or wanted.model in KNOWN else dict(find(wanted.model))
 
 
 def _read(path: Path) -> Profile:

@@ -53,6 +53,8 @@ class Flag(StrEnum):
     NOISE_WORDS = "noise-words"
     #: Words that look like a recognizer's invention are kept, since nothing proves it.
     DOUBTFUL_WORDS = "doubtful-words"
+    #: A part was decoded by the profile's fallback, on a host whose memory is short.
+    SMALLER_MODEL = "smaller-model"
 
     def counted(self, count: int) -> str:
         """Return the flag with a number: a channel, or how many words it is about."""

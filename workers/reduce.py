@@ -39,6 +39,7 @@ from workers.lease import KeptLease
 from workers.loudness import Loudness
 from workers.polish import marked, polish
 from workers.repair import Redecoded, repaired
+from workers.room import SMALLER_MODEL
 from workers.stitch import Heard, Track, stitch
 
 if TYPE_CHECKING:
@@ -258,6 +259,8 @@ def _flags(
     )
     if failed:
         flags.append(Flag.PARTIAL)
+    if any(segment.result and SMALLER_MODEL in segment.result.tags for segment in segments):
+        flags.append(Flag.SMALLER_MODEL)
     words = [word for track in said for word in track.words]
     heard_ms, covered_ms = sum(map(speech_ms, tracks)), sum(map(worded_ms, tracks))
     if not failed and is_noise(words, heard_ms):

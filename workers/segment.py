@@ -27,6 +27,7 @@ from schema.wire import Message
 from workers import metrics
 from workers.lease import KeptLease
 from workers.memory import GpuMemory, device_memory
+from workers.room import SMALLER_MODEL
 
 if TYPE_CHECKING:
     from workers.app import Worker
@@ -63,33 +64,38 @@ def work_segment(worker: Worker, message: Message) -> None:
     if claim is None:
         log.info("segment_not_claimed", segment=str(message.id))
         return
-    claim = _under_own_key(claim)
     with structlog.contextvars.bound_contextvars(
         recording=str(claim.recording_id), segment=str(claim.segment_id), attempt=claim.attempt
     ):
-        ended = _work_claimed(worker, claim)
-        if ended is not None:
-            _tell(worker, claim, ended)
+        worked = _work_claimed(worker, claim)
+        if worked is not None:
+            _tell(worker, *worked)
         if worker.recycle:
             log.warning("child_recycled")
             os._exit(1)
 
 
-def _under_own_key(claim: Claim) -> Claim:
-    """Return a claim under the decode key that this version's words have.
+def _as_decoded_here(worker: Worker, claim: Claim) -> Claim:
+    """Return a claim with the profile that this host decodes by, and the key that its words have.
 
     In a rolling upgrade a segment was planned by another version than decodes it, perhaps with
-    other words for the same samples: nobody who asks for the planner's may be given these.
+    other words for the same samples; and where memory is short, a smaller model writes them.
+    Nobody who asks for the planner's words may be given these.
     """
-    own = claim.profile.decode_key(claim.source.pcm_digest, claim.source.format.rate_hz)
-    if claim.known or own == claim.decode_key:
+    profile = worker.route.fitting(claim.profile)
+    own = profile.decode_key(claim.source.pcm_digest, claim.source.format.rate_hz)
+    if own == claim.decode_key:
         return claim
-    log.info("segment_of_another_version", segment=str(claim.segment_id))
-    return replace(claim, decode_key=own)
+    if profile is claim.profile:
+        log.info("segment_of_another_version")
+    return replace(claim, profile=profile, decode_key=own)
 
 
-def _work_claimed(worker: Worker, claim: Claim) -> Ended | None:
-    """Decode and store, or record the failure; None where another worker has taken over."""
+def _work_claimed(worker: Worker, claim: Claim) -> tuple[Claim, Ended] | None:
+    """Decode and store, or record the failure; None where another worker has taken over.
+
+    The claim that is returned has the key of what was stored.
+    """
     lease_s = worker.settings.lease_s
     renewed = KeptLease(
         lambda: worker.ledger.single(lambda c: work.renew(c, claim, lease_s=lease_s)),
@@ -103,21 +109,26 @@ def _work_claimed(worker: Worker, claim: Claim) -> Ended | None:
             except LeaseLost:
                 raise
             except Exception as error:
-                return _record_failure(worker, claim, error)
+                return claim, _record_failure(worker, claim, error)
     except LeaseLost as error:
         log.warning("write_fenced", error=str(error))
         metrics.count(FENCED_WRITES, task=Task.SEGMENT)
         return None
 
 
-def _decode_and_finish(worker: Worker, claim: Claim, carry_on: Callable[[], None]) -> Ended:
+def _decode_and_finish(
+    worker: Worker, claim: Claim, carry_on: Callable[[], None]
+) -> tuple[Claim, Ended]:
     if claim.known:
         log.info("segment_known")
         ended = worker.ledger.single(lambda c: work.finish(c, claim, None))
         metrics.count_known(claim.span.duration_ms)
-        return ended
+        return claim, ended
+    wanted, claim = claim.profile.decode.model, _as_decoded_here(worker, claim)
     with GpuMemory(device_memory(worker.settings.device)) as memory:
         result, seconds = worker.route.decode(claim, carry_on)
+    if claim.profile.decode.model != wanted:
+        result = replace(result, tags={**result.tags, SMALLER_MODEL: claim.profile.decode.model})
     worker.recycle = memory.is_stuck
     if worker.recycle:
         metrics.count(RECYCLES, reason=Recycled.MEMORY)
@@ -137,7 +148,7 @@ def _decode_and_finish(worker: Worker, claim: Claim, carry_on: Callable[[], None
         device_before=memory.before.device._asdict(),
         device_after=memory.after.device._asdict(),
     )
-    return ended
+    return claim, ended
 
 
 def _record_failure(worker: Worker, claim: Claim, error: Exception) -> Ended:

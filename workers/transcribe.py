@@ -12,6 +12,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+import structlog
+
 from schema.pcm import Samples
 from schema.profile import DecodeSettings, Profile
 from schema.settings import Settings
@@ -22,10 +24,13 @@ from workers.engines.base import Recognizer, SpeechDetector
 from workers.engines.load import load_bank, load_detector, load_recognizer
 from workers.loudness import TAG, measured
 from workers.memory import settle
+from workers.room import fitting
 from workers.vad import find_speech
 
 if TYPE_CHECKING:
     from workers.engines.features import FilterBank
+
+log = structlog.get_logger(__name__)
 
 
 class StageSeconds(NamedTuple):
@@ -50,6 +55,8 @@ class Route:
         """
         self._settings = settings
         self._read = read or (lambda claim: read_segment(claim.source, settings))
+        #: Of what was asked for so far: whether a smaller model stands in for it.
+        self._stands_in: list[tuple[DecodeSettings, bool]] = []
         self._loaded_for: DecodeSettings | None = None
         self._bank: FilterBank
         self._detector: SpeechDetector
@@ -94,6 +101,27 @@ class Route:
         read_s, vad_s, asr_s = (b - a for a, b in pairwise(times))
         return result, StageSeconds(round(read_s, 3), round(vad_s, 3), round(asr_s, 3))
 
+    def fitting(self, profile: Profile) -> Profile:
+        """Return a profile as this host decodes it: itself, or where memory is short its fallback.
+
+        Decided once for each in a process: a host does not go back and forth between models.
+
+        Raises:
+            Misconfigured: neither fits.
+        """
+        wanted = _whatever_is_said(profile)
+        for known, stands_in in self._stands_in:
+            if known == wanted:
+                return profile.smaller or profile if stands_in else profile
+        # Others' models are let go of before new ones are loaded.
+        if self._loaded_for != wanted:
+            self.unload()
+        chosen = fitting(profile, self._settings)
+        if chosen is not profile:
+            log.warning("smaller_model", wanted=profile.decode.model, model=chosen.decode.model)
+        self._stands_in.append((wanted, chosen is not profile))
+        return chosen
+
     def is_spoilt_by(self, error: Exception) -> bool:  # noqa: ARG002 - as far as anyone can tell
         """Tell whether this process can decode nothing more after an error that was not caught.
 
@@ -109,7 +137,7 @@ class Route:
             settle()
 
     def _load(self, profile: Profile) -> None:
-        wanted = profile.decode.model_copy(update={"language": "auto", "hotwords": ()})
+        wanted = _whatever_is_said(profile)
         if self._loaded_for == wanted:
             return
         self.unload()
@@ -118,3 +146,8 @@ class Route:
         self._recognizer = load_recognizer(profile, self._settings, self._bank)
         self._loaded_for = wanted
         settle()
+
+
+def _whatever_is_said(profile: Profile) -> DecodeSettings:
+    """Return what decides which models are loaded, whatever they are told of a recording."""
+    return profile.decode.model_copy(update={"language": "auto", "hotwords": ()})

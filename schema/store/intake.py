@@ -76,7 +76,8 @@ def open_submission(
             key=key,
             state=SubmissionState.OPEN,
             title=_storable(title),
-            profile=profile.model_dump(mode="json"),
+            # What is not set is not said, so that a worker of the version before can read it.
+            profile=profile.model_dump(mode="json", exclude_none=True),
             force=force,
         )
         .on_conflict_do_nothing(

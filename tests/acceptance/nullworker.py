@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from schema.profile import Profile
 from schema.settings import Settings
 from schema.span import Span
 from schema.store.work import Claim
@@ -27,6 +28,9 @@ WORD = "hello"
 @dataclass
 class NullRoute:
     settings: Settings
+
+    def fitting(self, profile: Profile) -> Profile:
+        return profile
 
     def decode(
         self, claim: Claim, carry_on: Callable[[], None]

@@ -13,16 +13,19 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import select, text
 
 from schema.errors import BadRecording, ErrorCode, Misconfigured, Transient
+from schema.profile import Profile, Recognition, load_profile
 from schema.settings import Settings
 from schema.states import SegmentState
+from schema.store import intake
 from schema.store.cancel import cancel
 from schema.store.ledger import Ledger
 from schema.store.work import Claim
 from schema.tables import ResultRow, SegmentRow
 from schema.wire import Dispatch, Priority
 from schema.words import SegmentResult
-from tests.factories import added, recording, result, submission
+from tests.factories import PROFILE, added, recording, result, submission
 from workers import metrics
+from workers.room import SMALLER_MODEL
 from workers.segment import make_way, work_segment
 from workers.transcribe import StageSeconds
 
@@ -36,7 +39,15 @@ class FakeRoute:
     #: Each takes a moment; between them it can be told to stop.
     windows: int = 1
     spoilt: bool = False
+    #: Whether the profile's model is too large for it.
+    is_short: bool = False
     decoded: list[Claim] = field(default_factory=list)
+
+    def fitting(self, profile: Profile) -> Profile:
+        if self.is_short:
+            assert profile.smaller is not None
+            return profile.smaller
+        return profile
 
     def decode(self, claim: Claim, carry_on) -> tuple[SegmentResult, StageSeconds]:
         self.decoded.append(claim)
@@ -91,6 +102,30 @@ def test_a_segment_is_decoded_stored_and_its_reduce_asked_for(worker, ledger: Le
 
     assert segment_row(ledger).state == SegmentState.DONE
     assert [d.task for d in worker.publisher.sent] == ["reduce_recording"]
+
+
+def test_words_of_a_smaller_model_are_kept_under_its_own_key(worker, ledger: Ledger):
+    fallback = Recognition(model="whisper-tiny.en")
+    asked = PROFILE.model_copy(
+        update={"decode": PROFILE.decode.model_copy(update={"fallback": fallback})}
+    )
+    to = ledger.transact(
+        lambda c: intake.open_submission(c, uuid4().hex, "calls", asked, force=False)
+    )
+    (dispatch,) = added(ledger, recording("a"), to=to).dispatches
+    worker.route.is_short = True
+
+    work_segment(worker, dispatch.message)
+
+    [claim] = worker.route.decoded
+    with ledger.reading() as connection:
+        [(key, body)] = connection.execute(select(ResultRow.decode_key, ResultRow.body)).all()
+        row = connection.execute(select(SegmentRow.result_key, SegmentRow.decode_key)).one()
+    tiny = load_profile("call", {"decode": {"model": "whisper-tiny.en"}})
+    assert claim.profile.decode.model == "whisper-tiny.en"
+    assert key == row.result_key == tiny.decode_key(claim.source.pcm_digest, 8_000)
+    assert key != row.decode_key, "whoever asks for the larger model's words does not get these"
+    assert SegmentResult.from_json(body).tags[SMALLER_MODEL] == "whisper-tiny.en"
 
 
 def test_words_of_another_version_are_kept_under_a_key_of_their_own(worker, ledger: Ledger):

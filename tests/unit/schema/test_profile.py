@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from schema.errors import BadRequest
-from schema.profile import PROFILES, load_profile
+from schema.profile import PRECISIONS, PROFILES, TIERS, Profile, load_profile
+
+DIGEST = "ab" * 32
 
 
 def key(**changes) -> str:
@@ -55,6 +57,73 @@ def test_a_toml_file_is_a_profile(tmp_path: Path):
 def test_a_setting_that_makes_no_sense_is_named(changes, said: str):
     with pytest.raises(BadRequest, match=said):
         load_profile("call", changes)
+
+
+@pytest.mark.parametrize("engine", TIERS)
+@pytest.mark.parametrize("tier", ["fast", "balanced", "accurate"])
+def test_a_tier_chooses_the_engines_model(engine: str, tier: str):
+    profile = load_profile(
+        "noisy", {"decode": {"engine": engine}}, tier=tier, find=lambda name: {f"{name}.pt": DIGEST}
+    )
+    assert profile.decode.model == TIERS[engine][tier]["model"]
+    assert (profile.decode.engine, profile.decode.scene) == (engine, "noisy")
+    assert profile.decode.precision in PRECISIONS[engine]
+
+
+def test_what_is_said_goes_before_the_tier():
+    profile = load_profile("call", {"decode": {"model": "whisper-tiny.en"}}, tier="fast")
+    assert (profile.decode.model, profile.decode.windows) == ("whisper-tiny.en", "trimmed")
+
+
+def test_a_tier_goes_before_the_profiles_own_model(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'[decode]\nmodel = "own"\n[decode.files]\n"model.bin" = "{DIGEST}"\n')
+    profile = load_profile(str(path), tier="balanced")
+    assert profile.decode == load_profile("call").decode
+
+
+def test_an_unknown_tier_lists_the_known_ones():
+    with pytest.raises(BadRequest, match="fast, balanced, accurate"):
+        load_profile("call", tier="best")
+
+
+def test_a_model_that_is_found_has_its_files():
+    found = {"model.bin": DIGEST}
+    profile = load_profile(
+        "call",
+        {"decode": {"model": "own", "fallback": {"model": "smaller"}}},
+        find=lambda name: found if name in ("own", "smaller") else {},
+    )
+    assert profile.model_files.files == found
+    assert profile.smaller is not None
+    assert profile.smaller.model_files.files == found
+
+
+def test_a_model_that_is_known_is_not_looked_for():
+    def find(name: str) -> dict[str, str]:
+        raise AssertionError(name)
+
+    assert load_profile("call", find=find) == load_profile("call")
+
+
+def test_a_fallback_that_is_not_known_is_refused():
+    with pytest.raises(BadRequest, match="unheard-of"):
+        load_profile("call", {"decode": {"fallback": {"model": "unheard-of"}}})
+
+
+def test_a_fallback_leaves_the_key_alone_and_its_words_have_that_of_its_model():
+    fallback = {"model": "whisper-tiny.en"}
+    profile = load_profile("call", {"decode": {"fallback": fallback}})
+    assert profile.decode_key("digest", 8_000) == key()
+    assert profile.smaller is not None
+    assert profile.smaller.decode_key("digest", 8_000) == key(decode=fallback)
+    assert load_profile("call").smaller is None
+
+
+def test_what_a_profile_does_not_set_an_older_worker_does_not_hear_of():
+    said = load_profile("call").model_dump(mode="json", exclude_none=True)
+    assert "fallback" not in said["decode"]
+    assert Profile.model_validate(said) == load_profile("call")
 
 
 def test_an_unknown_profile_lists_the_known_ones():

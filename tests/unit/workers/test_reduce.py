@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -14,6 +15,7 @@ from schema.words import SegmentResult, Word
 from tests.factories import PROFILE, result
 from workers.loudness import TAG
 from workers.reduce import draft_transcript, needed_repairs
+from workers.room import SMALLER_MODEL
 
 
 def segment(
@@ -74,6 +76,11 @@ def test_a_failed_segment_is_marked_and_the_rest_is_kept():
 
     assert draft.flags == ("partial",)
     assert [u.text for u in draft.utterances] == ["later"]
+
+
+def test_words_of_a_smaller_model_are_flagged():
+    said = replace(result("hi"), tags={SMALLER_MODEL: "whisper-base"})
+    assert drafted(segment(0, 0, 20_000, said)).flags == ("smaller-model",)
 
 
 def test_no_words_are_no_failure_and_are_flagged():
