@@ -88,6 +88,9 @@ class Settings(BaseSettings):
 
     device: str = Field("cpu", description="where workers decode: cpu, cuda or cuda:0")
     minibatch: int = Field(8, ge=1, description="windows decoded together")
+    compile: bool = Field(
+        False, description="compile FunASR's networks at the start (torch.compile): 1, 0"
+    )
     read_ahead: bool | None = Field(
         None,
         description="read the next segment's audio while one is decoded: 1, 0;"

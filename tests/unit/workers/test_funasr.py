@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from ops.bench.madeup import KINDS, build, characters, profile_of
 from schema.errors import BadRequest, Misconfigured
@@ -19,6 +21,7 @@ from schema.span import Span
 from tests.unit.workers.test_whisper import quiet, voiced
 from workers.audio import SAMPLES_PER_MS
 from workers.engines import funasr
+from workers.engines.compiled import compile_parts
 from workers.engines.features import FilterBank
 from workers.engines.funasr import FunasrRecognizer, Generic, generic_words
 from workers.engines.guest import guest
@@ -38,14 +41,17 @@ class Models:
 
     root: Path
 
-    def settings(self) -> Settings:
+    def settings(self, **own: Any) -> Settings:
         return Settings(
-            database_url="postgresql://nowhere/none", redis_url="redis://nowhere", models=self.root
+            database_url="postgresql://nowhere/none",
+            redis_url="redis://nowhere",
+            models=self.root,
+            **own,
         )
 
-    def load(self, kind: str, **decode: Any) -> FunasrRecognizer:
+    def load(self, kind: str, settings: Settings | None = None, **decode: Any) -> FunasrRecognizer:
         profile = profile_of(self.root / kind, **decode)
-        recognizer = funasr.load(profile, self.settings(), FilterBank("cpu"))
+        recognizer = funasr.load(profile, settings or self.settings(), FilterBank("cpu"))
         assert isinstance(recognizer, FunasrRecognizer)
         return recognizer
 
@@ -118,6 +124,17 @@ def test_regions_decoded_together_have_the_words_they_have_alone(models, kind):
 
 def written_at(recognizer, region):
     return recognizer.decode(SOUND, [region], language="auto").words
+
+
+def test_compiled_networks_write_the_same(models, monkeypatch):
+    # Captured as for a device, then run as it is: to build kernels takes minutes.
+    captures = partial(compile_parts, backend="eager")
+    monkeypatch.setattr(funasr, "compile_parts", captures)
+    compiled = models.load("bicif", models.settings(compile=True))
+    counters.clear()
+    words = compiled.decode(SOUND, REGIONS, language="auto").words
+    assert words == models.load("bicif").decode(SOUND, REGIONS, language="auto").words
+    assert counters["stats"]["unique_graphs"] >= 1
 
 
 def test_words_of_a_plain_paraformer_follow_each_other_within_their_region(models):
