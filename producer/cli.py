@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -30,6 +31,7 @@ from producer.moments import parse_age, parse_moment
 from producer.purge import purge
 from producer.show import (
     PROBLEM_STATES,
+    findings_view,
     hit_json,
     hits_view,
     progress_json,
@@ -91,7 +93,7 @@ err = Console(stderr=True)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 SubmissionArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[ID]", help="A submission, or the first letters of its id."),
+    typer.Argument(metavar="ID", help="A submission, or the first letters of its id."),
 ]
 
 
@@ -130,7 +132,9 @@ def _ledger(settings: Settings) -> Iterator[Ledger]:
     "producer submit /srv/drop --watch",
 )
 def submit_command(
-    paths: Annotated[list[str], typer.Argument(help="Files and directories, taken recursively.")],
+    paths: Annotated[
+        list[str], typer.Argument(help="Files and directories, taken recursively.", metavar="PATH")
+    ],
     profile: Annotated[
         str, typer.Option(help="call, fast, meeting, lecture, noisy, or a TOML file.")
     ] = "call",
@@ -150,7 +154,10 @@ def submit_command(
     ] = None,
     name_pattern: Annotated[
         str | None,
-        typer.Option(help="What file names say.", metavar="'{started_at:%Y%m%d}_{agent}.wav'"),
+        typer.Option(
+            help="What file names say: '{started_at:%Y%m%d}_{agent}_{call_id}.wav'.",
+            metavar="PATTERN",
+        ),
     ] = None,
     zone: Annotated[
         str | None, typer.Option(help="Of moments that name none.", metavar="Europe/Berlin")
@@ -306,10 +313,16 @@ def _print_submission(ledger: Ledger, progress: Progress, *, as_json: bool, show
     if shown:
         out.print(submission_view(progress, quality, problems, notices))
     elif problems or notices:
-        counts = [f"{len(problems)} to look at"] if problems else []
+        counts = [f"{len(problems)} to look at ({_codes(problems)})"] if problems else []
         counts += [f"{len(notices)} noticed"] if notices else []
         said = f"{', '.join(counts)}: producer status {short_id(progress.id)}"
         err.print(said, highlight=False)
+
+
+def _codes(problems: list[RecordingSummary]) -> str:
+    """Return what is wrong with recordings, by error code, the commonest first."""
+    counted = Counter(str(recording.error_code) for recording in problems)
+    return ", ".join(f"{count} {code}" for code, count in counted.most_common())
 
 
 def _submission_exit(progress: Progress, unmatched_rows: int = 0) -> ExitCode:
@@ -444,17 +457,12 @@ def _export_lines(
         if submission or not (since or cursor):
             with ledger.reading() as connection:
                 chosen = read.find_submission(connection, submission)
+        # Opened first: a status that moves takes standard output to itself, pipe or not.
         with (
-            err.status("writing ...") as status,
             opened(directory, file_name(begin, chosen)) as write,
+            _writing(directory) as advance,
         ):
-            streamed = stream(
-                ledger,
-                write,
-                since=begin,
-                submission=chosen,
-                advance=lambda done: status.update(f"wrote {done} recordings"),
-            )
+            streamed = stream(ledger, write, since=begin, submission=chosen, advance=advance)
     if cursor:
         write_cursor(cursor, streamed.until)
     following = moment_text(streamed.until)
@@ -467,6 +475,16 @@ def _export_lines(
             highlight=False,
             soft_wrap=True,
         )
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[Callable[[int], None]]:
+    """Yield what shows how many recordings are written, but between lines on the same screen."""
+    if directory == STANDARD_OUTPUT and sys.stdout.isatty():
+        yield lambda _done: None
+        return
+    with err.status("writing ...") as status:
+        yield lambda done: status.update(f"wrote {done} recordings")
 
 
 @app.command(
@@ -679,20 +697,12 @@ def doctor(as_json: JsonOption = False) -> None:
     """Check what a fleet needs: ledger, Redis, roots, spool, weights, workers."""
     settings = load_settings()
     ledger = Ledger.open(settings, answer_s=_ANSWER_S)
-    findings = []
-    table = Table(box=None)
-    for heading in ("", "check", "found", "what to do"):
-        table.add_column(heading, overflow="fold")
-    styles = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
-    for finding in examine_host(settings, ledger, celery_app(settings)):
-        findings.append(finding)
-        verdict = Text(finding.verdict, style=styles[finding.verdict])
-        table.add_row(verdict, finding.check, Text(finding.detail), Text(finding.remedy))
+    findings = list(examine_host(settings, ledger, celery_app(settings)))
     ledger.close()
     if as_json:
         _print_json([asdict(finding) for finding in findings])
     else:
-        out.print(table)
+        out.print(findings_view(findings))
     failed = any(finding.verdict is Verdict.FAIL for finding in findings)
     raise typer.Exit(ExitCode.MISCONFIGURED if failed else ExitCode.OK)
 
@@ -700,7 +710,8 @@ def doctor(as_json: JsonOption = False) -> None:
 @app.command(epilog="Examples: producer models · producer models ~/models/paraformer-large")
 def models(
     directory: Annotated[
-        Path | None, typer.Argument(help="A model of your own: prints a profile that names it.")
+        Path | None,
+        typer.Argument(help="A model of your own: prints a profile that names it.", metavar="DIR"),
     ] = None,
     engine: Annotated[
         str, typer.Option(help="What decodes it, funasr or whisper; or punctuation (CT-Punc).")
@@ -719,8 +730,11 @@ def models(
     for heading in ("model", "MB", "on this host"):
         table.add_column(heading, justify="right" if heading == "MB" else "left")
     for model in found:
-        table.add_row(model.name, f"{model.size_bytes / 1e6:.0f}", model.state)
+        size = f"{model.size_bytes / 1e6:.0f}" if model.size_bytes else ""
+        table.add_row(model.name, size, model.state)
     out.print(table)
+    if any(model.state != "ready" for model in found):
+        err.print("a host with workers fetches them: python -m ops.local.models NAME")
 
 
 @app.command(epilog="Examples: producer migrate · producer migrate --roles")

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from producer.doctor import Finding, Verdict
 from producer.export import recording_json
 from schema.phrases import Query, marks
 from schema.states import RecordingState, SegmentState
@@ -46,7 +47,8 @@ def submission_view(
     """Return one submission for people: counts, then each problem with its reason."""
     facts = Table.grid(padding=(0, 2))
     facts.add_row("submission", f"{short_id(progress.id)}  {progress.title}")
-    facts.add_row("state", "sealed" if progress.sealed else "open: its producer is not done")
+    sealed = "sealed: all its files are in"
+    facts.add_row("state", sealed if progress.sealed else "open: its producer is not done")
     facts.add_row("recordings", _states(progress))
     facts.add_row(
         "audio", f"{clock(progress.done_ms)} of {clock(progress.audio_ms)} (channels counted each)"
@@ -116,7 +118,7 @@ def submissions_view(submissions: Sequence[Progress]) -> RenderableType:
     """Return a line for each submission."""
     table = Table(box=None)
     for heading in ("submission", "created", "recordings", "ended", "audio done", "what"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for progress in submissions:
         table.add_row(
             short_id(progress.id),
@@ -162,6 +164,23 @@ def submission_json(
         "list": [recording_json(recording) for recording in recordings],
         "notices": [{"code": n.code, "subject": n.subject, "message": n.message} for n in notices],
     }
+
+
+_VERDICTS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
+
+
+def findings_view(findings: Sequence[Finding]) -> RenderableType:
+    """Return a line for each check, what to do about it below."""
+    table = Table(box=None)
+    for heading in ("", "check", "found"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        style = _VERDICTS[finding.verdict]
+        found = Text(finding.detail)
+        if finding.remedy:
+            found.append(f"\n{finding.remedy}", style=style)
+        table.add_row(Text(finding.verdict, style=style), finding.check, found)
+    return table
 
 
 def hits_view(hits: Sequence[Hit], query: Query) -> RenderableType:

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import structlog
+from rich.console import Console
 
+from producer import cli
 from producer.cli import main
 from producer.exits import ExitCode
 from schema.records import CallInfo
@@ -161,6 +164,28 @@ def test_lines_go_to_a_pipe(ledger: Ledger, producer: Producer):
 
     assert [json.loads(line)["call_id"] for line in since.out.splitlines()] == ["ACD-1"]
     assert latest.out == since.out
+
+
+def test_lines_go_to_the_pipe_also_where_a_terminal_shows_how_far_they_are(
+    ledger: Ledger, producer: Producer, monkeypatch: pytest.MonkeyPatch
+):
+    transcribed(ledger, call=CALL)
+    screen = StringIO()
+    monkeypatch.setattr(cli, "err", Console(file=screen, force_terminal=True, width=40))
+
+    ran = producer("export", "--format", "jsonl", "--out", "-")
+
+    assert [json.loads(line)["call_id"] for line in ran.out.splitlines()] == ["ACD-1"]
+    assert "1 recordings" in screen.getvalue()
+
+
+def test_submit_says_by_code_what_is_wrong_with_files(producer: Producer, tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+
+    ran = producer("submit", "a.wav")
+
+    assert ran.code == ExitCode.INCOMPLETE
+    assert "1 to look at (1 path.outside-roots): producer status" in ran.err
 
 
 @pytest.mark.parametrize(

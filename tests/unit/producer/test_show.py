@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from producer.show import submission_json, submission_view
+from producer.doctor import Finding, Verdict
+from producer.show import findings_view, submission_json, submission_view
 from schema.store.read import Progress, Quality
 from tests.unit.producer.test_watch import progress
 
@@ -57,3 +58,13 @@ def test_scripts_are_told_the_same():
         "worded_ms": 3_240_000,
         "coverage": 0.9,
     }
+
+
+def test_what_to_do_stands_below_what_was_found():
+    finding = Finding("spool", Verdict.WARN, "none", "Set CALLSCRIBE_SPOOL")
+    console = Console(width=60)
+    with console.capture() as capture:
+        console.print(findings_view([Finding("redis", Verdict.OK, "Redis 7"), finding]))
+
+    lines = [" ".join(line.split()) for line in capture.get().splitlines()]
+    assert lines == ["check found", "ok redis Redis 7", "warn spool none", "Set CALLSCRIBE_SPOOL"]
