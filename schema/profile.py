@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schema.errors import BadRequest, ErrorCode
-from schema.models import ModelFiles, model_files
+from schema.models import ModelFiles, check_recognizer, model_files
 
 #: Raised whenever our own code changes what words a decode yields: every cached result is then
 #: another's, and nothing stale is served.
@@ -234,6 +234,8 @@ def load_profile(name: str, changes: Mapping[str, Mapping[str, Any]] | None = No
     except (ValidationError, tomllib.TOMLDecodeError, TypeError) as error:
         raise BadRequest(ErrorCode.OPTION_INVALID, f"profile {name}", _first_line(error)) from error
     model_files(profile.decode.vad)
+    if not profile.decode.files:
+        check_recognizer(profile.decode.model, profile.decode.engine)
     _ = profile.model_files
     return profile
 
@@ -242,8 +244,13 @@ def _read(path: Path) -> Profile:
     return Profile(**tomllib.loads(path.read_text()))
 
 
+#: Where pydantic would quote a regular expression.
+_PLAINLY = {"decode.language": "neither auto nor an ISO 639-1 code, such as en"}
+
+
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        setting = ".".join(str(part) for part in first["loc"])
+        return f"{setting}: {_PLAINLY.get(setting, first['msg'])}"
     return str(error)

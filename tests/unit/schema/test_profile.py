@@ -57,6 +57,14 @@ def test_a_setting_that_makes_no_sense_is_named(changes, said: str):
         load_profile("call", changes)
 
 
+@pytest.mark.parametrize(
+    "decode", [{"model": "fsmn-vad"}, {"engine": "funasr", "model": "whisper-base"}]
+)
+def test_a_known_model_that_writes_no_words_is_refused_before_any_worker_loads_it(decode):
+    with pytest.raises(BadRequest, match="does not write words"):
+        load_profile("call", {"decode": decode})
+
+
 def test_an_unknown_profile_lists_the_known_ones():
     with pytest.raises(BadRequest, match="call, meeting"):
         load_profile("no-such-profile")
