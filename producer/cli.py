@@ -34,6 +34,7 @@ from producer.show import (
     findings_view,
     hit_json,
     hits_view,
+    printable,
     progress_json,
     submission_json,
     submission_view,
@@ -106,7 +107,7 @@ def main() -> None:
     try:
         app()
     except CallscribeError as error:
-        err.print(Text(str(error), style="red"))
+        err.print(Text(printable(str(error)).plain, style="red"))
         sys.exit(exit_code(error))
     except SystemExit as end:
         if end.code == ExitCode.INTERRUPTED:
@@ -431,6 +432,7 @@ def export(
         out.print(
             f"{delivered.files} files of {delivered.recordings} recordings in {directory}",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
         for recording in delivered.without:
@@ -630,7 +632,7 @@ def _print_to_forget(chosen: list[RecordingSummary], *, as_json: bool) -> None:
     for heading in ("recording", "state", "call id", "file"):
         table.add_column(heading, overflow="fold")
     for each in chosen:
-        call_id = Text(each.call.call_id or "")
+        call_id = printable(each.call.call_id or "")
         table.add_row(short_id(each.id), each.state, call_id, Text(each.name))
     out.print(table)
     err.print(f"{len(chosen)} recordings; nothing is erased without --yes", highlight=False)

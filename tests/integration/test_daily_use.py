@@ -66,6 +66,16 @@ def test_search_shows_the_call_and_marks_what_was_asked_for(ledger: Ledger, prod
     assert row[3:] == ["1:01", "customer", "My", "[money", "back]!"]
 
 
+def test_a_terminal_obeys_nothing_that_a_manifest_says(ledger: Ledger, producer: Producer):
+    hostile = "\x1b[2J\x07ACD-1\x9b31m"
+    transcribed(ledger, utterance(hostile, "money"), call=replace(CALL, call_id=hostile))
+
+    printed = producer("search", "money").out + producer("forget", "--call", hostile).out
+
+    assert printed.count("ACD-1") >= 3
+    assert not {c for c in printed if not c.isprintable() and c != "\n"}
+
+
 def test_search_gives_scripts_the_recording_and_its_times(ledger: Ledger, producer: Producer):
     recording = transcribed(ledger, utterance("agent", "我要退款"), utterance("agent", "退", 900))
 
@@ -154,6 +164,14 @@ def test_an_export_that_did_not_get_to_its_cursor_is_replaced(
     producer(*lines)
 
     assert documents(tmp_path / "lake") == {"transcripts.jsonl": ["ACD-1", "ACD-2"]}
+
+
+def test_a_directory_of_exports_may_be_called_like_markup(ledger: Ledger, producer: Producer):
+    transcribed(ledger, call=CALL)
+
+    ran = producer("export", "--format", "txt", "--out", "[/b]")
+
+    assert (ran.code, ran.out) == (ExitCode.OK, "1 files of 1 recordings in [/b]\n")
 
 
 def test_lines_go_to_a_pipe(ledger: Ledger, producer: Producer):

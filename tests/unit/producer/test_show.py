@@ -36,6 +36,10 @@ def test_status_sums_up_flags_seams_coverage_and_repairs():
     assert "repairs 3 repaired, 1 unchanged" in text
 
 
+def test_a_directory_may_be_called_like_markup():
+    assert "calls[/b] [red]x" in shown(replace(progress(10, 10, done=7), title="calls[/b] [red]x"))
+
+
 def test_repairs_under_way_are_counted_beside_what_others_yielded():
     found = replace(progress(10, 10, running=1), repairs={"pending": 2, "done": 4})
 
