@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from schema.errors import BadRequest, ErrorCode
+from schema.errors import BadRequest, ErrorCode, Misconfigured
 from schema.models import ModelFiles, check_recognizer, model_files
 
 #: Raised whenever our own code changes what words a decode yields: every cached result is then
@@ -238,6 +238,23 @@ def load_profile(name: str, changes: Mapping[str, Mapping[str, Any]] | None = No
         check_recognizer(profile.decode.model, profile.decode.engine)
     _ = profile.model_files
     return profile
+
+
+def stored_profile(stored: Mapping[str, Any]) -> Profile:
+    """Return a profile as the ledger has it.
+
+    Raises:
+        Misconfigured: another release wrote it, with a setting that this one does not know.
+    """
+    try:
+        return Profile.model_validate(stored)
+    except ValidationError as error:
+        raise Misconfigured(
+            ErrorCode.SETTING_MISSING,
+            "profile",
+            f"this host's release does not know it ({_first_line(error)})",
+            "Update the workers of this host, or submit with the producer of their release.",
+        ) from error
 
 
 def _read(path: Path) -> Profile:
