@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from uuid import UUID
@@ -63,6 +64,22 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path):
         write("退款\n")
         assert not (tmp_path / "x.jsonl").exists()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["退款\n"]
+
+
+def test_a_files_name_is_on_the_disk_before_a_cursor_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    synced: list[tuple[str, list[str]]] = []
+
+    def sync(descriptor: int) -> None:
+        what = os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append((what, sorted(path.name for path in tmp_path.glob("lake/t.jsonl"))))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with opened(tmp_path / "lake", "t.jsonl") as write:
+        write("{}\n")
+
+    assert [held for what, held in synced if what == "lake"] == [["t.jsonl"]]
 
 
 def test_no_line_makes_no_file_and_leaves_the_one_before(tmp_path: Path):
