@@ -122,8 +122,10 @@ def opened(directory: Path, name: str) -> Iterator[Callable[[str], object]]:
         Misconfigured: the file cannot be written.
     """
     if directory == STANDARD_OUTPUT:
-        yield sys.stdout.write
-        sys.stdout.flush()
+        # While a status moves, rich has a proxy there, which sends lines to the status' screen.
+        output = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+        yield output.write
+        output.flush()
         return
     path = directory / name
     partial_path = path.with_name(f".partial-{os.getpid()}")

@@ -76,7 +76,8 @@ def test_a_call_without_a_header_is_heard_as_it_was_submitted(
             text(
                 "update recordings set source_root = :root, source_path = :path,"
                 " audio_root = :root, audio_path = :path, container = :container,"
-                " encoding = :encoding, rate_hz = :rate_hz, channels = :channels, frames = :frames where id = :id"
+                " encoding = :encoding, rate_hz = :rate_hz, channels = :channels,"
+                " frames = :frames where id = :id"
             ),
             headless,
         )

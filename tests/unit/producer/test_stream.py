@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime, timedelta, timezone
+from io import StringIO
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from rich.console import Console
 
 from producer.moments import parse_moment
 from producer.stream import (
@@ -103,3 +105,15 @@ def test_a_dash_is_standard_output(capsys: pytest.CaptureFixture[str]):
         write("line\n")
 
     assert capsys.readouterr().out == "line\n"
+
+
+def test_a_dash_is_standard_output_also_while_a_status_moves(capsys: pytest.CaptureFixture[str]):
+    screen = StringIO()
+    with (
+        Console(file=screen, force_terminal=True, width=20).status("writing"),
+        opened(STANDARD_OUTPUT, "lines") as write,
+    ):
+        write('{"text": "longer than the screen is wide"}\n')
+
+    assert capsys.readouterr().out == '{"text": "longer than the screen is wide"}\n'
+    assert "longer" not in screen.getvalue()
