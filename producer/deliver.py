@@ -63,7 +63,7 @@ def parse_formats(text: str) -> list[str]:
             ErrorCode.OPTION_INVALID,
             "--format",
             f"{', '.join(unknown) or 'nothing'} is not a format",
-            f"Known are {','.join(known)}.",
+            f"Known are {','.join(known)}; jsonl goes alone.",
         )
     return formats
 
