@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -30,9 +31,11 @@ from producer.moments import parse_age, parse_moment
 from producer.purge import purge
 from producer.show import (
     PROBLEM_STATES,
+    findings_view,
     hit_json,
     hits_view,
     models_view,
+    printable,
     progress_json,
     submission_json,
     submission_view,
@@ -54,6 +57,7 @@ from producer.watch import watch as watch_submission
 from schema.errors import CallscribeError
 from schema.migrate import migrate as migrate_ledger
 from schema.migrate import require_current
+from schema.models import KNOWN
 from schema.phrases import parse_query
 from schema.profile import load_profile
 from schema.publish import Publisher
@@ -92,7 +96,7 @@ err = Console(stderr=True)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 SubmissionArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[ID]", help="A submission, or the first letters of its id."),
+    typer.Argument(metavar="ID", help="A submission, or the first letters of its id."),
 ]
 
 
@@ -105,7 +109,7 @@ def main() -> None:
     try:
         app()
     except CallscribeError as error:
-        err.print(Text(str(error), style="red"))
+        err.print(Text(printable(str(error)).plain, style="red"))
         sys.exit(exit_code(error))
     except SystemExit as end:
         if end.code == ExitCode.INTERRUPTED:
@@ -131,7 +135,9 @@ def _ledger(settings: Settings) -> Iterator[Ledger]:
     "producer submit /srv/drop --watch",
 )
 def submit_command(
-    paths: Annotated[list[str], typer.Argument(help="Files and directories, taken recursively.")],
+    paths: Annotated[
+        list[str], typer.Argument(help="Files and directories, taken recursively.", metavar="PATH")
+    ],
     profile: Annotated[
         str, typer.Option(help="call, fast, meeting, lecture, noisy, or a TOML file.")
     ] = "call",
@@ -158,7 +164,10 @@ def submit_command(
     ] = None,
     name_pattern: Annotated[
         str | None,
-        typer.Option(help="What file names say.", metavar="'{started_at:%Y%m%d}_{agent}.wav'"),
+        typer.Option(
+            help="What file names say: '{started_at:%Y%m%d}_{agent}_{call_id}.wav'.",
+            metavar="PATTERN",
+        ),
     ] = None,
     zone: Annotated[
         str | None, typer.Option(help="Of moments that name none.", metavar="Europe/Berlin")
@@ -302,10 +311,16 @@ def _print_submission(ledger: Ledger, progress: Progress, *, as_json: bool, show
     if shown:
         out.print(submission_view(progress, quality, problems, notices))
     elif problems or notices:
-        counts = [f"{len(problems)} to look at"] if problems else []
+        counts = [f"{len(problems)} to look at ({_codes(problems)})"] if problems else []
         counts += [f"{len(notices)} noticed"] if notices else []
         said = f"{', '.join(counts)}: producer status {short_id(progress.id)}"
         err.print(said, highlight=False)
+
+
+def _codes(problems: list[RecordingSummary]) -> str:
+    """Return what is wrong with recordings, by error code, the commonest first."""
+    counted = Counter(str(recording.error_code) for recording in problems)
+    return ", ".join(f"{count} {code}" for code, count in counted.most_common())
 
 
 def _submission_exit(progress: Progress, unmatched_rows: int = 0) -> ExitCode:
@@ -414,6 +429,7 @@ def export(
         out.print(
             f"{delivered.files} files of {delivered.recordings} recordings in {directory}",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
         for recording in delivered.without:
@@ -440,17 +456,12 @@ def _export_lines(
         if submission or not (since or cursor):
             with ledger.reading() as connection:
                 chosen = read.find_submission(connection, submission)
+        # Opened first: a status that moves takes standard output to itself, pipe or not.
         with (
-            err.status("writing ...") as status,
             opened(directory, file_name(begin, chosen)) as write,
+            _writing(directory) as advance,
         ):
-            streamed = stream(
-                ledger,
-                write,
-                since=begin,
-                submission=chosen,
-                advance=lambda done: status.update(f"wrote {done} recordings"),
-            )
+            streamed = stream(ledger, write, since=begin, submission=chosen, advance=advance)
     if cursor:
         write_cursor(cursor, streamed.until)
     following = moment_text(streamed.until)
@@ -463,6 +474,16 @@ def _export_lines(
             highlight=False,
             soft_wrap=True,
         )
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[Callable[[int], None]]:
+    """Yield what shows how many recordings are written, but between lines on the same screen."""
+    if directory == STANDARD_OUTPUT and sys.stdout.isatty():
+        yield lambda _done: None
+        return
+    with err.status("writing ...") as status:
+        yield lambda done: status.update(f"wrote {done} recordings")
 
 
 @app.command(
@@ -608,7 +629,7 @@ def _print_to_forget(chosen: list[RecordingSummary], *, as_json: bool) -> None:
     for heading in ("recording", "state", "call id", "file"):
         table.add_column(heading, overflow="fold")
     for each in chosen:
-        call_id = Text(each.call.call_id or "")
+        call_id = printable(each.call.call_id or "")
         table.add_row(short_id(each.id), each.state, call_id, Text(each.name))
     out.print(table)
     err.print(f"{len(chosen)} recordings; nothing is erased without --yes", highlight=False)
@@ -675,20 +696,12 @@ def doctor(as_json: JsonOption = False) -> None:
     """Check what a fleet needs: ledger, Redis, roots, spool, weights, workers."""
     settings = load_settings()
     ledger = Ledger.open(settings, answer_s=_ANSWER_S)
-    findings = []
-    table = Table(box=None)
-    for heading in ("", "check", "found", "what to do"):
-        table.add_column(heading, overflow="fold")
-    styles = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
-    for finding in examine_host(settings, ledger, celery_app(settings)):
-        findings.append(finding)
-        verdict = Text(finding.verdict, style=styles[finding.verdict])
-        table.add_row(verdict, finding.check, Text(finding.detail), Text(finding.remedy))
+    findings = list(examine_host(settings, ledger, celery_app(settings)))
     ledger.close()
     if as_json:
         _print_json([asdict(finding) for finding in findings])
     else:
-        out.print(table)
+        out.print(findings_view(findings))
     failed = any(finding.verdict is Verdict.FAIL for finding in findings)
     raise typer.Exit(ExitCode.MISCONFIGURED if failed else ExitCode.OK)
 
@@ -696,7 +709,8 @@ def doctor(as_json: JsonOption = False) -> None:
 @app.command(epilog="Examples: producer models · producer models ~/models/paraformer-large")
 def models(
     directory: Annotated[
-        Path | None, typer.Argument(help="A model of your own: prints a profile that names it.")
+        Path | None,
+        typer.Argument(help="A model of your own: prints a profile that names it.", metavar="DIR"),
     ] = None,
     engine: Annotated[
         str, typer.Option(help="What decodes it, funasr or whisper; or punctuation (CT-Punc).")
@@ -712,6 +726,8 @@ def models(
         _print_json([asdict(model) for model in found])
         return
     out.print(models_view(found))
+    if any(model.state == "not there" and model.name in KNOWN for model in found):
+        err.print("a host with workers fetches what is published: python -m ops.local.models NAME")
 
 
 @app.command(epilog="Examples: producer migrate · producer migrate --roles")

@@ -15,7 +15,7 @@ from producer.export import FORMATS
 from producer.page import Entry, Heard, to_entry, to_index, to_page
 from producer.sound import copy_audio
 from schema.errors import BadRequest, CallscribeError, ErrorCode, Misconfigured
-from schema.records import Location
+from schema.records import AudioFormat, Location
 from schema.settings import Settings
 from schema.states import RecordingState
 from schema.store import read
@@ -63,7 +63,7 @@ def parse_formats(text: str) -> list[str]:
             ErrorCode.OPTION_INVALID,
             "--format",
             f"{', '.join(unknown) or 'nothing'} is not a format",
-            f"Known are {','.join(known)}.",
+            f"Known are {','.join(known)}; jsonl goes alone.",
         )
     return formats
 
@@ -95,12 +95,12 @@ def deliver(
             if transcript is None:
                 delivered.without.append(recording)
             else:
-                source = read.source(connection, recording.id)
+                source, headless = read.source(connection, recording.id)
                 # Copying hours of audio takes longer than the server waits in a transaction.
                 connection.rollback()
                 for name in formats:
                     if name == HTML:
-                        _write_page(out, stem, transcript, source, audio)
+                        _write_page(out, stem, transcript, source, audio, headless)
                         entries.append(to_entry(transcript, f"{stem}.html"))
                     else:
                         _write(out / f"{stem}.{name}", FORMATS[name](transcript))
@@ -121,6 +121,7 @@ def _write_page(
     transcript: StoredTranscript,
     source: Location,
     audio: Settings | None,
+    headless: AudioFormat | None,
 ) -> None:
     """Write a call's page, and its audio where that can be had."""
     if audio is None:
@@ -130,7 +131,7 @@ def _write_page(
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            heard, silent = Heard(path.name, copy_audio(source, audio, path)), ""
+            heard, silent = Heard(path.name, copy_audio(source, audio, path, headless)), ""
         except CallscribeError as error:
             # The transcript is worth its page; where the file went, only its host knows.
             heard, silent = None, str(error)

@@ -17,7 +17,7 @@ from celery import Celery
 from redis.exceptions import AuthenticationError
 
 from schema.errors import CallscribeError
-from schema.migrate import current_revision, head_revision, missing_indexes
+from schema.migrate import current_revision, head_revision, missing_indexes, outdated
 from schema.models import KNOWN
 from schema.settings import SPOOL_ROOT, Settings
 from schema.storage import storage_of
@@ -110,8 +110,8 @@ def _ledger(ledger: Ledger) -> Finding:
         server = connection.exec_driver_sql("show server_version").scalar()
         missing = [str(index.name) for index in missing_indexes(connection)]
     if found != head_revision():
-        detail = f"revision {found or 'none'}, this version needs {head_revision()}"
-        return Finding("ledger", Verdict.FAIL, detail, "Run: producer migrate")
+        error = outdated(found)
+        return Finding("ledger", Verdict.FAIL, error.cause, error.remedy)
     detail = f"Postgres {server}, revision {found}"
     if missing:
         slow = f"{detail}; not built: {', '.join(missing)}, so that search or export is slow"

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from producer.doctor import Finding, Verdict
 from producer.export import recording_json
 from producer.models import Present
 from schema.phrases import Query, marks
@@ -38,6 +39,11 @@ PROBLEM_STATES = frozenset(
 )
 
 
+def printable(text: str) -> Text:
+    """Return what others said, character for character, so that no terminal obeys it."""
+    return Text("".join(char if char.isprintable() else " " for char in text))
+
+
 def submission_view(
     progress: Progress,
     quality: Quality,
@@ -46,8 +52,9 @@ def submission_view(
 ) -> RenderableType:
     """Return one submission for people: counts, then each problem with its reason."""
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("submission", f"{short_id(progress.id)}  {progress.title}")
-    facts.add_row("state", "sealed" if progress.sealed else "open: its producer is not done")
+    facts.add_row("submission", printable(f"{short_id(progress.id)}  {progress.title}"))
+    sealed = "sealed: all its files are in"
+    facts.add_row("state", sealed if progress.sealed else "open: its producer is not done")
     facts.add_row("recordings", _states(progress))
     facts.add_row(
         "audio", f"{clock(progress.done_ms)} of {clock(progress.audio_ms)} (channels counted each)"
@@ -64,7 +71,8 @@ def submission_view(
         if counts:
             facts.add_row(name, ", ".join(f"{count} {what}" for what, count in counts.items()))
     for waiting in progress.waiting:
-        facts.add_row("waiting", Text(f"{waiting.segments} segments: {waiting.message}", "yellow"))
+        message = printable(f"{waiting.segments} segments: {waiting.message}")
+        facts.add_row("waiting", Text(message.plain, "yellow"))
     parts: list[RenderableType] = [facts]
     if problems:
         parts += [Text(), _problem_table(problems)]
@@ -91,7 +99,7 @@ def _problem_table(problems: Sequence[RecordingSummary]) -> Table:
         table.add_row(
             Text(recording.state, style=style),
             Text(recording.name),
-            Text(f"[{recording.error_code}] {recording.error_message or ''}"),
+            printable(f"[{recording.error_code}] {recording.error_message or ''}"),
         )
     _add_rest(table, len(problems))
     return table
@@ -103,7 +111,7 @@ def _notice_table(notices: Sequence[NoticeSummary]) -> Table:
     table.add_column("what", overflow="fold")
     table.add_column("", overflow="fold")
     for notice in notices[:_SHOWN]:
-        table.add_row(Text(notice.code), Text(notice.subject), Text(notice.message))
+        table.add_row(notice.code, printable(notice.subject), printable(notice.message))
     _add_rest(table, len(notices))
     return table
 
@@ -117,7 +125,7 @@ def submissions_view(submissions: Sequence[Progress]) -> RenderableType:
     """Return a line for each submission."""
     table = Table(box=None)
     for heading in ("submission", "created", "recordings", "ended", "audio done", "what"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for progress in submissions:
         table.add_row(
             short_id(progress.id),
@@ -199,6 +207,23 @@ _MODEL_COLUMNS: Mapping[str, Literal["left", "right"]] = {
 }
 
 
+_VERDICTS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
+
+
+def findings_view(findings: Sequence[Finding]) -> RenderableType:
+    """Return a line for each check, what to do about it below."""
+    table = Table(box=None)
+    for heading in ("", "check", "found"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        style = _VERDICTS[finding.verdict]
+        found = Text(finding.detail)
+        if finding.remedy:
+            found.append(f"\n{finding.remedy}", style=style)
+        table.add_row(Text(finding.verdict, style=style), Text(finding.check), found)
+    return table
+
+
 def hits_view(hits: Sequence[Hit], query: Query) -> RenderableType:
     """Return a line for each utterance found, what was asked for in it [marked]."""
     table = Table(box=None)
@@ -206,10 +231,10 @@ def hits_view(hits: Sequence[Hit], query: Query) -> RenderableType:
         table.add_column(heading, overflow="fold")
     for hit in hits:
         table.add_row(
-            Text(hit.call_id or short_id(hit.recording_id)),
+            printable(hit.call_id or short_id(hit.recording_id)),
             hit.called_at.astimezone().strftime("%Y-%m-%d %H:%M"),
             clock(hit.start_ms),
-            Text(hit.speaker),
+            printable(hit.speaker),
             _marked(hit.text, query),
         )
     return table
@@ -217,8 +242,7 @@ def hits_view(hits: Sequence[Hit], query: Query) -> RenderableType:
 
 def _marked(said: str, query: Query) -> Text:
     """Return an utterance with brackets around what was asked for: colours do not go into files."""
-    # Character for character: a terminal must not be told anything, and places must stay.
-    safe = "".join(char if char.isprintable() else " " for char in said)
+    safe = printable(said).plain
     text, at = Text(), 0
     for start, end in marks(said, query.wanted):
         text.append(safe[at:start]).append(f"[{safe[start:end]}]", style="bold yellow")

@@ -6,6 +6,7 @@ played by every browser of today; telephony's mu-law is not.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,7 +19,7 @@ import soundfile
 from producer.probe import Probed, probe
 from producer.scan import read_blocks
 from schema.pcm import Samples
-from schema.records import Location
+from schema.records import AudioFormat, Location
 from schema.settings import Settings
 from schema.storage import storage_of
 
@@ -32,8 +33,12 @@ _STEPS_A_SECOND = 20
 Peaks = npt.NDArray[np.float32]
 
 
-def copy_audio(location: Location, settings: Settings, target: Path) -> Peaks:
+def copy_audio(
+    location: Location, settings: Settings, target: Path, headless: AudioFormat | None = None
+) -> Peaks:
     """Write a recording's audio to ``target`` as FLAC; return its peaks, :data:`POINTS` at most.
+
+    ``headless`` says how the file is to be read if it has no header.
 
     Raises:
         CallscribeError: it cannot be read, by this host or by anyone.
@@ -45,7 +50,11 @@ def copy_audio(location: Location, settings: Settings, target: Path) -> Peaks:
     try:
         with storage.on_disk(location, lambda _: None) as path:
             suffix = os.path.splitext(location.path)[1]
-            probed = probe(path, {}, settings.limits, location.name, suffix)
+            probed = (
+                Probed(headless, copied=False)
+                if headless
+                else probe(path, {}, settings.limits, location.name, suffix)
+            )
             peaks = _copied(read_blocks(path, probed, location.name), probed, draft)
         draft.replace(target)
     finally:
@@ -55,17 +64,25 @@ def copy_audio(location: Location, settings: Settings, target: Path) -> Peaks:
 
 
 def _copied(blocks: Iterator[Samples], probed: Probed, target: Path) -> Peaks:
-    """Write blocks to a file; return their peaks."""
+    """Write blocks to a file; return their peaks.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     audio = probed.format
     step = max(1, audio.rate_hz // _STEPS_A_SECOND)
     peaks: list[Peaks] = []
-    with soundfile.SoundFile(
-        target, "w", audio.rate_hz, audio.channels, subtype="PCM_16", format="FLAC"
-    ) as file:
-        for block in blocks:
-            samples = np.clip(np.nan_to_num(block), -1.0, 1.0)
-            file.write(samples)
-            peaks.append(_peaks(samples, step))
+    try:
+        with soundfile.SoundFile(
+            target, "w", audio.rate_hz, audio.channels, subtype="PCM_16", format="FLAC"
+        ) as file:
+            for block in blocks:
+                samples = np.clip(np.nan_to_num(block), -1.0, 1.0)
+                file.write(samples)
+                peaks.append(_peaks(samples, step))
+    except soundfile.LibsndfileError as error:
+        # Readers give their own errors other names; a full disk is a "System error".
+        raise OSError(errno.EIO, "its audio cannot be written; the disk may be full") from error
     return thinned(np.concatenate(peaks, axis=1), POINTS)
 
 

@@ -122,8 +122,10 @@ def opened(directory: Path, name: str) -> Iterator[Callable[[str], object]]:
         Misconfigured: the file cannot be written.
     """
     if directory == STANDARD_OUTPUT:
-        yield sys.stdout.write
-        sys.stdout.flush()
+        # While a status moves, rich has a proxy there, which sends lines to the status' screen.
+        output = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+        yield output.write
+        output.flush()
         return
     path = directory / name
     partial_path = path.with_name(f".partial-{os.getpid()}")
@@ -136,11 +138,21 @@ def opened(directory: Path, name: str) -> Iterator[Callable[[str], object]]:
             is_empty = not file.tell()
         if not is_empty:
             partial_path.replace(path)
+            _make_durable(path.parent)
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
         with suppress(OSError):
             partial_path.unlink()
+
+
+def _make_durable(directory: Path) -> None:
+    """Have a file's new name on the disk, too: a cursor must not outlive the lines before it."""
+    opened_directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened_directory)
+    finally:
+        os.close(opened_directory)
 
 
 def read_cursor(path: Path) -> datetime | None:

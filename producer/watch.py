@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from producer.show import printable
 from schema.errors import Transient
 from schema.states import RecordingState
 from schema.store import read
@@ -113,7 +114,8 @@ def render(progress: Progress, speed: Speed) -> Table:
     table.add_row(grid)
     table.add_row(_counts(progress))
     for waiting in progress.waiting:
-        table.add_row(Text(f"{waiting.segments} segments wait: {waiting.message}", "yellow"))
+        message = printable(f"{waiting.segments} segments wait: {waiting.message}")
+        table.add_row(Text(message.plain, "yellow"))
     return table
 
 

@@ -44,6 +44,7 @@ def migrate(engine: Engine, *, roles: bool = False) -> str:
     with engine.begin() as connection:
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         config.attributes["connection"] = connection
+        _refuse_newer(connection)
         command.upgrade(config, "head")
         if roles:
             create_roles(connection)
@@ -51,6 +52,13 @@ def migrate(engine: Engine, *, roles: bool = False) -> str:
         revision = current_revision(connection) or ""
     _build_indexes(engine)
     return revision
+
+
+def _refuse_newer(connection: Connection) -> None:
+    """Raise Misconfigured where a newer release has migrated already, of which we know nothing."""
+    found = current_revision(connection)
+    if found is not None and found not in {each.revision for each in _scripts().walk_revisions()}:
+        raise outdated(found)
 
 
 def _build_indexes(engine: Engine) -> None:
@@ -109,7 +117,7 @@ def current_revision(connection: Connection) -> str | None:
 
 def head_revision() -> str | None:
     """Return the revision that this code needs."""
-    return ScriptDirectory.from_config(alembic_config()).get_current_head()
+    return _scripts().get_current_head()
 
 
 def require_current(engine: Engine) -> None:
@@ -117,9 +125,21 @@ def require_current(engine: Engine) -> None:
     with engine.connect() as connection:
         found = current_revision(connection)
     if found != head_revision():
-        raise Misconfigured(
-            ErrorCode.LEDGER_OUTDATED,
-            "ledger",
-            f"its revision is {found or 'none'}, this version needs {head_revision()}",
-            "Run: producer migrate",
-        )
+        raise outdated(found)
+
+
+def outdated(found: str | None) -> Misconfigured:
+    """Return the error of a ledger at another revision than this code's, with what to do."""
+    known = {script.revision for script in _scripts().walk_revisions()}
+    is_newer = found is not None and found not in known
+    remedy = "Use the producer of the release that migrated it, or a newer one."
+    return Misconfigured(
+        ErrorCode.LEDGER_OUTDATED,
+        "ledger",
+        f"its revision is {found or 'none'}, this version needs {head_revision()}",
+        remedy if is_newer else "Run: producer migrate",
+    )
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(alembic_config())

@@ -60,6 +60,30 @@ KNOWN: Mapping[str, ModelFiles] = {
 }
 
 
+#: Those of them that write words, by the engine that runs them.
+RECOGNIZERS: Mapping[str, tuple[str, ...]] = {
+    "whisper": ("whisper-base", "whisper-tiny.en"),
+    "funasr": (),
+}
+
+
+def check_recognizer(name: str, engine: str) -> None:
+    """Check that a model which is known by its name writes words, by this engine.
+
+    Raises:
+        BadRequest: it does not; a worker would only find out when it loads it.
+    """
+    known = RECOGNIZERS[engine]
+    if name in KNOWN and name not in known:
+        said = f"Known are {', '.join(known)}" if known else "None is known by its name"
+        raise BadRequest(
+            ErrorCode.OPTION_INVALID,
+            f"model {name}",
+            f"the engine {engine} does not write words with it",
+            f"{said}; one of your own: producer models DIR",
+        )
+
+
 def model_files(name: str) -> ModelFiles:
     """Return the known model called ``name``.
 

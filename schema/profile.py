@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from schema.errors import BadRequest, ErrorCode
-from schema.models import KNOWN, ModelFiles, model_files
+from schema.errors import BadRequest, ErrorCode, Misconfigured
+from schema.models import KNOWN, ModelFiles, check_recognizer, model_files
 
 #: Raised whenever our own code changes what words a decode yields: every cached result is then
 #: another's, and nothing stale is served.
@@ -290,9 +290,10 @@ def load_profile(
     except (ValidationError, tomllib.TOMLDecodeError, TypeError) as error:
         raise BadRequest(ErrorCode.OPTION_INVALID, f"profile {name}", _first_line(error)) from error
     model_files(profile.decode.vad)
-    _ = profile.model_files
-    if profile.decode.fallback is not None:
-        _ = profile.decode.fallback.model_files
+    for wanted in filter(None, (profile.decode, profile.decode.fallback)):
+        if not wanted.files:
+            check_recognizer(wanted.model, wanted.engine)
+        _ = wanted.model_files
     return profile
 
 
@@ -305,8 +306,14 @@ def _tier(engine: str, tier: str) -> Mapping[str, Any]:
             f"{engine} has none of this name",
             f"Choose {', '.join(TIERS['whisper'])}.",
         )
-    # The model that a profile names with its files is another.
-    return {"files": {}, "precision": PRECISIONS[engine][0], **tiers[tier]}
+    # What a profile says of its own model is about another one.
+    plain: dict[str, Any] = {
+        "files": {},
+        "precision": PRECISIONS[engine][0],
+        "windows": "whole",
+        "fallback": None,
+    }
+    return {**plain, **tiers[tier]}
 
 
 def _found(profile: Profile, find: Callable[[str], Mapping[str, str]]) -> Profile:
@@ -323,12 +330,34 @@ def _files(wanted: Recognition, find: Callable[[str], Mapping[str, str]]) -> Any
     return wanted.files if wanted.files or wanted.model in KNOWN else dict(find(wanted.model))
 
 
+def stored_profile(stored: Mapping[str, Any]) -> Profile:
+    """Return a profile as the ledger has it.
+
+    Raises:
+        Misconfigured: another release wrote it, with a setting that this one does not know.
+    """
+    try:
+        return Profile.model_validate(stored)
+    except ValidationError as error:
+        raise Misconfigured(
+            ErrorCode.SETTING_MISSING,
+            "profile",
+            f"this host's release does not know it ({_first_line(error)})",
+            "Update the workers of this host, or submit with the producer of their release.",
+        ) from error
+
+
 def _read(path: Path) -> Profile:
     return Profile(**tomllib.loads(path.read_text()))
+
+
+#: Where pydantic would quote a regular expression.
+_PLAINLY = {"decode.language": "neither auto nor an ISO 639-1 code, such as en"}
 
 
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        setting = ".".join(str(part) for part in first["loc"])
+        return f"{setting}: {_PLAINLY.get(setting, first['msg'])}"
     return str(error)

@@ -34,6 +34,10 @@ class Location:
         return os.path.join(os.fsencode(root_path), self.path)
 
 
+#: The container of what has no header.
+HEADLESS = "RAW"
+
+
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
     """How to open and read a file's samples, in libsndfile's terms.

@@ -220,6 +220,6 @@ def load_settings() -> Settings:
         raise Misconfigured(
             ErrorCode.SETTING_MISSING,
             variable,
-            first["msg"],
+            "it is not set" if first["type"] == "missing" else first["msg"],
             "ops/quickstart sets everything up on one machine; README.md lists the variables.",
         ) from None

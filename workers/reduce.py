@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from schema.errors import CallscribeError, ErrorCode, LeaseLost
+from schema.errors import CallscribeError, ErrorCode, LeaseLost, Misconfigured
 from schema.metrics import FENCED_WRITES, REDUCE_SECONDS, REDUCES, ReduceOutcome, Task
 from schema.profile import RenderSettings
 from schema.span import Span
@@ -53,9 +53,14 @@ _LEASE_LIMIT_S = 3600
 def reduce_recording(worker: Worker, message: Message) -> None:
     """Stitch the recording that a message names, if that is still to be done."""
     lease_s = worker.settings.lease_s
-    claim = worker.ledger.single(
-        lambda c: store.claim_reduce(c, message, owner=worker.owner, lease_s=lease_s)
-    )
+    try:
+        claim = worker.ledger.single(
+            lambda c: store.claim_reduce(c, message, owner=worker.owner, lease_s=lease_s)
+        )
+    except Misconfigured as error:
+        log.warning("reduce_failed", recording=str(message.id), error=str(error))
+        metrics.count(REDUCES, outcome=ReduceOutcome.ERROR)
+        return
     if claim is None:
         log.info("reduce_not_claimed", recording=str(message.id))
         return

@@ -58,9 +58,16 @@ def make_way(worker: Worker, message: Message) -> None:
 def work_segment(worker: Worker, message: Message) -> None:
     """Do the work that a message names, if it is still there to be done."""
     settings = worker.settings
-    claim = worker.ledger.single(
-        lambda c: work.claim(c, message, owner=worker.owner, lease_s=settings.lease_s)
-    )
+    try:
+        claim = worker.ledger.single(
+            lambda c: work.claim(c, message, owner=worker.owner, lease_s=settings.lease_s)
+        )
+    except Misconfigured as error:
+        log.warning("segment_failed", segment=str(message.id), error=str(error), fate=Fate.NOT_HERE)
+        metrics.count(SEGMENTS, outcome=Outcome.POSTPONED)
+        metrics.count(ERRORS, code=error.code)
+        time.sleep(settings.sweep_s)
+        return
     if claim is None:
         log.info("segment_not_claimed", segment=str(message.id))
         return

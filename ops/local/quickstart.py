@@ -144,6 +144,7 @@ def _keep(stack: Stack) -> None:
     say("\nIt stays up until Ctrl-C. In another terminal, this lets you use it:\n")
     say(f"  . {shlex.quote(os.path.relpath(file))}")
     say("  producer status --all\n")
+    say("It reads the calls that it was started with; for others: ops/quickstart DIR --keep\n")
     try:
         while True:
             stack.supervise()

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from schema.errors import BadRequest, ErrorCode
-from schema.records import CallInfo, Location
+from schema.records import HEADLESS, AudioFormat, CallInfo, Location
 from schema.settings import SPOOL_ROOT
 from schema.span import Span
 from schema.states import TERMINAL, RecordingState, SegmentKind, SegmentState, SubmissionState
@@ -323,12 +323,32 @@ def _summary(row: RowMapping) -> RecordingSummary:
     )
 
 
-def source(connection: Connection, recording_id: UUID) -> Location:
-    """Return where the file lies, or lay, that a recording was handed in as."""
+def source(connection: Connection, recording_id: UUID) -> tuple[Location, AudioFormat | None]:
+    """Return where the file lies, or lay, that a recording was handed in as.
+
+    And how it is read, if it has no header that says so, and workers read it in place.
+    """
     row = connection.execute(
-        select(Recording.source_root, Recording.source_path).where(Recording.id == recording_id)
+        select(
+            Recording.source_root,
+            Recording.source_path,
+            Recording.audio_root,
+            Recording.audio_path,
+            Recording.container,
+            Recording.encoding,
+            Recording.rate_hz,
+            Recording.channels,
+            Recording.frames,
+        ).where(Recording.id == recording_id)
     ).one()
-    return Location(row.source_root, bytes(row.source_path))
+    source = Location(row.source_root, bytes(row.source_path))
+    if row.container != HEADLESS or (row.audio_root, bytes(row.audio_path)) != (
+        source.root,
+        source.path,
+    ):
+        return source, None
+    audio = AudioFormat(row.container, row.encoding, row.rate_hz, row.channels, row.frames)
+    return source, audio
 
 
 def copies_in_use(connection: Connection) -> set[bytes]:

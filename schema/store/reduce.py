@@ -8,13 +8,13 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, RowMapping, case, func, insert, select, text, update
 
-from schema.errors import ErrorCode, LeaseLost
-from schema.profile import Profile
+from schema.errors import ErrorCode, LeaseLost, Misconfigured
+from schema.profile import Profile, stored_profile
 from schema.span import Span
 from schema.states import RecordingState, SegmentKind, SegmentState
 from schema.store.dispatches import reduce_dispatch
 from schema.store.ledger import OPEN_SEGMENTS, Cursor, among
-from schema.store.work import backoff_s
+from schema.store.work import BACKOFF_LAST_S, backoff_s
 from schema.tables import Recording, ResultRow, SeamRow, SegmentRow, Transcript, UtteranceRow
 from schema.transcript import Draft
 from schema.wire import Dispatch, Message
@@ -74,7 +74,12 @@ returning r.id, r.name, r.duration_ms, r.channels, r.flags, b.profile
 def claim_reduce(
     cursor: Cursor, message: Message, *, owner: str, lease_s: int
 ) -> ReduceClaim | None:
-    """Lease a recording to stitch, or return None if there is nothing to do."""
+    """Lease a recording to stitch, or return None if there is nothing to do.
+
+    Raises:
+        Misconfigured: another release submitted it, with settings that this one does not know. It
+            was put back for a reducer that does, and no attempt counted.
+    """
     lease = uuid4()
     parameters = {
         "id": message.id,
@@ -87,6 +92,12 @@ def claim_reduce(
     row = cursor.execute(_CLAIM, parameters).fetchone()
     if row is None:
         return None
+    try:
+        profile = stored_profile(row["profile"])
+    except Misconfigured as error:
+        said = {"code": error.code, "message": str(error), "pause_s": BACKOFF_LAST_S}
+        cursor.execute(_NOT_UNDERSTOOD, {**parameters, **said})
+        raise
     return ReduceClaim(
         recording_id=row["id"],
         lease=lease,
@@ -94,8 +105,18 @@ def claim_reduce(
         duration_ms=row["duration_ms"],
         channels=row["channels"],
         flags=tuple(row["flags"]),
-        profile=Profile.model_validate(row["profile"]),
+        profile=profile,
     )
+
+
+_NOT_UNDERSTOOD = """
+update recordings
+   set reduce_owner = null, reduce_token = null, reduce_expires_at = null,
+       reduce_attempts = reduce_attempts - 1,
+       reduce_dispatched_at = now() + make_interval(secs => %(pause_s)s),
+       error_code = %(code)s, error_message = %(message)s
+ where id = %(id)s and reduce_token = %(lease)s and state = 'stitching'
+"""
 
 
 def ended_segments(connection: Connection, recording_id: UUID) -> tuple[EndedSegment, ...]:

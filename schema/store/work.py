@@ -17,9 +17,9 @@ from psycopg.errors import UniqueViolation
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
-from schema.errors import ErrorCode, LeaseLost
+from schema.errors import ErrorCode, LeaseLost, Misconfigured
 from schema.pcm import PlannedPart
-from schema.profile import Profile
+from schema.profile import Profile, stored_profile
 from schema.records import AudioFormat, Location, SegmentSource
 from schema.span import Span
 from schema.store.dispatches import Row, reduce_dispatch, segment_dispatch
@@ -146,6 +146,10 @@ def claim(cursor: Cursor, message: Message, *, owner: str, lease_s: int) -> Clai
     Nothing is to do when the message is a duplicate or stale, the segment has ended, is leased,
     waits for its next attempt, is given up, its recording is cancelled, or another worker decodes
     the same samples right now: its finish will serve this segment too.
+
+    Raises:
+        Misconfigured: another release submitted it, with settings that this one does not know. The
+            segment was put back for a worker that does, and no attempt counted.
     """
     lease = uuid4()
     parameters = {
@@ -163,7 +167,30 @@ def claim(cursor: Cursor, message: Message, *, owner: str, lease_s: int) -> Clai
         if error.diag.constraint_name == "segments_live_decode_uq":
             return None
         raise
-    return None if row is None else _claim(row, lease)
+    if row is None:
+        return None
+    try:
+        return _claim(row, lease)
+    except Misconfigured as error:
+        put_back = {"first_s": BACKOFF_FIRST_S, "last_s": BACKOFF_LAST_S, **_said(error)}
+        cursor.execute(_NOT_UNDERSTOOD, {**parameters, **put_back})
+        raise
+
+
+def _said(error: Misconfigured) -> Mapping[str, str]:
+    return {"code": error.code, "message": str(error)}
+
+
+_NOT_UNDERSTOOD = """
+update segments
+   set state = 'pending', attempts = attempts - 1,
+       next_attempt_at = now() + make_interval(secs => least(
+           %(last_s)s, %(first_s)s * 2.0 ^ greatest(least(dispatches - 1, 10), 0))),
+       dispatched_at = null,
+       error_code = %(code)s, error_message = %(message)s,
+       lease_owner = null, lease_token = null, lease_expires_at = null
+ where id = %(id)s and lease_token = %(lease)s and state = 'leased'
+"""
 
 
 def _claim(row: Mapping[str, Any], lease: UUID) -> Claim:
@@ -175,7 +202,7 @@ def _claim(row: Mapping[str, Any], lease: UUID) -> Claim:
         index=row["index"],
         source=_source(row),
         decode_key=row["decode_key"],
-        profile=Profile.model_validate(row["profile"]).speaking(row["language"]),
+        profile=stored_profile(row["profile"]).speaking(row["language"]),
         attempt=row["attempts"],
         known=row["known"],
     )

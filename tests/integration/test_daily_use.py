@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import structlog
+from rich.console import Console
 
+from producer import cli
 from producer.cli import main
 from producer.exits import ExitCode
 from schema.records import CallInfo
@@ -61,6 +64,16 @@ def test_search_shows_the_call_and_marks_what_was_asked_for(ledger: Ledger, prod
     row = ran.out.splitlines()[1].split()
     assert row[0] == "ACD-1"
     assert row[3:] == ["1:01", "customer", "My", "[money", "back]!"]
+
+
+def test_a_terminal_obeys_nothing_that_a_manifest_says(ledger: Ledger, producer: Producer):
+    hostile = "\x1b[2J\x07ACD-1\x9b31m"
+    transcribed(ledger, utterance(hostile, "money"), call=replace(CALL, call_id=hostile))
+
+    printed = producer("search", "money").out + producer("forget", "--call", hostile).out
+
+    assert printed.count("ACD-1") >= 3
+    assert not {c for c in printed if not c.isprintable() and c != "\n"}
 
 
 def test_search_gives_scripts_the_recording_and_its_times(ledger: Ledger, producer: Producer):
@@ -153,6 +166,14 @@ def test_an_export_that_did_not_get_to_its_cursor_is_replaced(
     assert documents(tmp_path / "lake") == {"transcripts.jsonl": ["ACD-1", "ACD-2"]}
 
 
+def test_a_directory_of_exports_may_be_called_like_markup(ledger: Ledger, producer: Producer):
+    transcribed(ledger, call=CALL)
+
+    ran = producer("export", "--format", "txt", "--out", "[/b]")
+
+    assert (ran.code, ran.out) == (ExitCode.OK, "1 files of 1 recordings in [/b]\n")
+
+
 def test_lines_go_to_a_pipe(ledger: Ledger, producer: Producer):
     transcribed(ledger, call=CALL)
 
@@ -161,6 +182,28 @@ def test_lines_go_to_a_pipe(ledger: Ledger, producer: Producer):
 
     assert [json.loads(line)["call_id"] for line in since.out.splitlines()] == ["ACD-1"]
     assert latest.out == since.out
+
+
+def test_lines_go_to_the_pipe_also_where_a_terminal_shows_how_far_they_are(
+    ledger: Ledger, producer: Producer, monkeypatch: pytest.MonkeyPatch
+):
+    transcribed(ledger, call=CALL)
+    screen = StringIO()
+    monkeypatch.setattr(cli, "err", Console(file=screen, force_terminal=True, width=40))
+
+    ran = producer("export", "--format", "jsonl", "--out", "-")
+
+    assert [json.loads(line)["call_id"] for line in ran.out.splitlines()] == ["ACD-1"]
+    assert "1 recordings" in screen.getvalue()
+
+
+def test_submit_says_by_code_what_is_wrong_with_files(producer: Producer, tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+
+    ran = producer("submit", "a.wav")
+
+    assert ran.code == ExitCode.INCOMPLETE
+    assert "1 to look at (1 path.outside-roots): producer status" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from sqlalchemy import text
 
 from producer import deliver
@@ -28,7 +29,7 @@ def test_nothing_is_held_in_the_ledger_while_audio_is_copied(
         transcribed(ledger, utterance("agent", "hello"), to=to)
     held = []
 
-    def copy(_location, _settings, target: Path):
+    def copy(_location, _settings, target: Path, _headless):
         query = "select count(*) from pg_stat_activity where state like 'idle in transaction%'"
         with ledger.engine.connect() as connection:
             own = " and datname = current_database() and pid <> pg_backend_pid()"
@@ -52,6 +53,41 @@ def test_a_call_whose_audio_is_gone_has_a_page_that_says_so(
     [page] = [p for p in (tmp_path / "out").glob("*.html") if p.name != "index.html"]
     assert ErrorCode.FILE_VANISHED in page.read_text()
     assert "hello there<" in page.read_text()
+
+
+def test_a_call_without_a_header_is_heard_as_it_was_submitted(
+    ledger: Ledger, settings: Settings, tmp_path: Path
+):
+    to = submission(ledger)
+    recording = transcribed(ledger, utterance("agent", "hello there"), to=to)
+    (tmp_path / "a.ulaw").write_bytes(bytes(range(256)) * 100)
+    headless = {
+        "root": "calls",
+        "path": b"a.ulaw",
+        "container": "RAW",
+        "encoding": "ULAW",
+        "rate_hz": 8_000,
+        "channels": 1,
+        "frames": 25_600,
+        "id": recording,
+    }
+    ledger.transact(
+        lambda c: c.execute(
+            text(
+                "update recordings set source_root = :root, source_path = :path,"
+                " audio_root = :root, audio_path = :path, container = :container,"
+                " encoding = :encoding, rate_hz = :rate_hz, channels = :channels,"
+                " frames = :frames where id = :id"
+            ),
+            headless,
+        )
+    )
+
+    deliver.deliver(ledger, to.id, tmp_path / "out", ["html"], audio=settings)
+
+    [copy] = (tmp_path / "out").glob("*.page.flac")
+    samples, rate_hz = soundfile.read(copy)
+    assert (len(samples), rate_hz) == (25_600, 8_000)
 
 
 def test_a_directory_that_cannot_be_written_is_named(

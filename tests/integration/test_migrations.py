@@ -76,6 +76,19 @@ def test_migrations_can_be_undone(engine: Engine):
     assert inspect(engine).get_table_names() == ["alembic_version"]
 
 
+def test_a_newer_releases_ledger_is_left_alone_and_its_producer_asked_for(engine: Engine):
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(text("update alembic_version set version_num = '9999'"))
+
+    for attempt in (require_current, migrate):
+        with pytest.raises(Misconfigured, match="the release that migrated it") as caught:
+            attempt(engine)
+        assert caught.value.code is ErrorCode.LEDGER_OUTDATED
+    with engine.connect() as connection:
+        assert current_revision(connection) == "9999"
+
+
 def test_an_outdated_ledger_is_refused_with_the_remedy(engine: Engine):
     with pytest.raises(Misconfigured, match="producer migrate") as caught:
         require_current(engine)

@@ -134,6 +134,23 @@ def test_an_index_of_five_thousand_calls_is_searched_and_sorted(page: Page, tmp_
     assert page.locator("th[aria-sort=descending]").count() == 1
 
 
+def test_an_index_fits_a_laptop_and_breaks_no_date_or_finding(page: Page, tmp_path: Path):
+    long = [Word("considerable", 400 * i, 400 * i + 300, 0.9) for i in range(40)]
+    own = transcript(said(0, "agent", *long), flags=("low-coverage", "doubtful-words:3"))
+    path = tmp_path / "index.html"
+    path.write_text(to_index("calls", [to_entry(own, "1.html")], []))
+    page.set_viewport_size({"width": 1100, "height": 700})
+    page.goto(path.as_uri())
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1100
+    for whole in page.locator("#calls tbody .d, #calls tbody .f span").all():
+        lines = whole.evaluate(
+            "e => new Set([...(() => { const r = document.createRange(); r.selectNodeContents(e);"
+            " return r.getClientRects(); })()].map(box => Math.round(box.top))).size"
+        )
+        assert lines <= 1
+
+
 def test_hostile_names_and_words_do_nothing(page: Page, tmp_path: Path):
     own = transcript(
         said(0, HOSTILE, Word(HOSTILE, 0, 500, 0.9)),

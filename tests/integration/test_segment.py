@@ -148,6 +148,30 @@ def test_words_of_another_version_are_kept_under_a_key_of_their_own(worker, ledg
     assert len(set(keys)) == 2
 
 
+def test_what_a_newer_release_asks_for_waits_for_its_workers_and_costs_no_attempt(
+    worker, ledger: Ledger
+):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+    newer = "update submissions set profile = jsonb_set(profile, '{decode,wings}', '2')"
+    ledger.transact(lambda c: c.execute(text(newer)))
+
+    work_segment(worker, dispatch.message)
+
+    row = segment_row(ledger)
+    assert (row.state, row.error_code) == (SegmentState.PENDING, ErrorCode.SETTING_MISSING)
+    assert (row.strikes, row.attempts) == (0, 0)
+    assert ledger.transact(due_again) == 1
+
+
+def due_again(connection) -> int:
+    """How many segments the sweep will send again, in a moment."""
+    waiting = text(
+        "select count(*) from segments where dispatched_at is null and lease_owner is null"
+        " and next_attempt_at > now() and next_attempt_at < now() + interval '10 s'"
+    )
+    return connection.scalar(waiting)
+
+
 def test_a_message_makes_way_once_for_what_a_dead_predecessor_had_begun(worker, ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
     worker.makes_way = True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import select, text, update
 
-from schema.errors import ErrorCode
+from schema.errors import ErrorCode, Misconfigured
 from schema.states import RecordingState, SegmentState
 from schema.store import reduce, work
 from schema.store.ledger import Ledger
@@ -140,6 +141,23 @@ def test_a_lost_reduce_is_sent_again(ledger: Ledger):
     assert held is not None
     segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
     assert [s.result.words[0].text for s in segments] == ["hi"]
+
+
+def test_a_reduce_that_a_newer_release_must_do_waits_for_it_and_costs_no_attempt(ledger: Ledger):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+    claim = claimed(ledger, dispatch)
+    due = ledger.single(lambda c: work.finish(c, claim, result("hi"))).reduce
+    newer = "update submissions set profile = jsonb_set(profile, '{render,wings}', '2')"
+    ledger.transact(lambda c: c.execute(text(newer)))
+
+    with pytest.raises(Misconfigured, match="does not know it"):
+        ledger.single(lambda c: reduce.claim_reduce(c, due.message, owner="r", lease_s=60))
+
+    with ledger.reading() as connection:
+        row = connection.execute(
+            select(Recording.state, Recording.reduce_attempts, Recording.reduce_owner)
+        ).one()
+    assert row == (RecordingState.STITCHING, 0, None)
 
 
 def test_reduces_do_not_grow_their_queue_either(ledger: Ledger):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -17,6 +18,11 @@ from schema.settings import Limits, Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = {
+    path: path.read_text()
+    for path in [*ROOT.glob("*.md"), *(ROOT / "ops").rglob("*.md")]
+    if ".callscribe" not in path.parts
+}
 
 
 @pytest.mark.parametrize("code", ErrorCode)
@@ -51,8 +57,9 @@ def test_every_command_is_documented_and_has_an_example(name: str):
 
 
 EXAMPLES = [
-    line.split("   ")[0].strip().removeprefix("producer ")
-    for line in re.findall(r"^(producer .*)$", README, re.MULTILINE)
+    line.split("   ")[0].split(" && ")[0].strip().removeprefix("producer ")
+    for page in PAGES.values()
+    for line in re.findall(r"^(producer .*)$", page, re.MULTILINE)
 ]
 
 
@@ -68,3 +75,27 @@ def test_every_example_parses(example: str):
 def test_quickstarts_example_parses():
     options = quickstart_options(["--speakers", "agent,customer", "--keep"])
     assert options.speakers == "agent,customer"
+
+
+def _anchors(page: str) -> set[str]:
+    """What a page's headings are linked to by."""
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_between_pages_lead_somewhere(path: Path):
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)]*))?\)", PAGES[path])
+    for target, anchor in links:
+        linked = (path.parent / target).resolve() if target else path
+        assert linked.exists(), target
+        assert not anchor or anchor in _anchors(PAGES[linked]), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_modules_and_tests_that_a_page_names_are_there(path: Path):
+    tests = {found.name for found in (ROOT / "tests").rglob("test_*")}
+    for module in re.findall(r"python -m ((?:ops|workers)[\w.]*\w)", PAGES[path]):
+        assert importlib.util.find_spec(module), module
+    for name in re.findall(r"`(?:tests/[\w/]*/)?(test_\w+)(?:\.py)?`", PAGES[path]):
+        assert {name, f"{name}.py"} & tests, name

@@ -148,8 +148,8 @@ def test_what_is_scraped_and_served_is_on_loopback():
         for static in job["static_configs"]
         for target in static["targets"]
     ]
-    assert len(targets) == len(set(targets)) == 3
-    assert all(target.startswith("127.0.0.1:") for target in targets)
+    assert len(targets) == len(set(targets)) == 4
+    assert all(target.startswith("127.") for target in targets)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import yaml
 from typer.main import get_command
 
 from producer.cli import app
-from schema.settings import Limits, Settings
+from schema.settings import Address, Limits, Settings
 from tests.unit.ops import manifests as m
 from workers.__main__ import main as workers_main
 
@@ -87,6 +87,22 @@ def test_flower_is_started_with_its_configuration(where: str):
     assert importlib.util.find_spec(COMMANDS[where][2])
     inside = conf.removeprefix("/opt/callscribe/current/ops/").removeprefix("/opt/callscribe/")
     assert (m.OPS / inside).is_file()
+
+
+def test_each_unit_of_a_host_serves_its_figures_somewhere_else():
+    unit = (m.OPS / "systemd" / "asr-worker@.service").read_text()
+    (template,) = re.findall(r"^Environment=CALLSCRIBE_METRICS=(.*)$", unit, re.MULTILINE)
+    others = re.findall(
+        r"CALLSCRIBE_METRICS=([\d.:]+)$",
+        "\n".join(path.read_text() for path in (m.OPS / "systemd").glob("*.service")),
+        re.MULTILINE,
+    )
+
+    served = [template.replace("%i", str(instance)) for instance in range(256)] + others
+
+    assert len(others) == 2
+    assert len({Address.parse(text) for text in served}) == len(served)
+    assert all(Address.parse(text).host.startswith("127.") for text in served)
 
 
 def test_nothing_else_is_run():

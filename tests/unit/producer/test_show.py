@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from producer.show import submission_json, submission_view
+from producer.doctor import Finding, Verdict
+from producer.show import findings_view, submission_json, submission_view
 from schema.store.read import Progress, Quality
 from tests.unit.producer.test_watch import progress
 
@@ -35,6 +36,10 @@ def test_status_sums_up_flags_seams_coverage_and_repairs():
     assert "repairs 3 repaired, 1 unchanged" in text
 
 
+def test_a_directory_may_be_called_like_markup():
+    assert "calls[/b] [red]x" in shown(replace(progress(10, 10, done=7), title="calls[/b] [red]x"))
+
+
 def test_repairs_under_way_are_counted_beside_what_others_yielded():
     found = replace(progress(10, 10, running=1), repairs={"pending": 2, "done": 4})
 
@@ -57,3 +62,13 @@ def test_scripts_are_told_the_same():
         "worded_ms": 3_240_000,
         "coverage": 0.9,
     }
+
+
+def test_what_to_do_stands_below_what_was_found():
+    finding = Finding("spool", Verdict.WARN, "none", "Set CALLSCRIBE_SPOOL")
+    console = Console(width=60)
+    with console.capture() as capture:
+        console.print(findings_view([Finding("redis", Verdict.OK, "Redis 7"), finding]))
+
+    lines = [" ".join(line.split()) for line in capture.get().splitlines()]
+    assert lines == ["check found", "ok redis Redis 7", "warn spool none", "Set CALLSCRIBE_SPOOL"]

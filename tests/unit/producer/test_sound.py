@@ -60,3 +60,9 @@ def test_what_is_gone_or_no_audio_is_named(tmp_path):
 def test_a_root_that_this_host_lacks_is_named(tmp_path):
     with pytest.raises(Misconfigured):
         copy_audio(location("a.wav", "elsewhere"), settings(tmp_path), tmp_path / "x.page.flac")
+
+
+def test_a_copy_that_cannot_be_written_is_no_fault_of_the_recording(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(RATE_HZ), RATE_HZ)
+    with pytest.raises(OSError, match="cannot be written"):
+        copy_audio(location("a.wav"), settings(tmp_path), tmp_path / "missing" / "a.page.flac")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta, timezone
+from io import StringIO
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from rich.console import Console
 
 from producer.moments import parse_moment
 from producer.stream import (
@@ -65,6 +68,22 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["退款\n"]
 
 
+def test_a_files_name_is_on_the_disk_before_a_cursor_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    synced: list[tuple[str, list[str]]] = []
+
+    def sync(descriptor: int) -> None:
+        what = os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append((what, sorted(path.name for path in tmp_path.glob("lake/t.jsonl"))))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with opened(tmp_path / "lake", "t.jsonl") as write:
+        write("{}\n")
+
+    assert [held for what, held in synced if what == "lake"] == [["t.jsonl"]]
+
+
 def test_no_line_makes_no_file_and_leaves_the_one_before(tmp_path: Path):
     (tmp_path / "x.jsonl").write_text("before\n")
 
@@ -86,3 +105,15 @@ def test_a_dash_is_standard_output(capsys: pytest.CaptureFixture[str]):
         write("line\n")
 
     assert capsys.readouterr().out == "line\n"
+
+
+def test_a_dash_is_standard_output_also_while_a_status_moves(capsys: pytest.CaptureFixture[str]):
+    screen = StringIO()
+    with (
+        Console(file=screen, force_terminal=True, width=20).status("writing"),
+        opened(STANDARD_OUTPUT, "lines") as write,
+    ):
+        write('{"text": "longer than the screen is wide"}\n')
+
+    assert capsys.readouterr().out == '{"text": "longer than the screen is wide"}\n'
+    assert "longer" not in screen.getvalue()

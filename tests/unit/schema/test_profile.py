@@ -126,6 +126,14 @@ def test_what_a_profile_does_not_set_an_older_worker_does_not_hear_of():
     assert Profile.model_validate(said) == load_profile("call")
 
 
+@pytest.mark.parametrize(
+    "decode", [{"model": "fsmn-vad"}, {"engine": "funasr", "model": "whisper-base"}]
+)
+def test_a_known_model_that_writes_no_words_is_refused_before_any_worker_loads_it(decode):
+    with pytest.raises(BadRequest, match="does not write words"):
+        load_profile("call", {"decode": decode})
+
+
 def test_an_unknown_profile_lists_the_known_ones():
     with pytest.raises(BadRequest, match="call, meeting"):
         load_profile("no-such-profile")
