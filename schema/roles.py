@@ -38,6 +38,12 @@ _ORDER_REPAIRS = (
     " dispatch_token, dispatched_at, dispatches)"
 )
 
+#: The sweep says that a submission has ended; that a recording has, a trigger says.
+_SUM_UP = "insert (receiver_id, submission_id, counts, summed)"
+
+#: A receiver's URL may hold a secret.
+_RECEIVERS_FARE = "select (id, host, failing_since, failures, next_attempt_at)"
+
 #: The privileges of the worker, the producer and the reader on each table. A lock on a row wants
 #: the right to update it; what a foreign key deletes wants no right at all.
 GRANTS: Mapping[str, tuple[str, str, str]] = {
@@ -50,6 +56,8 @@ GRANTS: Mapping[str, tuple[str, str, str]] = {
     "transcripts": (_ADD, _READ, _READ),
     "utterances": (_ADD, _READ, _READ),
     "seams": (_ADD, _READ, _READ),
+    "receivers": (_CHANGE, "select, insert", _RECEIVERS_FARE),
+    "events": (f"{_CHANGE}, {_SUM_UP}", _READ, _READ),
     _REVISION: (_READ, _READ, _READ),
 }
 

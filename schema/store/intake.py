@@ -63,11 +63,18 @@ class Added:
 
 
 def open_submission(
-    connection: Connection, key: str, title: str, profile: Profile, *, force: bool
+    connection: Connection,
+    key: str,
+    title: str,
+    profile: Profile,
+    *,
+    force: bool,
+    receiver: UUID | None = None,
 ) -> OpenSubmission:
     """Open a submission, or find the open one with the same ``key``.
 
     ``key`` stands for everything that the command asked for; the same command again resumes.
+    ``receiver`` is told what has ended (:mod:`schema.store.notify`).
     """
     inserted = connection.execute(
         upsert(Submission)
@@ -78,6 +85,7 @@ def open_submission(
             title=_storable(title),
             profile=profile.model_dump(mode="json"),
             force=force,
+            **({"receiver_id": receiver} if receiver is not None else {}),
         )
         .on_conflict_do_nothing(
             # Literal: a parameter, once the statement is prepared, no longer names the index.

@@ -24,6 +24,7 @@ from schema.migrate import (
 from schema.phrases import parse_query
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
+from schema.store.notify import receiver_of
 from schema.store.search import Filters, search
 from schema.tables import Base
 from tests.factories import transcribed, utterance
@@ -168,6 +169,40 @@ def test_a_migration_that_is_undone_leaves_what_the_version_before_it_has(engine
 
     with engine.connect() as connection:
         assert search(connection, parse_query("stored"), Filters(), limit=10)
+
+
+def test_a_worker_of_the_release_before_notifies_without_knowing_it(engine: Engine):
+    """What it does to end a recording names neither receivers nor events."""
+    at_revision(engine, "0006")
+    ledger = Ledger(engine)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "insert into submissions (id, key, state, title, profile, force)"
+                " values (gen_random_uuid(), 'key', 'open', 'calls', '{}', false)"
+            )
+        )
+        connection.execute(
+            text(
+                "insert into recordings (id, submission_id, state, source_root, source_path, name,"
+                " flags, attributes, open_segments, reduce_dispatches, reduce_attempts)"
+                " select gen_random_uuid(), id, 'stitching', 'calls', 'a', 'a', '[]', '{}', 0, 0, 0"
+                " from submissions"
+            )
+        )
+    migrate(engine)
+    with engine.begin() as connection:
+        receiver = receiver_of(connection, "https://crm.example/", "crm.example")
+        connection.execute(text("update submissions set receiver_id = :id"), {"id": receiver})
+        connection.execute(text("set search_path = ''"))
+        connection.execute(
+            text("update public.recordings set state = 'done', ended_at = now(), error_code = null")
+        )
+        connection.execute(text("reset search_path"))
+
+    with ledger.reading() as connection:
+        found = connection.execute(text("select recording_state, state from events")).all()
+    assert found == [("done", "waiting")]
 
 
 def test_a_restore_and_autovacuum_which_have_no_search_path_can_use_the_index(engine: Engine):
