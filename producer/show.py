@@ -12,8 +12,9 @@ from rich.text import Text
 
 from producer.export import recording_json
 from schema.phrases import Query, marks
-from schema.states import RecordingState, SegmentState
+from schema.states import EventState, RecordingState, SegmentState
 from schema.store.dispatches import clock, short_id
+from schema.store.notify import Notified
 from schema.store.read import NoticeSummary, Progress, Quality, RecordingSummary
 from schema.store.search import Hit
 
@@ -26,6 +27,12 @@ _STYLES = {
     RecordingState.FAILED: "red",
     RecordingState.QUARANTINED: "red",
     RecordingState.CANCELLED: "dim",
+}
+
+_EVENT_STYLES = {
+    EventState.WAITING: "cyan",
+    EventState.DELIVERED: "green",
+    EventState.GIVEN_UP: "red",
 }
 
 #: Repairs that have ended are counted by what they yielded.
@@ -42,6 +49,7 @@ def submission_view(
     quality: Quality,
     problems: Sequence[RecordingSummary],
     notices: Sequence[NoticeSummary],
+    told: Notified | None = None,
 ) -> RenderableType:
     """Return one submission for people: counts, then each problem with its reason."""
     facts = Table.grid(padding=(0, 2))
@@ -64,12 +72,25 @@ def submission_view(
             facts.add_row(name, ", ".join(f"{count} {what}" for what, count in counts.items()))
     for waiting in progress.waiting:
         facts.add_row("waiting", Text(f"{waiting.segments} segments: {waiting.message}", "yellow"))
+    if told is not None:
+        facts.add_row("notified", _notified(told))
     parts: list[RenderableType] = [facts]
     if problems:
         parts += [Text(), _problem_table(problems)]
     if notices:
         parts += [Text(), _notice_table(notices)]
     return Group(*parts)
+
+
+def _notified(told: Notified) -> Text:
+    """Return how far a receiver was told; of its URL the host alone, since it may hold a secret."""
+    text = Text(told.host)
+    for state in EventState:
+        if count := told.events.get(state):
+            text.append(" · ").append(f"{count} {state}", style=_EVENT_STYLES[state])
+    if told.error:
+        text.append(f" · {told.error}", style="yellow")
+    return text
 
 
 def _states(progress: Progress) -> Text:
@@ -154,13 +175,15 @@ def submission_json(
     quality: Quality,
     recordings: Sequence[RecordingSummary],
     notices: Sequence[NoticeSummary],
+    told: Notified | None = None,
 ) -> dict[str, Any]:
-    """Return a submission, its recordings and what was noticed, as an object."""
+    """Return a submission, its recordings, what was noticed and who was told, as an object."""
     return {
         **progress_json(progress),
         "quality": {**asdict(quality), "coverage": quality.coverage},
         "list": [recording_json(recording) for recording in recordings],
         "notices": [{"code": n.code, "subject": n.subject, "message": n.message} for n in notices],
+        "notified": asdict(told) if told is not None else None,
     }
 
 
