@@ -129,6 +129,7 @@ def _ledger(settings: Settings) -> Iterator[Ledger]:
     epilog="Examples: producer submit calls/ · producer submit calls/ --speakers agent,customer "
     "--manifest calls.csv --wait · producer submit dump/ --raw .ulaw=mulaw:8000 --language en · "
     "producer submit /srv/drop --watch · "
+    "producer submit today/complaint.wav --priority --wait · "
     "producer submit calls/ --notify https://crm.example/callscribe",
 )
 def submit_command(
@@ -172,6 +173,9 @@ def submit_command(
     settle: Annotated[
         float, typer.Option(help="Of --watch: seconds that a file has not changed for.", min=1)
     ] = 10.0,
+    priority: Annotated[
+        bool, typer.Option("--priority", help="Urgent calls: before all that is not.")
+    ] = False,
     notify: Annotated[
         str | None, typer.Option(help="Told of each recording that ends, signed.", metavar="URL")
     ] = None,
@@ -190,6 +194,7 @@ def submit_command(
         raw=tuple(raw or ()),
         force=force,
         watch=drop,
+        urgent=priority,
         notify=check_notify(notify, settings) if notify else None,
     )
     with _ledger(settings) as ledger:

@@ -114,7 +114,7 @@ def _ledger(ledger: Ledger) -> Finding:
         return Finding("ledger", Verdict.FAIL, detail, "Run: producer migrate")
     detail = f"Postgres {server}, revision {found}"
     if missing:
-        slow = f"{detail}; not built: {', '.join(missing)}, so that search or export is slow"
+        slow = f"{detail}; not built: {', '.join(missing)}; search, export or the sweep is slow"
         return Finding("ledger", Verdict.WARN, slow, "Run: producer migrate")
     return Finding("ledger", Verdict.OK, detail)
 
@@ -122,9 +122,12 @@ def _ledger(ledger: Ledger) -> Finding:
 def _redis(app: Celery, settings: Settings) -> Finding:
     with app.connection_for_write() as connection:
         client = connection.default_channel.client
-        waiting = queued(client).segments
+        waiting = queued(client)
         info = client.info()
-    detail = f"Redis {info['redis_version']}, {waiting} of {settings.high_water} messages"
+    rest = waiting.segments - waiting.first
+    detail = f"Redis {info['redis_version']}, {rest} of {settings.high_water} messages"
+    if waiting.first:
+        detail += f" and {waiting.first} before them"
     if (app.conf.broker_use_ssl or {}).get("ssl_cert_reqs") is ssl.CERT_NONE:
         remedy = "Name the CA by ssl_ca_certs, and say nothing of ssl_cert_reqs"
         return Finding("redis", Verdict.WARN, f"{detail}, which anybody may pose as", remedy)

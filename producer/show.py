@@ -55,6 +55,8 @@ def submission_view(
     facts = Table.grid(padding=(0, 2))
     facts.add_row("submission", f"{short_id(progress.id)}  {progress.title}")
     facts.add_row("state", "sealed" if progress.sealed else "open: its producer is not done")
+    if progress.urgent:
+        facts.add_row("priority", "urgent: before all that is not")
     facts.add_row("recordings", _states(progress))
     facts.add_row(
         "audio", f"{clock(progress.done_ms)} of {clock(progress.audio_ms)} (channels counted each)"
@@ -159,6 +161,7 @@ def progress_json(progress: Progress) -> dict[str, Any]:
         "created_at": progress.created_at.isoformat(),
         "sealed": progress.sealed,
         "finished": progress.finished,
+        "urgent": progress.urgent,
         "recordings": {"total": progress.total, **progress.recordings},
         "segments": progress.segments,
         "distinct_results": progress.distinct_results,

@@ -59,6 +59,8 @@ class Request:
     force: bool = False
     #: A drop folder, whose submission stays open.
     watch: bool = False
+    #: Before all that is not urgent.
+    urgent: bool = False
     #: The URL that is told what has ended.
     notify: str | None = None
 
@@ -76,6 +78,7 @@ class Request:
             self.raw,
             self.force,
             *(["watch"] if self.watch else []),
+            *(["priority"] if self.urgent else []),
             *(["notify", self.notify] if self.notify else []),
         ]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
@@ -200,6 +203,7 @@ def _opened(request: Request, ledger: Ledger) -> OpenSubmission:
             _title(request),
             request.profile,
             force=request.force,
+            urgent=request.urgent,
             receiver=receiver,
         )
 
@@ -333,7 +337,7 @@ def _commit(
     summary: Summary,
 ) -> None:
     """Commit a batch, then wake the workers for it."""
-    room = enqueuer.room()
+    room = enqueuer.room(urgent=submission.urgent)
     added = ledger.transact(lambda c: intake.add_recordings(c, submission, batch, room=room))
     enqueuer.publish(added.dispatches)
     summary.recordings += added.recordings

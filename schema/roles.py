@@ -34,7 +34,7 @@ _ALL = "select, insert, update, delete"
 #: A reducer orders repairs, and a repair is new: nobody's result, error or lease.
 _ORDER_REPAIRS = (
     "insert (id, recording_id, kind, channel, index, start_ms, end_ms, pcm_digest, decode_key,"
-    " force, reason, core_start_ms, core_end_ms, language, state, attempts, strikes,"
+    " force, urgent, reason, core_start_ms, core_end_ms, language, state, attempts, strikes,"
     " dispatch_token, dispatched_at, dispatches)"
 )
 

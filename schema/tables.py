@@ -79,6 +79,8 @@ class Submission(Base):
     title: Mapped[str]
     profile: Mapped[dict[str, Any]]
     force: Mapped[bool] = mapped_column(default=False)
+    #: Goes before all that is not.
+    urgent: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     sealed_at: Mapped[datetime | None]
     #: Who is told when its recordings, and all of it, have ended.
@@ -196,6 +198,12 @@ class SegmentRow(Base):
             "dispatched_at",
             postgresql_where=text("state='pending' and dispatches >= 0"),
         ),
+        Index(
+            "segments_urgent_ix",
+            "dispatched_at",
+            postgresql_where=text("state='pending' and urgent"),
+            postgresql_concurrently=True,
+        ),
         Index("segments_leased_ix", "lease_expires_at", postgresql_where=text("state='leased'")),
         Index("segments_result_key_ix", "result_key"),
     )
@@ -214,6 +222,8 @@ class SegmentRow(Base):
     decode_key: Mapped[str]
     #: Decode even where a result is known.
     force: Mapped[bool] = mapped_column(default=False)
+    #: Its submission's: the sweep looks for these among all that waits.
+    urgent: Mapped[bool] = mapped_column(server_default=text("false"))
     #: Of a repair alone: why it was ordered, the stretch whose words it may replace (what lies
     #: around it in the span is context), and the language to decode as, where not the profile's.
     reason: Mapped[str | None]

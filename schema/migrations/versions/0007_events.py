@@ -1,9 +1,11 @@
-"""Receivers that are told what has ended, and events: what they are to be told.
+"""Receivers that are told what has ended, events that they are to be told, and urgent submissions.
 
-Revision 0007, after 0006. Workers of 0006 go on: the one new column is nullable, and a trigger
-writes the event of a recording that ends, so that none goes untold which one of them, or anybody
-else, has ended. It does so with its owner's rights: nobody needs any on events to end a recording.
-It costs a submission without a receiver one look-up a recording, at its end.
+Revision 0007, after 0006. Workers of 0006 go on: new columns are nullable or have a default, and no
+table is written anew. A trigger writes the event of a recording that ends, so that none goes untold
+which one of them, or anybody else, has ended. It does so with its owner's rights: nobody needs any
+on events to end a recording. It costs a submission without a receiver one look-up a recording, at
+its end. What is urgent goes through a list in Redis that workers of 0006 take from first, too; only
+a sweep of theirs may send it again as if it were not.
 """
 
 import sqlalchemy as sa
@@ -35,6 +37,11 @@ def upgrade() -> None:
     op.create_foreign_key(
         op.f("submissions_receiver_id_fk"), "submissions", "receivers", ["receiver_id"], ["id"]
     )
+    for table in ("submissions", "segments"):
+        op.add_column(
+            table,
+            sa.Column("urgent", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        )
     _create_events()
     _create_trigger()
 
@@ -125,6 +132,9 @@ def downgrade() -> None:
     op.execute("drop trigger recordings_refused on recordings")
     op.execute("drop function note_end()")
     op.drop_table("events")
+    # With it goes its index, which no migration made.
+    op.drop_column("segments", "urgent")
+    op.drop_column("submissions", "urgent")
     op.drop_constraint("submissions_receiver_id_fk", "submissions")
     op.drop_column("submissions", "receiver_id")
     op.drop_table("receivers")
