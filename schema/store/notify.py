@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -275,6 +276,27 @@ def is_any_waiting(connection: Connection) -> bool:
     """Tell whether any receiver is still to be told of anything."""
     waiting = select(EventRow.id).where(EventRow.state == EventState.WAITING).limit(1)
     return connection.execute(waiting).first() is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """A receiver for which events wait, and since when it fails, if it does."""
+
+    host: str
+    events: int
+    failing_since: datetime | None
+
+
+def untold(connection: Connection) -> list[Untold]:
+    """Return the receivers for which events wait, those that wait for most first."""
+    rows = connection.execute(
+        select(ReceiverRow.host, func.count().label("events"), ReceiverRow.failing_since)
+        .join(EventRow, EventRow.receiver_id == ReceiverRow.id)
+        .where(EventRow.state == EventState.WAITING)
+        .group_by(ReceiverRow.id)
+        .order_by(func.count().desc())
+    )
+    return [Untold(row.host, row.events, row.failing_since) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

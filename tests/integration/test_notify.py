@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -23,6 +24,7 @@ from structlog.testing import capture_logs
 
 from ops.local.bootstrap import ROOT
 from ops.local.sockets import free_port
+from producer.doctor import Verdict, _notify
 from schema.errors import ErrorCode
 from schema.records import CallInfo
 from schema.settings import Settings
@@ -44,7 +46,7 @@ from tests.factories import (
     unique,
     utterance,
 )
-from tests.receiver import SECRET, Received, documented, receiving
+from tests.receiver import DOCUMENT, SECRET, Received, documented, receiving
 from workers.notify import EACH, Notifier, send
 
 URL = "http://127.0.0.1:1/never"
@@ -348,6 +350,26 @@ def test_a_receiver_that_is_dead_for_long_is_asked_less_and_less_and_given_up(le
     assert all(event["error"] for event in events(ledger) if event["state"] == "given-up")
 
 
+def test_what_was_given_up_comes_again_as_the_document_says(ledger: Ledger):
+    answers = iter([500, 200, 200])
+    with receiving(lambda _: next(answers)) as received:
+        submission = told(ledger, received.url)
+        added(ledger, quarantined(), to=submission)
+        round_of(ledger)
+        for table, column in (("receivers", "failing_since"), ("events", "created_at")):
+            statement = f"update {table} set {column} = {column} - interval '25 hours'"
+            ledger.transact(lambda c, s=statement: c.execute(text(s)))
+        round_of(ledger)
+        assert states(ledger) == ["given-up"]
+
+        (again,) = re.findall(r"^```sql\n(.*?)^```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
+        ledger.transact(lambda c: c.exec_driver_sql(again))
+        round_of(ledger)
+
+    assert states(ledger) == ["delivered"]
+    assert len(set(received.ids)) == 1
+
+
 def test_an_event_that_a_receiver_never_takes_is_given_up_and_holds_up_no_other(ledger: Ledger):
     def answer(_: Any) -> int:
         return 400 if b'"audio.empty"' in received.requests[-1][1] else 200
@@ -537,6 +559,24 @@ def test_how_far_a_receiver_was_told_is_known(ledger: Ledger):
 
     assert found == notify.Notified("crm.example", {"waiting": 1, "given-up": 1}, "HTTP 410")
     assert nobody is None
+
+
+def test_the_doctor_says_who_takes_nothing_and_where_a_secret_is_missing(ledger: Ledger):
+    quiet = _notify(settings(), ledger)
+    added(ledger, quarantined(), to=told(ledger, "https://crm.example/hook?token=hush"))
+    unsigned = _notify(settings(notify_secret=None), ledger)
+    (delivery,) = ledger.transact(
+        lambda c: notify.claim_events(c, room=1, each=1, busy=(), lease_s=60)
+    )
+    ledger.transact(lambda c: notify.refused(c, delivery, "HTTP 503"))
+    failing = _notify(settings(), ledger)
+
+    assert quiet.verdict is Verdict.OK
+    assert unsigned.verdict is failing.verdict is Verdict.WARN
+    assert "1 events wait" in unsigned.detail
+    assert "CALLSCRIBE_NOTIFY_SECRET" in unsigned.remedy
+    assert "crm.example (1 since" in failing.detail
+    assert "hush" not in failing.detail
 
 
 def added_to_nobody(ledger: Ledger) -> Any:
