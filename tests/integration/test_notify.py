@@ -31,6 +31,7 @@ from schema.settings import Settings
 from schema.signature import signed_headers
 from schema.store import forget, intake, notify, reduce, work
 from schema.store.cancel import cancel
+from schema.store.figures import figures
 from schema.store.intake import OpenSubmission
 from schema.store.ledger import Ledger
 from schema.store.work import Fate
@@ -577,6 +578,15 @@ def test_the_doctor_says_who_takes_nothing_and_where_a_secret_is_missing(ledger:
     assert "CALLSCRIBE_NOTIFY_SECRET" in unsigned.remedy
     assert "crm.example (1 since" in failing.detail
     assert "hush" not in failing.detail
+
+
+def test_how_long_a_receiver_has_taken_nothing_is_a_figure(ledger: Ledger):
+    assert ledger.transact(figures).oldest_event_s == 0
+    added(ledger, quarantined(), to=told(ledger))
+    older = text("update events set created_at = created_at - interval '1 hour'")
+    ledger.transact(lambda c: c.execute(older))
+
+    assert 3_600 <= ledger.transact(figures).oldest_event_s < 3_700
 
 
 def added_to_nobody(ledger: Ledger) -> Any:
