@@ -57,8 +57,8 @@ def sweep(
     ``queued`` is how many messages wait in Redis; None, where it does not answer, dispatches
     nothing. Rows are dispatched again only while fewer messages than rows wait, and fewer than
     ``high_water``, of those that are taken first as of all: with every worker gone for hours, no
-    queue grows. A segment whose lease expired is always dispatched again: its message is with a
-    dead worker and in no queue.
+    list grows past that. A segment whose lease expired is always dispatched again: its message is
+    with a dead worker and in no queue.
     """
     locked = connection.execute(text("select pg_try_advisory_xact_lock(:key)"), {"key": _LOCK})
     if not locked.scalar_one():
