@@ -51,7 +51,7 @@ from producer.stream import (
     stream,
     write_cursor,
 )
-from producer.submit import Request, Summary, submit
+from producer.submit import Request, Summary, check_notify, submit
 from producer.submit import watch as watch_folder
 from producer.watch import watch as watch_submission
 from schema.errors import CallscribeError
@@ -70,6 +70,7 @@ from schema.store import search as store_search
 from schema.store.dispatches import clock, short_id
 from schema.store.forget import Forgotten, Old
 from schema.store.ledger import Ledger
+from schema.store.notify import notified
 from schema.store.read import Progress, RecordingSummary
 from schema.store.search import Filters
 
@@ -132,7 +133,9 @@ def _ledger(settings: Settings) -> Iterator[Ledger]:
     name="submit",
     epilog="Examples: producer submit calls/ · producer submit calls/ --speakers agent,customer "
     "--manifest calls.csv --wait · producer submit dump/ --raw .ulaw=mulaw:8000 --language en · "
-    "producer submit /srv/drop --watch",
+    "producer submit /srv/drop --watch · "
+    "producer submit today/complaint.wav --priority --wait · "
+    "producer submit calls/ --notify https://crm.example/callscribe",
 )
 def submit_command(
     paths: Annotated[
@@ -187,6 +190,12 @@ def submit_command(
     settle: Annotated[
         float, typer.Option(help="Of --watch: seconds that a file has not changed for.", min=1)
     ] = 10.0,
+    priority: Annotated[
+        bool, typer.Option("--priority", help="Urgent calls: before all that is not.")
+    ] = False,
+    notify: Annotated[
+        str | None, typer.Option(help="Told of each recording that ends, signed.", metavar="URL")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Hand in recordings to be transcribed; prints the submission's id."""
@@ -211,6 +220,8 @@ def submit_command(
         raw=tuple(raw or ()),
         force=force,
         watch=drop,
+        urgent=priority,
+        notify=check_notify(notify, settings) if notify else None,
     )
     with _ledger(settings) as ledger:
         enqueuer = Enqueuer(Publisher(celery_app(settings)), settings.high_water)
@@ -303,13 +314,15 @@ def _print_submission(ledger: Ledger, progress: Progress, *, as_json: bool, show
             everything = read.recordings(connection, progress.id)
             notices = read.notices(connection, progress.id)
             quality = read.quality(connection, progress.id)
-            _print_json(submission_json(progress, quality, everything, notices))
+            told = notified(connection, progress.id)
+            _print_json(submission_json(progress, quality, everything, notices, told))
             return
         problems = read.recordings(connection, progress.id, PROBLEM_STATES)
         notices = read.notices(connection, progress.id)
         quality = read.quality(connection, progress.id)
+        told = notified(connection, progress.id)
     if shown:
-        out.print(submission_view(progress, quality, problems, notices))
+        out.print(submission_view(progress, quality, problems, notices, told))
     elif problems or notices:
         counts = [f"{len(problems)} to look at ({_codes(problems)})"] if problems else []
         counts += [f"{len(notices)} noticed"] if notices else []

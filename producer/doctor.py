@@ -22,6 +22,7 @@ from schema.models import KNOWN
 from schema.settings import SPOOL_ROOT, Settings
 from schema.storage import storage_of
 from schema.store.ledger import Ledger
+from schema.store.notify import untold
 from schema.wire import queued
 
 _PACKAGES = ("celery", "redis", "sqlalchemy", "psycopg", "soundfile", "av")
@@ -55,6 +56,7 @@ def examine_host(settings: Settings, ledger: Ledger, app: Celery) -> Iterator[Fi
     """Yield the result of every check, as it is made."""
     yield Finding("versions", Verdict.OK, _versions())
     yield _guarded("ledger", lambda: _ledger(ledger))
+    yield _guarded("notify", lambda: _notify(settings, ledger))
     redis = _guarded("redis", lambda: _redis(app, settings))
     yield redis
     for root in settings.roots:
@@ -114,17 +116,38 @@ def _ledger(ledger: Ledger) -> Finding:
         return Finding("ledger", Verdict.FAIL, error.cause, error.remedy)
     detail = f"Postgres {server}, revision {found}"
     if missing:
-        slow = f"{detail}; not built: {', '.join(missing)}, so that search or export is slow"
+        slow = f"{detail}; not built: {', '.join(missing)}; search, export or the sweep is slow"
         return Finding("ledger", Verdict.WARN, slow, "Run: producer migrate")
     return Finding("ledger", Verdict.OK, detail)
+
+
+def _notify(settings: Settings, ledger: Ledger) -> Finding:
+    with ledger.reading() as connection:
+        if current_revision(connection) != head_revision():
+            return Finding("notify", Verdict.WARN, "not asked: the ledger is another version's")
+        waiting = untold(connection)
+    signed = "signed" if settings.notify_secret else "this host has no secret"
+    events = sum(receiver.events for receiver in waiting)
+    failing = [receiver for receiver in waiting if receiver.failing_since]
+    if failing:
+        hosts = ", ".join(f"{r.host} ({r.events} since {r.failing_since:%F %R})" for r in failing)
+        remedy = "See to the receiver: an event is tried for a day; producer status has the error"
+        return Finding("notify", Verdict.WARN, f"{signed}; not taken by {hosts}", remedy)
+    if events and settings.notify_secret is None:
+        remedy = "Set CALLSCRIBE_NOTIFY_SECRET where reducers run, unless this is no such host"
+        return Finding("notify", Verdict.WARN, f"{signed}, and {events} events wait", remedy)
+    return Finding("notify", Verdict.OK, f"{signed}; {events} events wait")
 
 
 def _redis(app: Celery, settings: Settings) -> Finding:
     with app.connection_for_write() as connection:
         client = connection.default_channel.client
-        waiting = queued(client).segments
+        waiting = queued(client)
         info = client.info()
-    detail = f"Redis {info['redis_version']}, {waiting} of {settings.high_water} messages"
+    rest = waiting.segments - waiting.first
+    detail = f"Redis {info['redis_version']}, {rest} of {settings.high_water} messages"
+    if waiting.first:
+        detail += f" and {waiting.first} before them"
     if (app.conf.broker_use_ssl or {}).get("ssl_cert_reqs") is ssl.CERT_NONE:
         remedy = "Name the CA by ssl_ca_certs, and say nothing of ssl_cert_reqs"
         return Finding("redis", Verdict.WARN, f"{detail}, which anybody may pose as", remedy)

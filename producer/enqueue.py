@@ -32,15 +32,18 @@ class Enqueuer:
         #: Whether any message could not be sent.
         self.failed = False
 
-    def room(self) -> int:
-        """Return how many more segment messages the queue should take now."""
+    def room(self, *, urgent: bool = False) -> int:
+        """Return how many more segment messages the queue should take now.
+
+        What is urgent has a list of its own, which a night's backlog leaves empty.
+        """
         if time.monotonic() < self._resume_at:
             return 0
         queued = self._publisher.queued()
         if queued is None:
             self._pause()
             return 0
-        return max(0, self._high_water - queued.segments)
+        return max(0, self._high_water - (queued.first if urgent else queued.segments))
 
     def publish(self, dispatches: Sequence[Dispatch]) -> None:
         """Send messages; what cannot be sent is left to the sweep."""

@@ -14,8 +14,9 @@ from producer.doctor import Finding, Verdict
 from producer.export import recording_json
 from producer.models import Present
 from schema.phrases import Query, marks
-from schema.states import RecordingState, SegmentState
+from schema.states import EventState, RecordingState, SegmentState
 from schema.store.dispatches import clock, short_id
+from schema.store.notify import Notified
 from schema.store.read import NoticeSummary, Progress, Quality, RecordingSummary
 from schema.store.search import Hit
 
@@ -28,6 +29,12 @@ _STYLES = {
     RecordingState.FAILED: "red",
     RecordingState.QUARANTINED: "red",
     RecordingState.CANCELLED: "dim",
+}
+
+_EVENT_STYLES = {
+    EventState.WAITING: "cyan",
+    EventState.DELIVERED: "green",
+    EventState.GIVEN_UP: "red",
 }
 
 #: Repairs that have ended are counted by what they yielded.
@@ -49,12 +56,15 @@ def submission_view(
     quality: Quality,
     problems: Sequence[RecordingSummary],
     notices: Sequence[NoticeSummary],
+    told: Notified | None = None,
 ) -> RenderableType:
     """Return one submission for people: counts, then each problem with its reason."""
     facts = Table.grid(padding=(0, 2))
     facts.add_row("submission", printable(f"{short_id(progress.id)}  {progress.title}"))
     sealed = "sealed: all its files are in"
     facts.add_row("state", sealed if progress.sealed else "open: its producer is not done")
+    if progress.urgent:
+        facts.add_row("priority", "urgent: before all that is not")
     facts.add_row("recordings", _states(progress))
     facts.add_row(
         "audio", f"{clock(progress.done_ms)} of {clock(progress.audio_ms)} (channels counted each)"
@@ -73,12 +83,25 @@ def submission_view(
     for waiting in progress.waiting:
         message = printable(f"{waiting.segments} segments: {waiting.message}")
         facts.add_row("waiting", Text(message.plain, "yellow"))
+    if told is not None:
+        facts.add_row("notified", _notified(told))
     parts: list[RenderableType] = [facts]
     if problems:
         parts += [Text(), _problem_table(problems)]
     if notices:
         parts += [Text(), _notice_table(notices)]
     return Group(*parts)
+
+
+def _notified(told: Notified) -> Text:
+    """Return how far a receiver was told; of its URL the host alone, since it may hold a secret."""
+    text = Text(told.host)
+    for state in EventState:
+        if count := told.events.get(state):
+            text.append(" · ").append(f"{count} {state}", style=_EVENT_STYLES[state])
+    if told.error:
+        text.append(f" · {told.error}", style="yellow")
+    return text
 
 
 def _states(progress: Progress) -> Text:
@@ -147,6 +170,7 @@ def progress_json(progress: Progress) -> dict[str, Any]:
         "created_at": progress.created_at.isoformat(),
         "sealed": progress.sealed,
         "finished": progress.finished,
+        "urgent": progress.urgent,
         "recordings": {"total": progress.total, **progress.recordings},
         "segments": progress.segments,
         "distinct_results": progress.distinct_results,
@@ -163,13 +187,15 @@ def submission_json(
     quality: Quality,
     recordings: Sequence[RecordingSummary],
     notices: Sequence[NoticeSummary],
+    told: Notified | None = None,
 ) -> dict[str, Any]:
-    """Return a submission, its recordings and what was noticed, as an object."""
+    """Return a submission, its recordings, what was noticed and who was told, as an object."""
     return {
         **progress_json(progress),
         "quality": {**asdict(quality), "coverage": quality.coverage},
         "list": [recording_json(recording) for recording in recordings],
         "notices": [{"code": n.code, "subject": n.subject, "message": n.message} for n in notices],
+        "notified": asdict(told) if told is not None else None,
     }
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from sqlalchemy import Connection
+
 from producer.drop import Settling
 from producer.enqueue import Enqueuer
 from producer.intake import Job, examine_all
@@ -27,13 +29,15 @@ from producer.objects import Anywhere
 from producer.probe import RAW_DEFAULTS, RawFormat, parse_raw_option
 from producer.walk import Found, Place, walk
 from schema.buckets import absolute
-from schema.errors import BadRequest, ErrorCode
+from schema.errors import BadRequest, ErrorCode, Misconfigured
 from schema.profile import Profile
 from schema.records import CallInfo, Location, NewRecording, Notice, QuarantinedRecording
 from schema.settings import Settings
 from schema.store import intake
 from schema.store.intake import OpenSubmission
 from schema.store.ledger import Ledger
+from schema.store.notify import receiver_of
+from schema.urls import check_receiver_url
 
 #: Recordings in one transaction: few enough to be lost cheaply, many enough that commits cost
 #: nothing beside examining.
@@ -55,6 +59,10 @@ class Request:
     force: bool = False
     #: A drop folder, whose submission stays open.
     watch: bool = False
+    #: Before all that is not urgent.
+    urgent: bool = False
+    #: The URL that is told what has ended.
+    notify: str | None = None
 
     def key(self) -> str:
         """Return what the same command again has in common with this one, as hex."""
@@ -70,6 +78,8 @@ class Request:
             self.raw,
             self.force,
             *(["watch"] if self.watch else []),
+            *(["priority"] if self.urgent else []),
+            *(["notify", self.notify] if self.notify else []),
         ]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
@@ -181,11 +191,47 @@ def watch(
 
 def _opened(request: Request, ledger: Ledger) -> OpenSubmission:
     """Open a request's submission, or find the one that the same request opened."""
-    return ledger.transact(
-        lambda c: intake.open_submission(
-            c, request.key(), _title(request), request.profile, force=request.force
+
+    def opened(connection: Connection) -> OpenSubmission:
+        receiver = None
+        if request.notify is not None:
+            host = check_receiver_url(request.notify, ())
+            receiver = receiver_of(connection, request.notify, host)
+        return intake.open_submission(
+            connection,
+            request.key(),
+            _title(request),
+            request.profile,
+            force=request.force,
+            urgent=request.urgent,
+            receiver=receiver,
         )
-    )
+
+    return ledger.transact(opened)
+
+
+def check_notify(url: str, settings: Settings) -> str:
+    """Return a URL that notifications may go to.
+
+    Raises:
+        BadRequest: they may not go there.
+        Misconfigured: there is no secret to sign them with.
+    """
+    try:
+        check_receiver_url(url, settings.notify_hosts)
+    except ValueError as error:
+        # Not quoted: it may hold a secret.
+        raise BadRequest(
+            ErrorCode.OPTION_INVALID, "--notify", str(error), "Say https://host/path."
+        ) from None
+    if settings.notify_secret is None:
+        raise Misconfigured(
+            ErrorCode.SETTING_MISSING,
+            "CALLSCRIBE_NOTIFY_SECRET",
+            "nothing would sign what --notify sends",
+            "Set it here and where the sweep runs, to the same: openssl rand -base64 32",
+        )
+    return url
 
 
 def _may_grow(item: NewRecording | QuarantinedRecording, patient: Collection[Location]) -> bool:
@@ -291,7 +337,7 @@ def _commit(
     summary: Summary,
 ) -> None:
     """Commit a batch, then wake the workers for it."""
-    room = enqueuer.room()
+    room = enqueuer.room(urgent=submission.urgent)
     added = ledger.transact(lambda c: intake.add_recordings(c, submission, batch, room=room))
     enqueuer.publish(added.dispatches)
     summary.recordings += added.recordings

@@ -329,6 +329,12 @@ LAST_DAY_RECORDINGS = Metric(
     _LEDGER,
     {"state": tuple(RecordingState)},
 )
+OLDEST_EVENT = Metric(
+    "callscribe_ledger_oldest_event_seconds",
+    Kind.GAUGE,
+    "Age of the oldest event that waits for its receiver to take it; 0 where none does",
+    _LEDGER,
+)
 REDIS_UP = Metric(
     "callscribe_redis_up", Kind.GAUGE, "1 if Redis answered this scrape, else 0", _LEDGER
 )

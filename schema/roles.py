@@ -34,9 +34,15 @@ _ALL = "select, insert, update, delete"
 #: A reducer orders repairs, and a repair is new: nobody's result, error or lease.
 _ORDER_REPAIRS = (
     "insert (id, recording_id, kind, channel, index, start_ms, end_ms, pcm_digest, decode_key,"
-    " force, reason, core_start_ms, core_end_ms, language, state, attempts, strikes,"
+    " force, urgent, reason, core_start_ms, core_end_ms, language, state, attempts, strikes,"
     " dispatch_token, dispatched_at, dispatches)"
 )
+
+#: The sweep says that a submission has ended; that a recording has, a trigger says.
+_SUM_UP = "insert (receiver_id, submission_id, counts, summed)"
+
+#: A receiver's URL may hold a secret.
+_RECEIVERS_FARE = "select (id, host, failing_since, failures, next_attempt_at)"
 
 #: The privileges of the worker, the producer and the reader on each table. A lock on a row wants
 #: the right to update it; what a foreign key deletes wants no right at all.
@@ -50,6 +56,8 @@ GRANTS: Mapping[str, tuple[str, str, str]] = {
     "transcripts": (_ADD, _READ, _READ),
     "utterances": (_ADD, _READ, _READ),
     "seams": (_ADD, _READ, _READ),
+    "receivers": (_CHANGE, "select, insert", _RECEIVERS_FARE),
+    "events": (f"{_CHANGE}, {_SUM_UP}", _READ, _READ),
     _REVISION: (_READ, _READ, _READ),
 }
 

@@ -27,6 +27,8 @@ SPOOL_ROOT = "spool"
 #: What separates roots: any colon but that of s3://.
 _SEPARATOR = re.compile(r"(?<!=s3):|:(?!//)")
 
+#: Of a secret that nobody guesses, whatever it is made of.
+_SECRET_MIN = 24
 
 #: Host and port, a host of IPv6 in brackets.
 _ADDRESS = re.compile(r"(?:(?P<host>[^:\[\]]*|\[[0-9a-fA-F:.]+\]):)?(?P<port>[0-9]{1,5})")
@@ -105,6 +107,14 @@ class Settings(BaseSettings):
     high_water: int = Field(5_000, ge=1, description="messages in Redis at most")
     spool_reserve_bytes: int = Field(1024**3, description="free space the spool leaves")
 
+    notify_secret: SecretStr | None = Field(
+        None, description="what notifications are signed with, 24 characters or more"
+    )
+    notify_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="where notifications may go: hosts with commas between; any unless set",
+    )
+
     metrics: Annotated[Address | None, NoDecode] = Field(
         None, description="where figures are served to Prometheus: host:port, or a port of loopback"
     )
@@ -122,6 +132,22 @@ class Settings(BaseSettings):
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
         check_redis_url(value.get_secret_value())
         return value
+
+    @field_validator("notify_secret")
+    @classmethod
+    def _check_notify_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        if len(value.get_secret_value()) < _SECRET_MIN:
+            raise ValueError(f"it is shorter than {_SECRET_MIN} characters")
+        return value
+
+    @field_validator("notify_hosts", mode="before")
+    @classmethod
+    def _parse_hosts(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return frozenset(host.strip().lower() for host in value.split(",") if host.strip())
 
     @field_validator("metrics", mode="before")
     @classmethod

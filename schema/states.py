@@ -24,6 +24,11 @@ A recording:
 
 Each of these ends is terminal. ``retry`` takes up the failed segments of a recording that is
 failed or partial; ``forget`` deletes a recording's rows, in whatever state.
+
+An event, which tells a receiver that a recording or a submission has ended:
+
+    waiting --taken by the receiver (2xx)--> delivered
+       \--refused or not answered for a day--> given-up
 """
 
 from __future__ import annotations
@@ -67,6 +72,14 @@ class RecordingState(StrEnum):
     PARTIAL = "partial"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+class EventState(StrEnum):
+    """Whether a receiver knows."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    GIVEN_UP = "given-up"
 
 
 #: Recordings on which no more work will be done unless someone asks for it.

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from schema.states import RecordingState, SegmentKind, SegmentState, SubmissionState
+from schema.states import EventState, RecordingState, SegmentKind, SegmentState, SubmissionState
 
 _NOW = func.now()
 
@@ -55,7 +55,8 @@ class Base(DeclarativeBase):
 
 
 def _one_of(
-    column: str, values: type[SubmissionState | SegmentState | SegmentKind | RecordingState]
+    column: str,
+    values: type[SubmissionState | SegmentState | SegmentKind | RecordingState | EventState],
 ) -> str:
     return f"{column} in ({', '.join(repr(value.value) for value in values)})"
 
@@ -78,8 +79,12 @@ class Submission(Base):
     title: Mapped[str]
     profile: Mapped[dict[str, Any]]
     force: Mapped[bool] = mapped_column(default=False)
+    #: Goes before all that is not.
+    urgent: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     sealed_at: Mapped[datetime | None]
+    #: Who is told when its recordings, and all of it, have ended.
+    receiver_id: Mapped[UUID | None] = mapped_column(ForeignKey("receivers.id"))
 
 
 class NoticeRow(Base):
@@ -193,6 +198,12 @@ class SegmentRow(Base):
             "dispatched_at",
             postgresql_where=text("state='pending' and dispatches >= 0"),
         ),
+        Index(
+            "segments_urgent_ix",
+            "dispatched_at",
+            postgresql_where=text("state='pending' and urgent"),
+            postgresql_concurrently=True,
+        ),
         Index("segments_leased_ix", "lease_expires_at", postgresql_where=text("state='leased'")),
         Index("segments_result_key_ix", "result_key"),
     )
@@ -211,6 +222,8 @@ class SegmentRow(Base):
     decode_key: Mapped[str]
     #: Decode even where a result is known.
     force: Mapped[bool] = mapped_column(default=False)
+    #: Its submission's: the sweep looks for these among all that waits.
+    urgent: Mapped[bool] = mapped_column(server_default=text("false"))
     #: Of a repair alone: why it was ordered, the stretch whose words it may replace (what lies
     #: around it in the span is context), and the language to decode as, where not the profile's.
     reason: Mapped[str | None]
@@ -324,3 +337,66 @@ class SeamRow(Base):
     confidence: Mapped[float]
     dropped_left: Mapped[list[Any]]
     dropped_right: Mapped[list[Any]]
+
+
+class ReceiverRow(Base):
+    """A URL that is told of what has ended, and how it fares."""
+
+    __tablename__ = "receivers"
+    __table_args__ = (UniqueConstraint("url"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    #: It may hold a secret of the receiver's: nothing but the host is ever shown.
+    url: Mapped[str]
+    host: Mapped[str]
+    #: Since the first of an unbroken row of failures; asked again at ``next_attempt_at``.
+    failing_since: Mapped[datetime | None]
+    failures: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime | None]
+
+
+class EventRow(Base):
+    """What a receiver is to be told: that a recording has ended, or a whole submission.
+
+    Of a recording a trigger writes it (migration 0007), in the transaction that ends the recording:
+    so no end goes untold, whichever version of ours, or whoever, brought it about.
+    """
+
+    __tablename__ = "events"
+    __table_args__ = (
+        CheckConstraint(_one_of("state", EventState), name="state"),
+        Index(
+            "events_waiting_ix",
+            "receiver_id",
+            "next_attempt_at",
+            postgresql_where=text("state='waiting'"),
+        ),
+        Index("events_submission_id_ix", "submission_id"),
+        Index("events_unsummed_ix", "submission_id", postgresql_where=text("not summed")),
+        Index("events_recording_id_ix", "recording_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    receiver_id: Mapped[UUID] = mapped_column(ForeignKey("receivers.id"))
+    submission_id: Mapped[UUID] = mapped_column(ForeignKey("submissions.id", ondelete="CASCADE"))
+    #: None where a whole submission has ended.
+    recording_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("recordings.id", ondelete="CASCADE")
+    )
+    #: How it ended, kept here since a retry may change it: the same event always says the same.
+    recording_state: Mapped[str | None]
+    error_code: Mapped[str | None]
+    ended_at: Mapped[datetime | None]
+    #: Of a submission: its recordings by state.
+    counts: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    #: Whether an event of the whole submission has taken this one into account.
+    summed: Mapped[bool] = mapped_column(server_default=text("false"))
+
+    state: Mapped[str] = mapped_column(server_default=EventState.WAITING)
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    #: While it is being sent, when it is taken for lost and sent again.
+    next_attempt_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    delivered_at: Mapped[datetime | None]
+    #: Why the last attempt failed.
+    error: Mapped[str | None]

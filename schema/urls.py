@@ -1,4 +1,4 @@
-"""The URLs of Postgres and Redis, checked before a library reads them.
+"""The URLs of Postgres, Redis and receivers of notifications, checked before a library reads them.
 
 Libraries quote what they cannot read, or take half of a password for a host and look it up: a
 password with an "@" or "/" in it would end in a log. So would one in a list of several servers.
@@ -10,10 +10,14 @@ imported where they are needed.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 _ESCAPE = "write @ : / ? # % in a password as %40 %3A %2F %3F %23 %25"
+
+#: An index entry holds no more than 2,704 bytes.
+_RECEIVER_MAX = 2_000
 
 _REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
 _TLS_OPTIONS = frozenset(
@@ -73,3 +77,29 @@ def tls_options(url: str) -> dict[str, Any]:
 
     said: dict[str, Any] = parse_url(url).get("ssl", {})
     return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, **said}
+
+
+def check_receiver_url(url: str, hosts: Collection[str]) -> str:
+    """Return the host of a URL that notifications may go to, in lower case.
+
+    ``hosts`` are those allowed, none of them meaning any.
+
+    Raises:
+        ValueError: they may not go there; it quotes nothing but the host.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").lower(), parts.port
+    except ValueError:
+        raise ValueError("it is no URL") from None
+    if parts.scheme not in ("http", "https") or not host or port == 0:
+        raise ValueError("it does not start with https://host or http://host")
+    if "@" in parts.netloc:
+        raise ValueError("it has a user or a password in it: a receiver knows us by our signature")
+    if not (url.isascii() and url.isprintable()) or " " in url or parts.fragment:
+        raise ValueError("it has a fragment, a space or a character beyond ASCII in it")
+    if len(url) > _RECEIVER_MAX:
+        raise ValueError(f"it is longer than {_RECEIVER_MAX} characters")
+    if hosts and host not in hosts:
+        raise ValueError(f"{host} is not among CALLSCRIBE_NOTIFY_HOSTS")
+    return host

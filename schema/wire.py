@@ -32,8 +32,10 @@ REDUCE_QUEUE = "reduce"
 class Priority(IntEnum):
     """Which messages a worker takes first: on Redis, 0 before all others."""
 
-    #: Work that a worker began and lost: a recording waits for it, behind nobody.
-    BEGUN = 0
+    #: Work that a worker began and lost, since a recording waits for it, and urgent calls. One list
+    #: for both: a worker of an earlier version takes from it before all others, too, and would
+    #: never look into a third.
+    FIRST = 0
     NORMAL = 5
 
 
@@ -119,23 +121,27 @@ class RedisClient(Protocol):
 
 
 class Queued(NamedTuple):
-    """How many messages wait in Redis, by queue."""
+    """How many messages wait in Redis, by queue; ``first`` of the segments' are taken first."""
 
     segments: int
     reduces: int
+    first: int = 0
 
 
 def queued(client: RedisClient) -> Queued:
     """Return how many messages wait in Redis, given a client that adds the key prefix."""
     segments, reduces = (
-        sum(int(client.llen(key)) for key in queue_keys(queue))
+        [int(client.llen(key)) for key in queue_keys(queue)]
         for queue in (SEGMENTS_QUEUE, REDUCE_QUEUE)
     )
-    return Queued(segments, reduces)
+    return Queued(sum(segments), sum(reduces), first=segments[0])
 
 
 def queue_keys(queue: str) -> list[str]:
-    """Return the lists that make up a queue in Redis, by kombu's naming, without our prefix."""
+    """Return the lists that make up a queue in Redis, the one that is taken from first before.
+
+    By kombu's naming, without our prefix.
+    """
     return [f"{queue}\x06\x16{p.value}" if p else queue for p in Priority]
 
 

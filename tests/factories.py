@@ -117,6 +117,7 @@ def reduced_again(ledger: Ledger, recording_id: UUID, *utterances: Utterance) ->
     )
     ledger.transact(lambda c: c.execute(reopen, {"token": token, "id": recording_id}))
     wanted = {"submission_id": recording_id, "recording_id": recording_id, "duration_ms": 1}
+    wanted["urgent"] = False
     reduced(ledger, reduce_dispatch({**wanted, "reduce_dispatch_token": token}), *utterances)
 
 

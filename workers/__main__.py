@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _EPILOG = """examples:
   python -m workers segments --name gpu0     one per GPU (CUDA_VISIBLE_DEVICES) or CPU core
-  python -m workers reduce                   stitches; the sweep runs inside it
-  python -m workers sweep                    the sweep alone, where Redis itself is in doubt
+  python -m workers reduce                   stitches; the sweep and notifications run inside it
+  python -m workers sweep                    these two alone, where Redis itself is in doubt
   python -m workers metrics                  serves the ledger's figures at CALLSCRIBE_METRICS
 """
 
@@ -86,11 +86,15 @@ def _sweep() -> int:
     from workers import metrics
     from workers.app import worker
     from workers.logs import configure_logging
+    from workers.notify import Notifier
     from workers.sweep import Sweeper
 
     configure_logging()
     metrics.serve_alone(Source.SWEEP, worker.settings.metrics)
-    Sweeper(Ledger.open(worker.settings), worker.publisher, worker.settings).run(_stopped())
+    stop = _stopped()
+    notifier = Notifier(Ledger.open(worker.settings), worker.settings)
+    threading.Thread(target=notifier.run, args=(stop,), name="notifier", daemon=True).start()
+    Sweeper(Ledger.open(worker.settings), worker.publisher, worker.settings).run(stop)
     return 0
 
 

@@ -38,6 +38,7 @@ from workers.control import forget_earlier
 from workers.inbox import guard
 from workers.logs import configure_logging
 from workers.memory import settle
+from workers.notify import Notifier
 from workers.steps import BrokerInfo, EventsTogether
 from workers.sweep import Sweeper
 
@@ -219,7 +220,8 @@ def hand_back(*, died: bool) -> None:
 
 
 def _start_sweep() -> None:
+    """Sweep, and notify, in threads that end with this process."""
     sweeper = Sweeper(Ledger.open(worker.settings), worker.publisher, worker.settings)
-    threading.Thread(
-        target=sweeper.run, args=(threading.Event(),), name="sweep", daemon=True
-    ).start()
+    notifier = Notifier(Ledger.open(worker.settings), worker.settings)
+    for name, run in (("sweep", sweeper.run), ("notifier", notifier.run)):
+        threading.Thread(target=run, args=(threading.Event(),), name=name, daemon=True).start()

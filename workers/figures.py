@@ -119,6 +119,7 @@ def _of_ledger(answer: tuple[Figures, float] | None) -> Iterator[GaugeMetricFami
     yield gauge(catalogue.LAST_HOUR_SEGMENTS, found.hour_segments)
     yield gauge(catalogue.LAST_HOUR_AUDIO, found.hour_audio_ms / 1000)
     yield gauge(catalogue.LAST_DAY_RECORDINGS, found.day_recordings)
+    yield gauge(catalogue.OLDEST_EVENT, found.oldest_event_s)
 
 
 def _of_redis(queued: Queued | None) -> Iterator[GaugeMetricFamily]:

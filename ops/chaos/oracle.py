@@ -44,6 +44,11 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "leases that outlived their work": """
         select (select count(*) from segments where lease_owner is not null)
              + (select count(*) from recordings where reduce_owner is not null)""",
+    "ends that a receiver is told of never, or as two": """
+        select count(*) from recordings r join submissions b on b.id = r.submission_id
+         where b.receiver_id is not null
+           and r.state not in ('planned', 'running', 'stitching')
+           and (select count(*) from events e where e.recording_id = r.id) <> 1""",
     "utterances that are in a transcript twice": """
         select count(*) from (
             select transcript_id, channel, start_ms, end_ms, text from utterances

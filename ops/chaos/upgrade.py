@@ -4,26 +4,39 @@
 
 The ledger has this version's tables. In each round recordings are submitted while every process of
 the fleet, one after the other, is stopped as a rollout stops it and started again from a checkout
-of REVISION, and in the next round from this one's. Nothing may be lost, doubled or left over; words
-may be either version's. Not among the tests, since it needs the history.
+of REVISION, and in the next round from this one's. Every second submission is urgent, and a
+receiver is told of each. Nothing may be lost, doubled, untold or left over; words may be either
+version's. Not among the tests, since it needs the history.
 """
 
 from __future__ import annotations
 
 import argparse
+import secrets
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from uuid import UUID
 
 from ops import tables
-from ops.chaos.field import Field, Words
+from ops.chaos.field import Field, Words, wait_for
 from ops.chaos.oracle import broken
 from ops.chaos.soak import compose_calls
 from ops.local.bootstrap import ROOT
 from ops.local.models import fetch
 
 _HEADINGS = ("what", "count")
+
+_UNTOLD = """
+select (select count(*) from events where state <> 'delivered')
+     + (select count(*) from submissions b where b.receiver_id is not null and not exists (
+           select from events e where e.submission_id = b.id and e.recording_id is null))
+"""
 
 
 def main() -> int:
@@ -37,28 +50,51 @@ def main() -> int:
         other = Path(scratch) / "other"
         _git("worktree", "add", "--detach", str(other), arguments.revision)
         try:
-            with Field(Path(scratch) / "field", models=models) as field:
+            field = Field(Path(scratch) / "field", models=models)
+            field.stack.environment["CALLSCRIBE_NOTIFY_SECRET"] = secrets.token_hex()
+            with field, _receiving() as url:
                 compose_calls(Path(scratch) / "samples", field.calls)
-                return _drill(field, other, arguments.rounds, arguments.revision)
+                return _drill(field, other, arguments.rounds, arguments.revision, url)
         finally:
             _git("worktree", "remove", "--force", str(other))
 
 
-def _drill(field: Field, other: Path, rounds: int, revision: str) -> int:
+@contextmanager
+def _receiving() -> Iterator[str]:
+    """Serve a receiver that takes whatever it is told; yield its URL."""
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def _drill(field: Field, other: Path, rounds: int, revision: str, url: str) -> int:
     first = field.submit()
     field.wait(first)
     baseline = field.words(first)
-    submissions = []
+    submissions: list[UUID] = []
     for number in range(2 * rounds):
         directory = ROOT if number % 2 else other
         for process in [*field.workers, field.reducer]:
-            submissions.append(field.submit())
+            urgent = ["--priority"] if len(submissions) % 2 else []
+            submissions.append(field.submit("--notify", url, *urgent))
             # As a rollout does: asked to end, then started from the other version.
             process.stop(grace_s=60)
             process.directory = directory
             process.start()
     for submission in submissions:
         field.wait(submission, 600)
+    wait_for(lambda: field.scalar(_UNTOLD) == 0, what="the last notification")
     found = [field.words(submission) for submission in submissions]
     wrong = broken(field.ledger)
     lost = sum(len(baseline.keys() - words.keys()) for words in found)
@@ -72,6 +108,9 @@ def _drill(field: Field, other: Path, rounds: int, revision: str) -> int:
         "most strikes of a segment": field.scalar("select max(strikes) from segments"),
         "decoded by another version than planned them": field.logged("segment_of_another_version"),
         "recordings lost": lost,
+        "notifications delivered": field.scalar(
+            "select count(*) from events where state = 'delivered'"
+        ),
         "words doubled or left out, against this version's": _moved(baseline, found),
         **{f"BROKEN: {name}": count for name, count in wrong.items()},
     }

@@ -6,6 +6,7 @@
 - :mod:`schema.store.reduce`: a reducer claims a recording and stores its transcript
 - :mod:`schema.store.repair`: it orders places to be decoded once more instead
 - :mod:`schema.store.sweep`: what stalled is dispatched again
+- :mod:`schema.store.notify`: receivers are told what has ended
 - :mod:`schema.store.read`: status, progress, transcripts
 - :mod:`schema.store.search`: utterances by what was said
 - :mod:`schema.store.since`: transcripts in the order in which they were stored

@@ -113,4 +113,4 @@ def wake_twins(connection: Connection, keys: Sequence[str]) -> list[Dispatch]:
     Their own messages may have come and been dropped while that decode ran.
     """
     rows = connection.execute(_WAKE_TWINS, {"keys": list(keys)}).mappings()
-    return [segment_dispatch(row, Priority.BEGUN) for row in rows]
+    return [segment_dispatch(row, Priority.FIRST) for row in rows]

@@ -32,11 +32,11 @@ class Row(Protocol):
         """Return one column's value."""
 
 
-def segment_dispatch(row: Row, priority: Priority = Priority.NORMAL) -> Dispatch:
-    """Return the message for a segment's row.
+def segment_dispatch(row: Row, priority: Priority | None = None) -> Dispatch:
+    """Return the message for a segment's row; what is urgent goes first, unless told how.
 
     Needs ``id, dispatch_token, submission_id, recording_id, kind, channel, index, start_ms,
-    end_ms``.
+    end_ms``, and ``urgent`` where no priority is given.
     """
     span = Span(row["start_ms"], row["end_ms"])
     soft_s = _START_S + _SLOWEST * span.duration_ms // 1000
@@ -50,14 +50,14 @@ def segment_dispatch(row: Row, priority: Priority = Priority.NORMAL) -> Dispatch
         label=_label(row, place),
         soft_limit_s=soft_s,
         hard_limit_s=soft_s + _HARD_AFTER_S,
-        priority=priority,
+        priority=_priority(row) if priority is None else priority,
     )
 
 
 def reduce_dispatch(row: Row) -> Dispatch:
     """Return the message for a recording whose segments have all ended.
 
-    Needs ``submission_id, recording_id, reduce_dispatch_token, duration_ms``.
+    Needs ``submission_id, recording_id, reduce_dispatch_token, duration_ms, urgent``.
     """
     return Dispatch(
         task=REDUCE_RECORDING,
@@ -66,7 +66,12 @@ def reduce_dispatch(row: Row) -> Dispatch:
         label=_label(row, clock(row["duration_ms"] or 0)),
         soft_limit_s=_REDUCE_LIMIT_S,
         hard_limit_s=_REDUCE_LIMIT_S + _HARD_AFTER_S,
+        priority=_priority(row),
     )
+
+
+def _priority(row: Row) -> Priority:
+    return Priority.FIRST if row["urgent"] else Priority.NORMAL
 
 
 def _label(row: Row, place: str) -> str:

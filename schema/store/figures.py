@@ -22,6 +22,7 @@ class Figures:
     ``open_segments`` are pending and leased ones, of which ``expired`` have lost their worker, and
     ``waiting`` wait after an attempt that failed. ``hour_segments`` ended in the last hour, with
     ``hour_audio_ms`` of audio done, and ``day_recordings`` were handed in during the last day.
+    ``oldest_event_s`` is for how long a receiver has not taken what it is to be told.
     """
 
     open_segments: Mapping[str, int]
@@ -31,6 +32,7 @@ class Figures:
     hour_segments: Mapping[str, int]
     hour_audio_ms: int
     day_recordings: Mapping[str, int]
+    oldest_event_s: float
 
 
 #: The age by look-ups: a join would let the planner read every recording there ever was.
@@ -93,8 +95,16 @@ _HOUR = text(
 )
 
 
+_OLDEST_EVENT = text(
+    """
+    select coalesce(extract(epoch from now() - min(created_at)), 0)::float8
+      from events where state = 'waiting'
+    """
+)
+
+
 def figures(connection: Connection) -> Figures:
-    """Return the ledger's figures, by four queries."""
+    """Return the ledger's figures, by five queries."""
     pending = connection.execute(_PENDING).all()
     leased = connection.execute(_LEASED).one()
     day = {row.state: row.recordings for row in connection.execute(_DAY)}
@@ -113,4 +123,5 @@ def figures(connection: Connection) -> Figures:
         },
         hour_audio_ms=hour.audio_ms or 0,
         day_recordings={state: day.get(state, 0) for state in RecordingState},
+        oldest_event_s=connection.execute(_OLDEST_EVENT).scalar_one(),
     )

@@ -16,7 +16,7 @@ from schema.profile import Profile
 from schema.records import CallInfo, Location, NewRecording, Notice, QuarantinedRecording
 from schema.states import RecordingState, SegmentKind, SegmentState, SubmissionState
 from schema.store.dispatches import reduce_dispatch, segment_dispatch
-from schema.store.ledger import OPEN_SEGMENTS
+from schema.store.ledger import OPEN_SEGMENTS, URGENT
 from schema.tables import NoticeRow, Recording, ResultRow, SegmentRow, Submission
 from schema.wire import Dispatch
 
@@ -39,12 +39,16 @@ _AUDIO_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class OpenSubmission:
-    """A submission that takes recordings; ``resumed`` if an earlier, killed producer began it."""
+    """A submission that takes recordings; ``resumed`` if an earlier, killed producer began it.
+
+    What is ``urgent`` goes before all that is not.
+    """
 
     id: UUID
     profile: Profile
     force: bool
     resumed: bool
+    urgent: bool = False
 
 
 @dataclass(slots=True)
@@ -63,11 +67,19 @@ class Added:
 
 
 def open_submission(
-    connection: Connection, key: str, title: str, profile: Profile, *, force: bool
+    connection: Connection,
+    key: str,
+    title: str,
+    profile: Profile,
+    *,
+    force: bool,
+    urgent: bool = False,
+    receiver: UUID | None = None,
 ) -> OpenSubmission:
     """Open a submission, or find the open one with the same ``key``.
 
     ``key`` stands for everything that the command asked for; the same command again resumes.
+    ``receiver`` is told what has ended (:mod:`schema.store.notify`).
     """
     inserted = connection.execute(
         upsert(Submission)
@@ -79,6 +91,8 @@ def open_submission(
             # What is not set is not said, so that a worker of the version before can read it.
             profile=profile.model_dump(mode="json", exclude_none=True),
             force=force,
+            **({"urgent": True} if urgent else {}),
+            **({"receiver_id": receiver} if receiver is not None else {}),
         )
         .on_conflict_do_nothing(
             # Literal: a parameter, once the statement is prepared, no longer names the index.
@@ -88,11 +102,11 @@ def open_submission(
         .returning(Submission.id)
     ).scalar()
     if inserted is not None:
-        return OpenSubmission(inserted, profile, force, resumed=False)
+        return OpenSubmission(inserted, profile, force, resumed=False, urgent=urgent)
     found = connection.execute(
         select(Submission.id).where(Submission.key == key, Submission.state == SubmissionState.OPEN)
     ).scalar_one()
-    return OpenSubmission(found, profile, force, resumed=True)
+    return OpenSubmission(found, profile, force, resumed=True, urgent=urgent)
 
 
 def known_sources(connection: Connection, submission_id: UUID) -> set[Location]:
@@ -140,7 +154,8 @@ def add_recordings(
         connection.execute(insert(SegmentRow), rows)
     reduces = _start(connection, [recording_id for recording_id, _ in new])
     added.dispatches = [
-        segment_dispatch({**row, "submission_id": submission.id}) for row in open_rows[:room]
+        segment_dispatch({"urgent": False, **row, "submission_id": submission.id})
+        for row in open_rows[:room]
     ] + reduces
     added.recordings = len(new)
     added.quarantined = sum(isinstance(item, QuarantinedRecording) for _, item in new)
@@ -272,6 +287,7 @@ def _segment_values(
             "pcm_digest": segment.pcm_digest,
             "decode_key": submission.profile.decode_key(segment.pcm_digest, item.format.rate_hz),
             "force": submission.force,
+            **({"urgent": True} if submission.urgent else {}),
             "state": SegmentState.PENDING,
             "result_key": None,
             "ended_at": None,
@@ -321,6 +337,7 @@ def _start(connection: Connection, recording_ids: list[UUID]) -> list[Dispatch]:
             Recording.submission_id,
             Recording.reduce_dispatch_token,
             Recording.duration_ms,
+            URGENT,
         )
     )
     return [reduce_dispatch(row) for row in idle.mappings()]

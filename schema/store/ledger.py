@@ -27,7 +27,7 @@ from schema.errors import ErrorCode, Misconfigured, Transient
 from schema.settings import Settings
 from schema.states import SegmentState
 from schema.store.connection import create_ledger_engine
-from schema.tables import Recording, SegmentRow
+from schema.tables import Recording, SegmentRow, Submission
 
 T = TypeVar("T")
 
@@ -58,8 +58,19 @@ CLOSE_ONE = """
            reduce_dispatched_at = case when r.open_segments = 1 then now() end
       from ended
      where r.id = ended.recording_id
- returning r.id as recording_id, r.submission_id, r.reduce_dispatch_token, r.duration_ms
+ returning r.id as recording_id, r.submission_id, r.reduce_dispatch_token, r.duration_ms,
+           case when r.open_segments = 0 then (
+               select b.urgent from submissions b where b.id = r.submission_id) end as urgent
 """
+
+#: SQL: whether the recording in an UPDATE is of an urgent submission.
+URGENT = (
+    select(Submission.urgent)
+    .where(Submission.id == Recording.submission_id)
+    .correlate(Recording)
+    .scalar_subquery()
+    .label("urgent")
+)
 
 #: SQL: the open segments of the recording in an UPDATE, where its counter begins or begins anew.
 #: No worker has any of them yet, so that they are all pending. A filter and no condition: with one

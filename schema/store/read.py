@@ -69,6 +69,7 @@ class Progress:
     notices: int
     waiting: tuple[Waiting, ...]
     repairs: dict[str, int] = field(default_factory=dict)
+    urgent: bool = False
 
     @property
     def total(self) -> int:
@@ -167,6 +168,7 @@ def progress(connection: Connection, submission_id: UUID) -> Progress:
         or 0,
         waiting=_waiting(connection, submission_id),
         repairs={state: count for kind, state, count, _ in every if kind == SegmentKind.REPAIR},
+        urgent=submission["urgent"],
     )
 
 

@@ -13,7 +13,7 @@ from schema.profile import Profile, stored_profile
 from schema.span import Span
 from schema.states import RecordingState, SegmentKind, SegmentState
 from schema.store.dispatches import reduce_dispatch
-from schema.store.ledger import OPEN_SEGMENTS, Cursor, among
+from schema.store.ledger import OPEN_SEGMENTS, URGENT, Cursor, among
 from schema.store.work import BACKOFF_LAST_S, backoff_s
 from schema.tables import Recording, ResultRow, SeamRow, SegmentRow, Transcript, UtteranceRow
 from schema.transcript import Draft
@@ -318,6 +318,7 @@ def return_reduces(connection: Connection, owner: str, *, died: bool) -> list[Di
             Recording.submission_id,
             Recording.reduce_dispatch_token,
             Recording.duration_ms,
+            URGENT,
         )
     )
     return [reduce_dispatch(row) for row in rows.mappings()]

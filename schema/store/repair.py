@@ -45,6 +45,7 @@ def order_repairs(
             Recording.rate_hz,
             Recording.submission_id,
             Submission.force,
+            Submission.urgent,
             func.now().label("now"),
         )
         .join(Submission, Recording.submission_id == Submission.id)
@@ -67,6 +68,7 @@ def order_repairs(
             **_values(repair, parts[repair.channel], held.profile, row.rate_hz),
             "recording_id": held.recording_id,
             "force": row.force,
+            "urgent": row.urgent,
             "dispatched_at": row.now,
         }
         for repair in repairs
@@ -79,7 +81,7 @@ def order_repairs(
         return []
     _reopen(connection, held)
     return [
-        segment_dispatch({**values, "submission_id": row.submission_id}, Priority.BEGUN)
+        segment_dispatch({**values, "submission_id": row.submission_id}, Priority.FIRST)
         for values in ordered
         if values["id"] in ids
     ]

@@ -6,13 +6,14 @@ number of sweepers may run: an advisory lock lets one through, and all times are
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from schema.errors import ErrorCode
-from schema.store.dispatches import reduce_dispatch, segment_dispatch
+from schema.store.dispatches import Row, reduce_dispatch, segment_dispatch
 from schema.store.reduce import REDUCE_ATTEMPTS_MAX
 from schema.store.work import ATTEMPTS_MAX, STRIKES_MAX, give_up, settle_twins
 from schema.wire import Dispatch, Priority, Queued
@@ -55,8 +56,9 @@ def sweep(
 
     ``queued`` is how many messages wait in Redis; None, where it does not answer, dispatches
     nothing. Rows are dispatched again only while fewer messages than rows wait, and fewer than
-    ``high_water``: with every worker gone for hours, no queue grows. A segment whose lease expired
-    is always dispatched again: its message is with a dead worker and in no queue.
+    ``high_water``, of those that are taken first as of all: with every worker gone for hours, no
+    list grows past that. A segment whose lease expired is always dispatched again: its message is
+    with a dead worker and in no queue.
     """
     locked = connection.execute(text("select pg_try_advisory_xact_lock(:key)"), {"key": _LOCK})
     if not locked.scalar_one():
@@ -72,14 +74,21 @@ def sweep(
         "patience_max_s": _PATIENCE_MAX_S,
     }
     _dispatch_expired(connection, swept, patience)
-    for count, statement, dispatch, waiting in (
-        (_PENDING_COUNT, _PENDING, segment_dispatch, queued.segments),
-        (_STITCHING_COUNT, _REDUCES, reduce_dispatch, queued.reduces),
-    ):
-        room = min(connection.execute(count).scalar_one(), high_water) - waiting
-        if room > 0:
-            rows = connection.execute(statement, {"room": room, **patience}).mappings()
-            swept.dispatches += [dispatch(row) for row in rows]
+    pending = min(connection.execute(_PENDING_COUNT).scalar_one(), high_water)
+    stitching = min(connection.execute(_STITCHING_COUNT).scalar_one(), high_water)
+
+    def dispatch(statement: TextClause, to: Callable[[Row], Dispatch], room: int) -> int:
+        if room <= 0:
+            return 0
+        rows = connection.execute(statement, {"room": room, **patience}).mappings().all()
+        swept.dispatches += [to(row) for row in rows]
+        return len(rows)
+
+    # What is urgent has a list of its own and room of its own in it: no backlog keeps it out. What
+    # lies there counts against the rest, which would wait behind it anyhow.
+    urgent = dispatch(_URGENT, segment_dispatch, pending - queued.first)
+    dispatch(_PENDING, segment_dispatch, pending - queued.segments - urgent)
+    dispatch(_REDUCES, reduce_dispatch, stitching - queued.reduces)
     return swept
 
 
@@ -160,30 +169,39 @@ def _dispatch_expired(connection: Connection, swept: Swept, patience: dict[str, 
     """
     rows = connection.execute(_EXPIRED, {"batch": _BATCH, **patience}).mappings().all()
     swept.expired += len(rows)
-    swept.dispatches += [segment_dispatch(row, Priority.BEGUN) for row in rows]
+    swept.dispatches += [segment_dispatch(row, Priority.FIRST) for row in rows]
 
 
 _PENDING_COUNT = text("select count(*) from segments where state = 'pending'")
 
-#: What waits longer than a message takes, oldest first, backing off.
-_PENDING = text(
-    f"""
-    update segments s
-       set dispatch_token = gen_random_uuid(), dispatched_at = now(),
-           dispatches = s.dispatches + 1
-      from recordings r
-     where r.id = s.recording_id and s.id in (
-           select id from segments
-            where state = 'pending' and dispatches >= 0 -- names the index: see its table
-              and coalesce(next_attempt_at <= now(), true)
-              and {_patient("dispatch")}
-            order by dispatched_at nulls first, start_ms
-            limit :room
-              for update skip locked)
- returning s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
-           s.end_ms, r.submission_id
+
+def _waiting(which: str) -> TextClause:
+    """Return SQL: dispatch again what waits longer than a message takes, oldest first, backing off.
+
+    ``which`` of the pending are meant, as an index has it: see their table.
     """
-)
+    return text(
+        f"""
+        update segments s
+           set dispatch_token = gen_random_uuid(), dispatched_at = now(),
+               dispatches = s.dispatches + 1
+          from recordings r
+         where r.id = s.recording_id and s.id in (
+               select id from segments
+                where state = 'pending' and {which}
+                  and coalesce(next_attempt_at <= now(), true)
+                  and {_patient("dispatch")}
+                order by dispatched_at nulls first, start_ms
+                limit :room
+                  for update skip locked)
+     returning s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
+               s.end_ms, s.urgent, r.submission_id
+        """
+    )
+
+
+_PENDING = _waiting("dispatches >= 0")
+_URGENT = _waiting("urgent")
 
 
 _GIVE_UP_REDUCES = text(
@@ -224,6 +242,7 @@ _REDUCES = text(
             order by reduce_dispatched_at nulls first
             limit :room
               for update skip locked)
- returning r.id as recording_id, r.submission_id, r.reduce_dispatch_token, r.duration_ms
+ returning r.id as recording_id, r.submission_id, r.reduce_dispatch_token, r.duration_ms,
+           (select b.urgent from submissions b where b.id = r.submission_id) as urgent
     """
 )

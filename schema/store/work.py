@@ -467,7 +467,7 @@ def return_leases(connection: Connection, owner: str, *, died: bool) -> list[Dis
         "message": "the worker process died while decoding it" if died else None,
     }
     rows = connection.execute(_RETURN, parameters).mappings()
-    return [segment_dispatch(row, Priority.BEGUN) for row in rows]
+    return [segment_dispatch(row, Priority.FIRST) for row in rows]
 
 
 _WAITING = text(
@@ -484,7 +484,7 @@ def dispatch_again(connection: Connection, message: Message) -> Dispatch | None:
     """Return a message as it was, but with the priority of begun work; None if it is stale."""
     parameters = {"id": message.id, "token": message.token}
     row = connection.execute(_WAITING, parameters).mappings().one_or_none()
-    return None if row is None else segment_dispatch(row, Priority.BEGUN)
+    return None if row is None else segment_dispatch(row, Priority.FIRST)
 
 
 def backoff_s(earlier: int) -> int:

@@ -18,6 +18,7 @@ from producer import cli
 from producer.cli import main
 from producer.exits import ExitCode
 from schema.records import CallInfo
+from schema.store import notify, read
 from schema.store.ledger import Ledger
 from tests.factories import transcribed, utterance
 
@@ -224,3 +225,58 @@ def test_export_refuses_what_it_does_not_understand(
     (tmp_path / "broken").write_text("not a moment")
 
     assert producer("export", *wrong).code == ExitCode.USAGE
+
+
+@pytest.fixture
+def submitter(producer: Producer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Producer:
+    """Submits a directory of one empty file, which is quarantined at once."""
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    (calls / "empty.wav").touch()
+    monkeypatch.setenv("CALLSCRIBE_ROOTS", f"calls={calls}")
+    return lambda *arguments: producer("submit", str(calls), *arguments)
+
+
+SECRET = "nobody could ever guess this one"  # noqa: S105 - the tests' own
+HOOK = "https://crm.example/hook?token=hush"
+
+
+def test_without_a_secret_notify_is_refused_at_once(ledger: Ledger, submitter: Producer):
+    ran = submitter("--notify", HOOK)
+
+    assert ran.code == ExitCode.MISCONFIGURED
+    assert "CALLSCRIBE_NOTIFY_SECRET" in ran.err
+    assert ledger.transact(lambda c: read.submission_ids(c, 1)) == []
+
+
+@pytest.mark.parametrize("url", ["ftp://crm.example/hush", "https://me:hush@crm.example/"])
+def test_a_receiver_that_cannot_be_is_refused_and_not_quoted(
+    ledger: Ledger, submitter: Producer, monkeypatch: pytest.MonkeyPatch, url: str
+):
+    monkeypatch.setenv("CALLSCRIBE_NOTIFY_SECRET", SECRET)
+
+    ran = submitter("--notify", url)
+
+    assert ran.code == ExitCode.USAGE
+    assert "hush" not in ran.err
+    assert ledger.transact(lambda c: read.submission_ids(c, 1)) == []
+
+
+def test_status_says_how_far_a_receiver_was_told_and_not_its_url(
+    ledger: Ledger, producer: Producer, submitter: Producer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CALLSCRIBE_NOTIFY_SECRET", SECRET)
+    monkeypatch.setenv("CALLSCRIBE_NOTIFY_HOSTS", "crm.example")
+    submitter("--notify", HOOK)
+    (delivery,) = ledger.transact(
+        lambda c: notify.claim_events(c, room=1, each=1, busy=(), lease_s=60)
+    )
+    ledger.transact(lambda c: notify.refused(c, delivery, "HTTP 503"))
+
+    people, scripts = producer("status"), producer("status", "--json")
+
+    assert delivery.url == HOOK
+    assert "crm.example · 1 waiting · HTTP 503" in " ".join(people.out.split())
+    told = json.loads(scripts.out)["notified"]
+    assert told == {"host": "crm.example", "events": {"waiting": 1}, "error": "HTTP 503"}
+    assert "hush" not in people.out + scripts.out + people.err

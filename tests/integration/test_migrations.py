@@ -24,6 +24,7 @@ from schema.migrate import (
 from schema.phrases import parse_query
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
+from schema.store.notify import receiver_of
 from schema.store.search import Filters, search
 from schema.tables import Base
 from tests.factories import transcribed, utterance
@@ -132,8 +133,9 @@ def building(engine: Engine) -> bool:
 
 def test_large_indexes_are_built_while_a_worker_is_storing_a_transcript(engine: Engine):
     """The build waits for whoever writes; whoever writes waits for nobody."""
-    at_revision(engine, "0005")
+    at_revision(engine, "head")
     earlier = transcribed(Ledger(engine), utterance("agent", "said before"))
+    at_revision(engine, "0005")
     at_revision(engine, "0006")
     with engine.connect() as worker, ThreadPoolExecutor(1) as pool:
         worker.execute(_STORE)
@@ -145,7 +147,7 @@ def test_large_indexes_are_built_while_a_worker_is_storing_a_transcript(engine: 
         worker.commit()
         migrating.result()
 
-    assert len(valid_indexes(engine)) == len(concurrent_indexes()) == 2
+    assert len(valid_indexes(engine)) == len(concurrent_indexes()) == 3
     with engine.connect() as connection:
         hits = search(connection, parse_query("before"), Filters(), limit=10)
     assert [hit.recording_id for hit in hits] == [earlier] * 3
@@ -160,12 +162,12 @@ def test_an_index_whose_build_was_broken_off_is_built_anew(engine: Engine):
                 " where indexrelid = 'utterances_words_ix'::regclass"
             )
         )
-    assert valid_indexes(engine) == {"transcripts_created_at_ix"}
+    assert valid_indexes(engine) == {"segments_urgent_ix", "transcripts_created_at_ix"}
     warned = _ledger(Ledger(engine))
 
     migrate(engine)
 
-    assert len(valid_indexes(engine)) == 2
+    assert len(valid_indexes(engine)) == 3
     assert warned.verdict is Verdict.WARN
     assert "utterances_words_ix" in warned.detail
     assert _ledger(Ledger(engine)).verdict is Verdict.OK
@@ -173,14 +175,49 @@ def test_an_index_whose_build_was_broken_off_is_built_anew(engine: Engine):
 
 def test_a_migration_that_is_undone_leaves_what_the_version_before_it_has(engine: Engine):
     migrate(engine)
+    transcribed(Ledger(engine), utterance("agent", "stored and stored again"))
     at_revision(engine, "0005")
-    ledger = Ledger(engine)
 
-    transcribed(ledger, utterance("agent", "stored under the version before"))
+    with engine.begin() as worker:
+        worker.execute(_STORE)
     migrate(engine)
 
     with engine.connect() as connection:
-        assert search(connection, parse_query("stored"), Filters(), limit=10)
+        assert len(search(connection, parse_query("stored"), Filters(), limit=10)) == 2
+
+
+def test_a_worker_of_the_release_before_notifies_without_knowing_it(engine: Engine):
+    """What it does to end a recording names neither receivers nor events."""
+    at_revision(engine, "0006")
+    ledger = Ledger(engine)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "insert into submissions (id, key, state, title, profile, force)"
+                " values (gen_random_uuid(), 'key', 'open', 'calls', '{}', false)"
+            )
+        )
+        connection.execute(
+            text(
+                "insert into recordings (id, submission_id, state, source_root, source_path, name,"
+                " flags, attributes, open_segments, reduce_dispatches, reduce_attempts)"
+                " select gen_random_uuid(), id, 'stitching', 'calls', 'a', 'a', '[]', '{}', 0, 0, 0"
+                " from submissions"
+            )
+        )
+    migrate(engine)
+    with engine.begin() as connection:
+        receiver = receiver_of(connection, "https://crm.example/", "crm.example")
+        connection.execute(text("update submissions set receiver_id = :id"), {"id": receiver})
+        connection.execute(text("set search_path = ''"))
+        connection.execute(
+            text("update public.recordings set state = 'done', ended_at = now(), error_code = null")
+        )
+        connection.execute(text("reset search_path"))
+
+    with ledger.reading() as connection:
+        found = connection.execute(text("select recording_state, state from events")).all()
+    assert found == [("done", "waiting")]
 
 
 def test_a_restore_and_autovacuum_which_have_no_search_path_can_use_the_index(engine: Engine):

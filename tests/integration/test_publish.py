@@ -47,12 +47,16 @@ def app(redis_server: RedisServer) -> Iterator[Celery]:
 def segment() -> Dispatch:
     ids = ("id", "dispatch_token", "submission_id", "recording_id")
     row = {name: uuid4() for name in ids} | {"kind": "plan"}
-    return segment_dispatch(row | {"channel": 0, "index": 0, "start_ms": 0, "end_ms": 1_000})
+    return segment_dispatch(
+        row | {"channel": 0, "index": 0, "start_ms": 0, "end_ms": 1_000, "urgent": False}
+    )
 
 
 def reduce() -> Dispatch:
     ids = ("submission_id", "recording_id", "reduce_dispatch_token")
-    return reduce_dispatch({name: uuid4() for name in ids} | {"duration_ms": 1_000})
+    return reduce_dispatch(
+        {name: uuid4() for name in ids} | {"duration_ms": 1_000, "urgent": False}
+    )
 
 
 def test_a_producer_reaches_both_queues(app: Celery, client: redis.Redis):
@@ -67,12 +71,19 @@ def test_a_producer_reaches_both_queues(app: Celery, client: redis.Redis):
 
 def test_work_that_was_begun_goes_before_what_was_not(app: Celery, client: redis.Redis):
     publisher = Publisher(app)
-    publisher.publish([segment(), replace(segment(), priority=Priority.BEGUN)])
+    publisher.publish([segment(), replace(segment(), priority=Priority.FIRST)])
 
     with app.connection_for_read() as connection, connection.SimpleQueue("segments") as queue:
         received = [queue.get(timeout=10).properties["priority"] for _ in range(2)]
 
-    assert received == [Priority.BEGUN, Priority.NORMAL]
+    assert received == [Priority.FIRST, Priority.NORMAL]
+
+
+def test_what_goes_first_is_counted_by_itself_and_with_the_rest(app: Celery, client: redis.Redis):
+    publisher = Publisher(app)
+    publisher.publish([segment(), replace(segment(), priority=Priority.FIRST), segment()])
+
+    assert publisher.queued() == Queued(segments=3, reduces=0, first=1)
 
 
 def test_a_message_is_json_and_holds_ids_alone(app: Celery, client: redis.Redis):

@@ -16,7 +16,7 @@ from schema.records import Notice
 from schema.roles import GRANTS, Role, create_roles
 from schema.span import Span
 from schema.states import RecordingState
-from schema.store import forget, intake, read, reduce, work
+from schema.store import forget, intake, notify, read, reduce, work
 from schema.store.cancel import cancel
 from schema.store.connection import create_ledger_engine
 from schema.store.figures import figures
@@ -28,7 +28,7 @@ from schema.store.work import Fate
 from schema.transcript import Draft, PlannedRepair, RepairReason, Seam, SeamRule, Utterance
 from schema.wire import Queued
 from schema.words import Word
-from tests.factories import added, recording, result, submission
+from tests.factories import PROFILE, added, quarantined, recording, result, submission
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +143,42 @@ def test_a_recording_goes_all_the_way_under_least_rights(login: Login):
         assert search(connection, parse_query("hi"), Filters(), limit=10)
     lines: list[str] = []
     assert stream(login(Role.READER), lines.append).recordings == len(lines) == 2
+
+
+def test_a_receiver_is_told_under_least_rights(login: Login):
+    producer, worker = login(Role.PRODUCER), login(Role.WORKER)
+    url = "https://crm.example/hook?token=hush"
+
+    def opened(connection: Connection) -> intake.OpenSubmission:
+        receiver = notify.receiver_of(connection, url, "crm.example")
+        return intake.open_submission(
+            connection, "key", "calls", PROFILE, force=False, receiver=receiver
+        )
+
+    target = producer.transact(opened)
+    (dispatch,) = added(producer, recording("good"), quarantined(), to=target).dispatches
+    producer.transact(lambda c: intake.seal(c, target.id))
+    claim = worker.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
+    _reduce(worker, _finish(worker, claim))
+    assert worker.transact(notify.sum_up) == 1
+    worker.transact(notify.give_up)
+    deliveries = worker.transact(
+        lambda c: notify.claim_events(c, room=9, each=9, busy=(), lease_s=60)
+    )
+    worker.transact(lambda c: notify.refused(c, deliveries[0], "HTTP 500"))
+    worker.transact(lambda c: notify.delivered(c, deliveries[1]))
+
+    assert len(deliveries) == 3
+    for role in (Role.PRODUCER, Role.READER):
+        with login(role).reading() as connection:
+            told = notify.notified(connection, target.id)
+        assert told == notify.Notified("crm.example", {"waiting": 2, "delivered": 1}, "HTTP 500")
+    with (
+        pytest.raises(Misconfigured) as caught,
+        login(Role.READER).reading() as connection,
+    ):
+        connection.execute(text("select url from receivers"))
+    assert caught.value.code == ErrorCode.LEDGER_FORBIDDEN
 
 
 def test_a_reader_is_enough_to_watch_the_fleet(login: Login):

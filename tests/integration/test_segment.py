@@ -181,7 +181,7 @@ def test_a_message_makes_way_once_for_what_a_dead_predecessor_had_begun(worker, 
     assert not worker.makes_way
     (again,) = worker.publisher.sent
     assert (again.message, again.label) == (dispatch.message, dispatch.label)
-    assert again.priority is Priority.BEGUN
+    assert again.priority is Priority.FIRST
     work_segment(worker, again.message)
     assert segment_row(ledger).state == SegmentState.DONE
 

@@ -6,20 +6,20 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, inspect, select, text
+from sqlalchemy import Connection, func, inspect, select, text
 
 from schema.errors import BadRequest, LeaseLost
 from schema.records import CallInfo, Location, NewRecording, Notice
 from schema.settings import SPOOL_ROOT
 from schema.span import Span
 from schema.states import RecordingState
-from schema.store import forget, intake, read, reduce, work
+from schema.store import forget, intake, notify, read, reduce, work
 from schema.store.forget import Forgotten
 from schema.store.ledger import Ledger
 from schema.tables import Base, Recording, SegmentRow
 from schema.transcript import Draft, Gap, Seam, SeamRule, Utterance
 from schema.words import Word
-from tests.factories import added, quarantined, recording, result, submission
+from tests.factories import PROFILE, added, quarantined, recording, result, submission
 
 WORD = Word("secret", 0, 500, 0.9)
 DRAFT = Draft(
@@ -217,7 +217,31 @@ def test_every_table_is_reached(ledger: Ledger):
         "transcripts",
         "utterances",
         "seams",
+        "events",
+        # Holds nothing of a recording: a URL, and how it fares.
+        "receivers",
     }
+
+
+def test_what_a_receiver_is_still_to_be_told_goes_with_its_recording(ledger: Ledger):
+    def opened(connection: Connection) -> intake.OpenSubmission:
+        receiver = notify.receiver_of(connection, "https://crm.example/", "crm.example")
+        return intake.open_submission(
+            connection, "key", "calls", PROFILE, force=False, receiver=receiver
+        )
+
+    mine = ledger.transact(opened)
+    added(ledger, quarantined(), quarantined(), to=mine)
+    seal(ledger, mine)
+    ledger.transact(notify.sum_up)
+    with ledger.reading() as connection:
+        first, second = connection.scalars(select(Recording.id))
+
+    forgotten(ledger, first)
+    assert row_counts(ledger)["events"] == 2, "the other recording's, and the submission's"
+    forgotten(ledger, second)
+    assert set(row_counts(ledger).values()) == {0, 1}
+    assert row_counts(ledger)["receivers"] == 1
 
 
 def test_a_quarantined_recording_is_forgotten_too(ledger: Ledger):

@@ -121,7 +121,7 @@ def test_a_recording_runs_again_until_its_repair_has_ended(ledger: Ledger):
 def test_a_repair_goes_before_what_nobody_began_and_says_what_it_is(ledger: Ledger):
     (dispatch,) = ordered(ledger, stitching(ledger, "a", "b"))
 
-    assert dispatch.priority is Priority.BEGUN
+    assert dispatch.priority is Priority.FIRST
     assert " ch 0 repair 0:01-0:15, " in dispatch.label
 
 

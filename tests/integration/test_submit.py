@@ -19,7 +19,7 @@ from schema.settings import Settings
 from schema.states import RecordingState
 from schema.store import read
 from schema.store.ledger import Ledger
-from schema.wire import Dispatch, Queued
+from schema.wire import Dispatch, Priority, Queued
 
 EMPTY = Queued(0, 0)
 
@@ -214,6 +214,19 @@ def test_a_full_queue_gets_no_more(door: Door):
 
     assert door.submit().segments == 1
     assert door.publisher.sent == []
+
+
+def test_a_full_queue_takes_what_is_urgent(door: Door):
+    door.tone("a.wav")
+    door.publisher.waiting = Queued(100, 0, first=99)
+
+    summary = door.submit(urgent=True)
+
+    assert summary.segments == 1
+    assert [dispatch.priority for dispatch in door.publisher.sent] == [Priority.FIRST]
+    with door.ledger.reading() as connection:
+        assert read.progress(connection, summary.submission).urgent
+    assert door.submit().submission != summary.submission
 
 
 def test_a_spool_without_room_ends_the_submit_and_not_the_recording(door: Door):

@@ -19,7 +19,12 @@ def test_every_table_has_a_decision_for_every_role():
 
 
 def test_a_reader_only_selects():
-    assert set(privileges(Role.READER).values()) == {"select"}
+    rights = {right for allowed in privileges(Role.READER).values() for right in kinds(allowed)}
+    assert rights == {"select"}
+
+
+def test_a_reader_is_not_told_the_url_of_a_receiver():
+    assert "url" not in privileges(Role.READER)["receivers"]
 
 
 def kinds(allowed: str) -> set[str]:

@@ -156,3 +156,24 @@ def test_a_name_that_is_no_text_can_be_read_and_located(environment, tmp_path: P
 
     assert location == Location("calls", b"caf\xe9 'x'\n.wav")
     assert location.name == "caf\\xe9 'x'\\n.wav"
+
+
+def test_a_secret_that_could_be_guessed_is_refused_unquoted(environment):
+    environment.setenv("CALLSCRIBE_NOTIFY_SECRET", "hush")
+    with pytest.raises(Misconfigured, match="CALLSCRIBE_NOTIFY_SECRET") as caught:
+        load_settings()
+    assert "hush" not in str(caught.value)
+
+    environment.setenv("CALLSCRIBE_NOTIFY_SECRET", "hush" * 6)
+    assert "hush" not in repr(load_settings())
+
+
+def test_an_empty_variable_is_no_secret(environment):
+    environment.setenv("CALLSCRIBE_NOTIFY_SECRET", "")
+    assert load_settings().notify_secret is None
+
+
+def test_hosts_are_listed_with_commas_between(environment):
+    assert load_settings().notify_hosts == frozenset()
+    environment.setenv("CALLSCRIBE_NOTIFY_HOSTS", "CRM.example, 10.0.0.7,")
+    assert load_settings().notify_hosts == {"crm.example", "10.0.0.7"}

@@ -8,7 +8,7 @@ import pytest
 
 from schema.errors import Misconfigured
 from schema.settings import Settings, load_settings
-from schema.urls import check_database_url, check_redis_url
+from schema.urls import check_database_url, check_receiver_url, check_redis_url
 from schema.wire import BROKER_SETTINGS, broker_settings
 
 SOUND = [
@@ -104,3 +104,47 @@ def test_what_the_url_says_of_tls_is_said_to_celery():
         "ssl_certfile": "/a.pem",
         "ssl_keyfile": "/b.pem",
     }
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://crm.example/hook?token=hush", "crm.example"),
+        ("http://CRM.example:8080", "crm.example"),
+        ("http://[::1]:8080/", "::1"),
+    ],
+)
+def test_a_receiver_is_known_by_its_host(url: str, host: str):
+    assert check_receiver_url(url, ()) == host
+    assert check_receiver_url(url, {host, "other.example"}) == host
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hush",
+        "file:///etc/hush",
+        "gopher://hush",
+        "https:///hush",
+        "https://me:hush@crm.example/",
+        "https://hush@crm.example/",
+        "https://crm.example:0/hush",
+        "https://crm.example:99999/hush",
+        "https://crm.example/#hush",
+        "https://crm.example/hush\r\nhost: other",
+        "https://crm.example/h ush",
+        "https://crm.exämple/hush",
+        "https://[hush/",
+        "https://crm.example/" + "hush" * 500,
+    ],
+)
+def test_a_receiver_that_could_be_misread_or_holds_a_password_is_refused_unquoted(url: str):
+    with pytest.raises(ValueError, match="it ") as caught:
+        check_receiver_url(url, ())
+
+    assert "hush" not in str(caught.value)
+
+
+def test_a_receiver_that_is_not_among_those_allowed_is_refused():
+    with pytest.raises(ValueError, match=r"crm\.example is not among CALLSCRIBE_NOTIFY_HOSTS"):
+        check_receiver_url("https://crm.example/hush", {"other.example"})

@@ -45,6 +45,7 @@ def test_flower_is_shown_what_an_operator_can_read_and_no_path():
             "index": 2,
             "start_ms": 584_000,
             "end_ms": 892_000,
+            "urgent": False,
         }
     )
 
