@@ -298,7 +298,8 @@ def _print_submission(ledger: Ledger, progress: Progress, *, as_json: bool, show
             everything = read.recordings(connection, progress.id)
             notices = read.notices(connection, progress.id)
             quality = read.quality(connection, progress.id)
-            _print_json(submission_json(progress, quality, everything, notices))
+            talks = read.talks(connection, progress.id)
+            _print_json(submission_json(progress, quality, everything, notices, talks))
             return
         problems = read.recordings(connection, progress.id, PROBLEM_STATES)
         notices = read.notices(connection, progress.id)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from producer.talk import talk_json, talk_of
 from schema.store.read import RecordingSummary, StoredTranscript
 from schema.transcript import Coverage, Flag, Gap, Repair, Seam, Utterance, flag_count, join_words
 from schema.words import Word
@@ -48,7 +47,7 @@ def _document(transcript: StoredTranscript) -> dict[str, Any]:
         "speech_ms": transcript.speech_ms,
         "crosstalk_words": flag_count(transcript.flags, Flag.CROSSTALK),
         "noise_words": flag_count(transcript.flags, Flag.NOISE_WORDS),
-        "talk": talk_json(talk_of(transcript.utterances, recording.duration_ms or 0)),
+        "talk": transcript.talk.to_json(),
         "text": _text(transcript),
         "utterances": [_utterance_json(u) for u in transcript.utterances],
         "gaps": [_gap_json(gap) for gap in transcript.gaps],

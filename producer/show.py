@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
+from uuid import UUID
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,6 +17,7 @@ from schema.states import RecordingState, SegmentState
 from schema.store.dispatches import clock, short_id
 from schema.store.read import NoticeSummary, Progress, Quality, RecordingSummary
 from schema.store.search import Hit
+from schema.transcript import Talk
 
 #: Problems printed in full; the rest is counted, and in --json.
 _SHOWN = 20
@@ -154,12 +156,19 @@ def submission_json(
     quality: Quality,
     recordings: Sequence[RecordingSummary],
     notices: Sequence[NoticeSummary],
+    talks: Mapping[UUID, Talk],
 ) -> dict[str, Any]:
-    """Return a submission, its recordings and what was noticed, as an object."""
+    """Return a submission, its recordings and what was noticed, as an object.
+
+    ``talks`` has who talked how much in the recordings of which the ledger knows it.
+    """
     return {
         **progress_json(progress),
         "quality": {**asdict(quality), "coverage": quality.coverage},
-        "list": [recording_json(recording) for recording in recordings],
+        "list": [
+            {**recording_json(each), "talk": talks[each.id].to_json() if each.id in talks else None}
+            for each in recordings
+        ],
         "notices": [{"code": n.code, "subject": n.subject, "message": n.message} for n in notices],
     }
 

@@ -53,6 +53,8 @@ GRANTS: Mapping[str, tuple[str, str, str]] = {
     _REVISION: (_READ, _READ, _READ),
 }
 
+#: What everybody may read beside the tables: see migration 0008.
+_VIEWS = "talk_calls, talk_speakers"
 
 #: What everybody may call: search asks by them, and whoever stores a transcript fills their index.
 _FUNCTIONS = "search_plain(text), search_words(text)"
@@ -80,6 +82,8 @@ def grant(connection: Connection) -> None:
     for role in roles:
         connection.execute(text(f"grant usage on schema {schema} to {role}"))
         connection.execute(text(f"grant execute on function {_FUNCTIONS} to {role}"))
+        connection.execute(text(f"revoke all on {_VIEWS} from {role}"))
+        connection.execute(text(f"grant select on {_VIEWS} to {role}"))
     for table, privileges in GRANTS.items():
         for role, allowed in zip(Role, privileges, strict=True):
             if role in roles:

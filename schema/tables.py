@@ -275,6 +275,8 @@ class Transcript(Base):
     repairs: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     #: ``[[channel, language], ...]``.
     languages: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
+    #: :meth:`schema.transcript.Talk.to_json`; null where a reducer before revision 0008 stored it.
+    talk: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     #: When the row was written, which is after its transaction locked the table: see
     #: :mod:`schema.store.since`.
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -18,6 +18,7 @@ from schema.migrate import (
     alembic_config,
     concurrent_indexes,
     current_revision,
+    head_revision,
     migrate,
     require_current,
 )
@@ -121,7 +122,7 @@ def test_large_indexes_are_built_while_a_worker_is_storing_a_transcript(engine: 
     """The build waits for whoever writes; whoever writes waits for nobody."""
     at_revision(engine, "0005")
     earlier = transcribed(Ledger(engine), utterance("agent", "said before"))
-    at_revision(engine, "0006")
+    at_revision(engine, head_revision())
     with engine.connect() as worker, ThreadPoolExecutor(1) as pool:
         worker.execute(_STORE)
         migrating = pool.submit(migrate, engine)

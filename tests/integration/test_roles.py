@@ -141,6 +141,8 @@ def test_a_recording_goes_all_the_way_under_least_rights(login: Login):
         assert [read.transcript(connection, r).utterances[0].text for r in done] == ["hi"]
         assert len(read.notices(connection, found)) == 1
         assert search(connection, parse_query("hi"), Filters(), limit=10)
+        assert len(connection.execute(text("select * from talk_calls")).all()) == 2
+        assert connection.execute(text("select * from talk_speakers")).all() == []
     lines: list[str] = []
     assert stream(login(Role.READER), lines.append).recordings == len(lines) == 2
 
@@ -242,6 +244,7 @@ FORBIDDEN = {
         *(f"delete from {table}" for table in GRANTS),
         *(f"insert into {table} default values" for table in GRANTS),
         "update recordings set state = 'done'",
+        "select from talk_calls for update",
         "select from recordings for update",
     ],
 }
