@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from uuid import UUID
 
 import structlog
 import typer
@@ -24,9 +25,10 @@ from producer.doctor import Verdict, examine_host
 from producer.drop import Settling
 from producer.enqueue import Enqueuer, celery_app
 from producer.exits import ExitCode, exit_code
-from producer.export import recording_json
+from producer.export import recording_json, to_jsonl
 from producer.models import known_models, profile_section
 from producer.moments import parse_age, parse_moment
+from producer.parquet import opened_table
 from producer.purge import purge
 from producer.show import (
     PROBLEM_STATES,
@@ -65,7 +67,7 @@ from schema.store import search as store_search
 from schema.store.dispatches import clock, short_id
 from schema.store.forget import Forgotten, Old
 from schema.store.ledger import Ledger
-from schema.store.read import Progress, RecordingSummary
+from schema.store.read import Progress, RecordingSummary, StoredTranscript
 from schema.store.search import Filters
 
 _EXITS = "\n\n".join(
@@ -83,6 +85,9 @@ app = typer.Typer(
 
 #: What a person waits for: a statement over millions of rows, but no server that stands still.
 _ANSWER_S = 900
+
+#: Of all submissions, in the order in which transcripts were stored: one file, and a place in it.
+_STREAMED = ("jsonl", "parquet")
 
 #: Results go to standard output, all that is said about them to standard error.
 out = Console(soft_wrap=False)
@@ -360,6 +365,7 @@ def watch(submission: SubmissionArgument = None, as_json: JsonOption = False) ->
     epilog="Examples: producer export --out transcripts · producer export 1f3a "
     "--format json,srt --out /srv/transcripts · producer export --format html --out pages · "
     "producer export --format jsonl --out lake --cursor lake.cursor · "
+    "producer export --format parquet --out lake --cursor lake.cursor · "
     "producer export --format jsonl --since 2026-05-01 --out -"
 )
 def export(
@@ -367,7 +373,9 @@ def export(
     formats: Annotated[
         str,
         typer.Option(
-            "--format", help="Any of json,txt,srt,vtt,csv,html; or jsonl.", metavar="LIST"
+            "--format",
+            help="Some of json,txt,srt,vtt,csv,html; or jsonl,parquet.",
+            metavar="LIST",
         ),
     ] = "json,txt",
     directory: Annotated[
@@ -379,23 +387,26 @@ def export(
     ] = True,
     since: Annotated[
         str | None,
-        typer.Option(help="jsonl: of all submissions, stored since then.", metavar="DATE"),
+        typer.Option(help="jsonl, parquet: of all submissions, stored since then.", metavar="DATE"),
     ] = None,
     cursor: Annotated[
         Path | None,
-        typer.Option(help="jsonl: stored since the last time, which this file keeps."),
+        typer.Option(help="jsonl, parquet: stored since the last time, which this file keeps."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write transcripts as files: one per recording and format, or JSON Lines of them all.
+    """Write transcripts as files: one per recording and format, or one with a row for each.
 
     html has an index of all calls as well.
     """
-    if formats.strip() == "jsonl":
-        _export_lines(submission, directory, since, cursor, as_json=as_json)
+    streamed = [name.strip() for name in formats.split(",")]
+    if set(streamed) <= set(_STREAMED):
+        _export_stream(streamed, submission, directory, since, cursor, as_json=as_json)
         return
     if since or cursor or directory == STANDARD_OUTPUT:
-        raise typer.BadParameter("--since, --cursor and --out - go with --format jsonl alone")
+        raise typer.BadParameter(
+            "--since, --cursor and --out - go with --format jsonl or parquet alone"
+        )
     names = parse_formats(formats)
     settings = load_settings()
     with _ledger(settings) as ledger:
@@ -426,7 +437,8 @@ def export(
     raise typer.Exit(ExitCode.INCOMPLETE if incomplete else ExitCode.OK)
 
 
-def _export_lines(
+def _export_stream(
+    formats: list[str],
     submission: str | None,
     directory: Path,
     since: str | None,
@@ -434,7 +446,9 @@ def _export_lines(
     *,
     as_json: bool,
 ) -> None:
-    """Write JSON Lines, and say or keep where the next export goes on."""
+    """Write a row for each recording, and say or keep where the next export goes on."""
+    if directory == STANDARD_OUTPUT and formats != ["jsonl"]:
+        raise typer.BadParameter("--out - goes with --format jsonl alone")
     if as_json and directory == STANDARD_OUTPUT:
         raise typer.BadParameter("--json and --out - would both write to standard output")
     begin = (read_cursor(cursor) if cursor else None) or (
@@ -445,13 +459,13 @@ def _export_lines(
         if submission or not (since or cursor):
             with ledger.reading() as connection:
                 chosen = read.find_submission(connection, submission)
-        with (
-            err.status("writing ...") as status,
-            opened(directory, file_name(begin, chosen)) as write,
-        ):
+        with err.status("writing ...") as status, ExitStack() as files:
+            writers = [
+                files.enter_context(_opened(name, directory, begin, chosen)) for name in formats
+            ]
             streamed = stream(
                 ledger,
-                write,
+                lambda found: [write(found) for write in writers],
                 since=begin,
                 submission=chosen,
                 advance=lambda done: status.update(f"wrote {done} recordings"),
@@ -468,6 +482,20 @@ def _export_lines(
             highlight=False,
             soft_wrap=True,
         )
+
+
+@contextmanager
+def _opened(
+    name: str, directory: Path, begin: datetime | None, submission: UUID | None
+) -> Iterator[Callable[[StoredTranscript], object]]:
+    """Yield what writes a transcript to the file of a format."""
+    file = file_name(begin, submission, name)
+    if name == "parquet":
+        with opened_table(directory / file) as add:
+            yield add
+    else:
+        with opened(directory, file) as write:
+            yield lambda found: write(to_jsonl(found))
 
 
 @app.command(

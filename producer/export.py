@@ -22,18 +22,19 @@ _CUE_MIN_MS = 300
 
 
 def to_json(transcript: StoredTranscript) -> str:
-    """Return everything known of a recording and its words."""
-    return json.dumps(_document(transcript), ensure_ascii=False, indent=1) + "\n"
+    """Return everything known of a recording and its words, as text."""
+    return json.dumps(document(transcript), ensure_ascii=False, indent=1) + "\n"
 
 
 def to_jsonl(transcript: StoredTranscript) -> str:
     """Return the same on one line, with when the transcript was stored."""
     stored_at = transcript.stored_at.isoformat() if transcript.stored_at else None
-    document = {**_document(transcript), "stored_at": stored_at}
-    return json.dumps(document, ensure_ascii=False) + "\n"
+    line = {**document(transcript), "stored_at": stored_at}
+    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def _document(transcript: StoredTranscript) -> dict[str, Any]:
+def document(transcript: StoredTranscript) -> dict[str, Any]:
+    """Return everything known of a recording and its words, as an object."""
     recording = transcript.recording
     return {
         **recording_json(recording),

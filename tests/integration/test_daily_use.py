@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import structlog
 
@@ -153,6 +154,39 @@ def test_an_export_that_did_not_get_to_its_cursor_is_replaced(
     assert documents(tmp_path / "lake") == {"transcripts.jsonl": ["ACD-1", "ACD-2"]}
 
 
+def test_a_table_goes_on_from_its_cursor_as_lines_do(
+    ledger: Ledger, producer: Producer, tmp_path: Path
+):
+    both = ("export", "--format", "jsonl,parquet", "--out", "lake", "--cursor", "lake.cursor")
+    transcribed(ledger, utterance("agent", "我要退款"), call=CALL)
+
+    assert producer(*both).code == ExitCode.OK
+    begin = (tmp_path / "lake.cursor").read_text()
+    assert json.loads(producer(*both, "--json").out)["recordings"] == 0
+    transcribed(ledger, call=replace(CALL, call_id="ACD-2"))
+    assert json.loads(producer(*both, "--json").out)["recordings"] == 1
+
+    files = sorted((tmp_path / "lake").glob("*.parquet"))
+    tables = [pq.ParquetFile(path).read().to_pylist() for path in files]
+    assert [path.with_suffix(".jsonl").exists() for path in files] == [True, True]
+    assert [[row["call_id"] for row in table] for table in tables] == [["ACD-2"], ["ACD-1"]]
+    assert tables[1][0]["utterances"][0]["words"][0]["text"] == "我要退款"
+    assert (tmp_path / "lake.cursor").read_text() > begin
+
+
+def test_a_cursor_stays_where_it_was_when_a_table_was_not_written(
+    ledger: Ledger, producer: Producer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    table = ("export", "--format", "parquet", "--out", "lake", "--cursor", "lake.cursor")
+    transcribed(ledger, call=CALL)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+
+    ran = producer(*table)
+
+    assert (ran.code, "[parquet]" in ran.err) == (ExitCode.MISCONFIGURED, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_lines_go_to_a_pipe(ledger: Ledger, producer: Producer):
     transcribed(ledger, call=CALL)
 
@@ -171,6 +205,8 @@ def test_lines_go_to_a_pipe(ledger: Ledger, producer: Producer):
         ("--out", "-"),
         ("--format", "jsonl,json"),
         ("--format", "jsonl", "--out", "-", "--json"),
+        ("--format", "parquet", "--out", "-"),
+        ("--format", "parquet,json"),
         ("--format", "jsonl", "--since", "soon"),
         ("--format", "jsonl", "--cursor", "broken"),
     ],

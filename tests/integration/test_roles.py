@@ -143,8 +143,8 @@ def test_a_recording_goes_all_the_way_under_least_rights(login: Login):
         assert search(connection, parse_query("hi"), Filters(), limit=10)
         assert len(connection.execute(text("select * from talk_calls")).all()) == 2
         assert connection.execute(text("select * from talk_speakers")).all() == []
-    lines: list[str] = []
-    assert stream(login(Role.READER), lines.append).recordings == len(lines) == 2
+    streamed: list[read.StoredTranscript] = []
+    assert stream(login(Role.READER), streamed.append).recordings == len(streamed) == 2
 
 
 def test_a_reader_is_enough_to_watch_the_fleet(login: Login):

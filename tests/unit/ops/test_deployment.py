@@ -157,7 +157,7 @@ def test_kustomize_knows_every_manifest():
 
 
 def test_every_variable_is_a_setting_or_another_programs():
-    own = {"compose": COMPOSE_OWN, "docker": {"TORCH", "TORCH_INDEX"}}
+    own = {"compose": COMPOSE_OWN, "docker": {"TORCH", "TORCH_INDEX", "EXTRAS"}}
     unknown = {
         (where, variable)
         for where, variable, _ in m.variables()
