@@ -62,6 +62,7 @@ from schema.settings import Settings, load_settings
 from schema.states import RecordingState
 from schema.store import cancel as store_cancel
 from schema.store import forget as store_forget
+from schema.store import purges as store_purges
 from schema.store import read, reduce
 from schema.store import search as store_search
 from schema.store.dispatches import clock, short_id
@@ -588,7 +589,8 @@ def cancel(
 
 @app.command(
     epilog="Examples: producer forget --call ACD-20431 · producer forget --recording 7c2e1b90 "
-    "--yes · producer forget --submission 1f3a --yes · producer forget --older-than 30d --yes"
+    "--yes · producer forget --submission 1f3a --yes · producer forget --older-than 30d --yes · "
+    "producer forget --older-than 30d --yes --every 24h"
 )
 def forget(
     recording: Annotated[
@@ -603,6 +605,10 @@ def forget(
     older_than: Annotated[
         str | None, typer.Option(help="All calls so long ago: 36h, 30d, 12w.", metavar="AGE")
     ] = None,
+    every: Annotated[
+        str | None,
+        typer.Option(help="With --older-than: again after so long, until Ctrl-C.", metavar="AGE"),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Erase; without it, only list.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -611,9 +617,14 @@ def forget(
         raise typer.BadParameter(
             "name what to forget: --recording, --call, --submission; or --older-than alone"
         )
+    if every and not (older_than and yes):
+        raise typer.BadParameter("--every goes with --older-than and --yes")
     settings = load_settings()
     if older_than:
-        _forget_older(settings, parse_age(older_than, "--older-than"), yes=yes, as_json=as_json)
+        age = parse_age(older_than, "--older-than")
+        pause_s = parse_age(every, "--every").total_seconds() if every else None
+        for _ in _ticks(pause_s) if pause_s else [None]:
+            _forget_older(settings, age, yes=yes, as_json=as_json)
         return
     with _ledger(settings) as ledger:
         with ledger.reading() as connection:
@@ -648,7 +659,7 @@ def _print_to_forget(chosen: list[RecordingSummary], *, as_json: bool) -> None:
 
 
 def _forget_older(settings: Settings, age: timedelta, *, yes: bool, as_json: bool) -> None:
-    """Erase the recordings of calls so long ago, or say which they are."""
+    """Erase the recordings of calls so long ago, and give room back; or say which they are."""
     with _ledger(settings) as ledger:
         with ledger.reading() as connection:
             old = store_forget.count_older(connection, store_forget.ago(connection, age))
@@ -664,7 +675,15 @@ def _forget_older(settings: Settings, age: timedelta, *, yes: bool, as_json: boo
                 publisher.publish,
                 lambda done: status.update(f"erased {done} of {old.recordings} recordings"),
             )
+            if forgotten.recordings:
+                status.update("vacuuming ...")
+            refused = store_purges.vacuum(ledger.engine) if forgotten.recordings else []
     _print_forgotten(forgotten, as_json=as_json)
+    if old.spared:
+        _say_spared(old)
+    if refused:
+        # Of a server before Postgres 17 that is as it should be: no reason to alarm anybody.
+        err.print("autovacuum gives the room to new rows: this login may not", highlight=False)
 
 
 def _print_old(old: Old, *, as_json: bool) -> None:
@@ -681,8 +700,12 @@ def _print_old(old: Old, *, as_json: bool) -> None:
         highlight=False,
     )
     if old.spared:
-        err.print(f"{old.spared} more are still being transcribed, and left", highlight=False)
+        _say_spared(old)
     err.print("nothing is erased without --yes")
+
+
+def _say_spared(old: Old) -> None:
+    err.print(f"{old.spared} more are still being transcribed, and left", highlight=False)
 
 
 def _print_forgotten(forgotten: Forgotten, *, as_json: bool) -> None:

@@ -50,6 +50,7 @@ GRANTS: Mapping[str, tuple[str, str, str]] = {
     "transcripts": (_ADD, _READ, _READ),
     "utterances": (_ADD, _READ, _READ),
     "seams": (_ADD, _READ, _READ),
+    "purges": (_READ, "select, insert, update", _READ),
     _REVISION: (_READ, _READ, _READ),
 }
 
@@ -89,3 +90,6 @@ def grant(connection: Connection) -> None:
             if role in roles:
                 connection.execute(text(f"revoke all on {table} from {role}"))
                 connection.execute(text(f"grant {allowed} on {table} to {role}"))
+        # After it has erased. Older servers know no such right: their autovacuum does it.
+        if Role.PRODUCER in roles and (connection.dialect.server_version_info or ()) >= (17,):
+            connection.execute(text(f"grant maintain on {table} to {Role.PRODUCER}"))

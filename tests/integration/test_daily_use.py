@@ -17,7 +17,7 @@ from producer.cli import main
 from producer.exits import ExitCode
 from schema.records import CallInfo
 from schema.store.ledger import Ledger
-from tests.factories import transcribed, utterance
+from tests.factories import added, recording, transcribed, utterance
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,39 @@ def test_forget_by_age_erases_nothing_until_it_is_told_to(ledger: Ledger, produc
     assert json.loads(producer("search", "hi", "--json").out)["list"][0]["call_id"] is None
 
 
+def test_a_purge_comes_again_and_says_each_time_what_it_erased(
+    ledger: Ledger, producer: Producer, monkeypatch: pytest.MonkeyPatch
+):
+    transcribed(ledger, call=CALL)
+    added(ledger, recording("a", call=CALL))
+    pauses: list[float] = []
+
+    def sleep(pause_s: float) -> None:
+        pauses.append(pause_s)
+        transcribed(ledger, call=CALL)
+        if len(pauses) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("producer.cli.time.sleep", sleep)
+
+    ran = producer("forget", "--older-than", "30d", "--yes", "--every", "24h")
+
+    assert (ran.code, pauses) == (ExitCode.INTERRUPTED, [86_400, 86_400])
+    assert ran.out.count("1 recordings erased") == 2
+    assert ran.err.count("1 more are still being transcribed, and left") == 2
+
+
 @pytest.mark.parametrize(
-    "wrong", [("--older-than", "soon"), ("--older-than", "30d", "--call", "ACD-1"), ()]
+    "wrong",
+    [
+        ("--older-than", "soon"),
+        ("--older-than", "", "--yes"),
+        ("--older-than", "30d", "--call", "ACD-1"),
+        ("--older-than", "30d", "--every", "24h"),
+        ("--older-than", "30d", "--yes", "--every", "daily"),
+        ("--call", "ACD-1", "--yes", "--every", "24h"),
+        (),
+    ],
 )
 def test_forget_refuses_what_it_does_not_understand(producer: Producer, wrong: tuple[str, ...]):
     assert producer("forget", *wrong).code == ExitCode.USAGE

@@ -1,9 +1,9 @@
-"""Who talked how much is kept with each transcript, and two views show it to analysts.
+"""Who talked how much is kept with each transcript, and what retention erased.
 
 Revision 0008. Workers of the version before go on: the column is nullable, and what their reducers
 store without it is computed where it is read; the views have nulls, or no rows, there. Figures are
 JSON as the transcript's other findings are; the views are their columns, of each recording's
-latest transcript. A later migration that changes a column they show has to make them anew.
+latest transcript, for analysts. A later migration that changes a column they show makes them anew.
 """
 
 import sqlalchemy as sa
@@ -51,9 +51,23 @@ def upgrade() -> None:
     )
     op.execute(_CALLS)
     op.execute(_SPEAKERS)
+    moment = postgresql.TIMESTAMP(timezone=True)
+    op.create_table(
+        "purges",
+        sa.Column("id", sa.Integer(), sa.Identity(always=False), nullable=False),
+        sa.Column("before", moment, nullable=False),
+        sa.Column("began_at", moment, server_default=sa.text("now()"), nullable=False),
+        sa.Column("ended_at", moment, nullable=True),
+        *(
+            sa.Column(name, sa.Integer(), server_default="0", nullable=False)
+            for name in ("recordings", "results", "copies", "spared")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("purges_pk")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("purges")
     op.execute("drop view talk_speakers")
     op.execute("drop view talk_calls")
     op.drop_column("transcripts", "talk")
