@@ -1,4 +1,4 @@
-"""What does an export for a data lake take, in time and memory? One table.
+"""What does an export for a data lake take, in time and memory, and the ledger on disk? One table.
 
     python -m ops.bench.export
 
@@ -9,6 +9,7 @@ its own; its peak is the resident memory that the kernel saw.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -19,12 +20,17 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from ops.bench.bed import Bed, open_bed
+from ops.bench.nullworker import made_up_result
 from ops.bench.report import print_table, say
+
+_WORDS = 780
 
 _HEADINGS = ("format", "recordings", "s", "recordings/s", "file MB", "peak MB")
 
-#: What transcribing would leave of calls that only were submitted.
+#: What transcribing would leave of calls that only were submitted; ``:body`` is a result's.
 _TRANSCRIBED = (
+    "insert into results select decode_key, cast(:body as json), now() from segments",
+    "update segments set state = 'done', result_key = decode_key, ended_at = now()",
     "update recordings set state = 'done', open_segments = 0, ended_at = now()",
     "insert into transcripts (id, recording_id, version, language, flags, speech_ms, worded_ms)"
     " select gen_random_uuid(), id, 1, 'en', '[]', 200000, 190000 from recordings",
@@ -35,11 +41,16 @@ _TRANSCRIBED = (
       from transcripts t
      cross join generate_series(0, 59) n
      cross join lateral (
-           select string_agg('word' || (n * 7 + w * 13) % 997, ' ' order by w) as text,
-                  jsonb_agg(jsonb_build_array('word' || (n * 7 + w * 13) % 997,
-                            n * 5000 + w * 300, n * 5000 + w * 300 + 250,
-                            round(random()::numeric, 3)) order by w) as words
-             from generate_series(0, 12) w) said
+           select string_agg(chosen.word, ' ' order by w) as text,
+                  jsonb_agg(jsonb_build_array(chosen.word, n * 5000 + w * 300,
+                            n * 5000 + w * 300 + 200 + chosen.chance % 90,
+                            (chosen.chance % 1000) / 1000.0) order by w) as words
+             from generate_series(0, 12) w
+            cross join lateral (
+                  -- Of 5,000 words one, which is another in each call.
+                  select abs(hashtext(t.id::text || n * 13 + w)) as chance) own
+            cross join lateral (
+                  select 'word' || own.chance % 5000 as word, own.chance) chosen) said
     """,
 )
 
@@ -60,11 +71,13 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     with open_bed() as bed:
+        empty = _megabytes(bed)
         for count in arguments.recordings:
             say(f"filling the ledger with {count:,} recordings")
             bed.empty()
             bed.fill(count)
             bed.ledger.transact(_transcribe)
+            ledger = _megabytes(bed) - empty
             for name in ("jsonl", "parquet"):
                 run = _export(bed, name, bed.directory / f"{name}-{count}")
                 rows.append(
@@ -77,12 +90,22 @@ def main() -> None:
                         f"{run.peak_bytes / 1e6:.0f}",
                     ]
                 )
-        print_table(bed, "Exports for a data lake", _HEADINGS, rows)
+        note = f"the last ledger: {ledger:.0f} MB, {1000 * ledger / count:.0f} kB a recording"
+        print_table(bed, "Exports for a data lake", _HEADINGS, rows, note)
 
 
 def _transcribe(connection: Connection) -> None:
+    body = json.dumps(made_up_result(_WORDS).to_json())
     for statement in _TRANSCRIBED:
-        connection.execute(text(statement))
+        bound = {"body": body} if ":body" in statement else {}
+        connection.execute(text(statement), bound)
+
+
+def _megabytes(bed: Bed) -> float:
+    """Return what the ledger takes, with its indexes."""
+    query = text("select pg_database_size(current_database())")
+    size: int = bed.ledger.transact(lambda c: c.execute(query).scalar_one())
+    return size / 1e6
 
 
 def _export(bed: Bed, name: str, out: Path) -> Run:
@@ -91,7 +114,11 @@ def _export(bed: Bed, name: str, out: Path) -> Run:
     process = subprocess.Popen(
         [*command, "--out", str(out), "--since", "2020-01-01"], env=bed.environment
     )
-    _, status, usage = os.wait4(process.pid, 0)
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        process.kill()
+        raise
     seconds = time.monotonic() - begun_s
     # Told of its end, which it would else ask the kernel for in vain.
     process.returncode = os.waitstatus_to_exitcode(status)
