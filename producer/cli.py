@@ -400,7 +400,7 @@ def export(
 
     html has an index of all calls as well.
     """
-    streamed = [name.strip() for name in formats.split(",")]
+    streamed = list(dict.fromkeys(name.strip() for name in formats.split(",")))
     if set(streamed) <= set(_STREAMED):
         _export_stream(streamed, submission, directory, since, cursor, as_json=as_json)
         return

@@ -188,7 +188,7 @@ def test_an_export_that_did_not_get_to_its_cursor_is_replaced(
 def test_a_table_goes_on_from_its_cursor_as_lines_do(
     ledger: Ledger, producer: Producer, tmp_path: Path
 ):
-    both = ("export", "--format", "jsonl,parquet", "--out", "lake", "--cursor", "lake.cursor")
+    both = ("export", "--format", "jsonl,parquet,jsonl", "--out", "lake", "--cursor", "lake.cursor")
     transcribed(ledger, utterance("agent", "我要退款"), call=CALL)
 
     assert producer(*both).code == ExitCode.OK
