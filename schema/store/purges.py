@@ -11,31 +11,13 @@ from sqlalchemy import Connection, Engine, func, insert, text, update
 
 from schema.store.connection import unbounded
 from schema.store.forget import Forgotten
-from schema.tables import (
-    NoticeRow,
-    Purge,
-    Recording,
-    ResultRow,
-    SeamRow,
-    SegmentRow,
-    Submission,
-    Transcript,
-    UtteranceRow,
-)
+from schema.tables import Base, Purge
 
-#: From the largest to the smallest.
+#: All but our own: whatever a new table keeps of a recording goes with it. Children come first.
 _ERASED_FROM = tuple(
-    table.__tablename__
-    for table in (
-        UtteranceRow,
-        ResultRow,
-        Transcript,
-        SeamRow,
-        SegmentRow,
-        Recording,
-        NoticeRow,
-        Submission,
-    )
+    table.name
+    for table in reversed(Base.metadata.sorted_tables)
+    if table.name != Purge.__tablename__
 )
 
 #: Before it, only a table's owner may vacuum it.
