@@ -7,12 +7,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from uuid import UUID
 
 import structlog
 import typer
@@ -25,9 +26,10 @@ from producer.doctor import Verdict, examine_host
 from producer.drop import Settling
 from producer.enqueue import Enqueuer, celery_app
 from producer.exits import ExitCode, exit_code
-from producer.export import recording_json
+from producer.export import recording_json, to_jsonl
 from producer.models import named_models, own_files, profile_section
 from producer.moments import parse_age, parse_moment
+from producer.parquet import opened_table
 from producer.purge import purge
 from producer.show import (
     PROBLEM_STATES,
@@ -65,13 +67,14 @@ from schema.settings import Settings, load_settings
 from schema.states import RecordingState
 from schema.store import cancel as store_cancel
 from schema.store import forget as store_forget
+from schema.store import purges as store_purges
 from schema.store import read, reduce
 from schema.store import search as store_search
 from schema.store.dispatches import clock, short_id
 from schema.store.forget import Forgotten, Old
 from schema.store.ledger import Ledger
 from schema.store.notify import notified
-from schema.store.read import Progress, RecordingSummary
+from schema.store.read import Progress, RecordingSummary, StoredTranscript
 from schema.store.search import Filters
 
 _EXITS = "\n\n".join(
@@ -89,6 +92,9 @@ app = typer.Typer(
 
 #: What a person waits for: a statement over millions of rows, but no server that stands still.
 _ANSWER_S = 900
+
+#: Of all submissions, in the order in which transcripts were stored: one file, and a place in it.
+_STREAMED = ("jsonl", "parquet")
 
 #: Results go to standard output, all that is said about them to standard error.
 out = Console(soft_wrap=False)
@@ -314,8 +320,9 @@ def _print_submission(ledger: Ledger, progress: Progress, *, as_json: bool, show
             everything = read.recordings(connection, progress.id)
             notices = read.notices(connection, progress.id)
             quality = read.quality(connection, progress.id)
+            talks = read.talks(connection, progress.id)
             told = notified(connection, progress.id)
-            _print_json(submission_json(progress, quality, everything, notices, told))
+            _print_json(submission_json(progress, quality, everything, notices, talks, told))
             return
         problems = read.recordings(connection, progress.id, PROBLEM_STATES)
         notices = read.notices(connection, progress.id)
@@ -383,6 +390,7 @@ def watch(submission: SubmissionArgument = None, as_json: JsonOption = False) ->
     epilog="Examples: producer export --out transcripts · producer export 1f3a "
     "--format json,srt --out /srv/transcripts · producer export --format html --out pages · "
     "producer export --format jsonl --out lake --cursor lake.cursor · "
+    "producer export --format parquet --out lake --cursor lake.cursor · "
     "producer export --format jsonl --since 2026-05-01 --out -"
 )
 def export(
@@ -390,7 +398,9 @@ def export(
     formats: Annotated[
         str,
         typer.Option(
-            "--format", help="Any of json,txt,srt,vtt,csv,html; or jsonl.", metavar="LIST"
+            "--format",
+            help="Some of json,txt,srt,vtt,csv,html; or jsonl,parquet.",
+            metavar="LIST",
         ),
     ] = "json,txt",
     directory: Annotated[
@@ -402,23 +412,26 @@ def export(
     ] = True,
     since: Annotated[
         str | None,
-        typer.Option(help="jsonl: of all submissions, stored since then.", metavar="DATE"),
+        typer.Option(help="jsonl, parquet: of all submissions, stored since then.", metavar="DATE"),
     ] = None,
     cursor: Annotated[
         Path | None,
-        typer.Option(help="jsonl: stored since the last time, which this file keeps."),
+        typer.Option(help="jsonl, parquet: stored since the last time, which this file keeps."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write transcripts as files: one per recording and format, or JSON Lines of them all.
+    """Write transcripts as files: one per recording and format, or one with a row for each.
 
     html has an index of all calls as well.
     """
-    if formats.strip() == "jsonl":
-        _export_lines(submission, directory, since, cursor, as_json=as_json)
+    streamed = list(dict.fromkeys(name.strip() for name in formats.split(",")))
+    if set(streamed) <= set(_STREAMED):
+        _export_stream(streamed, submission, directory, since, cursor, as_json=as_json)
         return
     if since or cursor or directory == STANDARD_OUTPUT:
-        raise typer.BadParameter("--since, --cursor and --out - go with --format jsonl alone")
+        raise typer.BadParameter(
+            "--since, --cursor and --out - go with --format jsonl or parquet alone"
+        )
     names = parse_formats(formats)
     settings = load_settings()
     with _ledger(settings) as ledger:
@@ -450,7 +463,8 @@ def export(
     raise typer.Exit(ExitCode.INCOMPLETE if incomplete else ExitCode.OK)
 
 
-def _export_lines(
+def _export_stream(
+    formats: list[str],
     submission: str | None,
     directory: Path,
     since: str | None,
@@ -458,7 +472,9 @@ def _export_lines(
     *,
     as_json: bool,
 ) -> None:
-    """Write JSON Lines, and say or keep where the next export goes on."""
+    """Write a row for each recording, and say or keep where the next export goes on."""
+    if directory == STANDARD_OUTPUT and formats != ["jsonl"]:
+        raise typer.BadParameter("--out - goes with --format jsonl alone")
     if as_json and directory == STANDARD_OUTPUT:
         raise typer.BadParameter("--json and --out - would both write to standard output")
     begin = (read_cursor(cursor) if cursor else None) or (
@@ -469,12 +485,19 @@ def _export_lines(
         if submission or not (since or cursor):
             with ledger.reading() as connection:
                 chosen = read.find_submission(connection, submission)
-        # Opened first: a status that moves takes standard output to itself, pipe or not.
-        with (
-            opened(directory, file_name(begin, chosen)) as write,
-            _writing(directory) as advance,
-        ):
-            streamed = stream(ledger, write, since=begin, submission=chosen, advance=advance)
+        with ExitStack() as files:
+            writers = [
+                files.enter_context(_opened(name, directory, begin, chosen)) for name in formats
+            ]
+            # Opened last: a status that moves takes standard output to itself, pipe or not.
+            advance = files.enter_context(_writing(directory))
+            streamed = stream(
+                ledger,
+                lambda found: [write(found) for write in writers],
+                since=begin,
+                submission=chosen,
+                advance=advance,
+            )
     if cursor:
         write_cursor(cursor, streamed.until)
     following = moment_text(streamed.until)
@@ -497,6 +520,20 @@ def _writing(directory: Path) -> Iterator[Callable[[int], None]]:
         return
     with err.status("writing ...") as status:
         yield lambda done: status.update(f"wrote {done} recordings")
+
+
+@contextmanager
+def _opened(
+    name: str, directory: Path, begin: datetime | None, submission: UUID | None
+) -> Iterator[Callable[[StoredTranscript], object]]:
+    """Yield what writes a transcript to the file of a format."""
+    file = file_name(begin, submission, name)
+    if name == "parquet":
+        with opened_table(directory / file) as add:
+            yield add
+    else:
+        with opened(directory, file) as write:
+            yield lambda found: write(to_jsonl(found))
 
 
 @app.command(
@@ -589,7 +626,8 @@ def cancel(
 
 @app.command(
     epilog="Examples: producer forget --call ACD-20431 · producer forget --recording 7c2e1b90 "
-    "--yes · producer forget --submission 1f3a --yes · producer forget --older-than 30d --yes"
+    "--yes · producer forget --submission 1f3a --yes · producer forget --older-than 30d --yes · "
+    "producer forget --older-than 30d --yes --every 24h"
 )
 def forget(
     recording: Annotated[
@@ -604,6 +642,10 @@ def forget(
     older_than: Annotated[
         str | None, typer.Option(help="All calls so long ago: 36h, 30d, 12w.", metavar="AGE")
     ] = None,
+    every: Annotated[
+        str | None,
+        typer.Option(help="With --older-than: again after so long, until Ctrl-C.", metavar="AGE"),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Erase; without it, only list.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -612,9 +654,14 @@ def forget(
         raise typer.BadParameter(
             "name what to forget: --recording, --call, --submission; or --older-than alone"
         )
+    if every and not (older_than and yes):
+        raise typer.BadParameter("--every goes with --older-than and --yes")
     settings = load_settings()
     if older_than:
-        _forget_older(settings, parse_age(older_than, "--older-than"), yes=yes, as_json=as_json)
+        age = parse_age(older_than, "--older-than")
+        pause_s = parse_age(every, "--every").total_seconds() if every else None
+        for _ in _ticks(pause_s) if pause_s else [None]:
+            _forget_older(settings, age, yes=yes, as_json=as_json)
         return
     with _ledger(settings) as ledger:
         with ledger.reading() as connection:
@@ -649,7 +696,7 @@ def _print_to_forget(chosen: list[RecordingSummary], *, as_json: bool) -> None:
 
 
 def _forget_older(settings: Settings, age: timedelta, *, yes: bool, as_json: bool) -> None:
-    """Erase the recordings of calls so long ago, or say which they are."""
+    """Erase the recordings of calls so long ago, and give room back; or say which they are."""
     with _ledger(settings) as ledger:
         with ledger.reading() as connection:
             old = store_forget.count_older(connection, store_forget.ago(connection, age))
@@ -665,7 +712,15 @@ def _forget_older(settings: Settings, age: timedelta, *, yes: bool, as_json: boo
                 publisher.publish,
                 lambda done: status.update(f"erased {done} of {old.recordings} recordings"),
             )
+            if forgotten.recordings:
+                status.update("vacuuming ...")
+            refused = store_purges.vacuum(ledger.engine) if forgotten.recordings else []
     _print_forgotten(forgotten, as_json=as_json)
+    if old.spared:
+        _say_spared(old)
+    if refused:
+        # Of a server before Postgres 17 that is as it should be: no reason to alarm anybody.
+        err.print("autovacuum gives the room to new rows: this login may not", highlight=False)
 
 
 def _print_old(old: Old, *, as_json: bool) -> None:
@@ -682,8 +737,12 @@ def _print_old(old: Old, *, as_json: bool) -> None:
         highlight=False,
     )
     if old.spared:
-        err.print(f"{old.spared} more are still being transcribed, and left", highlight=False)
+        _say_spared(old)
     err.print("nothing is erased without --yes")
+
+
+def _say_spared(old: Old) -> None:
+    err.print(f"{old.spared} more are still being transcribed, and left", highlight=False)
 
 
 def _print_forgotten(forgotten: Forgotten, *, as_json: bool) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from producer.talk import talk_json, talk_of
 from schema.store.read import RecordingSummary, StoredTranscript
 from schema.transcript import Coverage, Flag, Gap, Repair, Seam, Utterance, flag_count, join_words
 from schema.words import Word
@@ -23,18 +22,19 @@ _CUE_MIN_MS = 300
 
 
 def to_json(transcript: StoredTranscript) -> str:
-    """Return everything known of a recording and its words."""
-    return json.dumps(_document(transcript), ensure_ascii=False, indent=1) + "\n"
+    """Return everything known of a recording and its words, as text."""
+    return json.dumps(document(transcript), ensure_ascii=False, indent=1) + "\n"
 
 
 def to_jsonl(transcript: StoredTranscript) -> str:
     """Return the same on one line, with when the transcript was stored."""
     stored_at = transcript.stored_at.isoformat() if transcript.stored_at else None
-    document = {**_document(transcript), "stored_at": stored_at}
-    return json.dumps(document, ensure_ascii=False) + "\n"
+    line = {**document(transcript), "stored_at": stored_at}
+    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def _document(transcript: StoredTranscript) -> dict[str, Any]:
+def document(transcript: StoredTranscript) -> dict[str, Any]:
+    """Return everything known of a recording and its words, as an object."""
     recording = transcript.recording
     return {
         **recording_json(recording),
@@ -48,7 +48,7 @@ def _document(transcript: StoredTranscript) -> dict[str, Any]:
         "speech_ms": transcript.speech_ms,
         "crosstalk_words": flag_count(transcript.flags, Flag.CROSSTALK),
         "noise_words": flag_count(transcript.flags, Flag.NOISE_WORDS),
-        "talk": talk_json(talk_of(transcript.utterances, recording.duration_ms or 0)),
+        "talk": transcript.talk.to_json(),
         "text": _text(transcript),
         "utterances": [_utterance_json(u) for u in transcript.utterances],
         "gaps": [_gap_json(gap) for gap in transcript.gaps],

@@ -19,10 +19,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from producer.sound import Peaks
-from producer.talk import Talk, talk_of
 from schema.store.dispatches import clock
 from schema.store.read import RecordingSummary, StoredTranscript
-from schema.transcript import Gap, Seam, Utterance, is_cjk, is_low
+from schema.transcript import Gap, Seam, Talk, Utterance, is_cjk, is_low
 from schema.words import Word
 
 _PAGES = Path(__file__).parent / "pages"
@@ -103,7 +102,7 @@ def to_page(transcript: StoredTranscript, heard: Heard | None, silent: str = "")
             duration_ms=duration_ms,
             rows=rows,
             speakers=speakers,
-            talk=talk_of(transcript.utterances, duration_ms),
+            talk=transcript.talk,
             low=[s for s in transcript.segments if is_low(s.speech_ms, s.worded_ms)],
             heard=quote(heard.file) if heard else None,
             waves=[_wave(channel) for channel in heard.peaks] if heard else [],
@@ -123,7 +122,7 @@ def to_entry(transcript: StoredTranscript, href: str) -> Entry:
         recording=transcript.recording,
         flags=tuple(dict.fromkeys((*transcript.recording.flags, *transcript.flags))),
         coverage=transcript.coverage,
-        talk=talk_of(transcript.utterances, transcript.recording.duration_ms or 0),
+        talk=transcript.talk,
         words=sum(len(utterance.words) for utterance in transcript.utterances),
         begins=begins,
     )

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
+from uuid import UUID
+
+from sqlalchemy import Connection
 
 from schema.store import forget as store
+from schema.store import purges
 from schema.store.forget import Forgotten
 from schema.store.ledger import Ledger
 from schema.wire import Dispatch
@@ -27,16 +31,27 @@ def purge(
 ) -> Forgotten:
     """Erase the recordings of calls before a moment; return what that came to.
 
-    Each batch is committed by itself: broken off, the next purge goes on. ``publish`` is given the
-    messages to others who waited for words, ``advance`` how many recordings are erased.
+    Each batch is committed by itself, and counted in the ledger with it: broken off, the next
+    purge goes on. ``publish`` is given the messages to others who waited for words, ``advance``
+    how many recordings are erased.
     """
     total = Forgotten()
+    run = ledger.transact(lambda c: purges.begin(c, before))
     while ids := ledger.transact(lambda c: store.older(c, before, limit=_PASS)):
         for start in range(0, len(ids), _BATCH):
             batch = ids[start : start + _BATCH]
-            erase = partial(store.forget, recordings=batch, remove_copy=remove_copy)
-            forgotten = ledger.transact(erase)
+            forgotten = ledger.transact(partial(_erase, run, batch, remove_copy))
             publish(forgotten.dispatches)
             total.add(forgotten)
             advance(total.recordings)
+    left = ledger.transact(lambda c: store.count_older(c, before))
+    ledger.transact(lambda c: purges.end(c, run, left.spared))
     return total
+
+
+def _erase(
+    run: int, batch: Sequence[UUID], remove_copy: Callable[[bytes], None], connection: Connection
+) -> Forgotten:
+    forgotten = store.forget(connection, batch, remove_copy)
+    purges.add(connection, run, forgotten)
+    return forgotten

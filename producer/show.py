@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
+from uuid import UUID
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -19,6 +20,7 @@ from schema.store.dispatches import clock, short_id
 from schema.store.notify import Notified
 from schema.store.read import NoticeSummary, Progress, Quality, RecordingSummary
 from schema.store.search import Hit
+from schema.transcript import Talk
 
 #: Problems printed in full; the rest is counted, and in --json.
 _SHOWN = 20
@@ -187,13 +189,20 @@ def submission_json(
     quality: Quality,
     recordings: Sequence[RecordingSummary],
     notices: Sequence[NoticeSummary],
+    talks: Mapping[UUID, Talk],
     told: Notified | None = None,
 ) -> dict[str, Any]:
-    """Return a submission, its recordings, what was noticed and who was told, as an object."""
+    """Return a submission, its recordings, what was noticed and who was told, as an object.
+
+    ``talks`` has who talked how much in the recordings of which the ledger knows it.
+    """
     return {
         **progress_json(progress),
         "quality": {**asdict(quality), "coverage": quality.coverage},
-        "list": [recording_json(recording) for recording in recordings],
+        "list": [
+            {**recording_json(each), "talk": talks[each.id].to_json() if each.id in talks else None}
+            for each in recordings
+        ],
         "notices": [{"code": n.code, "subject": n.subject, "message": n.message} for n in notices],
         "notified": asdict(told) if told is not None else None,
     }

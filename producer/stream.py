@@ -1,4 +1,4 @@
-"""Transcripts as JSON Lines, those stored since the last time: for a data lake."""
+"""Transcripts in the order in which they were stored, since the last time: for a data lake."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 from uuid import UUID
 
-from producer.export import to_jsonl
 from producer.moments import parse_moment
 from schema.errors import ErrorCode, Misconfigured, Transient
 from schema.store import since as store
 from schema.store.dispatches import short_id
 from schema.store.ledger import Ledger
+from schema.store.read import StoredTranscript
 from schema.store.since import Place
 
 _PAGE = 100
@@ -41,13 +42,13 @@ class Streamed:
 
 def stream(
     ledger: Ledger,
-    write: Callable[[str], object],
+    write: Callable[[StoredTranscript], object],
     *,
     since: datetime | None = None,
     submission: UUID | None = None,
     advance: Callable[[int], None] = lambda _done: None,
 ) -> Streamed:
-    """Write a line for each recording whose latest transcript was stored since a moment.
+    """Write the latest transcript of each recording of which that was stored since a moment.
 
     Of the whole ledger, or of one submission; in the order in which they were stored, holding one
     transcript at a time. Exports that go on from each other's ``until`` write every transcript
@@ -62,7 +63,7 @@ def stream(
         recording = place.recording_id
         found = ledger.transact(partial(store.stored_before, recording_id=recording, until=until))
         if found is not None:
-            write(to_jsonl(found))
+            write(found)
             streamed.recordings += 1
             advance(streamed.recordings)
     return streamed
@@ -101,15 +102,15 @@ def _places(
         after = places[-1]
 
 
-def file_name(since: datetime | None, submission: UUID | None = None) -> str:
-    """Return the name of a file of lines: whose they are, and where it begins.
+def file_name(since: datetime | None, submission: UUID | None = None, suffix: str = "jsonl") -> str:
+    """Return the name of a file of transcripts: whose they are, and where it begins.
 
     An export that is repeated from the same place, since it did not get as far as its cursor,
     takes the place of the one before.
     """
     of = f"-{short_id(submission)}" if submission else ""
     begin = f"-from-{since.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}" if since else ""
-    return f"transcripts{of}{begin}.jsonl"
+    return f"transcripts{of}{begin}.{suffix}"
 
 
 @contextmanager
@@ -127,12 +128,22 @@ def opened(directory: Path, name: str) -> Iterator[Callable[[str], object]]:
         yield output.write
         output.flush()
         return
-    path = directory / name
-    partial_path = path.with_name(f".partial-{os.getpid()}")
+    with appearing(directory / name) as file:
+        yield lambda text: file.write(text.encode())
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that appears at ``path`` once it is whole; empty or broken off, it never does.
+
+    Raises:
+        Misconfigured: the file cannot be written.
+    """
+    partial_path = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with partial_path.open("w", encoding="utf-8") as file:
-            yield file.write
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial_path.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
             is_empty = not file.tell()

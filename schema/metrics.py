@@ -100,6 +100,14 @@ class ReduceOutcome(StrEnum):
     ERROR = "error"
 
 
+class Purging(StrEnum):
+    """What became of a recording that was old enough to go."""
+
+    ERASED = "erased"
+    #: It was still being transcribed.
+    SPARED = "spared"
+
+
 #: Buckets of seconds: from the read of a short segment to the decode of a long one on a CPU.
 SECONDS_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -334,6 +342,19 @@ OLDEST_EVENT = Metric(
     Kind.GAUGE,
     "Age of the oldest event that waits for its receiver to take it; 0 where none does",
     _LEDGER,
+)
+PURGE_AGE = Metric(
+    "callscribe_ledger_purge_age_seconds",
+    Kind.GAUGE,
+    "Time since a run of retention came to its end; absent where none ever did",
+    _LEDGER,
+)
+PURGED = Metric(
+    "callscribe_ledger_purge_recordings",
+    Kind.GAUGE,
+    "Recordings that this run erased, and old ones that it left since they had not ended",
+    _LEDGER,
+    {"outcome": tuple(Purging)},
 )
 REDIS_UP = Metric(
     "callscribe_redis_up", Kind.GAUGE, "1 if Redis answered this scrape, else 0", _LEDGER

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import time
-from typing import cast
 
 from alembic import command
 from alembic.config import Config
@@ -15,7 +13,7 @@ from sqlalchemy.schema import CreateIndex, DropIndex
 
 from schema.errors import ErrorCode, Misconfigured
 from schema.roles import create_roles, grant
-from schema.store.connection import BoundedConnection
+from schema.store.connection import unbounded
 from schema.tables import Base
 
 #: Keys of advisory locks: one migration at a time, whoever else tries, and one build of indexes.
@@ -63,13 +61,7 @@ def _refuse_newer(connection: Connection) -> None:
 
 def _build_indexes(engine: Engine) -> None:
     """Build what is missing of the indexes that no transaction can build beside workers."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        # Its settings are its own, and so is the lock, which goes with it.
-        connection.detach()
-        driver = cast(BoundedConnection, connection.connection.dbapi_connection)
-        driver.answer_s = math.inf
-        connection.execute(text("set lock_timeout = 0"))
-        connection.execute(text("set statement_timeout = 0"))
+    with unbounded(engine) as connection:
         # Tried and not waited for: the build waits for every transaction, this one's wait, too.
         while not connection.scalar(text("select pg_try_advisory_lock(:key)"), _BUILD):
             time.sleep(_POLL_S)

@@ -58,9 +58,12 @@ GRANTS: Mapping[str, tuple[str, str, str]] = {
     "seams": (_ADD, _READ, _READ),
     "receivers": (_CHANGE, "select, insert", _RECEIVERS_FARE),
     "events": (f"{_CHANGE}, {_SUM_UP}", _READ, _READ),
+    "purges": (_READ, "select, insert, update", _READ),
     _REVISION: (_READ, _READ, _READ),
 }
 
+#: What everybody may read beside the tables: see migration 0008.
+_VIEWS = "talk_calls, talk_speakers"
 
 #: What everybody may call: search asks by them, and whoever stores a transcript fills their index.
 _FUNCTIONS = "search_plain(text), search_words(text)"
@@ -88,8 +91,13 @@ def grant(connection: Connection) -> None:
     for role in roles:
         connection.execute(text(f"grant usage on schema {schema} to {role}"))
         connection.execute(text(f"grant execute on function {_FUNCTIONS} to {role}"))
+        connection.execute(text(f"revoke all on {_VIEWS} from {role}"))
+        connection.execute(text(f"grant select on {_VIEWS} to {role}"))
     for table, privileges in GRANTS.items():
         for role, allowed in zip(Role, privileges, strict=True):
             if role in roles:
                 connection.execute(text(f"revoke all on {table} from {role}"))
                 connection.execute(text(f"grant {allowed} on {table} to {role}"))
+        # After it has erased. Older servers know no such right: their autovacuum does it.
+        if Role.PRODUCER in roles and (connection.dialect.server_version_info or ()) >= (17,):
+            connection.execute(text(f"grant maintain on {table} to {Role.PRODUCER}"))

@@ -288,9 +288,29 @@ class Transcript(Base):
     repairs: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     #: ``[[channel, language], ...]``.
     languages: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
+    #: :meth:`schema.transcript.Talk.to_json`; null where a reducer before revision 0008 stored it.
+    talk: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     #: When the row was written, which is after its transaction locked the table: see
     #: :mod:`schema.store.since`.
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Purge(Base):
+    """A run of retention: what it erased, and that it came to its end."""
+
+    __tablename__ = "purges"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    #: Calls before this moment may go.
+    before: Mapped[datetime]
+    began_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    #: Null while it runs, and where it was broken off.
+    ended_at: Mapped[datetime | None]
+    recordings: Mapped[int] = mapped_column(server_default="0")
+    results: Mapped[int] = mapped_column(server_default="0")
+    copies: Mapped[int] = mapped_column(server_default="0")
+    #: Old ones that were still being transcribed when it ended.
+    spared: Mapped[int] = mapped_column(server_default="0")
 
 
 class UtteranceRow(Base):

@@ -6,7 +6,7 @@ Times are on the recording's clock.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -230,6 +230,43 @@ class Utterance:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeakerTalk:
+    """One speaker's part of a call.
+
+    ``share`` is of all talk, 0..1; ``longest_ms`` the longest stretch without a word of anyone
+    else's; ``interruptions`` how often they began while another spoke on for half a second.
+    A Chinese character counts as a word.
+    """
+
+    speaker: str
+    talk_ms: int
+    share: float
+    words: int
+    words_per_minute: int
+    longest_ms: int
+    interruptions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A call's figures: in ``silence_ms`` nobody talks, in ``overlap_ms`` two or more do."""
+
+    silence_ms: int
+    overlap_ms: int
+    speakers: tuple[SpeakerTalk, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form kept in the ledger, and that of exports."""
+        return {**asdict(self), "speakers": [asdict(own) for own in self.speakers]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Talk:
+        """Rebuild it from :meth:`to_json`."""
+        speakers = tuple(SpeakerTalk(**own) for own in value["speakers"])
+        return cls(value["silence_ms"], value["overlap_ms"], speakers)
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """A stitched transcript, not yet stored.
 
@@ -247,6 +284,7 @@ class Draft:
     coverage: tuple[Coverage, ...] = ()
     repairs: tuple[Repair, ...] = ()
     languages: tuple[tuple[int | None, str | None], ...] = ()
+    talk: Talk | None = None
 
 
 #: Below this share of worded speech a segment, or a recording, is looked at; less speech than the

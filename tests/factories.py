@@ -24,7 +24,7 @@ from schema.store import intake, reduce, work
 from schema.store.dispatches import reduce_dispatch
 from schema.store.intake import Added, OpenSubmission
 from schema.store.ledger import Ledger
-from schema.transcript import Draft, Utterance
+from schema.transcript import Draft, Talk, Utterance
 from schema.wire import SEGMENTS_QUEUE, TRANSCRIBE_SEGMENT, Dispatch, Message
 from schema.words import SegmentResult, Word
 
@@ -92,19 +92,22 @@ def transcribed(
     *utterances: Utterance,
     call: CallInfo | None = None,
     to: OpenSubmission | None = None,
+    talk: Talk | None = None,
 ) -> UUID:
     """Take a recording of one segment all the way to this transcript; return its id."""
     (dispatch,) = added(ledger, recording(unique("pcm"), call=call), to=to).dispatches
     held = ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
     ended = ledger.single(lambda c: work.finish(c, held, result("hi")))
-    return reduced(ledger, ended.reduce, *utterances)
+    return reduced(ledger, ended.reduce, *utterances, talk=talk)
 
 
-def reduced(ledger: Ledger, dispatch: Dispatch, *utterances: Utterance) -> UUID:
+def reduced(
+    ledger: Ledger, dispatch: Dispatch, *utterances: Utterance, talk: Talk | None = None
+) -> UUID:
     """Store a transcript of a recording whose segments have ended; return its id."""
     held = ledger.single(lambda c: reduce.claim_reduce(c, dispatch.message, owner="r", lease_s=60))
     segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
-    draft = Draft("en", (), 500, 500, utterances, ())
+    draft = Draft("en", (), 500, 500, utterances, (), talk=talk)
     ledger.transact(lambda c: reduce.store_transcript(c, held, segments, draft))
     return held.recording_id
 

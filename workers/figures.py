@@ -19,6 +19,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from schema import metrics as catalogue
+from schema.metrics import Purging
 from schema.publish import Publisher
 from schema.settings import SPOOL_ROOT, Settings
 from schema.store.figures import Figures, figures
@@ -120,6 +121,11 @@ def _of_ledger(answer: tuple[Figures, float] | None) -> Iterator[GaugeMetricFami
     yield gauge(catalogue.LAST_HOUR_AUDIO, found.hour_audio_ms / 1000)
     yield gauge(catalogue.LAST_DAY_RECORDINGS, found.day_recordings)
     yield gauge(catalogue.OLDEST_EVENT, found.oldest_event_s)
+    purged = found.purged
+    if purged is not None:
+        yield gauge(catalogue.PURGE_AGE, purged.age_s)
+    erased, spared = (purged.recordings, purged.spared) if purged else (0, 0)
+    yield gauge(catalogue.PURGED, {Purging.ERASED: erased, Purging.SPARED: spared})
 
 
 def _of_redis(queued: Queued | None) -> Iterator[GaugeMetricFamily]:

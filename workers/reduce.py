@@ -18,6 +18,7 @@ from schema.states import SegmentKind
 from schema.store import reduce as store
 from schema.store import repair
 from schema.store.reduce import EndedSegment, ReduceClaim
+from schema.talk import talk_of
 from schema.transcript import Draft, Flag, Gap, PlannedRepair, RepairReason, is_low
 from schema.wire import Message
 from schema.words import SegmentResult
@@ -154,6 +155,7 @@ def draft_transcript(
     spoken = own_words.tracks
     if mark is not None:
         spoken = tuple(marked(track, mark) for track in spoken)
+    utterances = polish(to_dialogue(spoken, render), language, render)
     return Draft(
         language=language,
         flags=(
@@ -164,7 +166,7 @@ def draft_transcript(
         ),
         speech_ms=sum(map(speech_ms, tracks)),
         worded_ms=sum(map(worded_ms, tracks)),
-        utterances=polish(to_dialogue(spoken, render), language, render),
+        utterances=utterances,
         seams=tuple(seam for track in tracks for seam in track.seams),
         gaps=tuple(_gaps(segments, tracks, render)),
         coverage=tuple(
@@ -174,6 +176,7 @@ def draft_transcript(
         ),
         repairs=tuple(report for _, reports in mended for report in reports),
         languages=tuple((channel, spoken_language(own)) for channel, own in by_channel),
+        talk=talk_of(utterances, claim.duration_ms),
     )
 
 

@@ -3,8 +3,9 @@
     python -m ops.bench.purge
 
 A ledger of calls of one segment, each with a result and a transcript of 20 utterances, all erased
-as ``producer forget --older-than`` erases them. Meanwhile another connection does again and again
-what a worker does (claim a segment; here one that is gone) and a producer (open a submission).
+as ``producer forget --older-than`` erases them, but for a tenth, and vacuumed. Meanwhile another
+connection does again and again what a worker does (claim a segment; here one that is gone) and a
+producer (open a submission). Then as many calls come again: whether the room went to them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from itertools import pairwise
 from uuid import uuid4
 
@@ -21,7 +23,7 @@ from sqlalchemy import Connection, text
 from ops.bench.bed import Bed, new_submission, open_bed
 from ops.bench.report import milliseconds, print_table, say
 from producer.purge import purge
-from schema.store import forget
+from schema.store import forget, purges
 from schema.store.ledger import Ledger
 from schema.store.work import claim
 from schema.wire import Message
@@ -32,14 +34,18 @@ _HEADINGS = ("", "times", "p50 ms", "p95 ms", "at most ms")
 
 #: What transcribing would leave of calls that only were submitted.
 _TRANSCRIBED = (
-    "insert into results select decode_key, '{\"words\": []}', now() from segments",
-    "update segments set state = 'done', result_key = decode_key, ended_at = now()",
-    "update recordings set state = 'done', open_segments = 0, ended_at = now()",
+    "insert into results select decode_key, '{\"words\": []}', now() from segments"
+    " where state = 'pending'",
+    "update segments set state = 'done', result_key = decode_key, ended_at = now()"
+    " where state = 'pending'",
     "insert into transcripts (id, recording_id, version, flags, speech_ms, worded_ms)"
-    " select gen_random_uuid(), id, 1, '[]', 0, 0 from recordings",
-    "insert into utterances select id, n, 0, 'agent', n * 5000, n * 5000 + 4000,"
-    " 'we said this and that ' || n, '[]' from transcripts,"
+    " select gen_random_uuid(), id, 1, '[]', 0, 0 from recordings where state = 'planned'",
+    "insert into utterances select t.id, n, 0, 'agent', n * 5000, n * 5000 + 4000,"
+    " 'we said this and that ' || n, '[]' from transcripts t"
+    " join recordings r on r.id = t.recording_id and r.state = 'planned',"
     " generate_series(1, 20) n",
+    "update recordings set state = 'done', open_segments = 0, ended_at = now()"
+    " where state = 'planned'",
 )
 
 
@@ -49,19 +55,36 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=50_000)
     arguments = parser.parse_args()
     with open_bed() as bed:
+        kept = arguments.recordings // 10
+        gone = arguments.recordings - kept
         say(f"filling the ledger with {arguments.recordings:,} recordings")
-        bed.fill(arguments.recordings)
-        bed.ledger.transact(_transcribe)
+        _fill(bed, gone)
+        before = bed.ledger.transact(lambda c: c.execute(text("select now()")).scalar_one())
+        _fill(bed, kept)
         _tidy(bed)
+        sizes = [_megabytes(bed)]
         alone = _Prober(bed).run_for(5.0)
-        prober = _Prober(bed)
-        prober.start()
-        batches, seconds = _purge(bed)
-        during = prober.stop()
+        erasing, vacuuming = _Prober(bed), _Prober(bed)
+        erasing.start()
+        batches, seconds = _purge(bed, before)
+        during = erasing.stop()
+        sizes.append(_megabytes(bed))
+        vacuuming.start()
+        vacuum_s = _timed(lambda: purges.vacuum(bed.ledger.engine))
+        beside = vacuuming.stop()
+        sizes.append(_megabytes(bed))
+        _fill(bed, gone)
+        sizes.append(_megabytes(bed))
         rows = [("a batch of 100 erased", batches)]
         rows += [(f"{name}, nothing else", alone[name]) for name in alone]
-        rows += [(f"{name}, meanwhile", during[name]) for name in during]
-        note = f"{arguments.recordings:,} recordings erased in {seconds:.0f} s"
+        rows += [(f"{name}, while erasing", during[name]) for name in during]
+        rows += [(f"{name}, while vacuuming", beside[name]) for name in beside]
+        full, erased, vacuumed, again = (f"{size:,.0f} MB" for size in sizes)
+        note = (
+            f"{gone:,} of {arguments.recordings:,} recordings erased in {seconds:.0f} s, "
+            f"vacuumed in {vacuum_s:.1f} s\nthe ledger: {full}, {erased} erased, "
+            f"{vacuumed} vacuumed, {again} with as many again"
+        )
         print_table(
             bed,
             "Retention: what it takes, and who waits for it",
@@ -75,9 +98,31 @@ def _figures(seconds: list[float]) -> list[str]:
     return [milliseconds(seconds, percent) for percent in (50, 95, 100)]
 
 
+def _fill(bed: Bed, recordings: int) -> None:
+    bed.fill(recordings)
+    bed.ledger.transact(_transcribe)
+
+
 def _transcribe(connection: Connection) -> None:
     for statement in _TRANSCRIBED:
         connection.execute(text(statement))
+
+
+def _megabytes(bed: Bed) -> float:
+    """Return what the ledger's tables take, with their indexes."""
+    query = text(
+        "select sum(pg_total_relation_size(oid))::bigint from pg_class"
+        " where relkind = 'r' and relnamespace = current_schema()::regnamespace"
+    )
+    size: int = bed.ledger.transact(lambda c: c.execute(query).scalar_one())
+    return size / 1e6
+
+
+def _timed(work: Callable[[], object]) -> float:
+    """Return how long something takes, in seconds."""
+    begun_s = time.monotonic()
+    work()
+    return time.monotonic() - begun_s
 
 
 def _tidy(bed: Bed) -> None:
@@ -85,9 +130,8 @@ def _tidy(bed: Bed) -> None:
         connection.execute(text("vacuum analyze"))
 
 
-def _purge(bed: Bed) -> tuple[list[float], float]:
-    """Erase everything; return how long each batch took, and all of them, in seconds."""
-    before = bed.ledger.transact(lambda c: c.execute(text("select now()")).scalar_one())
+def _purge(bed: Bed, before: datetime) -> tuple[list[float], float]:
+    """Erase what came before; return how long each batch took, and all of them, in seconds."""
     ends = [time.monotonic()]
     copies: list[bytes] = []
     purge(
@@ -132,18 +176,16 @@ class _Prober:
 
     def _probe(self) -> None:
         while not self._over.is_set():
-            self._timed("claim", self._claim)
-            self._timed("open a submission", lambda: new_submission(self._ledger))
+            self._note("claim", self._claim)
+            self._note("open a submission", lambda: new_submission(self._ledger))
             time.sleep(_PAUSE_S)
 
     def _claim(self) -> object:
         nobodys = Message(uuid4(), uuid4())
         return self._ledger.single(lambda c: claim(c, nobodys, owner="w", lease_s=60))
 
-    def _timed(self, name: str, work: Callable[[], object]) -> None:
-        begun_s = time.monotonic()
-        work()
-        self._seconds[name].append(time.monotonic() - begun_s)
+    def _note(self, name: str, work: Callable[[], object]) -> None:
+        self._seconds[name].append(_timed(work))
 
 
 if __name__ == "__main__":

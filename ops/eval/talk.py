@@ -24,9 +24,10 @@ from ops.eval.adversarial import utterances_of
 from ops.eval.composing import Piece
 from ops.eval.corpus import read_cases
 from ops.eval.decode import eval_settings
-from producer.talk import Talk, talk_of
 from schema.pcm import Samples
 from schema.profile import Profile, RenderSettings, load_profile
+from schema.talk import talk_of
+from schema.transcript import Talk
 from schema.words import Word
 from workers.audio import SAMPLES_PER_MS
 from workers.dialogue import to_dialogue

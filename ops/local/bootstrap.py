@@ -53,7 +53,10 @@ _INPUTS = ("setup.cfg", "pyproject.toml", "ops/constraints.txt")
 #: Each program's module, and the extras of setup.cfg that it needs.
 _PROGRAMS: Mapping[str, tuple[str, frozenset[str]]] = {
     "quickstart": ("ops.local.quickstart", frozenset({"worker", "itn", "flower", "local"})),
-    "test": ("ops.local.checks", frozenset({"worker", "itn", "flower", "local", "s3", "test"})),
+    "test": (
+        "ops.local.checks",
+        frozenset({"worker", "itn", "flower", "local", "parquet", "s3", "test"}),
+    ),
 }
 
 

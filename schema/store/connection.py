@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Generator
-from typing import Any, TypeVar
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import psycopg
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import InvalidatePoolError
 
 #: A connection that was in use this long ago is not asked whether it still stands: asking costs a
@@ -52,6 +54,20 @@ def create_ledger_engine(url: str, *, lease_s: int = 60, answer_s: int = 60) -> 
 
     _ping_idle_connections(engine)
     return engine
+
+
+@contextmanager
+def unbounded(engine: Engine) -> Iterator[Connection]:
+    """Yield a connection of its own, in no transaction, whose statements may take hours.
+
+    Its settings, and whatever it locks, go with it.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.detach()
+        cast(BoundedConnection, connection.connection.dbapi_connection).answer_s = math.inf
+        connection.execute(text("set lock_timeout = 0"))
+        connection.execute(text("set statement_timeout = 0"))
+        yield connection
 
 
 def _ping_idle_connections(engine: Engine) -> None:

@@ -23,6 +23,7 @@ class Figures:
     ``waiting`` wait after an attempt that failed. ``hour_segments`` ended in the last hour, with
     ``hour_audio_ms`` of audio done, and ``day_recordings`` were handed in during the last day.
     ``oldest_event_s`` is for how long a receiver has not taken what it is to be told.
+    ``purged`` is None where retention never ran.
     """
 
     open_segments: Mapping[str, int]
@@ -33,6 +34,16 @@ class Figures:
     hour_audio_ms: int
     day_recordings: Mapping[str, int]
     oldest_event_s: float
+    purged: Purged | None
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What the last run of retention that came to its end did, so many seconds ago."""
+
+    age_s: float
+    recordings: int
+    spared: int
 
 
 #: The age by look-ups: a join would let the planner read every recording there ever was.
@@ -102,13 +113,23 @@ _OLDEST_EVENT = text(
     """
 )
 
+#: By the primary key, backwards: those that were broken off are few.
+_PURGED = text(
+    """
+    select extract(epoch from now() - ended_at)::float8 as age_s, recordings, spared
+      from purges where ended_at is not null
+     order by id desc limit 1
+    """
+)
+
 
 def figures(connection: Connection) -> Figures:
-    """Return the ledger's figures, by five queries."""
+    """Return the ledger's figures, by six queries."""
     pending = connection.execute(_PENDING).all()
     leased = connection.execute(_LEASED).one()
     day = {row.state: row.recordings for row in connection.execute(_DAY)}
     hour = connection.execute(_HOUR, {"cancelled": ErrorCode.CANCELLED.value}).one()
+    purged = connection.execute(_PURGED).one_or_none()
     return Figures(
         open_segments={
             SegmentState.PENDING: sum(row.segments for row in pending),
@@ -124,4 +145,5 @@ def figures(connection: Connection) -> Figures:
         hour_audio_ms=hour.audio_ms or 0,
         day_recordings={state: day.get(state, 0) for state in RecordingState},
         oldest_event_s=connection.execute(_OLDEST_EVENT).scalar_one(),
+        purged=Purged(*purged) if purged else None,
     )

@@ -20,7 +20,6 @@ from sqlalchemy import (
     delete,
     exists,
     func,
-    or_,
     select,
     text,
     tuple_,
@@ -65,7 +64,7 @@ class Forgotten:
 class Old:
     """Recordings of calls before a moment, ``first`` of them the oldest call's.
 
-    ``spared`` are calls as old that were handed in since and are still being transcribed.
+    ``spared`` are calls as old that are still being transcribed.
     """
 
     before: datetime
@@ -125,19 +124,17 @@ def _call_before(moment: datetime) -> ColumnElement[bool]:
     return func.least(Recording.started_at, Recording.created_at) < moment
 
 
-def _may_go(before: datetime) -> ColumnElement[bool]:
-    """Return whether retention may erase a recording: what is under way is left to end."""
-    return or_(Recording.state.in_(TERMINAL), Recording.created_at < before)
+#: What retention may erase: what is under way is left to end, however old, and is told.
+_MAY_GO = Recording.state.in_(TERMINAL)
 
 
 def count_older(connection: Connection, before: datetime) -> Old:
     """Return how many recordings :func:`older` has to offer, all in all."""
-    goes = _may_go(before)
     query = select(
-        func.count().filter(goes),
-        func.coalesce(func.sum(Recording.duration_ms).filter(goes), 0),
-        func.count().filter(~goes),
-        func.min(func.least(Recording.started_at, Recording.created_at)).filter(goes),
+        func.count().filter(_MAY_GO),
+        func.coalesce(func.sum(Recording.duration_ms).filter(_MAY_GO), 0),
+        func.count().filter(~_MAY_GO),
+        func.min(func.least(Recording.started_at, Recording.created_at)).filter(_MAY_GO),
     ).where(_call_before(before))
     recordings, audio_ms, spared, first = connection.execute(query).one()
     return Old(before, recordings, int(audio_ms), spared, first)
@@ -146,9 +143,9 @@ def count_older(connection: Connection, before: datetime) -> Old:
 def older(connection: Connection, before: datetime, *, limit: int) -> list[UUID]:
     """Return up to ``limit`` recordings of calls before a moment, in no order.
 
-    Those that are still being transcribed are left out, unless they were handed in before it, too.
+    Those that are still being transcribed are left out.
     """
-    query = select(Recording.id).where(_call_before(before), _may_go(before)).limit(limit)
+    query = select(Recording.id).where(_call_before(before), _MAY_GO).limit(limit)
     return list(connection.scalars(query))
 
 

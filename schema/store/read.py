@@ -34,7 +34,8 @@ from schema.tables import (
     Transcript,
     UtteranceRow,
 )
-from schema.transcript import Coverage, Gap, Repair, Seam, SeamRule, Utterance
+from schema.talk import talk_of
+from schema.transcript import Coverage, Gap, Repair, Seam, SeamRule, Talk, Utterance
 from schema.words import Word
 
 
@@ -272,6 +273,23 @@ def quality(connection: Connection, submission_id: UUID) -> Quality:
     )
 
 
+_TALKS = text(
+    f"""
+    select r.id, latest.talk {_LATEST}
+     where r.submission_id = :id and latest.talk is not null
+    """
+)
+
+
+def talks(connection: Connection, submission_id: UUID) -> dict[UUID, Talk]:
+    """Return who talked how much in a submission's recordings, by their latest transcripts.
+
+    Without those that an older reducer stored: their figures are in no table.
+    """
+    rows = connection.execute(_TALKS, {"id": submission_id})
+    return {recording_id: Talk.from_json(talk) for recording_id, talk in rows}
+
+
 @dataclass(frozen=True, slots=True)
 class RecordingSummary:
     """One recording of a submission: how it stands, and why."""
@@ -404,6 +422,12 @@ class StoredTranscript:
     repairs: tuple[Repair, ...] = ()
     languages: tuple[tuple[int | None, str | None], ...] = ()
     stored_at: datetime | None = None
+    stored_talk: Talk | None = None
+
+    @property
+    def talk(self) -> Talk:
+        """Who talked how much: as the reducer stored it, or an older one would have."""
+        return self.stored_talk or talk_of(self.utterances, self.recording.duration_ms or 0)
 
     @property
     def coverage(self) -> float | None:
@@ -442,6 +466,7 @@ def transcript(connection: Connection, recording: RecordingSummary) -> StoredTra
         repairs=tuple(map(Repair.from_json, row["repairs"])),
         languages=tuple((channel, language) for channel, language in row["languages"]),
         stored_at=row["created_at"],
+        stored_talk=Talk.from_json(row["talk"]) if row["talk"] else None,
     )
 
 

@@ -217,6 +217,7 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
             coverage=[coverage.to_json() for coverage in draft.coverage],
             repairs=[repair.to_json() for repair in draft.repairs],
             languages=[list(pair) for pair in draft.languages],
+            **({"talk": draft.talk.to_json()} if draft.talk else {}),
         )
         .returning(Transcript.id)
     ).scalar_one()

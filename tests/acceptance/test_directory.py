@@ -145,6 +145,7 @@ def test_a_stereo_call_is_a_dialogue_of_two_named_speakers(fleet: Fleet, speech,
     assert times.max() <= transcript["duration_ms"]
     assert transcript["language"] == "en"
     assert {own["speaker"] for own in transcript["talk"]["speakers"]} == {"Anna", "Bob"}
+    assert [own["talk"] for own in said["list"]] == [transcript["talk"]], "the ledger has it"
 
     pages = tmp_path / "pages"
     fleet.producer("export", said["submission"], "--format", "html", "--out", str(pages))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import structlog
 from rich.console import Console
@@ -20,7 +21,7 @@ from producer.exits import ExitCode
 from schema.records import CallInfo
 from schema.store import notify, read
 from schema.store.ledger import Ledger
-from tests.factories import transcribed, utterance
+from tests.factories import added, recording, transcribed, utterance
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,39 @@ def test_forget_by_age_erases_nothing_until_it_is_told_to(ledger: Ledger, produc
     assert json.loads(producer("search", "hi", "--json").out)["list"][0]["call_id"] is None
 
 
+def test_a_purge_comes_again_and_says_each_time_what_it_erased(
+    ledger: Ledger, producer: Producer, monkeypatch: pytest.MonkeyPatch
+):
+    transcribed(ledger, call=CALL)
+    added(ledger, recording("a", call=CALL))
+    pauses: list[float] = []
+
+    def sleep(pause_s: float) -> None:
+        pauses.append(pause_s)
+        transcribed(ledger, call=CALL)
+        if len(pauses) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("producer.cli.time.sleep", sleep)
+
+    ran = producer("forget", "--older-than", "30d", "--yes", "--every", "24h")
+
+    assert (ran.code, pauses) == (ExitCode.INTERRUPTED, [86_400, 86_400])
+    assert ran.out.count("1 recordings erased") == 2
+    assert ran.err.count("1 more are still being transcribed, and left") == 2
+
+
 @pytest.mark.parametrize(
-    "wrong", [("--older-than", "soon"), ("--older-than", "30d", "--call", "ACD-1"), ()]
+    "wrong",
+    [
+        ("--older-than", "soon"),
+        ("--older-than", "", "--yes"),
+        ("--older-than", "30d", "--call", "ACD-1"),
+        ("--older-than", "30d", "--every", "24h"),
+        ("--older-than", "30d", "--yes", "--every", "daily"),
+        ("--call", "ACD-1", "--yes", "--every", "24h"),
+        (),
+    ],
 )
 def test_forget_refuses_what_it_does_not_understand(producer: Producer, wrong: tuple[str, ...]):
     assert producer("forget", *wrong).code == ExitCode.USAGE
@@ -175,6 +207,39 @@ def test_a_directory_of_exports_may_be_called_like_markup(ledger: Ledger, produc
     assert (ran.code, ran.out) == (ExitCode.OK, "1 files of 1 recordings in [/b]\n")
 
 
+def test_a_table_goes_on_from_its_cursor_as_lines_do(
+    ledger: Ledger, producer: Producer, tmp_path: Path
+):
+    both = ("export", "--format", "jsonl,parquet,jsonl", "--out", "lake", "--cursor", "lake.cursor")
+    transcribed(ledger, utterance("agent", "我要退款"), call=CALL)
+
+    assert producer(*both).code == ExitCode.OK
+    begin = (tmp_path / "lake.cursor").read_text()
+    assert json.loads(producer(*both, "--json").out)["recordings"] == 0
+    transcribed(ledger, call=replace(CALL, call_id="ACD-2"))
+    assert json.loads(producer(*both, "--json").out)["recordings"] == 1
+
+    files = sorted((tmp_path / "lake").glob("*.parquet"))
+    tables = [pq.ParquetFile(path).read().to_pylist() for path in files]
+    assert [path.with_suffix(".jsonl").exists() for path in files] == [True, True]
+    assert [[row["call_id"] for row in table] for table in tables] == [["ACD-2"], ["ACD-1"]]
+    assert tables[1][0]["utterances"][0]["words"][0]["text"] == "我要退款"
+    assert (tmp_path / "lake.cursor").read_text() > begin
+
+
+def test_a_cursor_stays_where_it_was_when_a_table_was_not_written(
+    ledger: Ledger, producer: Producer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    table = ("export", "--format", "parquet", "--out", "lake", "--cursor", "lake.cursor")
+    transcribed(ledger, call=CALL)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+
+    ran = producer(*table)
+
+    assert (ran.code, "[parquet]" in ran.err) == (ExitCode.MISCONFIGURED, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_lines_go_to_a_pipe(ledger: Ledger, producer: Producer):
     transcribed(ledger, call=CALL)
 
@@ -215,6 +280,8 @@ def test_submit_says_by_code_what_is_wrong_with_files(producer: Producer, tmp_pa
         ("--out", "-"),
         ("--format", "jsonl,json"),
         ("--format", "jsonl", "--out", "-", "--json"),
+        ("--format", "parquet", "--out", "-"),
+        ("--format", "parquet,json"),
         ("--format", "jsonl", "--since", "soon"),
         ("--format", "jsonl", "--cursor", "broken"),
     ],

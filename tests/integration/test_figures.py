@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,12 +18,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ops.local.bootstrap import ROOT
 from ops.local.sockets import free_port
+from producer.purge import purge
 from schema.metrics import CATALOGUE
 from schema.settings import Settings
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
 from schema.wire import Queued
-from tests.factories import added, recording
+from tests.factories import added, recording, transcribed
 from workers.figures import FleetFigures, Patient
 
 QUEUED = Queued(segments=3, reduces=1)
@@ -60,6 +62,20 @@ def test_a_scrape_tells_what_waits_and_where(ledger: Ledger, tmp_path: Path):
     assert found["callscribe_queue_messagessegments"] == 3
     assert found["callscribe_spool_free_bytes"] > 0
     assert found["callscribe_spool_reserve_bytes"] == 7
+
+
+def test_a_scrape_tells_when_retention_last_ran_if_it_ever_did(ledger: Ledger):
+    never = scraped(ledger)
+    transcribed(ledger)
+    purge(ledger, datetime(2100, 1, 1, tzinfo=UTC), [].append, lambda _: None)
+
+    found = scraped(ledger)
+
+    assert "callscribe_ledger_purge_age_seconds" not in never
+    assert never["callscribe_ledger_purge_recordingserased"] == 0
+    assert found["callscribe_ledger_purge_age_seconds"] < 3_600
+    assert found["callscribe_ledger_purge_recordingserased"] == 1
+    assert found["callscribe_ledger_purge_recordingsspared"] == 0
 
 
 def test_all_that_is_told_is_in_the_catalogue(ledger: Ledger, tmp_path: Path):

@@ -10,11 +10,13 @@ from sqlalchemy import select, text
 
 from producer.purge import purge
 from schema.records import CallInfo
-from schema.store import forget
+from schema.store import forget, purges, work
+from schema.store.cancel import cancel
+from schema.store.figures import figures
 from schema.store.forget import Forgotten
 from schema.store.ledger import Ledger
 from schema.tables import Recording
-from tests.factories import added, quarantined, recording, submission, transcribed
+from tests.factories import added, quarantined, recording, submission, transcribed, utterance
 
 DAY = timedelta(days=1)
 NOW = datetime.now(UTC)
@@ -59,22 +61,24 @@ def test_a_call_whose_date_is_wrong_is_not_kept_for_ever(ledger: Ledger):
     assert purged(ledger).recordings == 1
 
 
-def test_what_is_being_transcribed_is_left_to_end_unless_it_is_stuck(ledger: Ledger):
-    def under_way(name: str) -> UUID:
-        item = recording("pcm", call=CallInfo(call_id=name, started_at=NOW - 90 * DAY))
-        (dispatch,) = added(ledger, item).dispatches
-        with ledger.reading() as connection:
-            query = text("select recording_id from segments where id = :id")
-            return connection.scalar(query, {"id": dispatch.message.id})
-
-    under_way("handed in today")
-    submit(ledger, under_way("handed in long ago"), 31)
+def test_what_is_being_transcribed_is_left_to_end_however_old_it_is(ledger: Ledger):
+    mine = submission(ledger)
+    waits, runs = (
+        recording(name, call=CallInfo(call_id=name, started_at=NOW - 90 * DAY))
+        for name in ("waits", "runs")
+    )
+    _, claimed = added(ledger, waits, runs, to=mine).dispatches
+    ledger.single(lambda c: work.claim(c, claimed.message, owner="w", lease_s=60))
+    ledger.transact(lambda c: c.execute(text("update recordings set created_at = '2020-01-01'")))
     with ledger.reading() as connection:
         old = forget.count_older(connection, NOW - 30 * DAY)
 
-    assert (old.recordings, old.spared) == (1, 1)
-    assert purged(ledger).recordings == 1
-    assert names(ledger) == {"handed in today"}
+    assert (old.recordings, old.spared) == (0, 2)
+    assert purged(ledger).recordings == 0
+    assert names(ledger) == {"waits", "runs"}
+
+    ledger.transact(lambda c: cancel(c, mine.id))
+    assert purged(ledger).recordings == 2
 
 
 def test_a_quarantined_recording_goes_like_any_other(ledger: Ledger):
@@ -96,11 +100,7 @@ def test_what_would_go_is_counted_as_what_goes(ledger: Ledger):
 
 
 def test_each_batch_is_erased_by_itself_and_the_next_purge_goes_on(ledger: Ledger):
-    mine = submission(ledger)
-    long_ago = CallInfo(started_at=NOW - 90 * DAY)
-    added(ledger, *(quarantined() for _ in range(5)), to=mine)
-    added(ledger, *(recording(str(n), call=long_ago) for n in range(250)), to=mine)
-    ledger.transact(lambda c: c.execute(text("update recordings set created_at = '2020-01-01'")))
+    old_and_ended(ledger, 255)
 
     def break_off(done: int) -> None:
         raise KeyboardInterrupt(done)
@@ -114,14 +114,92 @@ def test_each_batch_is_erased_by_itself_and_the_next_purge_goes_on(ledger: Ledge
     assert told == [100, 155]
 
 
+def old_and_ended(ledger: Ledger, count: int) -> None:
+    mine = submission(ledger)
+    added(ledger, *(quarantined() for _ in range(5)), to=mine)
+    added(ledger, *(recording(str(n)) for n in range(count - 5)), to=mine)
+    ledger.transact(lambda c: cancel(c, mine.id))
+    ledger.transact(lambda c: c.execute(text("update recordings set created_at = '2020-01-01'")))
+
+
+def runs(ledger: Ledger) -> list[tuple[bool, int, int, int]]:
+    """Return whether each run came to its end, what it erased and what it spared."""
+    query = text("select ended_at is not null, recordings, results, spared from purges order by id")
+    with ledger.reading() as connection:
+        return [tuple(row) for row in connection.execute(query)]
+
+
+def test_the_ledger_keeps_what_each_run_erased(ledger: Ledger):
+    call(ledger, "old", started=31)
+    added(ledger, recording("a", call=CallInfo(started_at=NOW - 90 * DAY)))
+
+    purged(ledger)
+    purged(ledger)
+
+    assert runs(ledger) == [(True, 1, 1, 1), (True, 0, 0, 1)]
+
+
+def test_a_run_that_was_broken_off_is_counted_as_far_as_it_got(ledger: Ledger):
+    old_and_ended(ledger, 150)
+
+    def break_off(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        purged(ledger, advance=break_off)
+    assert runs(ledger) == [(False, 100, 0, 0)]
+    assert ledger.transact(figures).purged is None
+
+    purged(ledger)
+    found = ledger.transact(figures).purged
+
+    assert runs(ledger)[1:] == [(True, 50, 0, 0)]
+    assert (found.recordings, found.spared) == (50, 0)
+    assert found.age_s < 3_600
+
+
+def test_a_batch_that_is_not_erased_is_not_counted(ledger: Ledger):
+    call(ledger, "old", started=31)
+    query = text("update recordings set audio_root = 'spool', audio_path = 'x'")
+    ledger.transact(lambda c: c.execute(query))
+    ledger.transact(lambda c: c.execute(text("update submissions set state = 'sealed'")))
+
+    def refuse(path: bytes) -> None:
+        raise PermissionError(path)
+
+    with pytest.raises(PermissionError):
+        purge(ledger, NOW - 30 * DAY, refuse, lambda _: None)
+
+    assert runs(ledger) == [(False, 0, 0, 0)]
+    assert names(ledger) == {"old"}
+
+
+def pages(ledger: Ledger) -> int:
+    query = text("select pg_relation_size('utterances') / 8192")
+    with ledger.reading() as connection:
+        return connection.scalar(query)
+
+
+def test_a_vacuum_gives_room_back(ledger: Ledger):
+    long = (utterance("agent", f"word {n} " * 50, 1_000 * n) for n in range(200))
+    found = transcribed(ledger, *long, call=CallInfo(started_at=NOW - 31 * DAY))
+    assert pages(ledger) > 5
+    assert purged(ledger).recordings == 1
+    assert pages(ledger) > 5
+
+    assert purges.vacuum(ledger.engine) == []
+
+    assert pages(ledger) == 0
+    assert found not in names(ledger)
+
+
 def test_who_waited_for_words_of_an_erased_call_is_sent_for(ledger: Ledger):
     old = recording("same", call=CallInfo(started_at=NOW - 90 * DAY))
-    (first,) = added(ledger, old).dispatches
+    mine = submission(ledger)
+    added(ledger, old, to=mine)
     added(ledger, recording("same"))
-    with ledger.reading() as connection:
-        query = text("select recording_id from segments where id = :id")
-        recording_id = connection.scalar(query, {"id": first.message.id})
-    submit(ledger, recording_id, 31)
+    ended = text("update recordings set state = 'failed' where submission_id = :id")
+    ledger.transact(lambda c: c.execute(ended, {"id": mine.id}))
     sent: list = []
 
     purged(ledger, publish=sent.extend)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from uuid import UUID
@@ -13,10 +14,12 @@ import pytest
 from sqlalchemy import Connection, text
 
 from producer import stream as module
+from producer.export import to_jsonl
 from producer.stream import stream
 from schema.errors import Transient
 from schema.store import since as store
 from schema.store.ledger import Ledger
+from schema.store.read import StoredTranscript
 from tests.factories import added, recording, reduced_again, submission, transcribed, utterance
 
 _BEGIN = text(
@@ -25,10 +28,14 @@ _BEGIN = text(
 )
 
 
+def to(written: list[str]) -> Callable[[StoredTranscript], None]:
+    return lambda found: written.append(to_jsonl(found))
+
+
 def lines(ledger: Ledger, since: datetime | None = None, **options) -> tuple[list[str], datetime]:
     """Return the recordings that an export writes, and where the next one goes on."""
     written: list[str] = []
-    streamed = stream(ledger, written.append, since=since, **options)
+    streamed = stream(ledger, to(written), since=since, **options)
     assert streamed.recordings == len(written)
     assert all(line.endswith("\n") and line.count("\n") == 1 for line in written)
     return [json.loads(line)["recording"] for line in written], streamed.until
@@ -57,7 +64,7 @@ def test_a_line_says_all_that_json_says_and_when_it_was_stored(ledger: Ledger):
     transcribed(ledger, utterance("agent", "我要退款"))
     written: list[str] = []
 
-    until = stream(ledger, written.append).until
+    until = stream(ledger, to(written)).until
 
     document = json.loads(written[0])
     assert document["utterances"][0]["text"] == "我要退款"
@@ -132,7 +139,7 @@ def test_a_recording_with_a_newer_transcript_comes_again_with_that_alone(ledger:
     reduced_again(ledger, once, utterance("agent", "three"))
     written: list[str] = []
 
-    stream(ledger, written.append, since=until)
+    stream(ledger, to(written), since=until)
 
     assert [json.loads(line)["version"] for line in written] == [3]
 
@@ -141,8 +148,8 @@ def test_one_that_gets_a_newer_transcript_meanwhile_is_left_to_the_next_export(l
     first, second = transcribed(ledger), transcribed(ledger)
     written: list[str] = []
 
-    def write(line: str) -> None:
-        written.append(json.loads(line)["recording"])
+    def write(found: StoredTranscript) -> None:
+        written.append(str(found.recording.id))
         reduced_again(ledger, second)
 
     until = stream(ledger, write).until
@@ -155,8 +162,8 @@ def test_one_that_is_erased_meanwhile_is_left_out(ledger: Ledger):
     first, _second = transcribed(ledger), transcribed(ledger)
     written: list[str] = []
 
-    def write(line: str) -> None:
-        written.append(json.loads(line)["recording"])
+    def write(found: StoredTranscript) -> None:
+        written.append(str(found.recording.id))
         ledger.transact(lambda c: c.execute(text("delete from recordings")))
 
     stream(ledger, write)

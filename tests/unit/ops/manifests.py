@@ -13,7 +13,9 @@ import yaml
 OPS = Path(__file__).parents[3] / "ops"
 ROOT = OPS.parent
 
-UNITS = sorted([*OPS.glob("systemd/*.service"), *OPS.glob("systemd/*.target")])
+UNITS = sorted(
+    unit for kind in ("service", "timer", "target") for unit in OPS.glob(f"systemd/*.{kind}")
+)
 SERVICES = [unit for unit in UNITS if unit.suffix == ".service"]
 DOCKERFILES = sorted(OPS.glob("docker/*.Dockerfile"))
 COMPOSE = OPS / "compose.yaml"
@@ -51,11 +53,12 @@ def documents() -> list[dict[str, Any]]:
 
 def pods() -> dict[str, dict[str, Any]]:
     """Return the pods that deployments and jobs make, by name."""
-    return {
-        found["metadata"]["name"]: found["spec"]["template"]["spec"]
+    made = {
+        found["metadata"]["name"]: found["spec"].get("jobTemplate", found)["spec"]["template"]
         for found in documents()
-        if found["kind"] in ("Deployment", "Job")
+        if found["kind"] in ("Deployment", "Job", "CronJob")
     }
+    return {name: template["spec"] for name, template in made.items()}
 
 
 def containers() -> dict[str, dict[str, Any]]:

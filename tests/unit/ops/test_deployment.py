@@ -57,7 +57,7 @@ COMMANDS = dict(m.commands())
     "part",
     [
         *("-m workers segments", "-m workers reduce", "-m workers metrics"),
-        *("producer migrate --roles", " flower "),
+        *("producer migrate --roles", "producer forget --older-than", " flower "),
     ],
 )
 def test_each_way_deploys_every_part(way: str, part: str):
@@ -173,7 +173,7 @@ def test_kustomize_knows_every_manifest():
 
 
 def test_every_variable_is_a_setting_or_another_programs():
-    own = {"compose": COMPOSE_OWN, "docker": {"TORCH", "TORCH_INDEX"}}
+    own = {"compose": COMPOSE_OWN, "docker": {"TORCH", "TORCH_INDEX", "EXTRAS"}}
     unknown = {
         (where, variable)
         for where, variable, _ in m.variables()
@@ -238,6 +238,36 @@ def test_kubernetes_waits_for_longer_than_the_soft_shutdown(pod: str):
     (settings,) = [d["data"] for d in m.documents() if d["kind"] == "ConfigMap"]
     own = int(settings["CALLSCRIBE_SHUTDOWN_S"])
     assert m.pods()[pod]["terminationGracePeriodSeconds"] >= own + _MARGIN_S
+
+
+# What they erase
+
+
+@pytest.mark.parametrize("way", ["systemd", "compose", "k8s"])
+def test_retention_erases_nothing_until_somebody_says_so(way: str):
+    if way == "systemd":
+        units = [unit.name for unit in m.UNITS if "forget" in unit.name]
+        assert units == ["callscribe-forget@.service", "callscribe-forget@.timer"]
+        (service,) = [u for u in m.SERVICES if "forget" in u.name]
+        assert m.directives(service, "WantedBy") == []  # by its timer alone, if that is enabled
+    elif way == "compose":
+        told = m.services()["forget"]
+        assert told["profiles"] == ["retention"]
+        assert "${RETENTION:-}" in told["command"]
+        assert re.search(r"^RETENTION=$", (m.OPS / "compose.env.example").read_text(), re.MULTILINE)
+    else:
+        (job,) = [d for d in m.documents() if d["kind"] == "CronJob"]
+        assert job["spec"]["suspend"] is True
+        assert job["spec"]["concurrencyPolicy"] == "Forbid"
+
+
+def test_what_erases_logs_in_as_a_producer():
+    (service,) = [u for u in m.SERVICES if "forget" in u.name]
+    assert "/etc/callscribe/producer.env" in m.directives(service, "EnvironmentFile")
+    url = m.services()["forget"]["environment"]["CALLSCRIBE_DATABASE_URL"]
+    assert url.startswith("postgresql://submitter:")
+    secrets = [each.get("secretRef") for each in m.containers()["forget"]["envFrom"]]
+    assert {"name": "callscribe-producer"} in secrets
 
 
 # What they may

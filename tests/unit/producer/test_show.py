@@ -53,7 +53,7 @@ def test_of_nothing_nothing_is_said():
 
 
 def test_scripts_are_told_the_same():
-    document = submission_json(progress(10, 10, done=7), QUALITY, [], [])
+    document = submission_json(progress(10, 10, done=7), QUALITY, [], [], {})
 
     assert document["quality"] == {
         "seams": {"agreed-silence": 12, "midpoint": 1},

@@ -10,6 +10,7 @@ import pytest
 from schema.profile import Profile, RenderSettings
 from schema.span import Span
 from schema.store.reduce import EndedSegment, ReduceClaim
+from schema.talk import talk_of
 from schema.transcript import Draft
 from schema.words import SegmentResult, Word
 from tests.factories import PROFILE, result
@@ -56,6 +57,13 @@ def test_channels_are_stitched_by_themselves_and_merged():
 
     assert [u.speaker for u in draft.utterances] == ["speaker 1", "speaker 2", "speaker 1"]
     assert [seam.channel for seam in draft.seams] == [0]
+
+
+def test_who_talked_how_much_is_found_in_the_words_as_they_are_shown():
+    draft = drafted(segment(0, 0, 20_000, result("a", "b")), segment(1, 0, 20_000, result("c")))
+
+    assert draft.talk == talk_of(draft.utterances, 60_000)
+    assert [own.words for own in draft.talk.speakers] == [2, 1]
 
 
 def test_names_of_two_speakers_are_not_for_a_channel_that_both_share():

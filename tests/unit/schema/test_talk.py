@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.talk import talk_json, talk_of
-from schema.transcript import Utterance, join_words
+from schema.talk import talk_of
+from schema.transcript import Talk, Utterance, join_words
 from schema.words import Word
 
 
@@ -67,7 +68,12 @@ def test_a_pause_of_less_than_a_second_is_talk_whether_a_sentence_ends_or_not():
 
 def test_a_call_without_words_is_silent():
     talk = talk_of([], 12_000)
-    assert talk_json(talk) == {"silence_ms": 12_000, "overlap_ms": 0, "speakers": ()}
+    assert talk.to_json() == {"silence_ms": 12_000, "overlap_ms": 0, "speakers": []}
+
+
+def test_what_the_ledger_keeps_is_what_was_found():
+    talk = talk_of(CALL, 30_000)
+    assert Talk.from_json(json.loads(json.dumps(talk.to_json()))) == talk
 
 
 @st.composite
@@ -106,3 +112,19 @@ def test_figures_agree_with_a_count_of_every_moment(utterances):
         assert own.longest_ms <= 60_000
     shares = sum(own.share for own in talk.speakers)
     assert shares == pytest.approx(1.0 if utterances else 0.0, abs=0.01)
+
+
+@given(calls())
+def test_whoever_begins_while_another_speaks_on_for_half_a_second_interrupts(utterances):
+    interrupted = [
+        own.speaker
+        for own in utterances
+        if any(
+            other.speaker != own.speaker
+            and other.start_ms < own.start_ms
+            and min(other.end_ms, own.end_ms) - own.start_ms >= 500
+            for other in utterances
+        )
+    ]
+    for own in talk_of(utterances, 60_000).speakers:
+        assert own.interruptions == interrupted.count(own.speaker)
