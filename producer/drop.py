@@ -61,6 +61,9 @@ class Settling:
             if self._given_up_on.get(file.path) != look or is_over:
                 yield file, is_over
         self._since = seen
+        # Of what went away nothing is kept: a folder is watched for years.
+        for path in self._given_up_on.keys() - seen.keys():
+            del self._given_up_on[path]
 
     def put_off(self, path: bytes) -> None:
         """Leave a file that cannot be read until it has changed, or its time of grace is over."""

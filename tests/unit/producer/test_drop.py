@@ -100,3 +100,20 @@ def test_a_file_that_goes_away_is_forgotten(folder: Folder):
     path.unlink()
     assert folder.look(10, "a.wav") == []
     assert folder.settling.waiting == 0
+
+
+def test_another_file_of_a_name_that_was_put_off_and_went_away_is_read(folder: Folder):
+    path = folder.path / "a.wav"
+    path.write_bytes(b"half")
+    look = os.stat(path).st_mtime_ns
+    folder.look()
+    assert folder.look(10) == [("a.wav", False)]
+    folder.settling.put_off(os.fsencode(path))
+    path.unlink()
+    assert folder.look() == []
+
+    path.write_bytes(b"full")
+    os.utime(path, ns=(look, look))
+    folder.look()
+
+    assert folder.look(10) == [("a.wav", False)]
