@@ -179,8 +179,10 @@ def send(
         )
         status = connection.getresponse().status
     except (HTTPError, HTTPException, OSError, ValueError) as error:
-        # By its name alone: what it says may quote the URL.
-        return _late(limit_s) if ended.is_set() else type(error).__name__
+        # A read's own limit may strike first. Of what else went wrong the name alone: what it says
+        # may quote the URL.
+        is_late = ended.is_set() or isinstance(error, TimeoutError)
+        return _late(limit_s) if is_late else type(error).__name__
     finally:
         watch.cancel()
         connection.close()
