@@ -32,7 +32,7 @@ from workers.budget import CPU_MS, Budget
 from workers.engines.attention import fuse
 from workers.engines.base import Decoding, Recognizer
 from workers.engines.checkpoint import build
-from workers.engines.compiled import compile_parts
+from workers.engines.compiled import compile_layers
 from workers.engines.families import FAMILIES, Family, Token, Written
 from workers.engines.features import (
     FRAME_MS,
@@ -326,7 +326,7 @@ def load(profile: Profile, settings: Settings, bank: FilterBank) -> Recognizer:
         return Generic(model)
     fuse(model.model)
     if settings.compile:
-        compile_parts(model.model)
+        compile_layers(model.model)
     half = profile.decode.precision == "bfloat16"
     recognizer = FunasrRecognizer(
         family(model.model, half),

@@ -21,7 +21,7 @@ from schema.span import Span
 from tests.unit.workers.test_whisper import quiet, voiced
 from workers.audio import SAMPLES_PER_MS
 from workers.engines import funasr
-from workers.engines.compiled import compile_parts
+from workers.engines.compiled import compile_layers
 from workers.engines.features import FilterBank
 from workers.engines.funasr import FunasrRecognizer, Generic, generic_words
 from workers.engines.guest import guest
@@ -128,8 +128,8 @@ def written_at(recognizer, region):
 
 def test_compiled_networks_write_the_same(models, monkeypatch):
     # Captured as for a device, then run as it is: to build kernels takes minutes.
-    captures = partial(compile_parts, backend="eager")
-    monkeypatch.setattr(funasr, "compile_parts", captures)
+    captures = partial(compile_layers, backend="eager")
+    monkeypatch.setattr(funasr, "compile_layers", captures)
     compiled = models.load("bicif", models.settings(compile=True))
     counters.clear()
     words = compiled.decode(SOUND, REGIONS, language="auto").words
