@@ -122,6 +122,21 @@ class Recording(Base):
             "reduce_dispatched_at",
             postgresql_where=text("state='stitching'"),
         ),
+        # For figures alone: what was lately handed in, the oldest that is open, and what is under
+        # way or lately ended.
+        Index("recordings_created_at_ix", "created_at", postgresql_concurrently=True),
+        Index(
+            "recordings_open_ix",
+            "created_at",
+            postgresql_where=text("state in ('planned', 'running')"),
+            postgresql_concurrently=True,
+        ),
+        Index(
+            "recordings_ended_at_ix",
+            "ended_at",
+            postgresql_where=text("state<>'planned'"),
+            postgresql_concurrently=True,
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)

@@ -93,6 +93,8 @@ class Field:
         profile: str = PROFILE,
         network: Network | None = None,
         own: Callable[[str], Mapping[str, str]] = lambda _: {},
+        flower: bool = False,
+        metrics: bool = False,
     ) -> None:
         """Prepare a fleet in a directory; ``own`` gives a worker's own variables by its name."""
         self.network = network
@@ -110,7 +112,8 @@ class Field:
             workers=workers,
             durable=False,
             worker_module="ops.chaos.worker",
-            flower=False,
+            flower=flower,
+            metrics=metrics,
             listen=_listeners(network),
             tell=lambda _: None,
         )

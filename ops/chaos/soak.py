@@ -57,11 +57,15 @@ Fault = Callable[[Field, random.Random], None]
 
 
 class Feeder(threading.Thread):
-    """Submits the calls again and again, as an operator's script does: until it is told yes."""
+    """Submits the calls again and again, as an operator's script does: until it is told yes.
 
-    def __init__(self, field: Field) -> None:
+    Those of a directory below the field's, where one is given.
+    """
+
+    def __init__(self, field: Field, directory: Path | None = None) -> None:
         super().__init__(name="feeder", daemon=True)
         self._field = field
+        self._directory = directory
         self._stop_asked = threading.Event()
         self.acknowledged: list[UUID] = []
         self.refusals = 0
@@ -76,7 +80,7 @@ class Feeder(threading.Thread):
 
     def _submit(self) -> None:
         try:
-            self.acknowledged.append(self._field.submit())
+            self.acknowledged.append(self._field.submit(directory=self._directory))
         except RuntimeError:
             self.refusals += 1  # the same command again goes on where it was
 

@@ -14,6 +14,9 @@ in this process, as after CUDA's illegal access. A file that says "once" is take
 obeys it.
 
 CHAOS_CLOCK_S sets this process's clock ahead by so many seconds.
+
+CHAOS_DEVICE gives it the figures of a device's allocator, though it decodes on its CPU: 2 of 16 GB
+for the weights, and at each segment's end 2 more that nothing uses, while there is "leak.NODE".
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ from typing import TYPE_CHECKING, Any
 
 from schema.store.work import Claim
 from schema.words import SegmentResult
+from workers import segment
 from workers.__main__ import main as run_worker
+from workers.memory import DeviceFigures
 from workers.transcribe import Route, StageSeconds
 
 if TYPE_CHECKING:
@@ -118,6 +123,31 @@ class _Failing:
         return self._sound.write(*arguments)
 
 
+class MadeUpDevice:
+    """The allocator of a device that is not there, with a leak if it is ordered to have one."""
+
+    _STEP_BYTES = 2 * 1024**3
+
+    def __init__(self, leak: Path) -> None:
+        self._leak = leak
+        self._kept = 0
+
+    def reset_peak(self) -> None:
+        """Do nothing."""
+
+    def figures(self) -> DeviceFigures:
+        """Return the weights, and what was never given back."""
+        step, total = self._STEP_BYTES, 8 * self._STEP_BYTES
+        reserved = step + self._kept
+        return DeviceFigures(step, reserved, min(reserved + step, total), total - reserved, total)
+
+    def release(self) -> None:
+        """Give back nothing, and leave more behind if that is ordered."""
+        full = 7 * self._STEP_BYTES
+        if self._leak.exists():
+            self._kept = min(full, self._kept + self._STEP_BYTES)
+
+
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -150,6 +180,9 @@ def main() -> int:
         right = time.time
         time.time = lambda: right() + ahead_s
     orders = Path(os.environ["CHAOS_ORDERS"])
+    if os.environ.get("CHAOS_DEVICE"):
+        device = MadeUpDevice(orders / f"leak.{os.environ['CALLSCRIBE_NODE']}")
+        vars(segment)["device_memory"] = lambda _: device
     return run_worker(
         prepare=lambda worker: setattr(worker, "route", ObedientRoute(worker, orders))
     )

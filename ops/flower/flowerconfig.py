@@ -16,13 +16,16 @@ from typing import Any
 
 from flower import urls
 from flower.views import BaseHandler, monitor
+from flower.views.broker import BrokerView
 from tornado.options import options
 from tornado.web import HTTPError
+
+from schema.wire import REDUCE_QUEUE, SEGMENTS_QUEUE
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 # What a recording is goes first; see ops/docs/flower.md.
-tasks_columns = "name,args,state,received,started,runtime,worker,exception"
+tasks_columns = "name,args,state,worker,runtime,exception,received,started"
 natural_time = False
 
 # A night is 100,000 tasks and more; Flower would keep them all, at some 5 KB each, and every page
@@ -77,13 +80,27 @@ class _Healthcheck(_LoginFirst, monitor.Healthcheck):  # type: ignore[misc]
     """Whether Flower answers."""
 
 
-def _close_open_pages() -> None:
-    """Put our handlers in the place of those that ask nobody."""
-    ours = {monitor.Metrics: _Metrics, monitor.Healthcheck: _Healthcheck}
-    urls.handlers[:] = [
-        (h[0], ours[h[1]]) if isinstance(h, tuple) and h[1] in ours else h for h in urls.handlers
-    ]
+class _Broker(BrokerView):  # type: ignore[misc]
+    """Our queues and their lengths; Flower's own page is empty until it has looked at a worker."""
+
+    def get_active_queue_names(self) -> list[str]:
+        """Return the names that the page has a row for."""
+        return [REDUCE_QUEUE, SEGMENTS_QUEUE]
+
+
+def _replace_pages() -> None:
+    """Put our handlers in the place of those that ask nobody, or show nothing."""
+    ours = {
+        monitor.Metrics: _Metrics,
+        monitor.Healthcheck: _Healthcheck,
+        BrokerView: _Broker,
+    }
+    for index, handler in enumerate(urls.handlers):
+        if isinstance(handler, tuple):
+            urls.handlers[index] = (handler[0], ours.get(handler[1], handler[1]), *handler[2:])
+        else:
+            handler.target = ours.get(handler.target, handler.target)
 
 
 _require_login()
-_close_open_pages()
+_replace_pages()

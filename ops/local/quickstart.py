@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         lock.acquire()
         order = _order(options.dir, options.language, options.speakers)
         weights = models.fetch(_MODELS)
-        with _stack(order, weights) as stack:
+        with _stack(order, weights, metrics=options.keep) as stack:
             code = _transcribe(stack, order, options.out.absolute())
             if options.keep:
                 _keep(stack)
@@ -86,13 +86,13 @@ def _order(directory: Path | None, language: str | None, speakers: str | None) -
     return Order(directory.resolve(), tuple(options))
 
 
-def _stack(order: Order, weights: Path) -> Stack:
+def _stack(order: Order, weights: Path, *, metrics: bool) -> Stack:
     gpus = count_gpus() if installed_torch() == "cuda" else 0
     if installed_torch() == "cuda" and not gpus:
         say("No NVIDIA GPU is to be seen: decoding on the CPU")
     roots = Roots(STATE)
     roots.add(order.directory if order.directory.is_dir() else order.directory.parent)
-    return Stack(STATE, models=weights, roots=roots.all(), gpus=gpus)
+    return Stack(STATE, models=weights, roots=roots.all(), gpus=gpus, metrics=metrics)
 
 
 def _transcribe(stack: Stack, order: Order, out: Path) -> int:
@@ -145,6 +145,8 @@ def _keep(stack: Stack) -> None:
     say(f"  . {shlex.quote(os.path.relpath(file))}")
     say("  producer status --all\n")
     say("It reads the calls that it was started with; for others: ops/quickstart DIR --keep\n")
+    say("Prometheus finds figures on loopback, at /metrics of these ports:\n")
+    say(f"  {', '.join(f'{name} {port}' for name, port in stack.metrics_ports.items())}\n")
     try:
         while True:
             stack.supervise()

@@ -75,6 +75,11 @@ def flower_command(port: int) -> list[str]:
     return [sys.executable, "-m", "celery", "-A", "workers.app", "flower", *options]
 
 
+def metrics_command() -> list[str]:
+    """Return the command of the process that serves the ledger's figures."""
+    return [sys.executable, "-m", "workers", "metrics"]
+
+
 def producer_command(*arguments: str) -> list[str]:
     """Return a command line of ``producer``."""
     return [sys.executable, "-m", "producer.cli", *arguments]
@@ -97,10 +102,11 @@ class Stack:
 
     ``roots`` are the directories that workers may read, by name. ``gpus`` is how many GPUs to
     decode on, a worker each; with none, a worker per usable core decodes. ``worker_module`` is run
-    in place of ``workers``: the same command line around another route than the models'.
-    ``parts`` are those that differ, by name: "asr0", "asr1", ..., "reducer", "flower". ``listen``
-    says at which addresses other hosts find "postgres" and "redis"; without, each is behind a
-    socket.
+    in place of ``workers``: the same command line around another route than the models'. With
+    ``metrics`` every worker and the reducer serve figures on loopback, and "metrics" the ledger's.
+    ``parts`` are those that differ, by name: "asr0", "asr1", ..., "reducer", "flower", "metrics".
+    ``listen`` says at which addresses other hosts find "postgres" and "redis"; without, each is
+    behind a socket.
     """
 
     def __init__(
@@ -114,6 +120,7 @@ class Stack:
         durable: bool = True,
         worker_module: str = "workers",
         flower: bool = True,
+        metrics: bool = False,
         parts: Mapping[str, Part] | None = None,
         listen: Mapping[str, Sequence[str]] | None = None,
         tell: Callable[[str], None] = say,
@@ -139,6 +146,9 @@ class Stack:
         self._flower = flower
         self.parts = dict(parts or {})
         self._flower_port = free_port()
+        served = [*map(_worker_name, range(self._workers)), "reducer", "metrics"]
+        #: Where each part serves figures on loopback, by its name; empty where none does.
+        self.metrics_ports = {name: free_port() for name in served} if metrics else {}
         self._fleet: list[Child] = []
         self._deaths: Counter[str] = Counter()
         self._tell = tell
@@ -164,7 +174,7 @@ class Stack:
 
     @property
     def fleet(self) -> Sequence[Child]:
-        """The workers, the reducer and perhaps Flower, in this order, for whoever signals them."""
+        """The workers, the reducer, and perhaps Flower and "metrics", in this order."""
         return tuple(self._fleet)
 
     def start(self) -> None:
@@ -197,6 +207,8 @@ class Stack:
             # On loopback, for whoever is on this machine, without a login.
             command = flower_command(self._flower_port)
             self._fleet.append(self._child("flower", command, {"FLOWER_OPEN": "yes"}))
+        if self.metrics_ports:
+            self._fleet.append(self._child("metrics", metrics_command()))
         for child in self._fleet:
             child.start()
         self._wait_until_ready()
@@ -208,7 +220,7 @@ class Stack:
             raise ProcessError(child.describe_end())
 
     def _worker(self, index: int) -> Child:
-        name = f"asr{index}"
+        name = _worker_name(index)
         own = {"CUDA_VISIBLE_DEVICES": str(index)} if self._gpus else {"OMP_NUM_THREADS": "1"}
         return self._child(name, worker_command(name, self._worker_module), own)
 
@@ -218,7 +230,10 @@ class Stack:
         log = self.logs / f"{name}.log"
         log.unlink(missing_ok=True)
         part = self.parts.get(name, Part())
-        environment = {**self.environment, **(own or {}), **part.environment}
+        served = {}
+        if port := self.metrics_ports.get(name):
+            served["CALLSCRIBE_METRICS"] = f"127.0.0.1:{port}"
+        environment = {**self.environment, **served, **(own or {}), **part.environment}
         # Killed, not asked: if we are gone, nobody is left to wait for a segment to end.
         return Child(
             name,
@@ -231,8 +246,8 @@ class Stack:
         )
 
     def _wait_until_ready(self) -> None:
-        """Ping until every worker answers; Flower may come later, nothing waits for it."""
-        expected = {child.name for child in self._fleet if child.name != "flower"}
+        """Ping until every worker answers; who only shows them may come later."""
+        expected = {child.name for child in self._fleet} - {"flower", "metrics"}
         deadline = time.monotonic() + _READY_TIMEOUT_S
         with Celery(broker=self.redis.url, set_as_current=False) as app:
             app.conf.update(BROKER_SETTINGS)
@@ -288,6 +303,10 @@ class Stack:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _worker_name(index: int) -> str:
+    return f"asr{index}"
 
 
 def _answering(app: Celery) -> set[str]:

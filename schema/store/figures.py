@@ -1,7 +1,8 @@
 """What an operator watches, as figures of the ledger: one look for a dashboard or an alert.
 
-Every query reads what is pending, what is leased, or the recordings of submissions that were lately
-open, by indexes: of a ledger that holds years it costs no more than of one that holds days.
+Every query reads what is pending, what is leased, what is under way, or what was lately handed in
+or ended, each by an index: of a ledger that holds years it costs no more than of one that holds
+days, whether its submissions were sealed or not.
 """
 
 from __future__ import annotations
@@ -46,15 +47,22 @@ class Purged:
     spared: int
 
 
-#: The age by look-ups: a join would let the planner read every recording there ever was.
 _PENDING = text(
+    "select error_code, count(*) as segments from segments where state = 'pending'"
+    " group by error_code"
+)
+
+#: From the oldest that is open on, until one has a segment that waits: the first, as a rule. The
+#: limit keeps the planner from beginning with all that waits.
+_OLDEST = text(
     """
-    select s.error_code, count(*) as segments,
-           extract(epoch from now() - min(
-               (select created_at from recordings where id = s.recording_id)))::float8 as age_s
-      from segments s
-     where s.state = 'pending'
-     group by s.error_code
+    select extract(epoch from now() - r.created_at)::float8
+      from recordings r
+     where r.state in ('planned', 'running')
+       and (select true from segments s
+             where s.recording_id = r.id and s.state = 'pending' limit 1)
+     order by r.created_at
+     limit 1
     """
 )
 
@@ -66,34 +74,28 @@ _LEASED = text(
     """
 )
 
-#: Submissions are few, and none was sealed before the last of its recordings was handed in.
-#: Aggregates that are lateral, here and below, are made one by one, by an index.
 _DAY = text(
     """
-    select own.state, sum(own.recordings)::bigint as recordings
-      from submissions b
-     cross join lateral (
-           select r.state, count(*) as recordings
-             from recordings r
-            where r.submission_id = b.id and r.created_at > now() - interval '1 day'
-            group by r.state) own
-     where b.state = 'open' or b.sealed_at > now() - interval '1 day'
-     group by own.state
+    select state, count(*) as recordings
+      from recordings
+     where created_at > now() - interval '1 day'
+     group by state
     """
 )
 
-#: Recordings have no index by when they ended. What ended in the last hour was handed in within
-#: three days, unless it is an old failure's retry; those are few.
+#: Segments have no index by when they ended. One that ended in the last hour is of a recording that
+#: is under way or did so, too; of a planned one nothing was decoded. The index has the first
+#: condition, and both branches look into it. The aggregate is lateral, so that it is made recording
+#: by recording, by an index.
 _HOUR = text(
     """
     select sum(own.done)::bigint as done, sum(own.failed)::bigint as failed,
            sum(own.audio_ms)::bigint as audio_ms
-      from submissions b
-     cross join lateral (
-           select r.id from recordings r
-            where r.submission_id = b.id and r.state <> 'planned' -- of which nothing was decoded
-              and coalesce(r.ended_at > now() - interval '1 hour', true)
-           offset 0) lately
+      from (select id from recordings where state <> 'planned' and ended_at is null
+            union all
+            select id from recordings
+             where state <> 'planned' and ended_at > now() - interval '1 hour'
+            offset 0) lately
      cross join lateral (
            select count(*) filter (where s.state = 'done') as done,
                   count(*) filter (where s.state = 'failed') as failed,
@@ -101,7 +103,6 @@ _HOUR = text(
              from segments s
             where s.recording_id = lately.id and s.ended_at > now() - interval '1 hour'
               and s.error_code is distinct from :cancelled) own
-     where b.state = 'open' or b.sealed_at > now() - interval '3 days'
     """
 )
 
@@ -124,7 +125,7 @@ _PURGED = text(
 
 
 def figures(connection: Connection) -> Figures:
-    """Return the ledger's figures, by six queries."""
+    """Return the ledger's figures, by seven queries."""
     pending = connection.execute(_PENDING).all()
     leased = connection.execute(_LEASED).one()
     day = {row.state: row.recordings for row in connection.execute(_DAY)}
@@ -135,7 +136,7 @@ def figures(connection: Connection) -> Figures:
             SegmentState.PENDING: sum(row.segments for row in pending),
             SegmentState.LEASED: leased.leased,
         },
-        oldest_pending_s=max((row.age_s for row in pending), default=0.0),
+        oldest_pending_s=connection.scalar(_OLDEST) or 0.0,
         waiting={row.error_code: row.segments for row in pending if row.error_code is not None},
         expired=leased.expired,
         hour_segments={

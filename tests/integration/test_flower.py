@@ -73,6 +73,17 @@ def test_every_page_asks_for_a_login(flower: str, page: str):
     assert status(f"{flower}{page}", LOGIN) == 200
 
 
+def test_the_broker_page_has_our_queues_before_any_worker_was_looked_at(flower: str):
+    request = urllib.request.Request(f"{flower}/broker")  # noqa: S310 - Flower's own address
+    request.add_header("Authorization", f"Basic {b64encode(LOGIN.encode()).decode()}")
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        page = answer.read().decode()
+
+    assert "segments" in page
+    assert "reduce" in page
+    assert "No queue data" not in page
+
+
 @pytest.mark.parametrize(
     "action",
     ["worker/shutdown/gpu0@host", "task/revoke/1f3a", "task/send-task/transcribe_segment"],

@@ -147,7 +147,7 @@ def test_large_indexes_are_built_while_a_worker_is_storing_a_transcript(engine: 
         worker.commit()
         migrating.result()
 
-    assert len(valid_indexes(engine)) == len(concurrent_indexes()) == 3
+    assert len(valid_indexes(engine)) == len(concurrent_indexes())
     with engine.connect() as connection:
         hits = search(connection, parse_query("before"), Filters(), limit=10)
     assert [hit.recording_id for hit in hits] == [earlier] * 3
@@ -162,12 +162,13 @@ def test_an_index_whose_build_was_broken_off_is_built_anew(engine: Engine):
                 " where indexrelid = 'utterances_words_ix'::regclass"
             )
         )
-    assert valid_indexes(engine) == {"segments_urgent_ix", "transcripts_created_at_ix"}
+    every = {str(index.name) for index in concurrent_indexes()}
+    assert valid_indexes(engine) == every - {"utterances_words_ix"}
     warned = _ledger(Ledger(engine))
 
     migrate(engine)
 
-    assert len(valid_indexes(engine)) == 3
+    assert valid_indexes(engine) == every
     assert warned.verdict is Verdict.WARN
     assert "utterances_words_ix" in warned.detail
     assert _ledger(Ledger(engine)).verdict is Verdict.OK

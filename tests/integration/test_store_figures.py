@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from schema.errors import BadRecording, ErrorCode, Transient
 from schema.store import work
@@ -122,14 +122,55 @@ def test_what_is_long_past_is_left_out(ledger: Ledger):
     assert (found.hour_segments["done"], found.hour_audio_ms) == (0, 0)
 
 
-def test_done_and_failed_segments_of_other_submissions_are_not_read(ledger: Ledger):
-    """A ledger of years costs no more than one of days: old submissions are not looked into."""
-    old = submission(ledger)
-    added(ledger, *(recording(str(uuid4())) for _ in range(200)), to=old)
-    changed(ledger, "update segments set state = 'done', ended_at = now(), result_key = null")
-    changed(ledger, "update recordings set state = 'done', ended_at = now()")
-    changed(
-        ledger, "update submissions set state = 'sealed', sealed_at = now() - interval '9 days'"
-    )
+_READ = text(
+    "select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint"
+    " from pg_stat_user_tables where relname in ('recordings', 'segments')"
+)
 
-    assert seen(ledger).hour_segments["done"] == 0
+
+def rows_read(ledger: Ledger) -> int:
+    with ledger.engine.connect() as connection:
+        autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
+        autocommit.execute(text("select pg_stat_force_next_flush()"))
+        autocommit.execute(text("select 1"))
+        return int(autocommit.scalar(_READ) or 0)
+
+
+def by_indexes(connection: Connection) -> Figures:
+    """Look as in a large ledger: a table of a few pages would be read whole."""
+    connection.execute(text("set local enable_seqscan = off"))
+    return figures(connection)
+
+
+def test_what_ended_in_a_submission_that_is_never_sealed_is_not_read(ledger: Ledger):
+    """A drop folder's ledger of years costs no more than one of days."""
+    folder = submission(ledger)
+    added(ledger, *(recording(str(uuid4())) for _ in range(200)), to=folder)
+    changed(
+        ledger,
+        "update segments set state = 'done', result_key = null,"
+        " ended_at = now() - interval '9 days'",
+    )
+    changed(
+        ledger,
+        "update recordings set state = 'done', open_segments = 0,"
+        " created_at = now() - interval '9 days', ended_at = now() - interval '9 days'",
+    )
+    added(ledger, recording("new"), to=folder)
+    before = rows_read(ledger)
+
+    found = ledger.transact(by_indexes)
+
+    assert rows_read(ledger) - before < 50
+    assert found.open_segments["pending"] == 1
+    assert found.day_recordings["planned"] == 1
+    assert found.hour_segments["done"] == 0
+
+
+def test_the_oldest_that_waits_is_found_behind_older_ones_of_which_nothing_does(ledger: Ledger):
+    (running,) = added(ledger, recording("a")).dispatches
+    claimed(ledger, running)
+    changed(ledger, "update recordings set created_at = now() - interval '9 hours'")
+    added(ledger, recording("b"))
+
+    assert seen(ledger).oldest_pending_s < 3_600

@@ -16,6 +16,8 @@ import promql_parser
 import pytest
 import yaml
 
+from ops.chaos.alerts import CAUSES
+from ops.chaos.watched import hastened
 from ops.local import debian
 from ops.local.process import ProcessError
 from schema.metrics import CATALOGUE
@@ -190,3 +192,21 @@ def test_a_rule_that_is_wrong_is_found_by_the_tests_of_rules(promtool: Path, tmp
     )
     assert done.returncode != 0
     assert "CallscribeRecycling" in done.stdout + done.stderr
+
+
+def test_hastened_rules_ask_the_same_of_a_shorter_time():
+    rules = (PROMETHEUS / "rules.yml").read_text()
+    hasty = hastened(rules)
+
+    assert "[5s]" in hasty
+    assert "[1m]" in hasty
+    assert "4 * 3600 / 60" in hasty
+    assert "_seconds) > 300 / 60" in hasty
+    assert not re.search(r"\[\d+h\]|for: \d+[mh]\b", hasty)
+    slow, fast = (yaml.safe_load(text)["groups"] for text in (rules, hasty))
+    assert [len(group["rules"]) for group in slow] == [len(group["rules"]) for group in fast]
+
+
+def test_every_alert_is_caused_on_a_real_fleet_too():
+    raised = [alert for alerts in CAUSES.values() for alert in alerts]
+    assert sorted(raised) == sorted(alert["alert"] for alert in ALERTS)

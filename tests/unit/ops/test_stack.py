@@ -101,3 +101,11 @@ def test_a_stack_that_was_never_started_can_be_stopped(idle):
 
     assert not any(child.running for child in idle.fleet)
     assert not idle.postgres.running
+
+
+def test_each_part_serves_figures_at_a_port_of_its_own_where_they_are_wanted(tmp_path, idle):
+    watched = Stack(tmp_path, models=tmp_path / "models", workers=2, metrics=True)
+
+    assert list(watched.metrics_ports) == ["asr0", "asr1", "reducer", "metrics"]
+    assert len(set(watched.metrics_ports.values())) == 4
+    assert idle.metrics_ports == {}
