@@ -102,18 +102,47 @@ def _ending_with(regions: Sequence[Span], max_window_ms: int) -> Iterator[Window
         yield Window(tuple(regions[first:]))
 
 
-def minibatches(lengths: Sequence[int], *, budget: int, most: int) -> list[list[int]]:
+def minibatches(
+    lengths: Sequence[int], *, budget: int, most: int, overhead: int
+) -> list[list[int]]:
     """Return the indices of ``lengths`` in minibatches, each index in exactly one.
 
     A minibatch is padded to its longest member, so members are of like length, the longest first:
     what does not fit into memory shows at once. Members times the longest length stay within
-    ``budget``, and members within ``most``; a length beyond the budget is alone.
+    ``budget``, and members within ``most``; a length beyond the budget is alone. Of all ways to
+    cut the lengths, in order, the one is taken whose minibatches cost the least together: what
+    they are padded to, and ``overhead`` each, by dynamic programming.
+
+    Args:
+        lengths: of what is decoded, in any unit, which is that of the next.
+        budget: what a minibatch may be padded to.
+        most: members of a minibatch.
+        overhead: what a minibatch costs beside, as a length of one member that takes as long.
     """
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    # For each number of the longest ones: what their minibatches cost, and where the last begins.
+    best = [(0, 0)]
+    for end in range(1, len(order) + 1):
+        ways = [
+            (best[first][0] + overhead + (end - first) * lengths[order[first]], first)
+            for first in _beginnings(lengths, order, end, budget, most)
+        ]
+        best.append(min(ways))
     batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        room = min(most, budget // max(1, lengths[batches[-1][0]])) if batches else 0
-        if batches and len(batches[-1]) < room:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
+    end = len(order)
+    while end:
+        first = best[end][1]
+        batches.append(order[first:end])
+        end = first
+    return batches[::-1]
+
+
+def _beginnings(
+    lengths: Sequence[int], order: Sequence[int], end: int, budget: int, most: int
+) -> Iterator[int]:
+    """Yield where a minibatch may begin that ends before ``end``, the shortest one first."""
+    yield end - 1
+    for first in range(end - 2, max(-1, end - most - 1), -1):
+        if (end - first) * lengths[order[first]] > budget:
+            return
+        yield first

@@ -10,6 +10,8 @@ Paraformer-large and SenseVoiceSmall are full-size with random weights, made up 
 (4 GB), since their real ones are not to be had from pip: a network takes the same time whatever it
 writes.
 
+With CALLSCRIBE_COMPILE=1 our FunASR networks are compiled, before the time begins.
+
 "MB" is the most that the process held, its libraries included.
 """
 

@@ -16,6 +16,8 @@ FSMN-VAD's network over them, and decodes regions as long as a real corpus has t
 since random weights hear nothing), within the scope that gives a task's memory back. While one is
 decoded the next one is read (:mod:`workers.ahead`).
 
+CALLSCRIBE_COMPILE=1 measures compiled networks.
+
 "moved %" is how many words differ if each region is decoded by itself, and "of float32 %" how many
 differ from float32 on the same device. "busy %" is the device's own figure, sampled five times a
 second.

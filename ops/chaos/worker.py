@@ -76,7 +76,11 @@ class ObedientRoute(Route):
     def _decode(
         self, claim: Claim, carry_on: Callable[[], None]
     ) -> tuple[SegmentResult, StageSeconds]:
-        """Decode with a network that fails as ordered."""
+        """Decode with a network that fails as ordered; FunASR's in minibatches as on a GPU."""
+        if claim.profile.decode.engine == "funasr":
+            from workers.engines import funasr
+
+            funasr.CPU_OVERHEAD_MS = funasr.GPU_OVERHEAD_MS
         if not (self._short or self._spoilt):
             return super()._decode(claim, carry_on)
         recognizer: Any = self._recognizer

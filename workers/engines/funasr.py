@@ -50,6 +50,12 @@ from workers.minibatch import minibatches
 #: Regions in a minibatch at most: short ones by the thousand gain no more.
 _MOST = 256
 
+#: What a minibatch costs beside its padded length, in ms of speech. A processor reads all weights
+#: for each: as long as it takes for a second (ops/bench/engine.py). A GPU waits for a thousand
+#: kernels to be launched, in which it could decode minutes (by its arithmetic; not measured).
+CPU_OVERHEAD_MS = 1_000
+GPU_OVERHEAD_MS = 300_000
+
 #: What a token ends with that goes on in the next one; what begins a word in SentencePiece.
 _GOES_ON = "@@"
 _BEGINS = "\u2581"
@@ -101,13 +107,13 @@ class FunasrRecognizer:
         # A region without a frame never reaches a network.
         left = [index for index, region in enumerate(regions) if _frames_of(region)]
         while left:
-            chosen = self._next_minibatch(regions, left)
-            carry_on()
-            inputs = [self._input(mel, regions[index]) for index in chosen]
-            found = self._write(inputs, language, biases)
-            if found is None:
-                continue
-            written.update(zip(chosen, found, strict=True))
+            for chosen in self._minibatches(regions, left):
+                carry_on()
+                inputs = [self._input(mel, regions[index]) for index in chosen]
+                found = self._write(inputs, language, biases)
+                if found is None:
+                    break  # The budget is another: what is left is divided anew.
+                written.update(zip(chosen, found, strict=True))
             left = [index for index in left if index not in written]
         return self._decoding(
             regions, [written.get(i, Written(())) for i in range(len(regions))], language
@@ -125,11 +131,16 @@ class FunasrRecognizer:
         torch.cuda.empty_cache()
         return int(taken)
 
-    def _next_minibatch(self, regions: Sequence[Span], left: Sequence[int]) -> list[int]:
-        """Return the longest regions that are left, as many as the budget holds at present."""
+    def _minibatches(self, regions: Sequence[Span], left: Sequence[int]) -> list[list[int]]:
+        """Return the regions that are left in minibatches that the budget holds at present."""
         lengths = [regions[index].duration_ms for index in left]
-        first = minibatches(lengths, budget=self.budget.ms, most=_MOST)[0]
-        return [left[at] for at in first]
+        batches = minibatches(
+            lengths,
+            budget=self.budget.ms,
+            most=_MOST,
+            overhead=CPU_OVERHEAD_MS if self._bank.device.type == "cpu" else GPU_OVERHEAD_MS,
+        )
+        return [[left[at] for at in batch] for batch in batches]
 
     def _input(self, mel: Tensor, region: Span) -> Tensor:
         """Return a region's input; it has the features that it would have if it were cut out."""

@@ -69,6 +69,11 @@ class Models:
             )
 
 
+@pytest.fixture(autouse=True)
+def regions_are_decoded_together_as_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(funasr, "CPU_OVERHEAD_MS", funasr.GPU_OVERHEAD_MS)
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Models:
     root = tmp_path_factory.mktemp("tiny")
@@ -231,6 +236,13 @@ def test_when_memory_runs_out_half_is_decoded_and_remembered(models, monkeypatch
     batches.clear()
     recognizer.decode(SOUND, REGIONS, language="auto")
     assert batches == [3]
+
+
+def test_a_processor_pads_little(models, monkeypatch):
+    monkeypatch.undo()
+    recognizer = models.load("bicif")
+    regions = [Span(0, 5_000), Span(5_000, 9_900), Span(9_900, 10_900)]
+    assert recognizer._minibatches(regions, [0, 1, 2]) == [[0, 1], [2]]
 
 
 def test_memory_that_does_not_hold_one_region_is_an_error(models, monkeypatch):

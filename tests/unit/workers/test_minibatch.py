@@ -1,5 +1,7 @@
 """Every region is decoded once, in order, and nothing outgrows what it must fit into."""
 
+from itertools import pairwise, product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,24 +74,65 @@ def test_scraps_are_put_together():
     assert [window.duration_ms for window in packed(regions)] == [28_000, 26_000]
 
 
-@given(st.lists(st.integers(0, 5_000), max_size=60), st.integers(1, 40_000), st.integers(1, 16))
-def test_every_length_is_in_one_minibatch(lengths, budget, most):
-    batches = minibatches(lengths, budget=budget, most=most)
+LENGTHS = st.lists(st.integers(0, 5_000), max_size=60)
+LIMITS = st.tuples(st.integers(1, 40_000), st.integers(1, 16), st.integers(0, 9_000))
+
+
+def batched(lengths: list[int], limits: tuple[int, int, int]) -> list[list[int]]:
+    budget, most, overhead = limits
+    return minibatches(lengths, budget=budget, most=most, overhead=overhead)
+
+
+@given(LENGTHS, LIMITS)
+def test_every_length_is_in_one_minibatch(lengths, limits):
+    batches = batched(lengths, limits)
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
 
 
-@given(st.lists(st.integers(0, 5_000), max_size=60), st.integers(1, 40_000), st.integers(1, 16))
-def test_no_minibatch_outgrows_its_limits(lengths, budget, most):
-    for batch in minibatches(lengths, budget=budget, most=most):
+@given(LENGTHS, LIMITS)
+def test_no_minibatch_outgrows_its_limits(lengths, limits):
+    budget, most, _ = limits
+    for batch in batched(lengths, limits):
         padded = len(batch) * max(lengths[index] for index in batch)
         assert len(batch) == 1 or (padded <= budget and len(batch) <= most)
 
 
-def test_like_lengths_are_together_and_the_longest_come_first():
-    assert minibatches([1, 9, 2, 8], budget=18, most=8) == [[1, 3], [2, 0]]
+@given(LENGTHS, LIMITS)
+def test_the_longest_come_first(lengths, limits):
+    found = [lengths[index] for batch in batched(lengths, limits) for index in batch]
+    assert found == sorted(lengths, reverse=True)
+
+
+@given(st.lists(st.integers(0, 5_000), min_size=1, max_size=8), LIMITS)
+def test_no_other_minibatches_cost_less(lengths, limits):
+    budget, most, overhead = limits
+    in_order = sorted(lengths, reverse=True)
+
+    def cost(batches: list[list[int]]) -> int:
+        return sum(overhead + len(batch) * batch[0] for batch in batches)
+
+    def is_allowed(batch: list[int]) -> bool:
+        return len(batch) == 1 or (len(batch) <= most and len(batch) * batch[0] <= budget)
+
+    ways = []
+    for cuts in product((False, True), repeat=len(lengths) - 1):
+        at = [0, *(i for i, cut in enumerate(cuts, start=1) if cut), len(lengths)]
+        way = [in_order[a:b] for a, b in pairwise(at)]
+        if all(map(is_allowed, way)):
+            ways.append(cost(way))
+    found = [[lengths[index] for index in batch] for batch in batched(lengths, limits)]
+    assert cost(found) == min(ways)
+
+
+def test_like_lengths_are_together():
+    assert batched([1, 9, 2, 8], (40, 8, 3)) == [[1, 3], [2, 0]]
+
+
+def test_what_costs_much_beside_is_done_seldom():
+    assert batched([1, 9, 2, 8], (40, 8, 30)) == [[1, 3, 2, 0]]
 
 
 def test_one_long_region_is_not_padded_onto_many_short_ones():
     # As measured in FunASR: 200 regions of 1 s and one of 30 s, in a budget of 300 s.
-    batches = minibatches([1_000] * 200 + [30_000], budget=300_000, most=1_000)
-    assert [len(batch) for batch in batches] == [10, 191]
+    batches = batched([1_000] * 200 + [30_000], (300_000, 1_000, 1_000))
+    assert [len(batch) for batch in batches] == [1, 200]
