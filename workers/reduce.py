@@ -160,7 +160,7 @@ def draft_transcript(
         language=language,
         flags=(
             *claim.flags,
-            *_flags(segments, tracks, planned, said),
+            *_flags(claim.profile.decode.model, segments, tracks, planned, said),
             *guards.flags(guarded),
             *own_words.flags,
         ),
@@ -252,6 +252,7 @@ def _heard(segment: EndedSegment) -> Heard:
 
 
 def _flags(
+    model: str,
     segments: Sequence[EndedSegment],
     tracks: Sequence[Track],
     planned: Sequence[Sequence[Heard]],
@@ -259,7 +260,8 @@ def _flags(
 ) -> list[Flag]:
     """Return what readers should know of a recording.
 
-    ``tracks`` are the channels with repairs in place, ``said`` these without what nobody said.
+    ``model`` was asked for; ``tracks`` are the channels with repairs in place, ``said`` these
+    without what nobody said.
     """
     flags = []
     failed = any(
@@ -267,7 +269,9 @@ def _flags(
     )
     if failed:
         flags.append(Flag.PARTIAL)
-    if any(segment.result and SMALLER_MODEL in segment.result.tags for segment in segments):
+    # Words are shared with whoever asks for that model by name, and is given no less than that.
+    stood_in = {segment.result.tags.get(SMALLER_MODEL) for segment in segments if segment.result}
+    if stood_in - {None, model}:
         flags.append(Flag.SMALLER_MODEL)
     words = [word for track in said for word in track.words]
     heard_ms, covered_ms = sum(map(speech_ms, tracks)), sum(map(worded_ms, tracks))

@@ -97,6 +97,61 @@ def test_the_same_model_again_decodes_nothing(fleet, own_models, tmp_path):
     assert attempts == 0
 
 
+def test_a_model_that_lies_beside_the_others_needs_no_description(fleet):
+    named = ("--engine", "funasr", "--model", "sensevoice", "--wait")
+    said = fleet.producer("submit", str(fleet.calls), *named)
+    assert said["recordings"] == {"total": 2, "done": 2}
+
+
+@pytest.fixture
+def too_large(own_models: Path, tmp_path: Path) -> Path:
+    """A profile whose model is larger than any host's memory: a file of holes."""
+    directory = own_models / "too-large"
+    directory.mkdir(exist_ok=True)
+    with (directory / "model.bin").open("wb") as file:
+        file.truncate(1 << 40)
+    path = tmp_path / "large.toml"
+    path.write_text(f'[decode]\nmodel = "too-large"\n[decode.files]\n"model.bin" = "{"0" * 64}"\n')
+    return path
+
+
+def test_where_memory_is_short_a_smaller_model_stands_in(fleet, own_models, too_large, tmp_path):
+    described(fleet, own_models / "bicif", tmp_path / "ours.toml")
+    smaller = (tmp_path / "ours.toml").read_text().replace("[decode", "[decode.fallback")
+    too_large.write_text(too_large.read_text() + smaller)
+    said = fleet.producer("submit", str(fleet.calls), "--profile", str(too_large), "--wait")
+    assert said["recordings"] == {"total": 2, "done": 2}
+    fallen_back = fleet.transcripts(said["submission"], tmp_path / "one")
+    plain = ("--profile", str(tmp_path / "ours.toml"), "--wait")
+    own = fleet.producer("submit", str(fleet.calls), *plain)
+    asked_for = fleet.transcripts(own["submission"], tmp_path / "other")
+    assert {name: words_of(t) for name, t in fallen_back.items()} == {
+        name: words_of(t) for name, t in asked_for.items()
+    }
+    assert all("smaller-model" in t["flags"] for t in fallen_back.values())
+    assert not any("smaller-model" in t["flags"] for t in asked_for.values())
+
+
+def test_a_model_that_fits_nowhere_is_waited_for_and_costs_no_attempt(fleet, too_large):
+    submission = fleet.producer("submit", str(fleet.calls), "--profile", str(too_large))[
+        "submission"
+    ]
+
+    def refused() -> bool:
+        status = fleet.producer("status", submission)
+        return [own["code"] for own in status["waiting"]] == ["memory.short"]
+
+    wait_for(refused)
+    with fleet.ledger.reading() as connection:
+        query = text(
+            "select max(s.attempts), max(s.strikes) from segments s"
+            " join recordings r on r.id = s.recording_id where r.submission_id = :id"
+            " and s.state = 'pending'"
+        )
+        assert tuple(connection.execute(query, {"id": submission}).one()) == (0, 0)
+    fleet.producer("cancel", submission)
+
+
 def test_other_weights_than_the_profile_says_are_not_loaded(fleet, own_models, tmp_path):
     profile = described(fleet, own_models / "bicif", tmp_path / "ours.toml")
     profile.write_text(

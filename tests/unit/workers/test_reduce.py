@@ -87,8 +87,10 @@ def test_a_failed_segment_is_marked_and_the_rest_is_kept():
 
 
 def test_words_of_a_smaller_model_are_flagged():
-    said = replace(result("hi"), tags={SMALLER_MODEL: "whisper-base"})
+    said = replace(result("hi"), tags={SMALLER_MODEL: "whisper-tiny.en"})
     assert drafted(segment(0, 0, 20_000, said)).flags == ("smaller-model",)
+    asked_for = replace(result("hi"), tags={SMALLER_MODEL: PROFILE.decode.model})
+    assert drafted(segment(0, 0, 20_000, asked_for)).flags == ()
 
 
 def test_no_words_are_no_failure_and_are_flagged():
