@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from schema.span import Span
+from schema.span import Span, merged
 from schema.transcript import Seam, SeamRule
 from schema.words import Word
 from workers.seams import Cut, Heard, decide
@@ -98,18 +98,12 @@ def _gaps(segments: Sequence[Heard], cuts: Sequence[Cut]) -> Iterator[Span]:
 def _joined_speech(segments: Sequence[Heard], cuts_ms: Sequence[int]) -> Iterator[Span]:
     """Yield the speech that each segment heard in its core, joined where it meets."""
     edges = [0, *cuts_ms, max((segment.span.end_ms for segment in segments), default=0)]
-    open_span: Span | None = None
-    for segment, start_ms, end_ms in zip(segments, edges, edges[1:], strict=False):
-        core = Span(start_ms, max(start_ms, end_ms))
-        for span in filter(None, (heard.overlap(core) for heard in segment.speech)):
-            if open_span is not None and span.start_ms <= open_span.end_ms:
-                open_span = Span(open_span.start_ms, max(open_span.end_ms, span.end_ms))
-                continue
-            if open_span is not None:
-                yield open_span
-            open_span = span
-    if open_span is not None:
-        yield open_span
+    cores = (Span(start_ms, max(start_ms, end_ms)) for start_ms, end_ms in pairwise(edges))
+    yield from merged(
+        span
+        for segment, core in zip(segments, cores, strict=False)
+        for span in filter(None, (heard.overlap(core) for heard in segment.speech))
+    )
 
 
 def _in_order(words: Sequence[Word]) -> Iterator[Word]:

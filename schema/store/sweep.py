@@ -143,21 +143,28 @@ def _settle_known(connection: Connection, swept: Swept) -> None:
         swept.dispatches += reduces
 
 
-_EXPIRED = text(
+def _dispatched_again(chosen: str) -> TextClause:
+    """Return SQL: give the segments that a query chooses and locks a new dispatch."""
+    return text(
+        f"""
+        update segments s
+           set dispatch_token = gen_random_uuid(), dispatched_at = now(),
+               dispatches = s.dispatches + 1
+          from recordings r
+         where r.id = s.recording_id and s.id in ({chosen} for update skip locked)
+     returning s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
+               s.end_ms, s.urgent, r.submission_id
+        """
+    )
+
+
+_EXPIRED = _dispatched_again(
     f"""
-    update segments s
-       set dispatch_token = gen_random_uuid(), dispatched_at = now(),
-           dispatches = s.dispatches + 1
-      from recordings r
-     where r.id = s.recording_id and s.id in (
-           select id from segments
-            where state = 'leased' and lease_expires_at < now()
-              and (coalesce(dispatched_at < lease_expires_at, true) or {_patient("dispatch")})
-            order by lease_expires_at
-            limit :batch
-              for update skip locked)
- returning s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
-           s.end_ms, r.submission_id
+    select id from segments
+     where state = 'leased' and lease_expires_at < now()
+       and (coalesce(dispatched_at < lease_expires_at, true) or {_patient("dispatch")})
+     order by lease_expires_at
+     limit :batch
     """
 )
 
@@ -180,22 +187,14 @@ def _waiting(which: str) -> TextClause:
 
     ``which`` of the pending are meant, as an index has it: see their table.
     """
-    return text(
+    return _dispatched_again(
         f"""
-        update segments s
-           set dispatch_token = gen_random_uuid(), dispatched_at = now(),
-               dispatches = s.dispatches + 1
-          from recordings r
-         where r.id = s.recording_id and s.id in (
-               select id from segments
-                where state = 'pending' and {which}
-                  and coalesce(next_attempt_at <= now(), true)
-                  and {_patient("dispatch")}
-                order by dispatched_at nulls first, start_ms
-                limit :room
-                  for update skip locked)
-     returning s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
-               s.end_ms, s.urgent, r.submission_id
+        select id from segments
+         where state = 'pending' and {which}
+           and coalesce(next_attempt_at <= now(), true)
+           and {_patient("dispatch")}
+         order by dispatched_at nulls first, start_ms
+         limit :room
         """
     )
 
