@@ -1,4 +1,4 @@
-"""What libsndfile cannot open, through PyAV: facts, and samples at the file's own rate.
+"""What libsndfile cannot open, through PyAV: tracks, and samples at the file's own rate.
 
 The files are untrusted and FFmpeg reads playlists, so it is given an open file instead of a name,
 and only demuxers that read nothing else.
@@ -6,23 +6,27 @@ and only demuxers that read nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import av.error
-import numpy as np
 
-from schema.pcm import Samples
+from producer.excerpt import excerpt
+from producer.pieces import Lost, Piece, UndecodableError, samples_of, side_by_side, silence
 
 _DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,asf,amr,amrnb,amrwb,aac,g729,g722,g726,g723_1,gsm,"
     "wav,w64,mp3,ogg,flac,caf,aiff,au,avi,ilbc,mpegts,flv,voc,nistsphere"
 )
-#: Of these, the stated duration comes from a header; elsewhere it is guessed from a bit rate.
-_STATE_DURATION = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "asf"}
+#: Of these, the clock begins with the recording, wherever the audio does: the others count from
+#: when a switch was started, or a broadcast.
+_RECORDINGS_CLOCK = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+#: Who joins later than this joined another recording, of which this is a part.
+_LATEST_START_S = 3_600
 #: Time stamps jitter by a packet; a gap longer than this is one: a recorder that writes nothing
 #: while nobody speaks. It is filled with silence, or all that follows would be too early.
 _GAP_MS = 100
@@ -30,13 +34,9 @@ _GAP_MS = 100
 #: half an hour for each second heard so far are wrong: without a limit, a file of a few KiB would
 #: be ten hours of silence, which take a minute to write and read.
 _GAPS_PER_AUDIO = 1_800
-#: Codecs for telephones decode 80 samples at a time; what is done to each block costs more than
-#: that. Blocks of at least this many frames, a second of a telephone's, make it cheap.
-_BLOCK_FRAMES = 8_000
-
-
-class UndecodableError(Exception):
-    """Why FFmpeg cannot read a file, as a clause."""
+#: What says that a track holds what another does, in other words or for other ears.
+_ALTERNATIVES = ("comment", "dub", "karaoke", "lyrics", "visual_impaired", "hearing_impaired")
+_ALTERNATIVE_TITLES = ("comment", "kommentar", "commentaire", "descri", "dubb", "original audio")
 
 
 class UnknownEncodingError(UndecodableError):
@@ -48,20 +48,45 @@ class NoAudioError(UndecodableError):
 
 
 @dataclass(frozen=True, slots=True)
+class Track:
+    """One track of audio: ``late_ms`` is when it begins on the recording's clock."""
+
+    index: int
+    rate_hz: int
+    channels: int
+    late_ms: int
+    language: str
+    is_alternative: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ForeignFacts:
-    """What is in a foreign file; ``duration_ms`` is None where no header states it."""
+    """What is in a foreign file."""
 
     container: str
     encoding: str
-    rate_hz: int
-    channels: int
-    duration_ms: int | None
     bits: int
-    audio_streams: int
+    tracks: tuple[Track, ...]
+
+    @property
+    def rate_hz(self) -> int:
+        """The first track's."""
+        return self.tracks[0].rate_hz
+
+    @property
+    def channels(self) -> int:
+        """The first track's."""
+        return self.tracks[0].channels
+
+    @property
+    def are_speakers(self) -> bool:
+        """Whether its tracks are the sides of a call: on one clock, and none instead of another."""
+        languages = {track.language for track in self.tracks}
+        return len(languages) == 1 and not any(track.is_alternative for track in self.tracks)
 
 
-def describe(path: bytes, demuxer: str | None = None) -> ForeignFacts:
-    """Return the facts of the first audio stream, as its first decoded frame has them.
+def describe(source: bytes | BinaryIO, demuxer: str | None = None) -> ForeignFacts:
+    """Return the facts of a file's audio, as each track's first decoded frame has them.
 
     The header's rate is not trusted: HE-AAC states half of what comes out. ``demuxer`` names the
     format of a file without header.
@@ -69,73 +94,158 @@ def describe(path: bytes, demuxer: str | None = None) -> ForeignFacts:
     Raises:
         UndecodableError: FFmpeg cannot read it.
     """
-    with _opened(path, demuxer) as (container, stream):
+    with _opened(source, demuxer) as container:
+        streams = _audio_streams(container)
+        count = len(streams)
+        name, first = container.format.name, streams[0]
+        encoding = first.codec_context.name.upper()
+        codec = first.codec_context.codec
+    tracks = [found for n in range(count) if (found := _track(source, demuxer, n)) is not None]
+    if not tracks:
+        raise UndecodableError("it holds no audio frame")
+    bits = max(bits for _, bits in tracks)
+    is_exact = codec.lossless and not codec.lossy
+    return ForeignFacts(
+        name.split(",")[0].upper(),
+        encoding,
+        # What a lossy codec left out is more than what the 17th bit holds.
+        24 if is_exact and bits > 16 else 16,
+        tuple(track for track, _ in tracks),
+    )
+
+
+def _audio_streams(container: Any) -> Sequence[Any]:
+    if not container.streams.audio:
+        raise NoAudioError("it holds no audio")
+    known = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    if not known:
+        raise UnknownEncodingError(f"no decoder knows its encoding ({container.format.name})")
+    return known
+
+
+def _track(source: bytes | BinaryIO, demuxer: str | None, number: int) -> tuple[Track, int] | None:
+    """Return a track by its first frame, and the bits of its samples; None of one without any."""
+    with _opened(source, demuxer) as container:
+        stream = _audio_streams(container)[number]
         frame = next(iter(container.decode(stream)), None)
         if frame is None:
-            raise UndecodableError("it holds no audio frame")
-        name = container.format.name
-        stated = container.duration if name in _STATE_DURATION else None
-        return ForeignFacts(
-            container=name.split(",")[0].upper(),
-            encoding=stream.codec_context.name.upper(),
-            rate_hz=frame.sample_rate,
-            channels=frame.layout.nb_channels,
-            duration_ms=None if stated is None else stated // 1000,
-            bits=_bits(stream.codec_context.codec, frame.format),
-            audio_streams=len(container.streams.audio),
+            return None
+        # A language that nobody chose is none: muxers write "und", or English.
+        language = stream.metadata.get("language", "und")
+        title = stream.metadata.get("title", "").casefold()
+        disposition = str(getattr(stream, "disposition", "")).casefold()
+        return (
+            Track(
+                index=number,
+                rate_hz=frame.sample_rate,
+                channels=frame.layout.nb_channels,
+                late_ms=_late_ms(container, frame),
+                language=language,
+                is_alternative=any(word in title for word in _ALTERNATIVE_TITLES)
+                or any(word in disposition for word in _ALTERNATIVES),
+            ),
+            frame.format.bits,
         )
 
 
-def read(path: bytes, demuxer: str | None = None) -> Iterator[Samples]:
-    """Yield the first audio stream's samples: float32, ``(frames, channels)``.
+def _late_ms(container: Any, frame: Any) -> int:
+    """Return when a track begins on the recording's clock, in milliseconds."""
+    if frame.pts is None:
+        return 0
+    begin_s = float(frame.pts * frame.time_base)
+    if container.format.name in _RECORDINGS_CLOCK:
+        return max(round(begin_s * 1000), 0) if begin_s <= _LATEST_START_S else 0
+    start_s = (container.start_time or 0) / av.time_base
+    return max(round((begin_s - start_s) * 1000), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignReader:
+    """Tracks of a file that FFmpeg demuxes: the first, or each as a channel.
+
+    ``files`` are where the files lie that were joined to one, ``demuxer`` what reads one without a
+    header, and ``late`` whether a late start is silence.
+    """
+
+    files: tuple[tuple[int, int], ...]
+    tracks: tuple[Track, ...]
+    bits: int
+    demuxer: str | None = None
+
+    @property
+    def rate_hz(self) -> int:
+        """The highest of all tracks."""
+        return max(track.rate_hz for track in self.tracks)
+
+    @property
+    def channels(self) -> int:
+        """The first track's, or one for each."""
+        return len(self.tracks) if len(self.tracks) > 1 else self.tracks[0].channels
+
+    def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
+        """Yield all files."""
+        with open(path, "rb") as file:
+            size = file.seek(0, io.SEEK_END)
+        for number, span in enumerate(self.files):
+            part = None if span == (0, size) else span
+            if len(self.tracks) == 1:
+                yield from self._track(path, part, self.tracks[0], is_first=not number)
+                continue
+            tracks = [self._track(path, part, track, is_first=not number) for track in self.tracks]
+            yield from side_by_side(tracks, self.rate_hz)
+
+    def _track(
+        self, path: bytes, span: tuple[int, int] | None, track: Track, *, is_first: bool
+    ) -> Iterator[Piece | Lost]:
+        if is_first and track.late_ms > _GAP_MS:
+            frames = track.late_ms * track.rate_hz // 1000
+            yield from silence(frames, track.channels, track.rate_hz)
+        if span is None:
+            yield from read(path, self.demuxer, track.index)
+            return
+        with excerpt(path, b"", (span,)) as source:
+            yield from read(source, self.demuxer, track.index)
+
+
+def read(
+    source: bytes | BinaryIO, demuxer: str | None = None, number: int = 0
+) -> Iterator[Piece | Lost]:
+    """Yield an audio track's samples, and silence where nothing was recorded.
 
     Raises:
-        UndecodableError: decoding fails midway, or the rate or channels change.
+        UndecodableError: the file cannot be demuxed on.
     """
-    waiting: list[Samples] = []
-    frames = 0
-    for piece in _pieces(path, demuxer):
-        waiting.append(piece)
-        frames += len(piece)
-        if frames >= _BLOCK_FRAMES:
-            yield np.concatenate(waiting)
-            waiting, frames = [], 0
-    if waiting:
-        yield np.concatenate(waiting)
-
-
-def _pieces(path: bytes, demuxer: str | None) -> Iterator[Samples]:
-    """Yield samples as they are decoded, and silence where nothing was recorded."""
-    with _opened(path, demuxer) as (container, stream):
-        resampler: Any = None
-        clock = _Clock()
-        for frame in container.decode(stream):
-            if resampler is None:
-                resampler = av.AudioResampler("flt", frame.layout, frame.sample_rate)
-            yield from _silence(clock.silence_before(frame), frame)
+    with _opened(source, demuxer) as container:
+        streams = _audio_streams(container)
+        if number >= len(streams):
+            return
+        stream, clock = streams[number], _Clock()
+        for packet in container.demux(stream):
             try:
-                converted = resampler.resample(frame)
-            except ValueError:
-                raise UndecodableError("its rate or its channels change midway") from None
-            for piece in converted:
-                yield piece.to_ndarray().reshape(-1, piece.layout.nb_channels)
+                frames = packet.decode()
+            except (av.error.FFmpegError, ValueError) as error:
+                yield Lost(_packet_ms(packet), getattr(error, "strerror", "") or str(error))
+                continue
+            for frame in frames:
+                samples = samples_of(frame)
+                before = clock.silence_before(frame)
+                yield from silence(before, samples.shape[1], frame.sample_rate)
+                yield Piece(samples, frame.sample_rate)
 
 
-def _silence(frames: int, like: Any) -> Iterator[Samples]:
-    """Yield silence a second at a time: what a time stamp claims must not fill the memory."""
-    while frames > 0:
-        piece = min(frames, like.sample_rate)
-        yield np.zeros((piece, like.layout.nb_channels), np.float32)
-        frames -= piece
+def _packet_ms(packet: Any) -> float:
+    if not packet.duration or packet.time_base is None:
+        return 0.0
+    return float(packet.duration * packet.time_base * 1000)
 
 
 class _Clock:
     """Compares frames' time stamps with the samples decoded so far."""
 
     def __init__(self) -> None:
-        self._origin: int | None = None
-        self._samples = 0
-        self._silence = 0
+        self._origin_s: float | None = None
+        self._held_s = 0.0
+        self._silence_s = 0.0
 
     def silence_before(self, frame: Any) -> int:
         """Return how many samples of silence belong before ``frame``, and count both.
@@ -143,52 +253,41 @@ class _Clock:
         Raises:
             UndecodableError: it would be next to nothing but silence.
         """
-        silence = 0
+        rate_hz, before = frame.sample_rate, 0
         if frame.pts is not None:
-            at = round(frame.pts * frame.time_base * frame.sample_rate)
-            if self._origin is None:
-                self._origin = at
-            late = at - self._origin - self._samples
-            silence = late if late * 1000 > _GAP_MS * frame.sample_rate else 0
-        self._samples += silence + frame.samples
-        self._silence += silence
-        heard = max(self._samples - self._silence, frame.sample_rate)
-        if self._silence > _GAPS_PER_AUDIO * heard:
-            gaps_s = self._silence // frame.sample_rate
+            at_s = float(frame.pts * frame.time_base)
+            if self._origin_s is None:
+                self._origin_s = at_s
+            late = round((at_s - self._origin_s - self._held_s) * rate_hz)
+            before = late if late * 1000 > _GAP_MS * rate_hz else 0
+        self._held_s += (before + frame.samples) / rate_hz
+        self._silence_s += before / rate_hz
+        heard_s = max(self._held_s - self._silence_s, 1.0)
+        if self._silence_s > _GAPS_PER_AUDIO * heard_s:
+            gaps_s = int(self._silence_s)
             raise UndecodableError(f"its time stamps leave {gaps_s} s without audio")
-        return silence
-
-
-def _bits(codec: Any, sample_format: Any) -> int:
-    """Return 24 for a lossless source of more than 16 bits, 16 for any other.
-
-    What a lossy codec left out is more than what the 17th bit holds.
-    """
-    return 24 if codec.lossless and not codec.lossy and sample_format.bits > 16 else 16
+        return before
 
 
 @contextmanager
-def _opened(path: bytes, demuxer: str | None) -> Iterator[tuple[Any, Any]]:
-    """Open a file and its first audio stream; FFmpeg's errors become ours."""
+def _opened(source: bytes | BinaryIO, demuxer: str | None) -> Iterator[Any]:
+    """Open a file; FFmpeg's errors become ours."""
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": ""}
     try:
-        with (
-            open(path, "rb") as file,
+        with _file(source) as file:
+            file.seek(0)
             # Tags are nobody's business here, and many are in the code page of their day.
-            av.open(
+            with av.open(
                 _Nameless(file), format=demuxer, options=options, metadata_errors="replace"
-            ) as container,
-        ):
-            if not container.streams.audio:
-                raise NoAudioError("it holds no audio")
-            stream = container.streams.audio[0]
-            if stream.codec_context is None:
-                raise UnknownEncodingError(
-                    f"no decoder knows its encoding ({container.format.name})"
-                )
-            yield container, stream
+            ) as container:
+                yield container
     except (av.error.FFmpegError, OSError) as error:
         raise UndecodableError(error.strerror or str(error)) from error
+
+
+def _file(source: bytes | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    """Return a file that is opened here and closed, or one that is open and stays so."""
+    return open(source, "rb") if isinstance(source, bytes) else nullcontext(source)
 
 
 class _Nameless:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 from producer import crew
+from producer.containers.account import Break
 from producer.plan import check_channels, choose_channels, plan_segments
 from producer.probe import (
     RAW_DEFAULTS,
+    Choices,
     Probed,
     RawFormat,
     check_format,
@@ -29,10 +31,11 @@ from producer.scan import scan
 from producer.spool import copy_to_spool
 from schema.buckets import absolute, resolved
 from schema.errors import BadRecording, CallscribeError, ErrorCode
-from schema.profile import Profile
+from schema.profile import ChannelMode, Profile
 from schema.records import AudioFormat, CallInfo, Location, NewRecording, QuarantinedRecording
 from schema.settings import SPOOL_ROOT, Settings
 from schema.storage import storage_of
+from schema.transcript import Flag
 
 #: A reader that takes longer hangs. Opus, the slowest, decodes at 300 times real time; a file of
 #: low bit rate holds 20 minutes in a MiB, and a network disk may be as slow as 1 MiB/s.
@@ -130,41 +133,63 @@ def _examine(path: bytes, source: Location, call: CallInfo, terms: _Terms) -> Ne
     name, limits, plan = source.name, terms.settings.limits, terms.profile.plan
     before = _identity(path)
     try:
-        probed = probe(path, terms.raw, limits, name, os.path.splitext(source.path)[1])
-        check_channels(probed.format.channels, plan.channels, limits, name)
+        choices = Choices(plan.tracks or "auto", plan.truncated == "take")
+        suffix = os.path.splitext(source.path)[1]
+        probed = probe(path, terms.raw, limits, name, suffix, choices)
+        mode = _channel_mode(probed, plan.channels)
+        check_channels(probed.format.channels, mode, limits, name)
         content_digest = _content_digest(path)
-        audio, audio_path, audio_format = _audio(
-            path, source, probed, content_digest, terms.settings
-        )
-        check_format(audio_format, limits, name)
-        found = scan(audio_path, audio_format, name, mix=plan.channels == "mix")
+        audio = _audio(path, source, probed, content_digest, terms.settings, choices)
+        check_format(audio.format, limits, name)
+        found = scan(audio.path, audio.format, name, mix=mode == "mix")
     except BadRecording:
         # A file still being written to looks truncated, or worse; that it grows is the cause.
         _check_unchanged(path, before, name)
         raise
     _check_unchanged(path, before, name)
-    channels, flags = choose_channels(found, plan.channels, limits, name)
+    channels, flags = choose_channels(found, mode, limits, name)
+    broken = sorted({Flag.TRUNCATED.counted(each.at_ms) for each in audio.breaks})
     return NewRecording(
         source=source,
-        audio=audio,
-        format=audio_format,
+        audio=audio.location,
+        format=audio.format,
         duration_ms=found.duration_ms,
         size_bytes=before.size,
         content_digest=content_digest,
         call=call,
-        flags=(*probed.flags, *flags),
+        flags=(*probed.flags, *broken, *flags),
         segments=plan_segments(found, channels, plan),
     )
 
 
+class _Audio(NamedTuple):
+    """What workers will read, where that is on this host, and where the source lacks audio."""
+
+    location: Location
+    path: bytes
+    format: AudioFormat
+    breaks: Sequence[Break] = ()
+
+
 def _audio(
-    path: bytes, source: Location, probed: Probed, content_digest: str, settings: Settings
-) -> tuple[Location, bytes, AudioFormat]:
-    """Return what workers will read, the source or its copy, and where that is on this host."""
+    path: bytes,
+    source: Location,
+    probed: Probed,
+    content_digest: str,
+    settings: Settings,
+    choices: Choices,
+) -> _Audio:
+    """Return what workers will read: the source, or its copy."""
     if not probed.copied:
-        return source, path, probed.format
-    copy = copy_to_spool(path, probed, content_digest, settings, source.name)
-    return copy.location, copy.location.under(settings.root_path(SPOOL_ROOT)), copy.format
+        return _Audio(source, path, probed.format)
+    copy = copy_to_spool(path, probed, content_digest, settings, source.name, take=choices.take)
+    spool_path = copy.location.under(settings.root_path(SPOOL_ROOT))
+    return _Audio(copy.location, spool_path, copy.format, copy.breaks)
+
+
+def _channel_mode(probed: Probed, mode: ChannelMode) -> ChannelMode:
+    """Return how channels are taken: of tracks each is a speaker, however many there are."""
+    return "split" if mode == "auto" and probed.speakers and probed.format.channels > 2 else mode
 
 
 def _content_digest(path: bytes) -> str:

@@ -1,24 +1,35 @@
 """From a file to facts: what it is, how to read it, and whether it is what it says.
 
-Only the header and the last bytes are read. What cannot be transcribed is refused here, each
-defect by its own code; what only reading all of it can show is found by ``producer/scan``.
+Its container is walked, and nothing is decoded but a first frame. What cannot be transcribed is
+refused here, each defect by its own code; what only decoding all of it can show is found by
+``producer/reading`` and ``producer/scan``.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import BinaryIO, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import soundfile
 
 from producer import foreign
-from producer.containers import HEAD_BYTES, Promise, read_promise, sniff
+from producer.containers import chunked, elementary, flac, iso, matroska, mpeg, ogg, riff
+from producer.containers.account import TOLERANCE_MS, Account, Break, earliest, seconds
+from producer.containers.sniff import identify
+from producer.native import NativeReader, SequenceReader, bits_of, joined_files, take_reader
+from producer.packets import MpegReader, OggReader
+from producer.pieces import Reader, UndecodableError
 from schema.errors import BadRecording, BadRequest, ErrorCode
-from schema.records import AudioFormat, Location
+from schema.profile import TracksMode
+from schema.records import HEADLESS, AudioFormat, Location
 from schema.settings import Limits
 from schema.span import duration_of
+from schema.transcript import Flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +37,14 @@ class RawFormat:
     """How to read a file without header.
 
     ``encoding`` is a sub format of libsndfile ("ULAW"), or a headless format of FFmpeg in lower
-    case ("g729").
+    case ("g729"). ``assumed`` says that a suffix is all that tells it.
     """
 
     encoding: str
     rate_hz: int
     channels: int = 1
     big_endian: bool = False
+    assumed: bool = False
 
 
 _RAW_ENCODINGS: Mapping[str, tuple[str, bool]] = {
@@ -52,21 +64,25 @@ _RAW_ENCODINGS: Mapping[str, tuple[str, bool]] = {
     "g729": ("g729", False),
 }
 
-#: Suffixes that mean one thing only. ``.vox`` also exists at 6000 Hz, so it can be overruled.
+#: Suffixes that mean one thing only, or nearly: some hold two channels, and some ``.vox`` 6000 Hz.
+_ASSUMED: Mapping[str, tuple[str, int]] = {
+    **dict.fromkeys((".ulaw", ".ul", ".mulaw", ".mu", ".pcmu"), ("ULAW", 8000)),
+    **dict.fromkeys((".alaw", ".al", ".pcma"), ("ALAW", 8000)),
+    **dict.fromkeys((".sln", ".slin", ".sln8", ".slin8"), ("PCM_16", 8000)),
+    ".sln12": ("PCM_16", 12000),
+    **dict.fromkeys((".sln16", ".slin16"), ("PCM_16", 16000)),
+    ".sln24": ("PCM_16", 24000),
+    ".sln32": ("PCM_16", 32000),
+    ".sln44": ("PCM_16", 44100),
+    ".sln48": ("PCM_16", 48000),
+    ".vox": ("VOX_ADPCM", 8000),
+    ".gsm": ("GSM610", 8000),
+    ".g722": ("g722", 16000),
+    ".g729": ("g729", 8000),
+}
 RAW_DEFAULTS: Mapping[str, RawFormat] = {
-    **dict.fromkeys((".ulaw", ".ul", ".mulaw", ".mu", ".pcmu"), RawFormat("ULAW", 8000)),
-    **dict.fromkeys((".alaw", ".al", ".pcma"), RawFormat("ALAW", 8000)),
-    **dict.fromkeys((".sln", ".slin", ".sln8", ".slin8"), RawFormat("PCM_16", 8000)),
-    ".sln12": RawFormat("PCM_16", 12000),
-    **dict.fromkeys((".sln16", ".slin16"), RawFormat("PCM_16", 16000)),
-    ".sln24": RawFormat("PCM_16", 24000),
-    ".sln32": RawFormat("PCM_16", 32000),
-    ".sln44": RawFormat("PCM_16", 44100),
-    ".sln48": RawFormat("PCM_16", 48000),
-    ".vox": RawFormat("VOX_ADPCM", 8000),
-    ".gsm": RawFormat("GSM610", 8000),
-    ".g722": RawFormat("g722", 16000),
-    ".g729": RawFormat("g729", 8000),
+    suffix: RawFormat(encoding, rate_hz, assumed=True)
+    for suffix, (encoding, rate_hz) in _ASSUMED.items()
 }
 #: Suffixes of files without header that could hold anything.
 _RAW_AMBIGUOUS = frozenset({".pcm", ".raw", ".lin", ".sw", ".dvox"})
@@ -84,31 +100,48 @@ _INEXACT = frozenset(
     {"OPUS", "VORBIS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
     | {f"ALAC_{bits}" for bits in (16, 20, 24, 32)}
 )
-#: Containers that libsndfile has no reader for; asking it first would only cost time.
-_FOREIGN = frozenset({"ISO", "MATROSKA", "ASF", "AMR"})
-_DEEP = frozenset({"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32"})
 #: libsndfile says this for a length that the header leaves open.
 _UNKNOWN_FRAMES = 2**62
-#: The first of several audio streams is taken, and the recording says so.
-FIRST_STREAM = "first-audio-stream"
+#: Of what says nothing of its length.
+_NO_ACCOUNT = Account()
+
+
+class Choices(NamedTuple):
+    """What whoever submits decided of files that can be read in more than one way.
+
+    ``tracks`` is which of several tracks are read, ``take`` whether a broken file's rest is.
+    """
+
+    tracks: TracksMode = "auto"
+    take: bool = False
+
+
+AUTOMATIC = Choices()
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """How to read a file, and what its header says.
+    """How to read a file, and what it says of itself.
 
-    ``format.frames`` is 0 where the header does not say. ``foreign`` files are decoded by PyAV,
-    with ``demuxer`` where they have no header. ``copied`` files are read by workers from a copy
-    of ``copy_bits`` bits in the spool.
+    ``format.frames`` is 0 where it does not say. ``reader`` decodes it; None is libsndfile, on
+    the file as it is. ``copied`` files are read by workers from a copy of ``copy_bits`` bits in
+    the spool. ``breaks`` are where audio is missing, in a file that is taken all the same;
+    ``speakers`` says that its channels were tracks.
     """
 
     format: AudioFormat
     copied: bool
     copy_bits: int = 16
-    foreign: bool = False
-    demuxer: str | None = None
+    reader: Reader | None = None
+    account: Account = _NO_ACCOUNT
     big_endian: bool = False
     flags: tuple[str, ...] = ()
+    speakers: bool = False
+
+    @property
+    def breaks(self) -> tuple[Break, ...]:
+        """Where its own account says that audio is missing."""
+        return self.account.breaks
 
 
 def parse_raw_option(text: str) -> tuple[str, RawFormat]:
@@ -138,6 +171,7 @@ def probe(
     limits: Limits,
     name: str | None = None,
     suffix: bytes | None = None,
+    choices: Choices = AUTOMATIC,
 ) -> Probed:
     """Return what a file is, or refuse it.
 
@@ -150,11 +184,25 @@ def probe(
     """
     name = Location("", path).name if name is None else name
     suffix = os.path.splitext(path)[1] if suffix is None else suffix
-    source = _first_look(path, _size(path, limits, name), name, os.fsdecode(suffix).lower())
-    _check_promise(source.promise, limits, name)
-    probed = _identify(source, raw)
+    size = _size(path, limits, name)
+    try:
+        with open(path, "rb") as file:
+            container, start = identify(file, size)
+            source = _Source(
+                path, name, os.fsdecode(suffix).lower(), container, start, size, file, choices
+            )
+            probed = _identify(source, raw, limits)
+    except OSError as error:
+        raise unreachable(name, error) from error
+    broken = earliest(probed.breaks)
+    if broken is not None and not choices.take:
+        raise truncated_at(name, broken)
     check_format(probed.format, limits, name)
-    return probed
+    if probed.account.unread_bytes:
+        unread = f"{Flag.UNREAD_DATA}:{probed.account.unread_bytes}"
+        probed = replace(probed, flags=(*probed.flags, unread))
+    # What is broken is read by whoever can stand it, once.
+    return replace(probed, copied=probed.copied or broken is not None)
 
 
 def check_format(audio: AudioFormat, limits: Limits, name: str) -> None:
@@ -206,8 +254,14 @@ def truncated(name: str, cause: str) -> BadRecording:
         ErrorCode.AUDIO_TRUNCATED,
         name,
         cause,
-        "Hand in the complete file; to transcribe what is left, let FFmpeg or SoX rewrite it.",
+        "Hand in the complete file, or take what it holds: --truncated take.",
     )
+
+
+def truncated_at(name: str, broken: Break) -> BadRecording:
+    """Return the error of a file that breaks at a place."""
+    place = f"it breaks at {seconds(broken.at_ms)}: " if broken.at_ms else ""
+    return truncated(name, f"{place}{broken.cause}")
 
 
 def empty(name: str, cause: str) -> BadRecording:
@@ -238,39 +292,17 @@ def unreachable(name: str, error: OSError) -> BadRecording:
     return BadRecording(ErrorCode.FILE_UNREADABLE, name, error.strerror or str(error), remedy)
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A file whose first and last bytes were looked at."""
+class _Source(NamedTuple):
+    """An open file whose first bytes were looked at; its audio begins at ``start``."""
 
     path: bytes
     name: str
     suffix: str
     container: str | None
-    promise: Promise
-
-
-def _first_look(path: bytes, size: int, name: str, suffix: str) -> _Source:
-    try:
-        with open(path, "rb") as file:
-            container = sniff(file.read(HEAD_BYTES))
-            return _Source(path, name, suffix, container, read_promise(file, container, size))
-    except OSError as error:
-        raise unreachable(name, error) from error
-
-
-def _check_promise(promise: Promise, limits: Limits, name: str) -> None:
-    if promise.channels == 0:
-        raise BadRecording(
-            ErrorCode.AUDIO_NO_CHANNELS,
-            name,
-            "its header says 0 channels",
-            "Look at what wrote the file.",
-        )
-    if promise.rate_hz is not None:
-        _check_rate(promise.rate_hz, limits, name)
-    if promise.missing_bytes > 0:
-        missing = promise.missing_bytes
-        raise truncated(name, f"its header promises {missing} bytes more than it holds")
+    start: int
+    size: int
+    file: BinaryIO
+    choices: Choices
 
 
 def _check_rate(rate_hz: int, limits: Limits, name: str) -> None:
@@ -283,14 +315,12 @@ def _check_rate(rate_hz: int, limits: Limits, name: str) -> None:
         )
 
 
-def _identify(source: _Source, raw: Mapping[str, RawFormat]) -> Probed:
+def _identify(source: _Source, raw: Mapping[str, RawFormat], limits: Limits) -> Probed:
     """Return how the file is to be read, by its first bytes if they tell, else by its suffix."""
-    suffix = source.suffix
-    if source.container in _FOREIGN:
-        return _foreign(source)
-    if source.container is None and suffix in raw:
+    container, suffix = source.container, source.suffix
+    if container is None and suffix in raw:
         return _raw(source, raw[suffix])
-    if source.container is None and suffix in _RAW_AMBIGUOUS:
+    if container is None and suffix in _RAW_AMBIGUOUS:
         raise BadRecording(
             ErrorCode.AUDIO_RAW_UNKNOWN,
             source.name,
@@ -298,72 +328,331 @@ def _identify(source: _Source, raw: Mapping[str, RawFormat]) -> Probed:
             f"Say it, for instance --raw {suffix}=s16le:8000",
         )
     try:
-        # By descriptor: soundfile would take whatever is called .raw for a file without header.
-        with (
-            open(source.path, "rb") as opened,
-            soundfile.SoundFile(opened.fileno(), closefd=False) as file,
-        ):
-            probed = _native(file)
-    except soundfile.LibsndfileError:
+        return _PROBES.get(container or "", _foreign_alone)(source, limits)
+    except UndecodableError as error:
+        raise _refused(source, f"no decoder can read it ({error})") from error
+
+
+def _foreign_alone(source: _Source, _: Limits) -> Probed:
+    return _foreign(source)
+
+
+def _mpeg(source: _Source, _: Limits) -> Probed:
+    found = mpeg.walk(source.file, source.start, source.size)
+    streams = tuple(stream for stream in found.streams if stream.samples)
+    if not streams:
         return _foreign(source)
-    if probed.format.frames or source.container == "FLAC":
+    layer = "I" * streams[0].shape.layer
+    reader = MpegReader(streams)
+    changes = len({stream.shape[1:3] for stream in streams}) > 1
+    flags = (Flag.FORMAT_CHANGES,) if changes else ()
+    return _copied(reader, found.account, "MP3", f"MPEG_LAYER_{layer}", flags)
+
+
+def _copied(
+    reader: Reader, account: Account, container: str, encoding: str, flags: tuple[str, ...] = ()
+) -> Probed:
+    """Return what is decoded once, into a copy."""
+    frames = (account.duration_ms or 0) * reader.rate_hz // 1000
+    audio = AudioFormat(container, encoding, reader.rate_hz, reader.channels, frames)
+    return Probed(audio, True, reader.bits, reader, account, flags=flags)
+
+
+def _ogg(source: _Source, _: Limits) -> Probed:
+    found = ogg.walk(source.file, source.start, source.size)
+    if not found.links:
+        return _foreign(source)
+    most = max(len(link) for link in found.links)
+    beside = most > 1 and source.choices.tracks != "first"
+    reader = OggReader(found.links, beside)
+    flags = _track_flags(most, most if beside else 1)
+    probed = _copied(reader, found.account, "OGG", found.links[0][0].codec.upper(), flags)
+    return replace(probed, speakers=beside)
+
+
+def _track_flags(tracks: int, taken: int) -> tuple[str, ...]:
+    if tracks == 1:
+        return ()
+    if taken > 1:
+        return (f"{Flag.TRACKS_AS_CHANNELS}:{taken}",)
+    return (f"{Flag.OTHER_TRACKS}:{tracks - taken}",)
+
+
+def _wav(source: _Source, limits: Limits) -> Probed:
+    found = riff.walk(source.file, source.start, source.size)
+    if not found.takes:
+        raise _refused(source, "it has no description of its samples (fmt)")
+    first = found.takes[0]
+    if first.channels == 0:
+        raise BadRecording(
+            ErrorCode.AUDIO_NO_CHANNELS,
+            source.name,
+            "its header says 0 channels",
+            "Look at what wrote the file.",
+        )
+    for take in found.takes:
+        _check_rate(take.rate_hz, limits, source.name)
+    if found.is_empty:
+        raise empty(source.name, "it has a header and no samples")
+    if found.is_plain and not found.account.breaks and (probed := _plain_wav(source, found)):
         return probed
-    if source.promise.open_ended:
-        # Written to a pipe, and nobody filled in the length: libsndfile believes in 0 frames,
-        # FFmpeg reads until the end.
-        return _foreign(source)
+    readers, encodings = zip(*(take_reader(source.path, take) for take in found.takes), strict=True)
+    reader = readers[0] if len(readers) == 1 else SequenceReader(readers)
+    flags = (f"{Flag.APPENDED_AUDIO}:{found.appended_bytes}",) if found.appended_bytes else ()
+    if len({(take.rate_hz, take.channels) for take in found.takes}) > 1:
+        flags = (*flags, Flag.FORMAT_CHANGES)
+    return _copied(reader, found.account, "WAV", encodings[0], flags)
+
+
+def _plain_wav(source: _Source, found: riff.RiffWalk) -> Probed | None:
+    """Return how libsndfile reads a WAV as it is; None where it would not read what is there."""
+    (take,) = found.takes
+    if take.tag in riff.MPEG_TAGS:
+        return None
+    try:
+        probed = _open_native(source, found.account)
+    except soundfile.LibsndfileError:
+        return None
+    frames = take.frames_in(take.size)
+    held = probed.format.frames
+    if not held or (frames is not None and held != frames and not _is_block_rest(take, held)):
+        return None
+    return probed
+
+
+def _is_block_rest(take: riff.Take, frames: int) -> bool:
+    """Tell whether a header may count less than its last block of ADPCM or GSM holds."""
+    last = take.frames_in(take.size) or 0
+    block = take.frames_in(take.align) or 0
+    return block > 1 and last - block < frames <= last
+
+
+def _flac(source: _Source, _: Limits) -> Probed:
+    found = flac.walk(source.file, source.start, source.size)
+    if found.files != ((0, source.size),) and (len(found.files) > 1 or found.is_true):
+        reader = joined_files(source.path, found.files)
+        return _copied(reader, found.account, "FLAC", "FLAC")
+    if not found.is_true:
+        # libsndfile believes the header; FFmpeg reads frames.
+        return _foreign(source, account=found.account)
+    try:
+        return _open_native(source, found.account)
+    except soundfile.LibsndfileError:
+        return _foreign(source, account=found.account)
+
+
+def _chunked(source: _Source, limits: Limits) -> Probed:
+    container = source.container or ""
+    found = chunked.walk(source.file, container, source.size)
+    if found.channels == 0 and container in {"W64", "CAF"}:
+        raise BadRecording(
+            ErrorCode.AUDIO_NO_CHANNELS,
+            source.name,
+            "its header says 0 channels",
+            "Look at what wrote the file.",
+        )
+    if found.rate_hz is not None and container in {"W64", "CAF", "AU"}:
+        _check_rate(found.rate_hz, limits, source.name)
+    if found.is_empty:
+        raise empty(source.name, "it has a header and no samples")
+    if found.files != ((0, source.size),):
+        reader = joined_files(source.path, found.files)
+        account = replace(found.account, duration_ms=reader.duration_ms)
+        return _copied(reader, account, container, container)
+    if found.is_open:
+        # libsndfile believes in 0 frames, FFmpeg reads until the end.
+        return _foreign(source, account=found.account)
+    return _native(source, found.account)
+
+
+def _native_alone(source: _Source, _: Limits) -> Probed:
+    return _native(source, _NO_ACCOUNT)
+
+
+def _native(source: _Source, account: Account) -> Probed:
+    """Return how libsndfile reads a file, or FFmpeg where it cannot."""
+    try:
+        probed = _open_native(source, account)
+    except soundfile.LibsndfileError:
+        return _foreign(source, account=account)
+    if probed.format.frames:
+        return probed
     raise empty(source.name, "it has a header and no samples")
 
 
-def _native(file: soundfile.SoundFile) -> Probed:
+def _open_native(source: _Source, account: Account) -> Probed:
+    # By descriptor: soundfile would take whatever is called .raw for a file without header.
+    source.file.seek(0)
+    with soundfile.SoundFile(source.file.fileno(), closefd=False) as file:
+        return _native_format(file, account)
+
+
+def _native_format(file: soundfile.SoundFile, account: Account) -> Probed:
     frames = file.frames if 0 < file.frames < _UNKNOWN_FRAMES else 0
+    audio = AudioFormat(file.format, file.subtype, file.samplerate, file.channels, frames)
     return Probed(
-        AudioFormat(file.format, file.subtype, file.samplerate, file.channels, frames),
+        audio,
         copied=not (frames and file.seekable()) or file.subtype in _INEXACT,
-        copy_bits=24 if file.subtype in _DEEP else 16,
+        copy_bits=bits_of(file.subtype),
+        account=account,
     )
 
 
 def _raw(source: _Source, raw: RawFormat) -> Probed:
     if raw.encoding.islower():
         return _foreign(source, raw.encoding)
+    audio = AudioFormat(HEADLESS, raw.encoding, raw.rate_hz, raw.channels, 0)
     try:
         with soundfile.SoundFile(
             source.path,
-            format="RAW",
+            format=HEADLESS,
             subtype=raw.encoding,
             samplerate=raw.rate_hz,
             channels=raw.channels,
         ) as file:
-            probed = _native(file)
+            probed = _native_format(file, _NO_ACCOUNT)
+            turns = raw.channels == 1 and takes_turns(_excerpts(file))
     except soundfile.LibsndfileError as error:
         raise _refused(source, f"it is no raw {raw.encoding}: {error}") from error
     if not probed.format.frames:
         raise empty(source.name, "it is shorter than one frame")
+    if turns and raw.assumed:
+        raise _two_channels(source, raw)
     # AudioFormat knows no byte order: what is not in the usual one, workers read from a copy.
-    return replace(probed, copied=probed.copied or raw.big_endian, big_endian=raw.big_endian)
+    return replace(
+        probed,
+        copied=probed.copied or raw.big_endian,
+        reader=NativeReader(audio, big_endian=True) if raw.big_endian else None,
+        big_endian=raw.big_endian,
+        flags=(Flag.TWO_CHANNELS_SUSPECTED,) if turns else (),
+    )
 
 
-def _foreign(source: _Source, demuxer: str | None = None) -> Probed:
+def _two_channels(source: _Source, raw: RawFormat) -> BadRecording:
+    encoding = next(
+        name for name, of in _RAW_ENCODINGS.items() if of == (raw.encoding, raw.big_endian)
+    )
+    stereo = f"--raw {source.suffix}={encoding}:{raw.rate_hz}:2"
+    mono = f"--raw {source.suffix}={encoding}:{raw.rate_hz}"
+    return BadRecording(
+        ErrorCode.AUDIO_RAW_UNKNOWN,
+        source.name,
+        "its samples are those of two channels in turn, and its suffix alone would mean one",
+        f"Say {stereo}; or {mono}, if one channel it is.",
+    )
+
+
+#: Of a headless file, so many samples are looked at in each of so many places.
+_EXCERPT_FRAMES = 1 << 14
+_EXCERPTS = 16
+
+
+def _excerpts(file: soundfile.SoundFile) -> list[npt.NDArray[np.float64]]:
+    """Return samples from all over a file that can be sought in, each from an even place on."""
+    if not file.seekable() or file.frames < 2 * _TURN_FRAMES:
+        return []
+    places = np.linspace(0, max(file.frames - _EXCERPT_FRAMES, 0), _EXCERPTS).astype(int)
+    excerpts = []
+    for place in sorted({int(place) // 2 * 2 for place in places}):
+        file.seek(place)
+        excerpts.append(file.read(_EXCERPT_FRAMES, dtype="float64"))
+    return excerpts
+
+
+#: Samples that tell: an eighth of a second of a telephone's.
+_TURN_FRAMES = 1_000
+#: Two signals in turn: a sample is far more like the one after the next than like the next.
+_TURN_LIKENESS = 0.3
+#: Or louder in each second place than in each first, all along; noise differs by 0.2 dB.
+_TURN_LEVEL_DB = 3.0
+#: Or as good as equal to the next in each first place, and not in each second: one signal twice.
+_TURN_TWICE = 0.05
+
+
+def takes_turns(excerpts: list[npt.NDArray[np.float64]]) -> bool:
+    """Tell whether samples, float64, are those of two channels in turn, not of one.
+
+    Speech at 8 kHz is smooth: neighbours are alike, and less so two places apart, but for hisses.
+    """
+    loud = [part - part.mean() for part in excerpts if len(part) >= _TURN_FRAMES]
+    power = sum(float(part @ part) for part in loud)
+    if not power:
+        return False
+    next_like = sum(float(part[:-1] @ part[1:]) for part in loud) / power
+    second_like = sum(float(part[:-2] @ part[2:]) for part in loud) / power
+    if second_like - next_like > _TURN_LIKENESS and next_like < 0.5:
+        return True
+    first, second = (sum(float(part[n::2] @ part[n::2]) for part in loud) for n in (0, 1))
+    tiny = power * 1e-12
+    if second_like > 0 and abs(10 * np.log10((first + tiny) / (second + tiny))) > _TURN_LEVEL_DB:
+        return True
+    within = sum(float(part[0:-1:2] @ part[1::2][: len(part[0:-1:2])]) for part in loud)
+    across = sum(float(part[1:-1:2] @ part[2::2][: len(part[1:-1:2])]) for part in loud)
+    return abs(within - across) / (power / 2) > _TURN_TWICE
+
+
+def _foreign(source: _Source, demuxer: str | None = None, account: Account | None = None) -> Probed:
+    files, own = _walked(source)
+    account = own if account is None else account
     try:
         facts = foreign.describe(source.path, demuxer)
     except foreign.NoAudioError as error:
         raise _refused(source, str(error), ErrorCode.AUDIO_NOT_AUDIO) from error
     except foreign.UnknownEncodingError as error:
         raise _refused(source, str(error)) from error
-    except foreign.UndecodableError as error:
+    except UndecodableError as error:
+        broken = earliest(account.breaks)
+        if broken is not None:
+            remedy = "Hand in the complete file; what there is of it, no decoder can read."
+            raise BadRecording(
+                ErrorCode.AUDIO_TRUNCATED, source.name, broken.cause, remedy
+            ) from error
         known = source.container or demuxer
         code = ErrorCode.AUDIO_BAD_HEADER if known else ErrorCode.AUDIO_NOT_AUDIO
         raise _refused(source, f"no decoder can read it ({error})", code) from error
-    frames = (facts.duration_ms or 0) * facts.rate_hz // 1000
-    return Probed(
-        AudioFormat(facts.container, facts.encoding, facts.rate_hz, facts.channels, frames),
-        copied=True,
-        copy_bits=facts.bits,
-        foreign=True,
-        demuxer=demuxer,
-        flags=(FIRST_STREAM,) if facts.audio_streams > 1 else (),
-    )
+    return _foreign_probed(source, facts, files, account, demuxer)
+
+
+def _walked(source: _Source) -> tuple[tuple[tuple[int, int], ...], Account]:
+    """Walk a container that FFmpeg reads; return where each joined file lies, and the account."""
+    if source.container == "ISO":
+        boxes = iso.walk(source.file, source.size)
+        return boxes.files, boxes.account
+    if source.container == "MATROSKA":
+        elements = matroska.walk(source.file, source.size)
+        return elements.files, elements.account
+    frames = elementary.walk(source.file, source.container, source.start, source.size)
+    return frames.files, frames.account
+
+
+def _foreign_probed(
+    source: _Source,
+    facts: foreign.ForeignFacts,
+    files: tuple[tuple[int, int], ...],
+    account: Account,
+    demuxer: str | None,
+) -> Probed:
+    tracks, mode = facts.tracks, source.choices.tracks
+    beside = len(tracks) > 1 and (mode == "speakers" or (mode == "auto" and facts.are_speakers))
+    taken = tracks if beside else tracks[:1]
+    flags = _track_flags(len(tracks), len(taken))
+    late_ms = min(track.late_ms for track in taken)
+    if late_ms > TOLERANCE_MS:
+        flags = (*flags, f"{Flag.LATE_START}:{late_ms}")
+    reader = foreign.ForeignReader(files, taken, facts.bits, demuxer)
+    probed = _copied(reader, account, facts.container, facts.encoding, flags)
+    return replace(probed, speakers=beside)
+
+
+#: By container. Of any other FFmpeg is asked.
+_PROBES: Mapping[str, Callable[[_Source, Limits], Probed]] = {
+    "MP3": _mpeg,
+    "OGG": _ogg,
+    "WAV": _wav,
+    "FLAC": _flac,
+    **dict.fromkeys(chunked.CONTAINERS, _chunked),
+    **dict.fromkeys(("NIST", "VOC"), _native_alone),
+}
 
 
 def _refused(

@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from producer import foreign
-from producer.probe import Probed, empty, truncated, unreachable
+from producer.containers.account import seconds
+from producer.native import opened
+from producer.pieces import UndecodableError
+from producer.probe import empty, truncated
 from schema.pcm import BlockDigests, Samples, downmix
 from schema.records import AudioFormat
 from schema.span import GRID_MS, duration_of, frame_at
@@ -95,42 +97,6 @@ class Scan:
         return duration_of(self.format.frames, self.format.rate_hz)
 
 
-class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
-    """A file read from its start to its end.
-
-    ``SoundFile.read`` seeks to where it already is after every block of a seekable file, which
-    costs time and, in MPEG audio, samples.
-    """
-
-    def seekable(self) -> bool:
-        return False
-
-
-def read_blocks(path: bytes, probed: Probed, name: str) -> Iterator[Samples]:
-    """Yield all samples of a source, decoded by whichever library can: ``(frames, channels)``.
-
-    Raises:
-        BadRecording: it cannot be decoded to its end.
-    """
-    if not probed.foreign:
-        try:
-            yield from _native_blocks(path, probed.format, name, big_endian=probed.big_endian)
-        except OSError as error:  # whoever writes a copy would take it for the spool's
-            raise unreachable(name, error) from error
-        return
-    frames = 0
-    rate_hz = probed.format.rate_hz
-    try:
-        for block in foreign.read(path, probed.demuxer):
-            frames += len(block)
-            yield block
-    except foreign.UndecodableError as error:
-        raise truncated(name, f"decoding fails after {frames / rate_hz:.2f} s: {error}") from error
-    # Encoders pad and time bases round, so that a stated duration is not exact.
-    if frames < 0.99 * probed.format.frames - rate_hz / 2:
-        raise _too_few(name, frames, probed.format)
-
-
 def scan(path: bytes, audio: AudioFormat, name: str, *, mix: bool = False) -> Scan:
     """Read a file that libsndfile can seek in once, and return what was found.
 
@@ -142,7 +108,7 @@ def scan(path: bytes, audio: AudioFormat, name: str, *, mix: bool = False) -> Sc
     numbers: list[int | None] = [None] if mix else list(range(audio.channels))
     meters = {number: _Meter(audio.rate_hz) for number in numbers}
     twins = _Twins(audio.rate_hz) if not mix and audio.channels == 2 else None
-    for block in _native_blocks(path, audio, name):
+    for block in _blocks(path, audio, name):
         for number, meter in meters.items():
             meter.add(downmix(block) if number is None else np.ascontiguousarray(block[:, number]))
         if twins:
@@ -151,48 +117,22 @@ def scan(path: bytes, audio: AudioFormat, name: str, *, mix: bool = False) -> Sc
     return Scan(audio, signals, dual_mono=bool(twins and twins.same))
 
 
-def _native_blocks(
-    path: bytes, audio: AudioFormat, name: str, *, big_endian: bool = False
-) -> Iterator[Samples]:
-    """Yield blocks of ``BLOCK_S``, and the rest; check that there are as many as promised."""
+def _blocks(path: bytes, audio: AudioFormat, name: str) -> Iterator[Samples]:
+    """Yield blocks of ``BLOCK_S``, and the rest; check that there are as many as planned."""
     frames = 0
     try:
-        with (
-            open(path, "rb") as opened,
-            _reader(opened.fileno(), audio, big_endian=big_endian) as file,
-        ):
-            while True:
-                block = file.read(BLOCK_S * audio.rate_hz, dtype="float32", always_2d=True)
-                if not len(block):
-                    break
+        with open(path, "rb") as handle, opened(handle.fileno(), audio) as file:
+            while len(block := file.read(BLOCK_S * audio.rate_hz, "float32", always_2d=True)):
                 frames += len(block)
                 yield block
-    except soundfile.LibsndfileError as error:
-        seconds = frames / audio.rate_hz
-        raise truncated(name, f"decoding fails after {seconds:.2f} s: {error}") from error
+    except (soundfile.LibsndfileError, UndecodableError) as error:
+        at = seconds(frames * 1000 // audio.rate_hz)
+        raise truncated(name, f"decoding fails after {at}: {error}") from error
     if not frames:
         raise empty(name, "it has a header and no samples")
     if frames < audio.frames:
-        raise _too_few(name, frames, audio)
-
-
-def _reader(descriptor: int, audio: AudioFormat, *, big_endian: bool) -> _Sequential:
-    if audio.container != "RAW":
-        return _Sequential(descriptor, closefd=False)
-    return _Sequential(
-        descriptor,
-        closefd=False,
-        format="RAW",
-        subtype=audio.encoding,
-        samplerate=audio.rate_hz,
-        channels=audio.channels,
-        endian="BIG" if big_endian else "FILE",
-    )
-
-
-def _too_few(name: str, frames: int, audio: AudioFormat) -> Exception:
-    held, promised = frames / audio.rate_hz, audio.frames / audio.rate_hz
-    return truncated(name, f"its header promises {promised:.2f} s and it holds {held:.2f} s")
+        held, promised = (seconds(n * 1000 // audio.rate_hz) for n in (frames, audio.frames))
+        raise truncated(name, f"its header promises {promised} and it holds {held}")
 
 
 class _Meter:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import soundfile
 
 from producer.probe import Probed, probe
-from producer.scan import read_blocks
+from producer.reading import read_blocks
 from schema.pcm import Samples
 from schema.records import AudioFormat, Location
 from schema.settings import Settings

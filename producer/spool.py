@@ -11,22 +11,23 @@ import hashlib
 import os
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from producer.containers.account import Break
 from producer.probe import Probed, check_format
-from producer.scan import read_blocks
+from producer.reading import read_blocks
 from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured
 from schema.pcm import Samples
 from schema.records import AudioFormat, Location
 from schema.settings import SPOOL_ROOT, Settings
 
 #: Raised when the same source would give another copy.
-_COPY_VERSION = 1
+_COPY_VERSION = 2
 #: What FLAC holds.
 _MOST_CHANNELS = 8
 #: No space, quota used up, file too big for the file system.
@@ -35,18 +36,27 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A copy in the spool, and how to read it."""
+    """A copy in the spool, how to read it, and where its source lacks audio."""
 
     location: Location
     format: AudioFormat
+    breaks: list[Break] = field(default_factory=list)
 
 
 def copy_to_spool(
-    source: bytes, probed: Probed, content_digest: str, settings: Settings, name: str
+    source: bytes,
+    probed: Probed,
+    content_digest: str,
+    settings: Settings,
+    name: str,
+    *,
+    take: bool = False,
 ) -> Copy:
     """Return the copy of ``source``, made now unless it is there already.
 
-    Rate and channels stay as they are. ``content_digest`` is that of the source's bytes.
+    Rate and channels stay as they are. ``content_digest`` is that of the source's bytes. With
+    ``take`` a broken source is copied as far as it can be read, and always anew: only decoding it
+    tells where it breaks.
 
     Raises:
         BadRecording: the source cannot be decoded to its end, or is longer than allowed.
@@ -60,11 +70,12 @@ def copy_to_spool(
             "Convert it to WAV.",
         )
     spool = _spool_directory(settings, name)
-    location = Location(SPOOL_ROOT, _copy_name(probed, content_digest))
+    location = Location(SPOOL_ROOT, _copy_name(probed, content_digest, take=take))
     path = location.under(spool)
-    if not _is_there(path):
-        _make(source, probed, path, settings, name)
-    return Copy(location, _format_of(path))
+    breaks = list(probed.breaks)
+    if take or not _is_there(path):
+        _make(source, probed, path, settings, name, breaks if take else None)
+    return Copy(location, _format_of(path), breaks)
 
 
 def remove_copy(settings: Settings, path: bytes) -> None:
@@ -121,9 +132,9 @@ def _spool_directory(settings: Settings, name: str) -> str:
     return spool
 
 
-def _copy_name(probed: Probed, content_digest: str) -> bytes:
+def _copy_name(probed: Probed, content_digest: str, *, take: bool) -> bytes:
     """Return the path of a copy below the spool: its source's bytes, and how they are read."""
-    reading = replace(probed, flags=())
+    reading = (probed.format, probed.copy_bits, probed.big_endian, probed.speakers, take)
     key = hashlib.sha256(f"{_COPY_VERSION} {content_digest} {reading}".encode()).hexdigest()
     return os.fsencode(f"{key[:2]}/{key}.flac")
 
@@ -133,7 +144,14 @@ def _format_of(path: bytes) -> AudioFormat:
         return AudioFormat(file.format, file.subtype, file.samplerate, file.channels, file.frames)
 
 
-def _make(source: bytes, probed: Probed, path: bytes, settings: Settings, name: str) -> None:
+def _make(
+    source: bytes,
+    probed: Probed,
+    path: bytes,
+    settings: Settings,
+    name: str,
+    breaks: list[Break] | None,
+) -> None:
     """Write the copy at ``path``; leave nothing behind where that fails."""
     partial: bytes | None = None
     try:
@@ -141,7 +159,8 @@ def _make(source: bytes, probed: Probed, path: bytes, settings: Settings, name: 
         os.makedirs(directory, exist_ok=True)
         handle, partial = tempfile.mkstemp(suffix=b".partial", dir=directory)
         with os.fdopen(handle, "wb", buffering=0) as file:
-            _write(source, probed, _Sink(file, settings.spool_reserve_bytes), settings, name)
+            sink = _Sink(file, settings.spool_reserve_bytes)
+            _write(source, probed, sink, settings, name, breaks)
             os.fchmod(file.fileno(), 0o640)
             os.fsync(file.fileno())
         os.rename(partial, path)
@@ -181,7 +200,14 @@ def _sync_directory(directory: bytes) -> None:
         os.close(handle)
 
 
-def _write(source: bytes, probed: Probed, sink: _Sink, settings: Settings, name: str) -> None:
+def _write(
+    source: bytes,
+    probed: Probed,
+    sink: _Sink,
+    settings: Settings,
+    name: str,
+    breaks: list[Break] | None,
+) -> None:
     audio = probed.format
     most_frames = settings.limits.duration_s * audio.rate_hz
     frames = 0
@@ -194,7 +220,7 @@ def _write(source: bytes, probed: Probed, sink: _Sink, settings: Settings, name:
         format="FLAC",
         subtype=f"PCM_{probed.copy_bits}",
     ) as copy:
-        for block in read_blocks(source, probed, name):
+        for block in read_blocks(source, probed, name, breaks):
             frames += len(block)
             if frames > most_frames:
                 check_format(replace(audio, frames=frames), settings.limits, name)

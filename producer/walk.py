@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from producer.containers import HEAD_BYTES, sniff
+from producer.containers.sniff import HEAD_BYTES, sniff
 from schema.buckets import absolute
 from schema.errors import ErrorCode
 from schema.records import Location, Notice

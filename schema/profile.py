@@ -61,6 +61,7 @@ FileDigests = dict[
 ]
 
 ChannelMode = Literal["auto", "split", "mix"]
+TracksMode = Literal["auto", "speakers", "first"]
 Engine = Literal["funasr", "whisper"]
 
 #: By engine, what decodes fast, balanced or accurately. What is not known by its name
@@ -99,6 +100,11 @@ class PlanSettings(_Part):
     #: A tail shorter than this joins its neighbour.
     min_tail_s: int = Field(60, ge=0)
     channels: ChannelMode = "auto"
+    #: What becomes of a file with several tracks of audio; None is auto: tracks of one clock are
+    #: the channels of a call, a speaker each, and other languages or a commentary are left out.
+    tracks: TracksMode | None = None
+    #: What becomes of a file from which audio is missing; None is quarantine.
+    truncated: Literal["quarantine", "take"] | None = None
 
     @model_validator(mode="after")
     def _segments_hold_their_overlaps(self) -> PlanSettings:

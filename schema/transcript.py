@@ -55,9 +55,25 @@ class Flag(StrEnum):
     DOUBTFUL_WORDS = "doubtful-words"
     #: A part was decoded by the profile's fallback, on a host whose memory is short.
     SMALLER_MODEL = "smaller-model"
+    #: So many bytes of the file are neither audio that anybody reads nor a tag.
+    UNREAD_DATA = "unread-data"
+    #: The file is broken and was taken all the same: audio is missing at so many milliseconds.
+    TRUNCATED = "truncated"
+    #: So many tracks of the file are its channels, a speaker each.
+    TRACKS_AS_CHANNELS = "tracks-as-channels"
+    #: So many tracks of the file were left out: other languages, or by --tracks first.
+    OTHER_TRACKS = "other-tracks"
+    #: The audio begins so many milliseconds after its container's clock; it is silent until then.
+    LATE_START = "late-start"
+    #: So many bytes of samples lay behind what the header counts, and were read.
+    APPENDED_AUDIO = "appended-audio"
+    #: Its rate or its channels change midway; what has fewer channels is on the first.
+    FORMAT_CHANGES = "format-changes"
+    #: Samples without a header look like those of two channels in turn, and were read as one.
+    TWO_CHANNELS_SUSPECTED = "two-channels-suspected"
 
     def counted(self, count: int) -> str:
-        """Return the flag with a number: a channel, or how many words it is about."""
+        """Return the flag with a number: a channel, a time, or how much it is about."""
         return f"{self}:{count}"
 
 

@@ -44,10 +44,27 @@ def pcm16(samples):
     return (np.asarray(samples) * 32767).astype("<i2").tobytes()
 
 
-def encode(path, codec, samples, rate, *, streams=1, start=lambda frame: frame, **options):
-    """Encode mono float32 samples with PyAV; ``start`` may move a packet's time stamp."""
-    with av.open(str(path), "w") as container:
-        tracks = [container.add_stream(codec, rate=rate, **options) for _ in range(streams)]
+def encode(
+    path,
+    codec,
+    samples,
+    rate,
+    *,
+    streams=1,
+    start=lambda frame: frame,
+    languages=(),
+    muxer=None,
+    **options,
+):
+    """Encode mono float32 samples with PyAV; ``start`` may move a packet's time stamp.
+
+    There are as many tracks as ``languages``, or ``streams``; ``muxer`` are its options.
+    """
+    with av.open(str(path), "w", options=muxer or {}) as container:
+        count = len(languages) or streams
+        tracks = [container.add_stream(codec, rate=rate, **options) for _ in range(count)]
+        for track, language in zip(tracks, languages, strict=False):
+            track.metadata["language"] = language
         for track in tracks:
             track.codec_context.layout = "mono"
         for at in range(0, len(samples), 160):

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from producer import intake
 from producer.intake import Job, examine, examine_all
-from producer.probe import FIRST_STREAM, RawFormat
+from producer.probe import RawFormat
 from schema.errors import ErrorCode, Misconfigured
 from schema.pcm import samples_digest
 from schema.profile import load_profile
@@ -98,7 +98,7 @@ def test_flags_of_the_probe_and_of_the_plan_both_stay(root, settings):
 
     recording = examined(path, settings)
 
-    assert recording.flags == (FIRST_STREAM, "silent-channel:0")
+    assert recording.flags == ("tracks-as-channels:2", "silent-channel:0", "silent-channel:1")
     assert recording.segments == ()
 
 

@@ -1,0 +1,43 @@
+"""The account of a file: how long its audio is, where some is missing, what nobody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+#: How much less than a file's own account may be decoded, or be missing at one place, before it
+#: counts as a loss: no word fits in so little (:class:`schema.settings.Limits` refuses recordings
+#: that are shorter), and encoders' delays, padding of blocks, rounded clocks and sizes that count
+#: a header all stay below. It is a time and no share, so that it is the same in the longest call.
+TOLERANCE_MS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """A place where audio is missing: when on the recording's clock, and how that shows."""
+
+    at_ms: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a file's own structure says that it holds.
+
+    ``duration_ms`` is what decoding it to its end must yield, within :data:`TOLERANCE_MS`; None
+    where the format does not tell. ``unread_bytes`` is how much is neither audio nor a tag.
+    """
+
+    duration_ms: int | None = None
+    breaks: tuple[Break, ...] = ()
+    unread_bytes: int = 0
+
+
+def seconds(ms: int) -> str:
+    """Return a time as people read it in a message."""
+    return f"{ms / 1000:.2f} s"
+
+
+def earliest(breaks: Iterable[Break]) -> Break | None:
+    """Return the first break on the recording's clock."""
+    return min(breaks, key=lambda each: each.at_ms, default=None)

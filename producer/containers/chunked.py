@@ -1,0 +1,213 @@
+"""AIFF, CAF, W64 and AU: where their samples end, and what lies behind.
+
+libsndfile reads these as they are, once it is known that all of it is there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from producer.containers.account import TOLERANCE_MS, Account, Break, seconds
+from producer.containers.tags import tag_end
+from producer.containers.window import Window
+
+#: See :mod:`producer.containers.riff`.
+_OPEN_SLACK = 65536
+_OPEN_SIZES = (2**31, 2**32, 2**63, 2**64, 0x7F000000)
+_MOST_CHUNKS = 1000
+_AU_HEADER_BYTES = 24
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkedWalk:
+    """What was met: ``files`` are where each of those that were joined lies.
+
+    ``is_open`` says that the header leaves the length to the file's end; ``is_empty`` that there
+    is a header and nothing behind it.
+    """
+
+    files: tuple[tuple[int, int], ...]
+    account: Account
+    is_open: bool = False
+    is_empty: bool = False
+    channels: int | None = None
+    rate_hz: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How a container of chunks is laid out: ``id``, then size, then body, then padding."""
+
+    magic: bytes
+    first: int
+    id_bytes: int
+    size_format: str
+    size_counts_header: bool
+    align: int
+    data: bytes
+    #: The body of the data chunk starts with this many bytes that are no samples.
+    preamble: int = 0
+
+
+_LAYOUTS = {
+    "AIFF": _Layout(b"FORM", 12, 4, ">I", False, 2, b"SSND", 8),
+    "CAF": _Layout(b"caff", 8, 4, ">Q", False, 1, b"data", 4),
+    "W64": _Layout(b"riff", 40, 16, "<Q", True, 8, b"data"),
+}
+CONTAINERS = frozenset({*_LAYOUTS, "AU"})
+
+
+@dataclass(slots=True)
+class _Data:
+    """Where one file's samples lie, by its header."""
+
+    start: int
+    stated: int
+    channels: int | None = None
+    rate_hz: int | None = None
+    byte_rate: int | None = None
+    end: int = 0
+    #: The chunks before the samples may themselves reach beyond the file.
+    is_cut: bool = False
+
+
+def walk(file: BinaryIO, container: str, size: int) -> ChunkedWalk:
+    """Walk a file, and what was joined to it."""
+    window = Window(file, 0, size)
+    magic = b".snd" if container == "AU" else _LAYOUTS[container].magic
+    files: list[tuple[int, int]] = []
+    at, unread, padding_from = 0, 0, None
+    first: _Data | None = None
+    breaks: list[Break] = []
+    while at < size:
+        if window.peek(at, 4) != magic:
+            end = tag_end(window, at)
+            if end is None:
+                padding_from = at
+                break
+            at = end
+            continue
+        data = _au(window, at) if container == "AU" else _chunks(window, _LAYOUTS[container], at)
+        first = first or data
+        if data is None:
+            break
+        if _is_open(data.stated):
+            files.append((at, size))
+            return _open_walk(files, data, size, breaks)
+        breaks += _missing(data, size)
+        end = min(max(data.end, at + 8), size)
+        files.append((at, end))
+        at = end
+    if padding_from is not None and not window.is_padding(padding_from, size):
+        unread = size - padding_from
+    if first is None:
+        cut = Break(0, "it ends within its header")
+        return ChunkedWalk(((0, size),), Account(breaks=(cut,)))
+    account = Account(None, tuple(breaks), unread)
+    # What is no chunk behind one file, libsndfile would take for samples.
+    places = tuple(files) if len(files) > 1 or unread else ((0, size),)
+    return ChunkedWalk(places, account, channels=first.channels, rate_hz=first.rate_hz)
+
+
+def _open_walk(
+    files: list[tuple[int, int]], data: _Data, size: int, breaks: list[Break]
+) -> ChunkedWalk:
+    return ChunkedWalk(
+        tuple(files),
+        Account(None, tuple(breaks)),
+        is_open=data.start < size,
+        is_empty=data.start >= size,
+        channels=data.channels,
+        rate_hz=data.rate_hz,
+    )
+
+
+def _is_open(size: int) -> bool:
+    return size <= 0 or any(limit - _OPEN_SLACK <= size <= limit for limit in _OPEN_SIZES)
+
+
+def _missing(data: _Data, size: int) -> Iterator[Break]:
+    missing = data.start + data.stated - size
+    if data.is_cut:
+        yield Break(0, "it ends within its header")
+        return
+    if missing <= data.start:
+        # A size that counts the header, or a byte of padding, promises nothing more.
+        return
+    if not data.byte_rate:
+        yield Break(0, f"its header promises {missing} bytes more than it holds")
+        return
+    held_ms = max(size - data.start, 0) * 1000 // data.byte_rate
+    promised_ms = data.stated * 1000 // data.byte_rate
+    if promised_ms - held_ms > TOLERANCE_MS:
+        cause = f"its header promises {seconds(promised_ms)} and it holds {seconds(held_ms)}"
+        yield Break(held_ms, cause)
+
+
+def _au(window: Window, at: int) -> _Data | None:
+    header = window.peek(at, _AU_HEADER_BYTES)
+    if len(header) < _AU_HEADER_BYTES:
+        return None
+    offset, stated, encoding, rate_hz, channels = struct.unpack(">5I", header[4:])
+    sample_bytes = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}.get(encoding)
+    byte_rate = sample_bytes * rate_hz * channels if sample_bytes else None
+    data = _Data(at + offset, stated, channels or None, rate_hz, byte_rate)
+    data.end = data.start + stated
+    return data
+
+
+def _chunks(window: Window, layout: _Layout, begin: int) -> _Data | None:
+    header = layout.id_bytes + struct.calcsize(layout.size_format)
+    at = begin + layout.first
+    found = _Data(at, 0)
+    has_data = False
+    for _ in range(_MOST_CHUNKS):
+        start = window.peek(at, header)
+        if len(start) < header or start[:4] == layout.magic:
+            break
+        (stated,) = struct.unpack(layout.size_format, start[layout.id_bytes :])
+        body = max(stated - header if layout.size_counts_header else stated, 0)
+        name, inside = start[:4], at + header
+        if name == layout.data:
+            has_data = True
+            found.start, found.stated = inside + layout.preamble, body - layout.preamble
+            if _is_open(found.stated):
+                return found
+        elif has_data and not (_is_name(name) and inside + body <= window.end + layout.align):
+            break
+        else:
+            _describe(found, name, window.peek(inside, min(body, 32)), layout)
+        at = inside + body
+        at += -(at - begin) % layout.align
+        if not has_data and at > window.end:
+            found.is_cut = True
+        if at >= window.end:
+            break
+    found.end = min(at, window.end)
+    return found
+
+
+def _is_name(name: bytes) -> bool:
+    return all(0x20 <= char < 0x7F for char in name)
+
+
+def _describe(data: _Data, name: bytes, body: bytes, layout: _Layout) -> None:
+    """Read channels and rates of the chunk that has them."""
+    if name == b"fmt " and len(body) >= 12:
+        data.channels, data.rate_hz, data.byte_rate = struct.unpack_from("<2xHII", body)
+    elif name == b"COMM" and len(body) >= 18:
+        data.channels, bits = struct.unpack_from(">h4xh", body)
+        exponent, mantissa = struct.unpack_from(">HQ", body, 8)
+        shift = exponent - 16383 - 63
+        rate_hz = int(mantissa * 2.0**shift) if -64 < shift < 0 else 0
+        data.rate_hz = rate_hz
+        if body[18:22] in {b"", b"NONE", b"sowt", b"twos"}:
+            data.byte_rate = rate_hz * data.channels * -(-bits // 8)
+    elif name == b"desc" and layout.data == b"data" and len(body) >= 32:
+        rate, packet_bytes, packet_frames, data.channels = struct.unpack_from(">d8xIII", body)
+        data.rate_hz = int(rate) if 0 < rate < 2**31 else 0
+        if packet_bytes and packet_frames and data.rate_hz:
+            data.byte_rate = int(rate / packet_frames * packet_bytes)

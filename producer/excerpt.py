@@ -1,0 +1,68 @@
+"""Parts of a file as a file of their own, behind bytes that are ours."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+
+class Excerpt(io.RawIOBase):
+    """Bytes of our own and then parts of a file, as one file."""
+
+    def __init__(self, file: BinaryIO, head: bytes, spans: tuple[tuple[int, int], ...]) -> None:
+        super().__init__()
+        self._file, self._head, self._spans = file, head, spans
+        self._size = len(head) + sum(end - start for start, end in spans)
+        self._at = 0
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that it can be sought in."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place, which may lie behind the end."""
+        self._at = max(offset + (0, self._at, self._size)[whence], 0)
+        return self._at
+
+    def tell(self) -> int:
+        """Return where it is."""
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer, up to the end of one part; return how many bytes."""
+        data = self._next(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _next(self, count: int) -> bytes:
+        """Return the next bytes, up to the end of the part that they lie in."""
+        begin = 0
+        if self._at < len(self._head):
+            data = self._head[self._at : self._at + count]
+            self._at += len(data)
+            return data
+        begin = len(self._head)
+        for start, end in self._spans:
+            if self._at < begin + end - start:
+                within = start + self._at - begin
+                self._file.seek(within)
+                data = self._file.read(min(count, end - within))
+                self._at += len(data)
+                return data
+            begin += end - start
+        return b""
+
+
+@contextmanager
+def excerpt(
+    path: bytes, head: bytes, spans: tuple[tuple[int, int], ...]
+) -> Iterator[io.BufferedReader]:
+    """Open parts of a file as one, behind bytes of our own."""
+    with open(path, "rb") as file:
+        yield io.BufferedReader(Excerpt(file, head, spans))

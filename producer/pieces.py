@@ -1,0 +1,223 @@
+"""What readers of untrusted audio yield: pieces at any rate, made to fit each other.
+
+A file may change its rate or its channels midway, hold a track for each speaker, or begin a track
+late. What is decoded of it is one signal all the same, at one rate, with one number of channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from schema.pcm import Samples, downmix
+
+#: Decoders of telephony yield 80 samples at a time; what is done to each block costs more than
+#: that. Blocks of at least this many frames, a second of a telephone's, make it cheap.
+_BLOCK_FRAMES = 8_000
+#: Layouts that FFmpeg resamples without mixing them.
+_LAYOUTS = ("", "mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
+
+
+class Piece(NamedTuple):
+    """Decoded samples: float32, ``(frames, channels)``."""
+
+    samples: Samples
+    rate_hz: int
+
+
+class Lost(NamedTuple):
+    """A note of a stretch that cannot be decoded, and why, as a clause; silence stands for it."""
+
+    ms: float
+    cause: str
+
+
+class Reader(Protocol):
+    """How the samples of a file are decoded.
+
+    ``rate_hz`` and ``channels`` are the most that any part of it has; ``bits`` what a copy of
+    its samples needs.
+    """
+
+    @property
+    def rate_hz(self) -> int:
+        """Frames a second."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of a frame."""
+
+    @property
+    def bits(self) -> int:
+        """16, or 24 where the source is finer."""
+
+    def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
+        """Yield all of a file.
+
+        Raises:
+            UndecodableError: it cannot be read on.
+        """
+
+
+class UndecodableError(Exception):
+    """Why a file cannot be read, or not further, as a clause."""
+
+
+def samples_of(frame: Any) -> Samples:
+    """Return a decoded frame's samples as float32, ``(frames, channels)``."""
+    data: npt.NDArray[Any] = frame.to_ndarray()
+    data = data.T if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels)
+    if data.dtype.kind == "f":
+        return np.ascontiguousarray(data, np.float32)
+    if data.dtype == np.uint8:
+        return np.asarray((data.astype(np.float32) - 128) / 128, np.float32)
+    return np.asarray(data / (1 << (8 * data.dtype.itemsize - 1)), np.float32)
+
+
+def silence(frames: int, channels: int, rate_hz: int) -> Iterator[Piece]:
+    """Yield silence a second at a time: what a time stamp claims must not fill the memory."""
+    while frames > 0:
+        length = min(frames, rate_hz)
+        yield Piece(np.zeros((length, channels), np.float32), rate_hz)
+        frames -= length
+
+
+def conformed(
+    pieces: Iterable[Piece | Lost], rate_hz: int, channels: int
+) -> Iterator[Piece | Lost]:
+    """Yield pieces at one rate and of so many channels, in blocks worth handling.
+
+    What has fewer channels is on the first of them: a word is never said twice.
+    """
+    waiting: list[Samples] = []
+    frames = 0
+    for piece in _resampled(pieces, rate_hz):
+        if isinstance(piece, Lost):
+            if waiting:
+                yield Piece(np.concatenate(waiting), rate_hz)
+            waiting, frames = [], 0
+            yield piece
+            continue
+        waiting.append(_widened(piece.samples, channels))
+        frames += len(piece.samples)
+        if frames >= _BLOCK_FRAMES:
+            yield Piece(np.concatenate(waiting), rate_hz)
+            waiting, frames = [], 0
+    if waiting:
+        yield Piece(np.concatenate(waiting), rate_hz)
+
+
+def _widened(samples: Samples, channels: int) -> Samples:
+    missing = channels - samples.shape[1]
+    if missing <= 0:
+        return samples[:, :channels]
+    return np.pad(samples, ((0, 0), (0, missing)))
+
+
+def _resampled(pieces: Iterable[Piece | Lost], rate_hz: int) -> Iterator[Piece | Lost]:
+    """Yield pieces at one rate; each stretch of another is resampled as a whole."""
+    resampler: _Resampler | None = None
+    for piece in pieces:
+        is_other = isinstance(piece, Piece) and not (resampler and resampler.takes(piece))
+        if resampler and (is_other or isinstance(piece, Lost)):
+            yield from resampler.finish()
+            resampler = None
+        if isinstance(piece, Lost) or piece.rate_hz == rate_hz:
+            yield piece
+            continue
+        resampler = resampler or _Resampler(piece, rate_hz)
+        yield from resampler.feed(piece.samples)
+    if resampler:
+        yield from resampler.finish()
+
+
+class _Resampler:
+    """FFmpeg's, for a stretch of one rate and so many channels."""
+
+    def __init__(self, first: Piece, rate_hz: int) -> None:
+        self._from = (first.rate_hz, first.samples.shape[1])
+        self._rate_hz = rate_hz
+        self._layout = _LAYOUTS[first.samples.shape[1]]
+        self._resampler = av.AudioResampler("flt", self._layout, rate_hz)
+
+    def takes(self, piece: Piece) -> bool:
+        """Tell whether a piece goes on as those before it."""
+        return (piece.rate_hz, piece.samples.shape[1]) == self._from
+
+    def feed(self, samples: Samples) -> Iterator[Piece]:
+        """Yield what is ready once these are in."""
+        if len(samples):
+            packed = np.ascontiguousarray(samples).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(packed, "flt", self._layout)
+            frame.sample_rate = self._from[0]
+            yield from self._ready(frame)
+
+    def finish(self) -> Iterator[Piece]:
+        """Yield what is left."""
+        yield from self._ready(None)
+
+    def _ready(self, frame: Any) -> Iterator[Piece]:
+        for ready in self._resampler.resample(frame):
+            yield Piece(samples_of(ready), self._rate_hz)
+
+
+def side_by_side(tracks: Sequence[Iterable[Piece | Lost]], rate_hz: int) -> Iterator[Piece | Lost]:
+    """Yield tracks as channels, each the mean of its own; who ends early is silent from then on."""
+    feeds = [_Feed(conformed(_mono(track), rate_hz, 1)) for track in tracks]
+    while _fill(feeds):
+        for feed in feeds:
+            yield from feed.lost()
+        length = min(len(feed.samples) for feed in feeds if len(feed.samples))
+        block = np.zeros((length, len(feeds)), np.float32)
+        for number, feed in enumerate(feeds):
+            taken = feed.take(length)
+            block[: len(taken), number] = taken
+        yield Piece(block, rate_hz)
+
+
+def _mono(pieces: Iterable[Piece | Lost]) -> Iterator[Piece | Lost]:
+    for piece in pieces:
+        if isinstance(piece, Piece) and piece.samples.shape[1] > 1:
+            yield Piece(downmix(piece.samples)[:, None], piece.rate_hz)
+        else:
+            yield piece
+
+
+def _fill(feeds: Sequence[_Feed]) -> bool:
+    """Have samples of every track at hand that has more; tell whether any has."""
+    return max([feed.fill() for feed in feeds])
+
+
+class _Feed:
+    """One track on its way to be a channel."""
+
+    def __init__(self, pieces: Iterator[Piece | Lost]) -> None:
+        self._pieces = pieces
+        self._lost: list[Lost] = []
+        self.samples: Samples = np.zeros(0, np.float32)
+
+    def fill(self) -> bool:
+        """Have samples at hand, unless there are no more."""
+        while not len(self.samples):
+            piece = next(self._pieces, None)
+            if piece is None:
+                return False
+            if isinstance(piece, Lost):
+                self._lost.append(piece)
+            else:
+                self.samples = piece.samples[:, 0]
+        return True
+
+    def lost(self) -> Iterator[Lost]:
+        """Yield what was lost since the last time."""
+        lost, self._lost = self._lost, []
+        yield from lost
+
+    def take(self, length: int) -> Samples:
+        """Return the next samples, up to so many."""
+        taken, self.samples = self.samples[:length], self.samples[length:]
+        return taken
