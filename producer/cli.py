@@ -31,6 +31,9 @@ from producer.models import named_models, own_files, profile_section
 from producer.moments import parse_age, parse_moment
 from producer.parquet import opened_table
 from producer.purge import purge
+from producer.recheck import Finding as Recheck
+from producer.recheck import Replanned, Tally, replan
+from producer.recheck import recheck as recheck_recordings
 from producer.show import (
     PROBLEM_STATES,
     findings_view,
@@ -39,6 +42,8 @@ from producer.show import (
     models_view,
     printable,
     progress_json,
+    recheck_json,
+    recheck_view,
     submission_json,
     submission_view,
     submissions_view,
@@ -55,6 +60,7 @@ from producer.stream import (
 )
 from producer.submit import Request, Summary, check_notify, submit
 from producer.submit import watch as watch_folder
+from producer.watch import Pace
 from producer.watch import watch as watch_submission
 from schema.errors import CallscribeError
 from schema.migrate import migrate as migrate_ledger
@@ -139,7 +145,7 @@ def _ledger(settings: Settings) -> Iterator[Ledger]:
     name="submit",
     epilog="Examples: producer submit calls/ · producer submit calls/ --speakers agent,customer "
     "--manifest calls.csv --wait · producer submit dump/ --raw .ulaw=mulaw:8000 --language en · "
-    "producer submit /srv/drop --watch · "
+    "producer submit /srv/drop --watch · producer submit broken.mp3 --truncated take · "
     "producer submit today/complaint.wav --priority --wait · "
     "producer submit calls/ --notify https://crm.example/callscribe",
 )
@@ -167,6 +173,19 @@ def submit_command(
     channels: Annotated[
         str | None,
         typer.Option(help="auto, split (a speaker a channel) or mix.", metavar="MODE"),
+    ] = None,
+    tracks: Annotated[
+        str | None,
+        typer.Option(
+            help="Of files with several: auto, speakers (each a speaker) or first.",
+            metavar="MODE",
+        ),
+    ] = None,
+    truncated: Annotated[
+        str | None,
+        typer.Option(
+            help="Broken files: quarantine, or take what they hold.", metavar="quarantine|take"
+        ),
     ] = None,
     manifest: Annotated[
         Path | None, typer.Option(help="CSV or JSONL with a row for each file.")
@@ -209,7 +228,13 @@ def submit_command(
     if drop and (wait or manifest):
         raise typer.BadParameter("--watch goes with neither --wait nor --manifest")
     changes = {
-        "plan": _given(channels=channels, segment_s=segment, overlap_s=overlap),
+        "plan": _given(
+            channels=channels,
+            tracks=tracks,
+            truncated=truncated,
+            segment_s=segment,
+            overlap_s=overlap,
+        ),
         "decode": _given(engine=engine, language=language, model=model),
         "render": _given(
             itn=itn or None,
@@ -600,6 +625,66 @@ def retry(submission: SubmissionArgument = None, as_json: JsonOption = False) ->
     out.print(f"{segments} segments of {recordings} recordings are taken up again")
     if quarantined:
         err.print(f"{quarantined} quarantined recordings are not: mend the files and submit again")
+
+
+@app.command(
+    epilog="Examples: producer recheck · producer recheck --since 2026-11-01 --retry · "
+    "producer recheck --json > short.json"
+)
+def recheck(
+    since: Annotated[
+        str | None, typer.Option(help="Of what was submitted since then.", metavar="DATE")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--retry", help="Plan and decode anew what can be read better.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at stored recordings' files again: list those that were cut short or half read.
+
+    Releases before this one believed what headers state. Nothing is changed without --retry.
+    """
+    settings = load_settings()
+    begin = parse_moment(since, "--since") if since else None
+    with _ledger(settings) as ledger, err.status("looking for recordings ...") as status:
+        pace = Pace()
+        told = Tally(0)
+
+        def tell(tally: Tally) -> None:
+            nonlocal told
+            told = tally
+            status.update(pace.line(tally.examined, tally.total))
+
+        findings = list(recheck_recordings(ledger, settings, begin, tell))
+        replanned = Replanned()
+        if again and findings:
+            status.update("planning anew ...")
+            enqueuer = Enqueuer(Publisher(celery_app(settings)), settings.high_water)
+            replanned = replan(findings, settings, ledger, enqueuer)
+    if as_json:
+        _print_json(recheck_json(findings, told, replanned))
+    else:
+        _print_rechecked(findings, told, replanned, again=again)
+    left = len(findings) - replanned.recordings
+    raise typer.Exit(ExitCode.INCOMPLETE if left else ExitCode.OK)
+
+
+def _print_rechecked(
+    findings: list[Recheck], tally: Tally, replanned: Replanned, *, again: bool
+) -> None:
+    if findings:
+        out.print(recheck_view(findings))
+    skipped = {"gone": tally.gone, "changed": tally.changed, "on other hosts": tally.elsewhere}
+    others = ", ".join(f"{count} {name}" for name, count in skipped.items() if count)
+    counts = f"{tally.examined} recordings examined, {len(findings)} not read to their end"
+    err.print(f"{counts}{f' ({others})' if others else ''}", highlight=False)
+    if again:
+        err.print(
+            f"{replanned.recordings} planned anew: {replanned.segments} segments to decode",
+            highlight=False,
+        )
+    elif findings:
+        err.print("nothing is changed without --retry", highlight=False)
 
 
 @app.command(epilog="Example: producer cancel 1f3a")

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from schema.store.read import RecordingSummary, StoredTranscript
-from schema.transcript import Coverage, Flag, Gap, Repair, Seam, Utterance, flag_count, join_words
+from schema.transcript import (
+    Coverage,
+    Flag,
+    Gap,
+    Remark,
+    Repair,
+    Seam,
+    Utterance,
+    flag_count,
+    join_words,
+    remarks,
+)
 from schema.words import Word
 
 #: A caption that people can read while it is shown.
@@ -86,7 +97,8 @@ def recording_json(recording: RecordingSummary) -> dict[str, Any]:
 def to_text(transcript: StoredTranscript) -> str:
     """Return the dialogue as people read it: a line for each utterance, with time and speaker.
 
-    Where speech was heard that has no words, a last line says so.
+    Where speech was heard that has no words, a last line says so; what of the file could not be
+    read, a line says where it belongs.
     """
     lines = [(u.start_ms, u.speaker, u.text) for u in transcript.utterances]
     lines += [
@@ -95,11 +107,18 @@ def to_text(transcript: StoredTranscript) -> str:
     ]
     if not lines:
         return f"({', '.join(transcript.flags) or 'no words'})\n"
-    dialogue = "".join(
-        f"[{_second(start_ms)}] {speaker}: {text}\n"
-        for start_ms, speaker, text in sorted(lines, key=lambda line: line[0])
-    )
-    return dialogue + _missing(transcript)
+    dialogue = [(start_ms, f"{speaker}: {text}") for start_ms, speaker, text in lines]
+    dialogue += [(remark.at_ms, remark.text) for remark in file_remarks(transcript)]
+    return "".join(
+        f"[{_second(start_ms)}] {text}\n"
+        for start_ms, text in sorted(dialogue, key=lambda line: line[0])
+    ) + _missing(transcript)
+
+
+def file_remarks(transcript: StoredTranscript) -> list[Remark]:
+    """Return what of the file no word is of."""
+    flags = dict.fromkeys((*transcript.recording.flags, *transcript.flags))
+    return remarks(flags, transcript.recording.duration_ms or 0)
 
 
 def _missing(transcript: StoredTranscript) -> str:
@@ -115,7 +134,7 @@ def to_srt(transcript: StoredTranscript) -> str:
     """Return SubRip captions."""
     cues = [
         f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n"
-        f"{cue.speaker}: {_one_line(cue.text)}\n"
+        f"{f'{cue.speaker}: ' if cue.speaker else ''}{_one_line(cue.text)}\n"
         for number, cue in enumerate(_cues(transcript), start=1)
     ]
     return "\n".join(cues)
@@ -124,11 +143,15 @@ def to_srt(transcript: StoredTranscript) -> str:
 def to_vtt(transcript: StoredTranscript) -> str:
     """Return WebVTT captions, with the speakers as voices."""
     cues = [
-        f"\n{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n"
-        f"<v {_vtt_escaped(cue.speaker)}>{_vtt_escaped(_one_line(cue.text))}</v>\n"
+        f"\n{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{_voice(cue)}\n"
         for cue in _cues(transcript)
     ]
     return "WEBVTT\n" + "".join(cues)
+
+
+def _voice(cue: _Cue) -> str:
+    text = _vtt_escaped(_one_line(cue.text))
+    return f"<v {_vtt_escaped(cue.speaker)}>{text}</v>" if cue.speaker else text
 
 
 def to_csv(transcript: StoredTranscript) -> str:
@@ -142,6 +165,7 @@ def to_csv(transcript: StoredTranscript) -> str:
         (gap.speaker, gap.channel, gap.span.start_ms, gap.span.end_ms, _gap_text(gap))
         for gap in transcript.gaps
     ]
+    rows += [("", None, each.at_ms, each.at_ms, each.text) for each in file_remarks(transcript)]
     for speaker, channel, start_ms, end_ms, text in sorted(rows, key=lambda row: row[2]):
         writer.writerow(
             [
@@ -180,7 +204,11 @@ def _cues(transcript: StoredTranscript) -> list[_Cue]:
         _Cue(gap.speaker, gap.span.start_ms, gap.span.end_ms, _gap_text(gap))
         for gap in transcript.gaps
     )
-    return sorted((*_spoken(transcript), *gaps), key=lambda cue: cue.start_ms)
+    said = (
+        _Cue("", remark.at_ms, remark.at_ms + _CUE_MIN_MS, remark.text)
+        for remark in file_remarks(transcript)
+    )
+    return sorted((*_spoken(transcript), *gaps, *said), key=lambda cue: cue.start_ms)
 
 
 def _spoken(transcript: StoredTranscript) -> Iterator[_Cue]:

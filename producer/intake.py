@@ -120,8 +120,8 @@ def examine_all(
         Misconfigured, Transient: as :func:`examine`.
     """
     work = partial(examine, settings=settings, profile=profile, raw=raw)
-    limit_s = partial(_limit_s, longest_s=settings.limits.duration_s)
-    for outcome in crew.run(work, jobs, limit_s, workers, tick_s):
+    allow_s = partial(_limit_s, longest_s=settings.limits.duration_s)
+    for outcome in crew.run(work, jobs, allow_s, workers, tick_s):
         if isinstance(outcome, crew.Died):
             job, error = outcome.job, _reader_died(outcome.cause)
             yield _quarantined(job.path, settings.locate(job.path), job.call, error)
@@ -250,5 +250,12 @@ def _limit_s(job: Job, longest_s: int) -> float:
     try:
         size = os.stat(job.path).st_size if job.size_bytes is None else job.size_bytes
     except OSError:
+        size = None
+    return limit_s(size, longest_s)
+
+
+def limit_s(size_bytes: int | None, longest_s: int) -> float:
+    """Return how many seconds reading a file may take, by its size and the longest duration."""
+    if size_bytes is None:
         return _TIME_S
-    return _TIME_S + min(size / 2**20 * _TIME_PER_MIB_S, longest_s * _TIME_SHARE)
+    return _TIME_S + min(size_bytes / 2**20 * _TIME_PER_MIB_S, longest_s * _TIME_SHARE)

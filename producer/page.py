@@ -18,6 +18,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from producer.export import file_remarks
 from producer.sound import Peaks
 from schema.store.dispatches import clock
 from schema.store.read import RecordingSummary, StoredTranscript
@@ -103,6 +104,7 @@ def to_page(transcript: StoredTranscript, heard: Heard | None, silent: str = "")
             rows=rows,
             speakers=speakers,
             talk=transcript.talk,
+            remarks=file_remarks(transcript),
             low=[s for s in transcript.segments if is_low(s.speech_ms, s.worded_ms)],
             heard=quote(heard.file) if heard else None,
             waves=[_wave(channel) for channel in heard.peaks] if heard else [],

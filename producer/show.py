@@ -14,6 +14,8 @@ from rich.text import Text
 from producer.doctor import Finding, Verdict
 from producer.export import recording_json
 from producer.models import Present
+from producer.recheck import Finding as Recheck
+from producer.recheck import Replanned, Tally
 from schema.phrases import Query, marks
 from schema.states import EventState, RecordingState, SegmentState
 from schema.store.dispatches import clock, short_id
@@ -299,4 +301,48 @@ def hit_json(hit: Hit, query: Query) -> dict[str, Any]:
         "end_ms": hit.end_ms,
         "text": hit.text,
         "marks": marks(hit.text, query.wanted),
+    }
+
+
+def recheck_view(findings: Sequence[Recheck]) -> RenderableType:
+    """Return the recordings that were not read to their end, a line each."""
+    table = Table(box=None)
+    for heading in ("recording", "submission", "state", "reason", "read", "file"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        recording = finding.recording
+        table.add_row(
+            short_id(recording.id),
+            short_id(recording.submission_id),
+            recording.state,
+            finding.reason,
+            printable(finding.detail),
+            printable(recording.source.name),
+        )
+    return table
+
+
+def recheck_json(findings: Sequence[Recheck], tally: Tally, replanned: Replanned) -> dict[str, Any]:
+    """Return the same for scripts, with what could not be looked at."""
+    return {
+        "examined": tally.examined,
+        "gone": tally.gone,
+        "changed": tally.changed,
+        "elsewhere": tally.elsewhere,
+        "replanned": replanned.recordings,
+        "segments": replanned.segments,
+        "refused": replanned.refused,
+        "list": [
+            {
+                "recording": str(finding.recording.id),
+                "submission": str(finding.recording.submission_id),
+                "file": finding.recording.source.name,
+                "state": finding.recording.state,
+                "reason": finding.reason,
+                "detail": finding.detail,
+                "was_ms": finding.recording.duration_ms,
+                "now_ms": finding.now_ms,
+            }
+            for finding in findings
+        ],
     }

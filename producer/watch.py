@@ -65,6 +65,22 @@ class Speed:
         return None if speed is None else (progress.audio_ms - progress.done_ms) / 1000 / speed
 
 
+class Pace:
+    """How long a count takes that is known from its start."""
+
+    def __init__(self) -> None:
+        self._begun_s = time.monotonic()
+
+    def line(self, done: int, total: int) -> str:
+        """Return how far it is and, once that can be told, how long it goes on."""
+        passed_s = time.monotonic() - self._begun_s
+        left = ""
+        if done and passed_s > 1 and total > done:
+            left_s = round(passed_s / done * (total - done))
+            left = f", {timedelta(seconds=left_s)} to go"
+        return f"examined {done} of {total} recordings{left}"
+
+
 def watch(
     ledger: Ledger,
     submission: UUID,

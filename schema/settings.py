@@ -202,6 +202,16 @@ class Settings(BaseSettings):
             )
         return os.path.realpath(path)
 
+    def path_of(self, location: Location) -> bytes:
+        """Return the path, or the URL, at which this host finds what lies at a location.
+
+        Raises:
+            Misconfigured: this host has no root of that name.
+        """
+        if location.root in self.buckets:
+            return self.buckets[location.root].url(location.path)
+        return location.under(self.root_path(location.root))
+
     def locate(self, path: bytes) -> Location | None:
         """Return which root a file lies under, by name as by its links' end, or None for none.
 

@@ -320,6 +320,44 @@ def flag_count(flags: Iterable[str], flag: Flag) -> int:
     return sum(int(count or 0) for count in counts)
 
 
+#: What a file holds that no word of its transcript is of, by the flag that says so.
+_REMARKS = {
+    Flag.UNREAD_DATA: "{} bytes of the file are no audio that could be read",
+    Flag.TRUNCATED: "the file breaks here; audio may be missing",
+    Flag.OTHER_TRACKS: "other tracks of the file that were not read: {}",
+    Flag.TWO_CHANNELS_SUSPECTED: "the file may hold two channels in turn, and was read as one",
+}
+
+
+#: Flags that say so.
+NOT_READ = frozenset(_REMARKS)
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What a reader should know of a file beside its words, and where in the recording."""
+
+    at_ms: int
+    text: str
+
+
+def remarks(flags: Iterable[str], duration_ms: int) -> list[Remark]:
+    """Return what of a file is in no word: at a place, where the flag names one, or at its end."""
+    said = []
+    for flag in flags:
+        name, _, number = flag.partition(":")
+        text = _REMARKS.get(Flag(name)) if name in set(Flag) else None
+        if text is not None:
+            at_ms = int(number or 0) if name == Flag.TRUNCATED else duration_ms
+            said.append(Remark(at_ms, f"({name}: {text.format(number)})"))
+    return said
+
+
+def flag_names(flags: Iterable[str]) -> frozenset[str]:
+    """Return flags without the numbers that they come with."""
+    return frozenset(flag.partition(":")[0] for flag in flags)
+
+
 def is_cjk(char: str) -> bool:
     """Return whether a character belongs to a script written without spaces between words."""
     code = ord(char)

@@ -106,7 +106,8 @@ def _amr(file: BinaryIO, size: int) -> ElementaryWalk:
             breaks.append(Break(frames * _AMR_MS, f"its last frame lacks {lacking} bytes"))
             break
         frames, at = frames + 1, at + length
-    files = tuple(zip(starts, [*starts[1:], size], strict=True)) or ((0, size),)
+    starts = starts or [0]
+    files = tuple(zip(starts, [*starts[1:], size], strict=True))
     return ElementaryWalk(files, Account(frames * _AMR_MS, tuple(breaks), unread))
 
 
@@ -122,9 +123,9 @@ def _asf_missing(file: BinaryIO, size: int) -> int:
         if header[:16] == _ASF_DATA:
             # Of a broadcast nobody knew the size.
             return int(at + length - size) if length > 50 else 0
-        if length < 24:
-            return 0
         at += length
+        if length < 24 or at >= size:
+            return 0
     return 0
 
 

@@ -86,7 +86,7 @@ class Take:
     def align(self) -> int:
         """Bytes of a frame, or of a block of frames; what the header says of PCM is not asked."""
         if self.tag in {_PCM, _FLOAT, _ALAW, _MULAW}:
-            return self.channels * -(-(self.bits or 8) // 8)
+            return max(self.channels, 1) * -(-(self.bits or 8) // 8)
         return self._field(12, "H") or 1
 
     @property
@@ -97,7 +97,7 @@ class Take:
     def frames_in(self, count: int) -> int | None:
         """Return how many frames so many bytes are; None where that depends on what they hold."""
         if self.tag in {_PCM, _FLOAT, _ALAW, _MULAW}:
-            return count // max(self.align, 1)
+            return count // self.align
         if self.tag in _BLOCK_TAGS and (block := self._field(18, "H")):
             return count // self.align * block
         return None
@@ -347,9 +347,7 @@ class _Walker:
         length_ms = take.ms_in(stop - start) or 0
         if length_ms < TOLERANCE_MS:
             return False
-        middle = start + max(0, (stop - start - _SAMPLE_BYTES) // 2 // max(take.align, 1)) * (
-            take.align
-        )
+        middle = start + max(0, (stop - start - _SAMPLE_BYTES) // 2 // take.align) * (take.align)
         data = self._window.peek(middle, min(_SAMPLE_BYTES, stop - middle))
         samples = _decoded(take, data)
         return samples is not None and foretold_db(samples) >= _SOUND_GAIN_DB
@@ -368,7 +366,7 @@ def _decoded(take: Take, data: bytes) -> npt.NDArray[np.float64] | None:
 
     Of mu-law and A-law the steps are taken as they are: their order is that of the samples.
     """
-    align = take.align
+    align, channels = take.align, max(take.channels, 1)
     data = data[: len(data) // align * align]
     if take.tag == _PCM and take.bits == 16:
         samples = np.frombuffer(data, f"{take.order}i2")
@@ -379,12 +377,10 @@ def _decoded(take: Take, data: bytes) -> npt.NDArray[np.float64] | None:
     elif take.tag in {_ALAW, _MULAW}:
         steps = np.frombuffer(data, "u1") ^ (0x55 if take.tag == _ALAW else 0xFF)
         magnitudes = np.exp2((steps & 0x7F) / 16.0)
-        return np.asarray(np.where(steps & 0x80, -magnitudes, magnitudes), np.float64)[
-            :: take.channels
-        ]
+        return np.asarray(np.where(steps & 0x80, -magnitudes, magnitudes), np.float64)[::channels]
     else:
         return None
-    return samples.astype(np.float64)[:: take.channels]
+    return samples.astype(np.float64)[::channels]
 
 
 def foretold_db(samples: npt.NDArray[np.float64]) -> float:

@@ -167,14 +167,14 @@ def forget(
     ).all()
     ids = [row.id for row in chosen]
     live_keys = end_segments(connection, ids)
-    keys = _decode_keys(connection, ids)
+    keys = decode_keys(connection, ids)
     copies = _own_copies(connection, ids)
     subjects = [(row.submission_id, row.name[:SUBJECT_MAX]) for row in chosen]
     connection.execute(
         delete(NoticeRow).where(tuple_(NoticeRow.submission_id, NoticeRow.subject).in_(subjects))
     )
     connection.execute(delete(Recording).where(among(Recording.id, ids)))
-    forgotten = Forgotten(recordings=len(ids), results=_delete_unused(connection, keys))
+    forgotten = Forgotten(recordings=len(ids), results=delete_unused(connection, keys))
     if _is_any_open(connection):
         forgotten.copies_left = len(copies)
     else:
@@ -186,7 +186,8 @@ def forget(
     return forgotten
 
 
-def _decode_keys(connection: Connection, ids: Collection[UUID]) -> Sequence[str]:
+def decode_keys(connection: Connection, ids: Collection[UUID]) -> Sequence[str]:
+    """Return the decode keys of recordings' segments."""
     query = select(SegmentRow.decode_key).where(among(SegmentRow.recording_id, ids)).distinct()
     return connection.scalars(query).all()
 
@@ -205,7 +206,7 @@ def _paths(connection: Connection, query: Select[bytes | None]) -> set[bytes]:
     return {bytes(path) for path in connection.scalars(query) if path is not None}
 
 
-def _delete_unused(connection: Connection, keys: Collection[str]) -> int:
+def delete_unused(connection: Connection, keys: Collection[str]) -> int:
     """Delete the results of ``keys`` that no segment uses; return how many.
 
     Locked first, and looked at anew once they are: whoever meanwhile gives a segment one of these

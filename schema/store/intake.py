@@ -139,6 +139,50 @@ def add_recordings(
     sources = {item.source: item for item in batch}
     ids = _insert_recordings(connection, submission.id, list(sources.values()), now)
     new = [(identifier, sources[source]) for source, identifier in ids.items()]
+    added.recordings = len(new)
+    added.quarantined = sum(isinstance(item, QuarantinedRecording) for _, item in new)
+    _plan(connection, submission, new, added, now, room=room)
+    return added
+
+
+def replace_plan(
+    connection: Connection,
+    submission: OpenSubmission,
+    recording_id: UUID,
+    item: NewRecording,
+    *,
+    room: int,
+) -> Added:
+    """Plan a recording anew that has no segments any more, as :func:`add_recordings` does."""
+    now = connection.execute(select(func.now())).scalar_one()
+    connection.execute(
+        update(Recording)
+        .where(Recording.id == recording_id)
+        .values(
+            state=RecordingState.PLANNED,
+            ended_at=None,
+            error_code=None,
+            error_message=None,
+            reduce_attempts=0,
+            reduce_dispatches=0,
+            **_audio_values(item),
+        )
+    )
+    added = Added(recordings=1)
+    _plan(connection, submission, [(recording_id, item)], added, now, room=room)
+    return added
+
+
+def _plan(
+    connection: Connection,
+    submission: OpenSubmission,
+    new: Sequence[tuple[UUID, NewRecording | QuarantinedRecording]],
+    added: Added,
+    now: datetime,
+    *,
+    room: int,
+) -> None:
+    """Insert the segments of new recordings and start them; what comes of it is ``added``."""
     rows = [
         row
         for recording_id, item in new
@@ -157,12 +201,9 @@ def add_recordings(
         segment_dispatch({"urgent": False, **row, "submission_id": submission.id})
         for row in open_rows[:room]
     ] + reduces
-    added.recordings = len(new)
-    added.quarantined = sum(isinstance(item, QuarantinedRecording) for _, item in new)
     added.segments = len(rows)
     added.known_segments = len(rows) - len(open_rows)
     added.waiting_segments = max(0, len(open_rows) - room)
-    return added
 
 
 def _refuse_sealed(connection: Connection, submission_id: UUID) -> None:
@@ -243,9 +284,11 @@ def _recording_values(
             "ended_at": now,
         }
         return values
-    return values | {
-        "state": RecordingState.PLANNED,
-        "ended_at": None,
+    return values | {"state": RecordingState.PLANNED, "ended_at": None, **_audio_values(item)}
+
+
+def _audio_values(item: NewRecording) -> dict[str, Any]:
+    return {
         "audio_root": item.audio.root,
         "audio_path": item.audio.path,
         "container": item.format.container,
