@@ -224,7 +224,11 @@ def read(
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, ValueError) as error:
-                yield Lost(_packet_ms(packet), getattr(error, "strerror", "") or str(error))
+                lost_ms = _packet_ms(packet)
+                # A frame of AMR that says nothing was sent is no loss.
+                if packet.size > 1:
+                    yield Lost(lost_ms, getattr(error, "strerror", "") or str(error))
+                yield from clock.pass_over(lost_ms, stream)
                 continue
             for frame in frames:
                 samples = samples_of(frame)
@@ -246,6 +250,14 @@ class _Clock:
         self._origin_s: float | None = None
         self._held_s = 0.0
         self._silence_s = 0.0
+
+    def pass_over(self, ms: float, stream: Any) -> Iterator[Piece]:
+        """Yield silence in place of a packet that cannot be decoded."""
+        context = stream.codec_context
+        if context.sample_rate and context.channels:
+            frames = round(ms * context.sample_rate / 1000)
+            self._held_s += frames / context.sample_rate
+            yield from silence(frames, context.channels, context.sample_rate)
 
     def silence_before(self, frame: Any) -> int:
         """Return how many samples of silence belong before ``frame``, and count both.

@@ -148,7 +148,7 @@ def _examine(path: bytes, source: Location, call: CallInfo, terms: _Terms) -> Ne
         raise
     _check_unchanged(path, before, name)
     channels, flags = choose_channels(found, mode, limits, name)
-    broken = sorted({Flag.TRUNCATED.counted(each.at_ms) for each in audio.breaks})
+    broken = sorted({Flag.TRUNCATED.counted(each.at_ms or 0) for each in audio.breaks})
     return NewRecording(
         source=source,
         audio=audio.location,

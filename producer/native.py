@@ -123,27 +123,31 @@ class FilesReader:
     bits: int
     #: By their headers, in milliseconds.
     duration_ms: int
+    #: What is put before each.
+    header: bytes = b""
 
     def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
         """Yield all of them."""
         for span in self.files:
-            with excerpt(path, b"", (span,)) as source, opened(source) as file:
+            with excerpt(path, self.header, (span,)) as source, opened(source) as file:
                 yield from blocks(file)
 
 
-def joined_files(path: bytes, files: tuple[tuple[int, int], ...]) -> FilesReader:
-    """Return the reader of files that were joined.
+def joined_files(
+    path: bytes, files: tuple[tuple[int, int], ...], header: bytes = b""
+) -> FilesReader:
+    """Return the reader of files that were joined, each behind ``header``.
 
     Raises:
         UndecodableError: libsndfile cannot open one of them.
     """
     shapes, duration_ms = [], 0
     for span in files:
-        with excerpt(path, b"", (span,)) as source, opened(source) as file:
+        with excerpt(path, header, (span,)) as source, opened(source) as file:
             shapes.append((file.samplerate, file.channels, bits_of(file.subtype)))
             duration_ms += file.frames * 1000 // file.samplerate
     rate_hz, channels, bits = (max(values) for values in zip(*shapes, strict=True))
-    return FilesReader(files, rate_hz, channels, bits, duration_ms)
+    return FilesReader(files, rate_hz, channels, bits, duration_ms, header)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,9 +113,10 @@ def conformed(
 
 def _widened(samples: Samples, channels: int) -> Samples:
     missing = channels - samples.shape[1]
-    if missing <= 0:
-        return samples[:, :channels]
-    return np.pad(samples, ((0, 0), (0, missing)))
+    if missing >= 0:
+        return np.pad(samples, ((0, 0), (0, missing))) if missing else samples
+    # More than anybody announced: what is beyond is heard on the last.
+    return np.column_stack([samples[:, : channels - 1], downmix(samples[:, channels - 1 :])])
 
 
 def _resampled(pieces: Iterable[Piece | Lost], rate_hz: int) -> Iterator[Piece | Lost]:

@@ -18,8 +18,26 @@ import numpy.typing as npt
 import soundfile
 
 from producer import foreign
-from producer.containers import chunked, elementary, flac, iso, matroska, mpeg, ogg, riff
-from producer.containers.account import TOLERANCE_MS, Account, Break, earliest, seconds
+from producer.containers import (
+    broadcast,
+    chunked,
+    elementary,
+    flac,
+    iso,
+    matroska,
+    mpeg,
+    ogg,
+    riff,
+    sizes,
+)
+from producer.containers.account import (
+    TOLERANCE_MS,
+    Account,
+    Break,
+    Walk,
+    earliest,
+    seconds,
+)
 from producer.containers.sniff import identify
 from producer.native import NativeReader, SequenceReader, bits_of, joined_files, take_reader
 from producer.packets import MpegReader, OggReader
@@ -260,7 +278,7 @@ def truncated(name: str, cause: str) -> BadRecording:
 
 def truncated_at(name: str, broken: Break) -> BadRecording:
     """Return the error of a file that breaks at a place."""
-    place = f"it breaks at {seconds(broken.at_ms)}: " if broken.at_ms else ""
+    place = "" if broken.at_ms is None else f"it breaks at {seconds(broken.at_ms)}: "
     return truncated(name, f"{place}{broken.cause}")
 
 
@@ -455,18 +473,21 @@ def _chunked(source: _Source, limits: Limits) -> Probed:
         _check_rate(found.rate_hz, limits, source.name)
     if found.is_empty:
         raise empty(source.name, "it has a header and no samples")
+    if found.header is not None:
+        # libsndfile believes in 0 frames, FFmpeg in no such file.
+        reader = joined_files(source.path, (found.samples,), found.header)
+        account = replace(found.account, duration_ms=reader.duration_ms)
+        return _copied(reader, account, container, container)
     if found.files != ((0, source.size),):
         reader = joined_files(source.path, found.files)
         account = replace(found.account, duration_ms=reader.duration_ms)
         return _copied(reader, account, container, container)
-    if found.is_open:
-        # libsndfile believes in 0 frames, FFmpeg reads until the end.
-        return _foreign(source, account=found.account)
     return _native(source, found.account)
 
 
 def _native_alone(source: _Source, _: Limits) -> Probed:
-    return _native(source, _NO_ACCOUNT)
+    walk = sizes.walk_voc if source.container == "VOC" else sizes.walk_nist
+    return _native(source, walk(source.file, source.start, source.size).account)
 
 
 def _native(source: _Source, account: Account) -> Probed:
@@ -592,8 +613,9 @@ def takes_turns(excerpts: list[npt.NDArray[np.float64]]) -> bool:
 
 
 def _foreign(source: _Source, demuxer: str | None = None, account: Account | None = None) -> Probed:
-    files, own = _walked(source)
-    account = own if account is None else account
+    walk = _WALKS.get(source.container or "", _walk_nothing)
+    walked = walk(source.file, source.start, source.size)
+    account = walked.account if account is None else account
     try:
         facts = foreign.describe(source.path, demuxer)
     except foreign.NoAudioError as error:
@@ -610,26 +632,30 @@ def _foreign(source: _Source, demuxer: str | None = None, account: Account | Non
         known = source.container or demuxer
         code = ErrorCode.AUDIO_BAD_HEADER if known else ErrorCode.AUDIO_NOT_AUDIO
         raise _refused(source, f"no decoder can read it ({error})", code) from error
-    return _foreign_probed(source, facts, files, account, demuxer)
+    return _foreign_probed(source, facts, replace(walked, account=account), demuxer)
 
 
-def _walked(source: _Source) -> tuple[tuple[tuple[int, int], ...], Account]:
-    """Walk a container that FFmpeg reads; return where each joined file lies, and the account."""
-    if source.container == "ISO":
-        boxes = iso.walk(source.file, source.size)
-        return boxes.files, boxes.account
-    if source.container == "MATROSKA":
-        elements = matroska.walk(source.file, source.size)
-        return elements.files, elements.account
-    frames = elementary.walk(source.file, source.container, source.start, source.size)
-    return frames.files, frames.account
+def _walk_nothing(_file: BinaryIO, _start: int, size: int) -> Walk:
+    return Walk(((0, size),), _NO_ACCOUNT)
+
+
+#: Of what FFmpeg reads, by container.
+_WALKS: Mapping[str, Callable[[BinaryIO, int, int], Walk]] = {
+    "ISO": iso.walk,
+    "MATROSKA": matroska.walk,
+    "ADTS": elementary.walk_adts,
+    "AMR": elementary.walk_amr,
+    "ASF": sizes.walk_asf,
+    "AVI": sizes.walk_avi,
+    "FLV": broadcast.walk_flv,
+    "TS": broadcast.walk_ts,
+}
 
 
 def _foreign_probed(
     source: _Source,
     facts: foreign.ForeignFacts,
-    files: tuple[tuple[int, int], ...],
-    account: Account,
+    walked: Walk,
     demuxer: str | None,
 ) -> Probed:
     tracks, mode = facts.tracks, source.choices.tracks
@@ -639,8 +665,12 @@ def _foreign_probed(
     late_ms = min(track.late_ms for track in taken)
     if late_ms > TOLERANCE_MS:
         flags = (*flags, f"{Flag.LATE_START}:{late_ms}")
-    reader = foreign.ForeignReader(files, taken, facts.bits, demuxer)
-    probed = _copied(reader, account, facts.container, facts.encoding, flags)
+    first = taken[0]
+    if len(taken) == 1 and walked.channels and walked.channels != first.channels:
+        flags = (*flags, Flag.FORMAT_CHANGES)
+        taken = (replace(first, channels=max(walked.channels, first.channels)),)
+    reader = foreign.ForeignReader(walked.files, taken, facts.bits, demuxer)
+    probed = _copied(reader, walked.account, facts.container, facts.encoding, flags)
     return replace(probed, speakers=beside)
 
 

@@ -25,6 +25,7 @@ from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured
 from schema.pcm import Samples
 from schema.records import AudioFormat, Location
 from schema.settings import SPOOL_ROOT, Settings
+from schema.span import duration_of
 
 #: Raised when the same source would give another copy.
 _COPY_VERSION = 2
@@ -75,7 +76,10 @@ def copy_to_spool(
     breaks = list(probed.breaks)
     if take or not _is_there(path):
         _make(source, probed, path, settings, name, breaks if take else None)
-    return Copy(location, _format_of(path), breaks)
+    audio = _format_of(path)
+    ends_ms = duration_of(audio.frames, audio.rate_hz)
+    placed = [Break(ends_ms, each.cause) if each.at_ms is None else each for each in breaks]
+    return Copy(location, audio, placed)
 
 
 def remove_copy(settings: Settings, path: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,9 +15,12 @@ TOLERANCE_MS = 100
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """A place where audio is missing: when on the recording's clock, and how that shows."""
+    """A place where audio is missing: when on the recording's clock, and how that shows.
 
-    at_ms: int
+    ``at_ms`` is None where decoding alone tells: where it ends.
+    """
+
+    at_ms: int | None
     cause: str
 
 
@@ -33,6 +37,19 @@ class Account:
     unread_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What was met in a file: where each of the files lies that were joined to it.
+
+    ``channels`` and ``rate_hz`` are the most of any part, None where its first frame tells.
+    """
+
+    files: tuple[tuple[int, int], ...]
+    account: Account
+    channels: int | None = None
+    rate_hz: int | None = None
+
+
 def seconds(ms: int) -> str:
     """Return a time as people read it in a message."""
     return f"{ms / 1000:.2f} s"
@@ -40,4 +57,6 @@ def seconds(ms: int) -> str:
 
 def earliest(breaks: Iterable[Break]) -> Break | None:
     """Return the first break on the recording's clock."""
-    return min(breaks, key=lambda each: each.at_ms, default=None)
+    return min(
+        breaks, key=lambda each: math.inf if each.at_ms is None else each.at_ms, default=None
+    )

@@ -19,19 +19,22 @@ _OPEN_SLACK = 65536
 _OPEN_SIZES = (2**31, 2**32, 2**63, 2**64, 0x7F000000)
 _MOST_CHUNKS = 1000
 _AU_HEADER_BYTES = 24
+#: The second is little-endian.
+_AU_MAGICS = (b".snd", b"dns.")
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkedWalk:
     """What was met: ``files`` are where each of those that were joined lies.
 
-    ``is_open`` says that the header leaves the length to the file's end; ``is_empty`` that there
-    is a header and nothing behind it.
+    ``header`` is what to put in place of a first header that leaves the length to the file's end,
+    ``samples`` where the samples behind it lie. ``is_empty`` says that there are none.
     """
 
     files: tuple[tuple[int, int], ...]
     account: Account
-    is_open: bool = False
+    header: bytes | None = None
+    samples: tuple[int, int] = (0, 0)
     is_empty: bool = False
     channels: int | None = None
     rate_hz: int | None = None
@@ -66,6 +69,7 @@ class _Data:
 
     start: int
     stated: int
+    order: str = ">"
     channels: int | None = None
     rate_hz: int | None = None
     byte_rate: int | None = None
@@ -77,13 +81,13 @@ class _Data:
 def walk(file: BinaryIO, container: str, size: int) -> ChunkedWalk:
     """Walk a file, and what was joined to it."""
     window = Window(file, 0, size)
-    magic = b".snd" if container == "AU" else _LAYOUTS[container].magic
+    magics = _AU_MAGICS if container == "AU" else (_LAYOUTS[container].magic,)
     files: list[tuple[int, int]] = []
     at, unread, padding_from = 0, 0, None
     first: _Data | None = None
     breaks: list[Break] = []
     while at < size:
-        if window.peek(at, 4) != magic:
+        if window.peek(at, 4) not in magics:
             end = tag_end(window, at)
             if end is None:
                 padding_from = at
@@ -95,8 +99,7 @@ def walk(file: BinaryIO, container: str, size: int) -> ChunkedWalk:
         if data is None:
             break
         if _is_open(data.stated):
-            files.append((at, size))
-            return _open_walk(files, data, size, breaks)
+            return _open_walk(window, container, at, data)
         breaks += _missing(data, size)
         end = min(max(data.end, at + 8), size)
         files.append((at, end))
@@ -112,13 +115,27 @@ def walk(file: BinaryIO, container: str, size: int) -> ChunkedWalk:
     return ChunkedWalk(places, account, channels=first.channels, rate_hz=first.rate_hz)
 
 
-def _open_walk(
-    files: list[tuple[int, int]], data: _Data, size: int, breaks: list[Break]
-) -> ChunkedWalk:
+def _open_walk(window: Window, container: str, at: int, data: _Data) -> ChunkedWalk:
+    """Return a file whose length nobody filled in, with a header that is true."""
+    head, size = bytearray(window.peek(at, data.start - at)), window.end
+    held, begin = size - data.start, data.start - at
+    if container == "AU":
+        struct.pack_into(f"{data.order}I", head, 8, min(held, 2**32 - 1))
+    elif len(head) == begin:
+        layout = _LAYOUTS[container]
+        size_bytes = struct.calcsize(layout.size_format)
+        own = layout.id_bytes + size_bytes if layout.size_counts_header else 0
+        most = 256**size_bytes - 1
+        field = begin - layout.preamble - size_bytes
+        struct.pack_into(layout.size_format, head, field, min(held + layout.preamble + own, most))
+        if container != "CAF":
+            whole = begin + held - (0 if layout.size_counts_header else 8)
+            struct.pack_into(layout.size_format, head, layout.id_bytes, min(whole, most))
     return ChunkedWalk(
-        tuple(files),
-        Account(None, tuple(breaks)),
-        is_open=data.start < size,
+        ((at, size),),
+        Account(),
+        header=bytes(head),
+        samples=(data.start, size),
         is_empty=data.start >= size,
         channels=data.channels,
         rate_hz=data.rate_hz,
@@ -151,10 +168,11 @@ def _au(window: Window, at: int) -> _Data | None:
     header = window.peek(at, _AU_HEADER_BYTES)
     if len(header) < _AU_HEADER_BYTES:
         return None
-    offset, stated, encoding, rate_hz, channels = struct.unpack(">5I", header[4:])
+    order = "<" if header.startswith(b"dns.") else ">"
+    offset, stated, encoding, rate_hz, channels = struct.unpack(f"{order}5I", header[4:])
     sample_bytes = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}.get(encoding)
     byte_rate = sample_bytes * rate_hz * channels if sample_bytes else None
-    data = _Data(at + offset, stated, channels or None, rate_hz, byte_rate)
+    data = _Data(at + offset, stated, order, channels or None, rate_hz, byte_rate)
     data.end = data.start + stated
     return data
 

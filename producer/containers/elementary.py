@@ -1,15 +1,13 @@
-"""Frames without a container (ADTS, AMR), and containers of which the outermost sizes suffice.
+"""Frames without a container: ADTS (AAC) and AMR.
 
-Sources: ISO/IEC 13818-7 (ADTS), RFC 4867 (AMR), Microsoft's ASF specification 1.20, and AVI's.
+Sources: ISO/IEC 13818-7 (ADTS) and RFC 4867 (AMR).
 """
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
 from typing import BinaryIO
 
-from producer.containers.account import Account, Break
+from producer.containers.account import Account, Break, Walk
 from producer.containers.sniff import adts_frame_bytes
 from producer.containers.tags import audio_end, tag_end
 from producer.containers.window import Window
@@ -24,37 +22,14 @@ _AMR_BYTES = {
     b"#!AMR-WB\n": (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 0, 0, 0, 0, 1, 1),
     b"#!AMR\n": (13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1),
 }
-_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
 
-@dataclass(frozen=True, slots=True)
-class ElementaryWalk:
-    """What was met: ``files`` are where each of those that were joined lies."""
-
-    files: tuple[tuple[int, int], ...]
-    account: Account
-
-
-def walk(file: BinaryIO, container: str | None, start: int, size: int) -> ElementaryWalk:
-    """Walk a file of one of these kinds; of any other nothing is known."""
-    if container == "ADTS":
-        return _adts(file, start, size)
-    if container == "AMR":
-        return _amr(file, size)
-    whole = ((0, size),)
-    look = {"ASF": _asf_missing, "AVI": _avi_missing}.get(container or "")
-    missing = look(file, size) if look else 0
-    if missing <= 0:
-        return ElementaryWalk(whole, Account())
-    cause = f"its header promises {missing} bytes more than it holds"
-    return ElementaryWalk(whole, Account(breaks=(Break(0, cause),)))
-
-
-def _adts(file: BinaryIO, start: int, size: int) -> ElementaryWalk:
+def walk_adts(file: BinaryIO, start: int, size: int) -> Walk:
+    """Walk the frames of AAC with ADTS headers."""
     end = audio_end(file, start, size)
     window, at, ms = Window(file, start, end), start, 0.0
     breaks: list[Break] = []
-    unread = 0
+    unread, channels = 0, 0
     while at < end:
         header = window.peek(at, 7)
         length = adts_frame_bytes(header)
@@ -64,6 +39,7 @@ def _adts(file: BinaryIO, start: int, size: int) -> ElementaryWalk:
         if length:
             samples = _ADTS_SAMPLES * ((header[6] & 3) + 1)
             ms += samples * 1000 / _ADTS_RATES_HZ[header[2] >> 2 & 15]
+            channels = max(channels, (header[2] & 1) << 2 | header[3] >> 6)
             at += length
         elif tagged := tag_end(window, at):
             at = tagged
@@ -71,8 +47,9 @@ def _adts(file: BinaryIO, start: int, size: int) -> ElementaryWalk:
             stop = _next_adts(window, at + 1)
             unread += 0 if window.is_padding(at, stop) else stop - at
             at = stop
-    # A decoder may hold back what overlaps with a frame that never comes.
-    return ElementaryWalk(((start, size),), Account(round(ms), tuple(breaks), unread))
+    account = Account(round(ms), tuple(breaks), unread)
+    # Of 7, eight channels are meant; of 0, the frames themselves tell.
+    return Walk(((start, size),), account, channels={0: None, 7: 8}.get(channels, channels))
 
 
 def _next_adts(window: Window, at: int) -> int:
@@ -84,8 +61,8 @@ def _next_adts(window: Window, at: int) -> int:
     return window.end
 
 
-def _amr(file: BinaryIO, size: int) -> ElementaryWalk:
-    """Walk frames; where another file's magic comes, that was joined."""
+def walk_amr(file: BinaryIO, _: int, size: int) -> Walk:
+    """Walk the frames of AMR; where another file's magic comes, that was joined."""
     window, at, frames = Window(file, 0, size), 0, 0
     starts: list[int] = []
     lengths = _AMR_BYTES[b"#!AMR\n"]
@@ -108,29 +85,4 @@ def _amr(file: BinaryIO, size: int) -> ElementaryWalk:
         frames, at = frames + 1, at + length
     starts = starts or [0]
     files = tuple(zip(starts, [*starts[1:], size], strict=True))
-    return ElementaryWalk(files, Account(frames * _AMR_MS, tuple(breaks), unread))
-
-
-def _asf_missing(file: BinaryIO, size: int) -> int:
-    """Return how far the object that holds the packets reaches beyond the file."""
-    at = 0
-    for _ in range(100):
-        file.seek(at)
-        header = file.read(24)
-        if len(header) < 24:
-            return 0
-        (length,) = struct.unpack_from("<Q", header, 16)
-        if header[:16] == _ASF_DATA:
-            # Of a broadcast nobody knew the size.
-            return int(at + length - size) if length > 50 else 0
-        at += length
-        if length < 24 or at >= size:
-            return 0
-    return 0
-
-
-def _avi_missing(file: BinaryIO, size: int) -> int:
-    file.seek(4)
-    stated = int.from_bytes(file.read(4), "little")
-    missing = 8 + stated - size
-    return missing if 0 < stated < 2**32 - 65536 and missing > 1 else 0
+    return Walk(files, Account(frames * _AMR_MS, tuple(breaks), unread))

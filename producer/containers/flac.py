@@ -65,24 +65,24 @@ def walk(file: BinaryIO, start: int, size: int) -> FlacWalk:
         if info is None or not info.rate_hz:
             return FlacWalk(files, Account(), 0, is_true=True)
         ending = _last_sample(file, begin, stop, info)
-        last = None if ending is None else ending[0]
+        last = None if ending is None else ending.samples
         held = info.total if last is None else last
-        if ending and not Window(file, ending[1], stop).is_padding(ending[1], stop):
-            unread += stop - ending[1]
-        ended = stop if ending is None else ending[1]
+        if ending and not Window(file, ending.end, stop).is_padding(ending.end, stop):
+            unread += stop - ending.end
+        ended = stop if ending is None else ending.end
         known = known and bool(held)
         is_true = is_true and (last is None or last == info.total)
         frames += held
         held_ms = held * 1000 // info.rate_hz
         promised_ms = info.total * 1000 // info.rate_hz
+        at_ms = lengths_ms + held_ms
         if last is not None and promised_ms - held_ms > TOLERANCE_MS:
-            at = lengths_ms + held_ms
             cause = f"its header promises {seconds(promised_ms)} and it holds {seconds(held_ms)}"
-            breaks.append(Break(at, cause))
+            breaks.append(Break(at_ms, cause))
+        elif ending is not None and ending.is_cut:
+            breaks.append(Break(at_ms, "its last frame is cut"))
         lengths_ms += held_ms
-    # On what lies behind the last frame, a decoder may choke.
-    if Window(file, ended, size).is_padding(ended, size):
-        ended = size
+    # On what lies behind the last frame, be it zeros, a decoder may choke.
     files = (*files[:-1], (files[-1][0], ended))
     account = Account(lengths_ms if known else None, tuple(breaks), unread)
     return FlacWalk(files, account, frames if known else 0, is_true)
@@ -112,8 +112,16 @@ def _info(file: BinaryIO, begin: int) -> _Info | None:
     )
 
 
-def _last_sample(file: BinaryIO, begin: int, stop: int, info: _Info) -> tuple[int, int] | None:
-    """Return the number of samples by the last frame, and where that ends; None without one.
+class _Ending(NamedTuple):
+    """How a file ends: how many samples it holds, where its last whole frame or the file ends."""
+
+    samples: int
+    end: int
+    is_cut: bool
+
+
+def _last_sample(file: BinaryIO, begin: int, stop: int, info: _Info) -> _Ending | None:
+    """Return how a file ends, by its last frame; None without one.
 
     Bytes that look like a frame's header turn up by chance: it counts as one if it ends with its
     checksum, or if another frame ends where it begins.
@@ -129,9 +137,9 @@ def _last_sample(file: BinaryIO, begin: int, stop: int, info: _Info) -> tuple[in
             places = {head.at + end for end in ends}
             cut = next((after for after in later if after.at in places), None)
             if cut is not None:
-                return cut.ended - cut.samples, stop
-            if places and not later:
-                return head.ended, start + max(places)
+                return _Ending(cut.ended - cut.samples, stop, is_cut=True)
+            if ends and not later:
+                return _Ending(head.ended, start + head.at + _last_end(ends), is_cut=False)
             later.append(head)
             if len(later) > _MOST_HEADS:
                 break
@@ -221,6 +229,14 @@ def _crc_table(polynomial: int, bits: int) -> list[int]:
 
 _CRC8 = _crc_table(0x07, 8)
 _CRC16 = _crc_table(0x8005, 16)
+
+
+def _last_end(ends: list[int]) -> int:
+    """Return where a frame ends: a checksum that holds goes on holding over zeros behind it."""
+    end = ends.pop()
+    while ends and ends[-1] == end - 1:
+        end = ends.pop()
+    return end
 
 
 def _checksum_ends(frame: bytes) -> list[int]:

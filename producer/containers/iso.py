@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from producer.containers.account import TOLERANCE_MS, Account, Break, seconds
+from producer.containers.account import TOLERANCE_MS, Account, Break, Walk, seconds
 from producer.containers.tags import tag_end
 from producer.containers.window import Window
 
@@ -53,16 +53,7 @@ class _Track:
     empty: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class IsoWalk:
-    """What was met: where each of the files lies that were joined, and the tracks of the first."""
-
-    files: tuple[tuple[int, int], ...]
-    audio_tracks: int
-    account: Account
-
-
-def walk(file: BinaryIO, size: int) -> IsoWalk:
+def walk(file: BinaryIO, _: int, size: int) -> Walk:
     """Walk the boxes of a file, and of those that were joined to it."""
     starts = _starts(file, size)
     walks = []
@@ -86,19 +77,19 @@ def _starts(file: BinaryIO, size: int) -> list[int]:
     return starts
 
 
-def _together(walks: list[_Walker]) -> IsoWalk:
+def _together(walks: list[_Walker]) -> Walk:
     """Return files that were joined as one."""
     begun_ms, breaks, unread, lengths = 0, [], 0, []
     for walker in walks:
         account = walker.account()
-        breaks += [Break(begun_ms + found.at_ms, found.cause) for found in account.breaks]
+        breaks += [Break(begun_ms + (b.at_ms or 0), b.cause) for b in account.breaks]
         unread += account.unread_bytes
         lengths.append(account.duration_ms)
         begun_ms += account.duration_ms or 0
     known = all(length is not None for length in lengths)
     account = Account(begun_ms if known else None, tuple(breaks), unread)
     files = tuple((walker.start, walker.end) for walker in walks)
-    return IsoWalk(files, len(walks[0].audio()), account)
+    return Walk(files, account)
 
 
 class _Walker:
@@ -137,20 +128,20 @@ class _Walker:
             at = box.end
         return kinds
 
-    def audio(self) -> list[_Track]:
+    def _audio(self) -> list[_Track]:
         """Return the tracks of audio."""
         return [track for track in self._tracks if track.is_audio and track.timescale]
 
     def account(self) -> Account:
         """Return what was met."""
-        tracks = self.audio()
+        tracks = self._audio()
         breaks = [found for track in tracks if (found := self._cut(track))]
         ends_ms = [self._end_ms(track) for track in tracks]
         if self._missing_bytes and not breaks:
             at_ms = max(ends_ms, default=0)
             breaks = [Break(at_ms, f"its last box lacks {self._missing_bytes} bytes")]
         if not self._has_index:
-            breaks = [Break(0, "it has no index (moov), which a recorder writes last")]
+            breaks = [Break(None, "it has no index (moov), which a recorder writes last")]
         # Each track is held against its own length where it is decoded; together, the longest.
         return Account(max(ends_ms, default=None), tuple(breaks), self._unread_bytes)
 

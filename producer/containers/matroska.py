@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from producer.containers.account import Account, Break
+from producer.containers.account import Account, Break, Walk
 from producer.containers.tags import tag_end
 from producer.containers.window import Window
 
@@ -36,20 +36,7 @@ class _Track:
     blocks: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class MatroskaWalk:
-    """What was met: ``files`` are where each of those that were joined lies.
-
-    The account's duration is when the last block of audio begins: how long that is, it leaves to
-    the decoder.
-    """
-
-    files: tuple[tuple[int, int], ...]
-    account: Account
-    audio_tracks: int
-
-
-def walk(file: BinaryIO, size: int) -> MatroskaWalk:
+def walk(file: BinaryIO, _: int, size: int) -> Walk:
     """Walk the elements of a file."""
     walker = _Walker(file, size)
     walker.run()
@@ -94,15 +81,17 @@ class _Walker:
             at = self._enter(at, name, body, length)
         self._finish()
 
-    def result(self) -> MatroskaWalk:
-        """Return what was met."""
+    def result(self) -> Walk:
+        """Return what was met.
+
+        The account's duration is when the last block of audio begins: how long that is, it leaves
+        to the decoder.
+        """
         starts = [file.start for file in self._files]
         files = tuple(zip(starts, [*starts[1:], self._size], strict=False))
         duration_ms = round(sum(file.end_ms for file in self._files))
         account = Account(duration_ms if files else None, tuple(self._breaks), self._unread_bytes)
-        tracks = self._files[0].tracks if self._files else []
-        audio = sum(track.type == _AUDIO for track in tracks)
-        return MatroskaWalk(files or ((0, self._size),), account, audio)
+        return Walk(files or ((0, self._size),), account)
 
     def _enter(self, at: int, name: int, body: int, length: int | None) -> int:
         """Look at an element; return where the next begins."""

@@ -195,13 +195,15 @@ class _Walker:
         self._stray = (0, 0)
         self._begins_within = False
         self._breaks: list[Break] = []
+        #: Of the stream under way.
+        self._holes: list[Break] = []
         self._unread_bytes = 0
         self._ended_ms = 0.0
 
     def run(self) -> None:
         """Walk to the end."""
         while self._at < self._end:
-            if self._stream is not None:
+            if self._stream is not None and self._last is not None:
                 self._follow(self._stream)
                 if self._at >= self._end:
                     break
@@ -350,7 +352,7 @@ class _Walker:
         lost_ms = stray * held_ms / stream.bytes
         if lost_ms > TOLERANCE_MS:
             cause = f"{stray} bytes, about {seconds(round(lost_ms))}, are no frames"
-            self._breaks.append(Break(round(self._now_ms(stream)), cause))
+            self._holes.append(Break(round(self._now_ms(stream)), cause))
 
     def _now_ms(self, stream: _Open) -> float:
         return self._ended_ms + stream.frames * stream.shape.samples * 1000 / stream.shape.rate_hz
@@ -369,6 +371,10 @@ class _Walker:
         begun_ms = self._ended_ms
         self._ended_ms += closed.samples * 1000 / closed.shape.rate_hz
         stated = stream.promise.frames if stream.promise else None
+        holes, self._holes = self._holes, []
+        # Where as many frames are there as were promised, nothing but junk lay between them.
+        if stated is None or stream.frames < stated:
+            self._breaks += holes
         if stated is None:
             return
         frame_ms = stream.shape.samples * 1000 / stream.shape.rate_hz

@@ -121,10 +121,13 @@ class _Stray(NamedTuple):
 
 
 def _pages(window: Window, at: int) -> Iterator[Page | _Stray]:
+    latest: dict[int, Page] = {}
     while at < window.end:
         item = _page(window, at)
         if isinstance(item, Page):
-            yield item
+            if not _is_again(item, latest.get(item.serial)):
+                yield item
+            latest[item.serial] = item
             at = item.end
             continue
         if end := tag_end(window, at):
@@ -134,6 +137,11 @@ def _pages(window: Window, at: int) -> Iterator[Page | _Stray]:
         stop = place if place >= 0 else window.end
         yield _Stray(at, stop, item)
         at = stop
+
+
+def _is_again(page: Page, last: Page | None) -> bool:
+    """Tell whether a page was written twice: it has the number, the place and all bytes of one."""
+    return last is not None and page[2:] == last[2:]
 
 
 def _page(window: Window, at: int) -> Page | bool:

@@ -85,7 +85,9 @@ class Take:
     @property
     def align(self) -> int:
         """Bytes of a frame, or of a block of frames; what the header says of PCM is not asked."""
-        if self.tag in {_PCM, _FLOAT, _ALAW, _MULAW}:
+        if self.tag in {_ALAW, _MULAW}:
+            return max(self.channels, 1)
+        if self.tag in {_PCM, _FLOAT}:
             return max(self.channels, 1) * -(-(self.bits or 8) // 8)
         return self._field(12, "H") or 1
 
@@ -122,6 +124,8 @@ class Take:
         if self.tag in {_PCM, _FLOAT, _ALAW, _MULAW}:
             byte_rate = min(self.rate_hz * self.align, 2**32 - 1)
             struct.pack_into(self.order + "IH", fmt, 8, byte_rate, self.align & 0xFFFF)
+            if self.tag in {_ALAW, _MULAW}:
+                struct.pack_into(self.order + "H", fmt, 14, 8)
         fmt += bytes(len(fmt) % 2)
         big = self.size >= _OPEN_SIZES[1] - 2 * _OPEN_SLACK
         form = {"<": b"RF64" if big else b"RIFF", ">": b"RIFX"}[self.order]

@@ -20,6 +20,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"OggS", "OGG"),
     (0, b"ID3", "MP3"),
     (0, b".snd", "AU"),
+    (0, b"dns.", "AU"),
     (8, b"AIFF", "AIFF"),
     (8, b"AIFC", "AIFF"),
     (8, b"AVI ", "AVI"),
@@ -46,6 +47,8 @@ def sniff(head: bytes) -> str | None:
         return "ISO"
     if head[4:8] in _BOXES and int.from_bytes(head[:4], "big") >= 8:
         return "ISO"
+    if len(head) > 377 and head[0] == head[188] == head[376] == 0x47:
+        return "TS"
     # Two sync bits alone are also a UTF-16 byte order mark, and mu-law silence.
     if _is_adts(head):
         return "ADTS"
