@@ -50,6 +50,11 @@ class Walk:
     rate_hz: int | None = None
 
 
+def is_counted(missing_bytes: int, header_bytes: int) -> bool:
+    """Tell whether a size only counts too much: the header, or what every chunk begins with."""
+    return missing_bytes in {0, 1, 8, header_bytes, header_bytes - 8}
+
+
 def seconds(ms: int) -> str:
     """Return a time as people read it in a message."""
     return f"{ms / 1000:.2f} s"

@@ -76,8 +76,12 @@ def walk_ts(file: BinaryIO, _: int, size: int) -> Walk:
         if program.left:
             cause = f"its last packet lacks {program.left} bytes"
             breaks.append(Break(program.at_ms, cause))
-    unread = 0 if at == size or window.is_padding(at, size) else size - at
     ends_ms = [program.at_ms for program in programs.values() if program.first_pts is not None]
+    unread = 0 if at == size or window.is_padding(at, size) else size - at
+    if 0 < unread < _TS_PACKET_BYTES and window.peek(at, 1)[0] == _TS_SYNC:
+        unread = 0
+        if not breaks:
+            breaks.append(Break(max(ends_ms, default=None), "its last packet is cut"))
     return Walk(((0, at or size),), Account(max(ends_ms, default=None), tuple(breaks), unread))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from producer.containers.account import TOLERANCE_MS, Account, Break, seconds
+from producer.containers.account import TOLERANCE_MS, Account, Break, is_counted, seconds
 from producer.containers.tags import tag_end
 from producer.containers.window import Window
 
@@ -74,6 +74,8 @@ class _Data:
     rate_hz: int | None = None
     byte_rate: int | None = None
     end: int = 0
+    #: Where the size of the samples is stated, or -1.
+    stated_at: int = -1
     #: The chunks before the samples may themselves reach beyond the file.
     is_cut: bool = False
 
@@ -121,12 +123,12 @@ def _open_walk(window: Window, container: str, at: int, data: _Data) -> ChunkedW
     held, begin = size - data.start, data.start - at
     if container == "AU":
         struct.pack_into(f"{data.order}I", head, 8, min(held, 2**32 - 1))
-    elif len(head) == begin:
+    elif len(head) == begin and data.stated_at >= at:
         layout = _LAYOUTS[container]
         size_bytes = struct.calcsize(layout.size_format)
         own = layout.id_bytes + size_bytes if layout.size_counts_header else 0
         most = 256**size_bytes - 1
-        field = begin - layout.preamble - size_bytes
+        field = data.stated_at - at
         struct.pack_into(layout.size_format, head, field, min(held + layout.preamble + own, most))
         if container != "CAF":
             whole = begin + held - (0 if layout.size_counts_header else 8)
@@ -151,8 +153,7 @@ def _missing(data: _Data, size: int) -> Iterator[Break]:
     if data.is_cut:
         yield Break(0, "it ends within its header")
         return
-    if missing <= data.start:
-        # A size that counts the header, or a byte of padding, promises nothing more.
+    if missing <= 0 or is_counted(missing, data.start):
         return
     if not data.byte_rate:
         yield Break(0, f"its header promises {missing} bytes more than it holds")
@@ -192,6 +193,7 @@ def _chunks(window: Window, layout: _Layout, begin: int) -> _Data | None:
         if name == layout.data:
             has_data = True
             found.start, found.stated = inside + layout.preamble, body - layout.preamble
+            found.stated_at = at + layout.id_bytes
             if _is_open(found.stated):
                 return found
         elif has_data and not (_is_name(name) and inside + body <= window.end + layout.align):

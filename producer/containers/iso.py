@@ -20,6 +20,10 @@ from producer.containers.window import Window
 _MOST_BOXES = 200_000
 #: Boxes that hold boxes, and are looked into.
 _NESTS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf"})
+#: Boxes that a file is made of, outermost: of another, a size that makes no sense says nothing.
+_OUTERMOST = frozenset(
+    {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"sidx", b"uuid"}
+)
 #: Of one box no more is read: a table of a day's samples has 30 MB.
 _MOST_TABLE_BYTES = 1 << 28
 
@@ -82,7 +86,9 @@ def _together(walks: list[_Walker]) -> Walk:
     begun_ms, breaks, unread, lengths = 0, [], 0, []
     for walker in walks:
         account = walker.account()
-        breaks += [Break(begun_ms + (b.at_ms or 0), b.cause) for b in account.breaks]
+        breaks += [
+            b if b.at_ms is None else Break(begun_ms + b.at_ms, b.cause) for b in account.breaks
+        ]
         unread += account.unread_bytes
         lengths.append(account.duration_ms)
         begun_ms += account.duration_ms or 0
@@ -111,6 +117,8 @@ class _Walker:
         """Walk to the end."""
         at = self.start
         for box in self._boxes(self.start, self.end):
+            if box.end > self._size and box.name not in _OUTERMOST:
+                break
             at = box.end
             if box.end > self._size:
                 self._missing_bytes = box.end - self._size

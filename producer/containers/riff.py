@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from producer.containers.account import TOLERANCE_MS, Account, Break, seconds
+from producer.containers.account import TOLERANCE_MS, Account, Break, is_counted, seconds
 from producer.containers.tags import tag_end
 from producer.containers.window import Window
 
@@ -289,8 +289,7 @@ class _Walker:
                 stream.spans.append((body, body + stated))
             return self._after(body + stated)
         stream.spans.append((body, self._size))
-        # A size that counts the header, or a byte of padding, promises nothing more.
-        counted = missing <= body - stream.start
+        counted = is_counted(missing, body - stream.start)
         held_ms, missing_ms = take.ms_in(self._size - body) or 0, take.ms_in(missing) or 0
         if not counted and missing_ms > TOLERANCE_MS:
             at_ms = self._ended_ms + held_ms

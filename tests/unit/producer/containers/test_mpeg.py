@@ -2,6 +2,7 @@
 
 import io
 import struct
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -212,12 +213,12 @@ def test_no_bytes_raise_and_no_frame_is_walked_twice(junk, at):
     walk = walked(mixed)
 
     runs = [run for each in walk.streams for run in each.runs]
-    assert all(a.end <= b.start for a, b in zip(runs, runs[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(runs))
     assert sum(run.end - run.start for run in runs) <= len(mixed)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
-@pytest.mark.parametrize("muxer", [{}, {"write_xing": "0"}, {"write_xing": "0", "id3v2_version": "0"}])
+@pytest.mark.parametrize("muxer", [{}, {"write_xing": "0"}, {"id3v2_version": "0"}])
 def test_what_lame_writes_lasts_as_long_as_what_it_was_given(tmp_path, rate, muxer):
     path = sounds.encode(
         tmp_path / "call.mp3", "libmp3lame", sounds.voice(7, rate), rate, muxer=muxer
@@ -227,7 +228,7 @@ def test_what_lame_writes_lasts_as_long_as_what_it_was_given(tmp_path, rate, mux
     walk = walked(data)
 
     # Without a tag nobody can tell what LAME put around the call.
-    around_ms = 2 * 1152 * 1000 / rate if muxer else 1
+    around_ms = 2 * 1152 * 1000 / rate if "write_xing" in muxer else 1
     assert 7000 - 1 <= walk.account.duration_ms <= 7000 + around_ms
     assert not walk.account.breaks
     assert TOLERANCE_MS == 100

@@ -142,7 +142,7 @@ def test_a_recorder_that_computes_no_checksum_is_believed(opus):
 
 def test_one_wrong_checksum_among_right_ones_is_damage(opus):
     damaged = bytearray(opus)
-    start, end = list(page_places(opus))[100]
+    _, end = list(page_places(opus))[100]
     damaged[end - 5] ^= 0xFF
 
     (broken,) = walked(bytes(damaged)).account.breaks

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -192,5 +193,5 @@ def test_no_bytes_raise_and_no_byte_is_a_sample_twice(junk, at):
 
     spans = [span for take in walked(mixed).takes for span in take.spans]
 
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in pairwise(spans))
     assert all(0 <= start <= end <= len(mixed) for start, end in spans)
