@@ -175,9 +175,8 @@ def _ogg_pieces(path: bytes, stream: OggStream) -> Iterator[Piece | Lost]:
 
 def _packet_samples(stream: OggStream, packet: bytes) -> int:
     """Return how many samples a packet that cannot be decoded stands for."""
-    if stream.codec == "opus":
-        return ogg.opus_samples(packet)
-    return stream.clock_hz * _PACKET_MS // 1000
+    stated = ogg.opus_samples(packet) if stream.codec == "opus" else 0
+    return stated or stream.clock_hz * _PACKET_MS // 1000
 
 
 def _ogg_decoder(stream: OggStream) -> Any:

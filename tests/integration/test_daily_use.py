@@ -4,55 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import structlog
 from rich.console import Console
 
 from producer import cli
-from producer.cli import main
 from producer.exits import ExitCode
 from schema.records import CallInfo
 from schema.store import notify, read
 from schema.store.ledger import Ledger
 from tests.factories import added, recording, transcribed, utterance
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-Producer = Callable[..., Ran]
-
-
-@pytest.fixture
-def producer(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path) -> Producer:
-    url = ledger.engine.url.render_as_string(hide_password=False)
-    monkeypatch.setenv("CALLSCRIBE_DATABASE_URL", url)
-    monkeypatch.setenv("CALLSCRIBE_REDIS_URL", "redis://127.0.0.1:1/0")
-    monkeypatch.chdir(tmp_path)
-
-    logging = structlog.get_config()
-
-    def run(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["producer", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        structlog.configure(**logging)
-        said = capsys.readouterr()
-        return Ran(int(ended.value.code or 0), said.out, said.err)
-
-    return run
-
+from tests.integration.command import Producer
 
 CALL = CallInfo(call_id="ACD-1", started_at=datetime.now(UTC) - timedelta(days=40), line="billing")
 

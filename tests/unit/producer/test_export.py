@@ -190,3 +190,26 @@ def test_a_spreadsheet_gets_no_formula():
     rows = list(csv.reader(io.StringIO(to_csv(stored(utterance("agent", 0, "=1+1"))))))
 
     assert rows[1][-1] == "'=1+1"
+
+
+def test_what_of_a_file_no_word_is_of_is_said_in_every_format():
+    said = utterance("agent", 1_000, "Hello.")
+    call = stored(said, flags=("unread-data:910", "truncated:9700", "other-tracks:1"))
+
+    assert to_text(call).splitlines() == [
+        "[00:00:01] agent: Hello.",
+        "[00:00:09] (truncated: the file breaks here; audio may be missing)",
+        "[01:06:40] (unread-data: 910 bytes of the file are no audio that could be read)",
+        "[01:06:40] (other-tracks: other tracks of the file that were not read: 1)",
+    ]
+    for export in (to_csv, to_srt, to_vtt):
+        assert "(truncated: the file breaks here" in export(call)
+        assert "910 bytes of the file" in export(call)
+    assert "00:00:09,700 --> " in to_srt(call)
+    assert json.loads(to_json(call))["flags"] == list(call.flags)
+
+
+def test_a_flag_of_another_release_is_no_remark():
+    assert to_text(stored(utterance("agent", 0, "Hi."), flags=("some-day:7",))) == (
+        "[00:00:00] agent: Hi.\n"
+    )

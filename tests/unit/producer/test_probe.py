@@ -399,3 +399,48 @@ def test_a_stranger_among_bytes_never_raises_anything_else(tmp_path):
             except BadRecording as error:
                 outcomes.add(error.code)
     assert {"WAV", ErrorCode.AUDIO_BAD_HEADER} <= outcomes
+
+
+def interleaved(left, right):
+    both = np.stack([left, right], 1).reshape(-1)
+    return (np.clip(both, -1, 1) * 32767).astype("<i2").tobytes()
+
+
+@pytest.mark.parametrize("kind", ["two voices", "one silent", "one twice", "one quiet"])
+def test_two_channels_in_turn_are_named_with_what_reads_them(tmp_path, kind):
+    left = sounds.voice(20)
+    right = {
+        "two voices": sounds.voice(20, seed=1),
+        "one silent": np.zeros_like(left),
+        "one twice": left,
+        "one quiet": sounds.voice(20, seed=1, level_db=-40),
+    }[kind]
+    path = tmp_path / "call.sln"
+    path.write_bytes(interleaved(left, right))
+
+    with pytest.raises(BadRecording) as caught:
+        probed(path)
+
+    assert caught.value.code is ErrorCode.AUDIO_RAW_UNKNOWN
+    assert "--raw .sln=s16le:8000:2" in caught.value.remedy
+    suffix, raw = parse_raw_option(".sln=s16le:8000:2")
+    assert probed(path, {suffix: raw}).format.channels == 2
+    suffix, raw = parse_raw_option(".sln=s16le:8000")
+    assert probed(path, {suffix: raw}).flags == ("two-channels-suspected",)
+
+
+@pytest.mark.parametrize("sound", ["voice", "noise", "hum", "silence", "beeps"])
+def test_one_channel_is_not_taken_for_two(tmp_path, sound):
+    time_s = np.arange(160_000) / 8000
+    samples = {
+        "voice": sounds.voice(20),
+        "noise": np.random.default_rng(1).standard_normal(160_000) * 0.1,
+        "hum": 0.3 * np.sin(2 * np.pi * 50 * time_s),
+        "silence": sounds.mulaw_idle(20),
+        "beeps": np.where(time_s % 15 < 0.2, 0.3 * np.sin(2 * np.pi * 2000 * time_s), 0)
+        + sounds.voice(20, level_db=-35),
+    }[sound]
+    path = tmp_path / "call.sln"
+    path.write_bytes(sounds.pcm16(np.clip(samples, -1, 1)))
+
+    assert probed(path).flags == ()
