@@ -60,12 +60,13 @@ ADVICE: Mapping[Code, Advice] = {
         "input). Convert it to WAV or FLAC, or leave it out if it is no recording.",
     ),
     Code.AUDIO_TRUNCATED: Advice(
-        "A copy that was broken off, or one that is still under way.",
+        "A copy that was broken off, or one that is still under way; a disk or a network that lost "
+        "a part of it. The message says where it breaks.",
         f"{_QUARANTINED} A drop folder (`--watch`) waits ten minutes longer for it first.",
-        "Copy it again and submit it. To have what is left transcribed, let FFmpeg or SoX rewrite "
-        "the file, so that its header is true.",
-        "[audio.truncated] a.wav: its header promises 1938058 bytes more than it holds. Hand in "
-        "the complete file; to transcribe what is left, let FFmpeg or SoX rewrite it.",
+        "Copy it again and submit it. To have what it holds transcribed, submit it with "
+        "`--truncated take`: the recording is flagged with where it breaks.",
+        "[audio.truncated] a.wav: it breaks at 11.00 s: its header promises 132.13 s and it holds "
+        "11.00 s. Hand in the complete file, or take what it holds: --truncated take.",
     ),
     Code.AUDIO_BAD_HEADER: Advice(
         "A recorder that died before it wrote its header; an encoding that no decoder here knows.",
@@ -117,7 +118,8 @@ ADVICE: Mapping[Code, Advice] = {
         "CALLSCRIBE_MAX_BYTES.",
     ),
     Code.AUDIO_RAW_UNKNOWN: Advice(
-        "Samples without a header: nothing in the file says how they are written.",
+        "Samples without a header: nothing in the file says how they are written. Or its suffix would "
+        "mean one channel, and its samples are those of two in turn (Asterisk's MixMonitor).",
         _QUARANTINED,
         "Ask whoever runs the exchange, and say it: `--raw .ulaw=mulaw:8000`. A wrong guess is "
         "noise, and is transcribed as such.",

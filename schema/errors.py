@@ -35,7 +35,7 @@ class ErrorCode(StrEnum):
     AUDIO_NOT_AUDIO = ("audio.not-audio", "the file is something else under a call's name")
     AUDIO_TRUNCATED = (
         "audio.truncated",
-        "the header promises more than the file holds; copy it again",
+        "audio is missing at its end or in its middle; copy it again, or --truncated take",
     )
     AUDIO_BAD_HEADER = (
         "audio.bad-header",
@@ -50,7 +50,10 @@ class ErrorCode(StrEnum):
     AUDIO_TOO_SHORT = ("audio.too-short", "under a tenth of a second")
     AUDIO_TOO_LONG = ("audio.too-long", "longer than CALLSCRIBE_MAX_DURATION_S")
     AUDIO_TOO_BIG = ("audio.too-big", "larger than CALLSCRIBE_MAX_BYTES")
-    AUDIO_RAW_UNKNOWN = ("audio.raw-unknown", "headless audio of unknown encoding: say --raw")
+    AUDIO_RAW_UNKNOWN = (
+        "audio.raw-unknown",
+        "headless audio of unknown encoding, or of two channels in turn: say --raw",
+    )
     AUDIO_CHANGED = (
         "audio.changed",
         "the file changed while it was read, or after it was submitted; submit it again",
