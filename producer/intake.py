@@ -16,17 +16,10 @@ from typing import NamedTuple
 
 from producer import crew
 from producer.containers.account import Break
+from producer.headless import RAW_DEFAULTS, RawFormat
 from producer.plan import check_channels, choose_channels, plan_segments
-from producer.probe import (
-    RAW_DEFAULTS,
-    Choices,
-    Probed,
-    RawFormat,
-    check_format,
-    check_size,
-    probe,
-    unreachable,
-)
+from producer.probe import Choices, Probed, check_format, check_size, probe
+from producer.refusals import unreachable
 from producer.scan import scan
 from producer.spool import copy_to_spool
 from schema.buckets import absolute, resolved

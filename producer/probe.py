@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import soundfile
 
 from producer import foreign
@@ -30,80 +28,19 @@ from producer.containers import (
     riff,
     sizes,
 )
-from producer.containers.account import (
-    TOLERANCE_MS,
-    Account,
-    Break,
-    Walk,
-    earliest,
-    seconds,
-)
+from producer.containers.account import TOLERANCE_MS, Account, Break, Walk, earliest
 from producer.containers.sniff import identify
+from producer.headless import RAW_AMBIGUOUS, RAW_ENCODINGS, RawFormat, excerpts, takes_turns
 from producer.native import NativeReader, SequenceReader, bits_of, joined_files, take_reader
 from producer.packets import MpegReader, OggReader
 from producer.pieces import Reader, UndecodableError
-from schema.errors import BadRecording, BadRequest, ErrorCode
+from producer.refusals import empty, no_channels, truncated_at, unreachable
+from schema.errors import BadRecording, ErrorCode
 from schema.profile import TracksMode
 from schema.records import HEADLESS, AudioFormat, Location
 from schema.settings import Limits
 from schema.span import duration_of
 from schema.transcript import Flag
-
-
-@dataclass(frozen=True, slots=True)
-class RawFormat:
-    """How to read a file without header.
-
-    ``encoding`` is a sub format of libsndfile ("ULAW"), or a headless format of FFmpeg in lower
-    case ("g729"). ``assumed`` says that a suffix is all that tells it.
-    """
-
-    encoding: str
-    rate_hz: int
-    channels: int = 1
-    big_endian: bool = False
-    assumed: bool = False
-
-
-_RAW_ENCODINGS: Mapping[str, tuple[str, bool]] = {
-    "mulaw": ("ULAW", False),
-    "ulaw": ("ULAW", False),
-    "alaw": ("ALAW", False),
-    "u8": ("PCM_U8", False),
-    "s8": ("PCM_S8", False),
-    "s16le": ("PCM_16", False),
-    "s16be": ("PCM_16", True),
-    "s24le": ("PCM_24", False),
-    "s32le": ("PCM_32", False),
-    "f32le": ("FLOAT", False),
-    "vox": ("VOX_ADPCM", False),
-    "gsm": ("GSM610", False),
-    "g722": ("g722", False),
-    "g729": ("g729", False),
-}
-
-#: Suffixes that mean one thing only, or nearly: some hold two channels, and some ``.vox`` 6000 Hz.
-_ASSUMED: Mapping[str, tuple[str, int]] = {
-    **dict.fromkeys((".ulaw", ".ul", ".mulaw", ".mu", ".pcmu"), ("ULAW", 8000)),
-    **dict.fromkeys((".alaw", ".al", ".pcma"), ("ALAW", 8000)),
-    **dict.fromkeys((".sln", ".slin", ".sln8", ".slin8"), ("PCM_16", 8000)),
-    ".sln12": ("PCM_16", 12000),
-    **dict.fromkeys((".sln16", ".slin16"), ("PCM_16", 16000)),
-    ".sln24": ("PCM_16", 24000),
-    ".sln32": ("PCM_16", 32000),
-    ".sln44": ("PCM_16", 44100),
-    ".sln48": ("PCM_16", 48000),
-    ".vox": ("VOX_ADPCM", 8000),
-    ".gsm": ("GSM610", 8000),
-    ".g722": ("g722", 16000),
-    ".g729": ("g729", 8000),
-}
-RAW_DEFAULTS: Mapping[str, RawFormat] = {
-    suffix: RawFormat(encoding, rate_hz, assumed=True)
-    for suffix, (encoding, rate_hz) in _ASSUMED.items()
-}
-#: Suffixes of files without header that could hold anything.
-_RAW_AMBIGUOUS = frozenset({".pcm", ".raw", ".lin", ".sw", ".dvox"})
 
 #: Encodings whose samples depend on where reading begins, measured with libsndfile 1.2.2 by
 #: reading whole files and comparing 150 reads after a seek, bit for bit. PCM, mu-law, A-law,
@@ -160,27 +97,6 @@ class Probed:
     def breaks(self) -> tuple[Break, ...]:
         """Where its own account says that audio is missing."""
         return self.account.breaks
-
-
-def parse_raw_option(text: str) -> tuple[str, RawFormat]:
-    """Return the suffix and format of ``.ulaw=mulaw:8000`` or ``.pcm=s16le:8000:2``.
-
-    Raises:
-        BadRequest: it cannot be understood.
-    """
-    suffix, _, described = text.partition("=")
-    encoding, *numbers = described.split(":")
-    known = encoding in _RAW_ENCODINGS and len(numbers) in {1, 2}
-    if not (suffix.startswith(".") and known and all(n.isdecimal() and int(n) for n in numbers)):
-        raise BadRequest(
-            ErrorCode.OPTION_INVALID,
-            f"--raw {text}",
-            "it is not .suffix=encoding:rate or .suffix=encoding:rate:channels",
-            f"Write for instance .ulaw=mulaw:8000; encodings are {', '.join(_RAW_ENCODINGS)}.",
-        )
-    subtype, big_endian = _RAW_ENCODINGS[encoding]
-    rate_hz, channels = (*map(int, numbers), 1)[:2]
-    return suffix.lower(), RawFormat(subtype, rate_hz, channels, big_endian)
 
 
 def probe(
@@ -266,27 +182,6 @@ def check_size(size_bytes: int, limits: Limits, name: str) -> None:
         )
 
 
-def truncated(name: str, cause: str) -> BadRecording:
-    """Return the error of a file that ends before its audio does."""
-    return BadRecording(
-        ErrorCode.AUDIO_TRUNCATED,
-        name,
-        cause,
-        "Hand in the complete file, or take what it holds: --truncated take.",
-    )
-
-
-def truncated_at(name: str, broken: Break) -> BadRecording:
-    """Return the error of a file that breaks at a place."""
-    place = "" if broken.at_ms is None else f"it breaks at {seconds(broken.at_ms)}: "
-    return truncated(name, f"{place}{broken.cause}")
-
-
-def empty(name: str, cause: str) -> BadRecording:
-    """Return the error of a file without a sample."""
-    return BadRecording(ErrorCode.AUDIO_EMPTY, name, cause, "Look why the recorder wrote nothing.")
-
-
 def _size(path: bytes, limits: Limits, name: str) -> int:
     try:
         status = os.stat(path)
@@ -299,15 +194,6 @@ def _size(path: bytes, limits: Limits, name: str) -> int:
         )
     check_size(status.st_size, limits, name)
     return status.st_size
-
-
-def unreachable(name: str, error: OSError) -> BadRecording:
-    """Return the error of a file that is gone or must not be read."""
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        remedy = "Submit again if it was moved."
-        return BadRecording(ErrorCode.FILE_VANISHED, name, "there is no such file", remedy)
-    remedy = "Let this user read it."
-    return BadRecording(ErrorCode.FILE_UNREADABLE, name, error.strerror or str(error), remedy)
 
 
 class _Source(NamedTuple):
@@ -338,7 +224,7 @@ def _identify(source: _Source, raw: Mapping[str, RawFormat], limits: Limits) -> 
     container, suffix = source.container, source.suffix
     if container is None and suffix in raw:
         return _raw(source, raw[suffix])
-    if container is None and suffix in _RAW_AMBIGUOUS:
+    if container is None and suffix in RAW_AMBIGUOUS:
         raise BadRecording(
             ErrorCode.AUDIO_RAW_UNKNOWN,
             source.name,
@@ -402,12 +288,7 @@ def _wav(source: _Source, limits: Limits) -> Probed:
         raise _refused(source, "it has no description of its samples (fmt)")
     first = found.takes[0]
     if first.channels == 0:
-        raise BadRecording(
-            ErrorCode.AUDIO_NO_CHANNELS,
-            source.name,
-            "its header says 0 channels",
-            "Look at what wrote the file.",
-        )
+        raise no_channels(source.name)
     for take in found.takes:
         _check_rate(take.rate_hz, limits, source.name)
     if found.is_empty:
@@ -463,12 +344,7 @@ def _chunked(source: _Source, limits: Limits) -> Probed:
     container = source.container or ""
     found = chunked.walk(source.file, container, source.size)
     if found.channels == 0 and container in {"W64", "CAF"}:
-        raise BadRecording(
-            ErrorCode.AUDIO_NO_CHANNELS,
-            source.name,
-            "its header says 0 channels",
-            "Look at what wrote the file.",
-        )
+        raise no_channels(source.name)
     if found.rate_hz is not None and container in {"W64", "CAF", "AU"}:
         _check_rate(found.rate_hz, limits, source.name)
     if found.is_empty:
@@ -532,7 +408,7 @@ def _raw(source: _Source, raw: RawFormat) -> Probed:
             channels=raw.channels,
         ) as file:
             probed = _native_format(file, _NO_ACCOUNT)
-            turns = raw.channels == 1 and takes_turns(_excerpts(file))
+            turns = raw.channels == 1 and takes_turns(excerpts(file))
     except soundfile.LibsndfileError as error:
         raise _refused(source, f"it is no raw {raw.encoding}: {error}") from error
     if not probed.format.frames:
@@ -551,7 +427,7 @@ def _raw(source: _Source, raw: RawFormat) -> Probed:
 
 def _two_channels(source: _Source, raw: RawFormat) -> BadRecording:
     encoding = next(
-        name for name, of in _RAW_ENCODINGS.items() if of == (raw.encoding, raw.big_endian)
+        name for name, of in RAW_ENCODINGS.items() if of == (raw.encoding, raw.big_endian)
     )
     stereo = f"--raw {source.suffix}={encoding}:{raw.rate_hz}:2"
     mono = f"--raw {source.suffix}={encoding}:{raw.rate_hz}"
@@ -561,55 +437,6 @@ def _two_channels(source: _Source, raw: RawFormat) -> BadRecording:
         "its samples are those of two channels in turn, and its suffix alone would mean one",
         f"Say {stereo}; or {mono}, if one channel it is.",
     )
-
-
-#: Of a headless file, so many samples are looked at in each of so many places.
-_EXCERPT_FRAMES = 1 << 14
-_EXCERPTS = 16
-
-
-def _excerpts(file: soundfile.SoundFile) -> list[npt.NDArray[np.float64]]:
-    """Return samples from all over a file that can be sought in, each from an even place on."""
-    if not file.seekable() or file.frames < 2 * _TURN_FRAMES:
-        return []
-    places = np.linspace(0, max(file.frames - _EXCERPT_FRAMES, 0), _EXCERPTS).astype(int)
-    excerpts = []
-    for place in sorted({int(place) // 2 * 2 for place in places}):
-        file.seek(place)
-        excerpts.append(file.read(_EXCERPT_FRAMES, dtype="float64"))
-    return excerpts
-
-
-#: Samples that tell: an eighth of a second of a telephone's.
-_TURN_FRAMES = 1_000
-#: Two signals in turn: a sample is far more like the one after the next than like the next.
-_TURN_LIKENESS = 0.3
-#: Or louder in each second place than in each first, all along; noise differs by 0.2 dB.
-_TURN_LEVEL_DB = 3.0
-#: Or as good as equal to the next in each first place, and not in each second: one signal twice.
-_TURN_TWICE = 0.05
-
-
-def takes_turns(excerpts: list[npt.NDArray[np.float64]]) -> bool:
-    """Tell whether samples, float64, are those of two channels in turn, not of one.
-
-    Speech at 8 kHz is smooth: neighbours are alike, and less so two places apart, but for hisses.
-    """
-    loud = [part - part.mean() for part in excerpts if len(part) >= _TURN_FRAMES]
-    power = sum(float(part @ part) for part in loud)
-    if not power:
-        return False
-    next_like = sum(float(part[:-1] @ part[1:]) for part in loud) / power
-    second_like = sum(float(part[:-2] @ part[2:]) for part in loud) / power
-    if second_like - next_like > _TURN_LIKENESS and next_like < 0.5:
-        return True
-    first, second = (sum(float(part[n::2] @ part[n::2]) for part in loud) for n in (0, 1))
-    tiny = power * 1e-12
-    if second_like > 0 and abs(10 * np.log10((first + tiny) / (second + tiny))) > _TURN_LEVEL_DB:
-        return True
-    within = sum(float(part[0:-1:2] @ part[1::2][: len(part[0:-1:2])]) for part in loud)
-    across = sum(float(part[1:-1:2] @ part[2::2][: len(part[1:-1:2])]) for part in loud)
-    return abs(within - across) / (power / 2) > _TURN_TWICE
 
 
 def _foreign(source: _Source, demuxer: str | None = None, account: Account | None = None) -> Probed:

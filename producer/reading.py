@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from producer.containers.account import TOLERANCE_MS, Break, seconds
 from producer.native import NativeReader
 from producer.pieces import Lost, Piece, UndecodableError, conformed
-from producer.probe import Probed, empty, truncated, truncated_at, unreachable
+from producer.probe import Probed
+from producer.refusals import empty, truncated, truncated_at, unreachable
 from schema.pcm import Samples
 
 

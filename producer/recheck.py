@@ -20,8 +20,9 @@ from uuid import UUID
 from producer import crew
 from producer.containers.account import TOLERANCE_MS, seconds
 from producer.enqueue import Enqueuer
+from producer.headless import RAW_DEFAULTS, RawFormat
 from producer.intake import Job, examine_all, limit_s
-from producer.probe import RAW_DEFAULTS, Choices, Probed, RawFormat, probe
+from producer.probe import Choices, Probed, probe
 from producer.reading import read_blocks
 from schema.errors import BadRecording, ErrorCode, Misconfigured
 from schema.profile import PlanSettings, Profile

@@ -18,7 +18,7 @@ import soundfile
 from producer.containers.account import seconds
 from producer.native import opened
 from producer.pieces import UndecodableError
-from producer.probe import empty, truncated
+from producer.refusals import empty, truncated
 from schema.pcm import BlockDigests, Samples, downmix
 from schema.records import AudioFormat
 from schema.span import GRID_MS, duration_of, frame_at

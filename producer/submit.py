@@ -23,10 +23,10 @@ from sqlalchemy import Connection
 
 from producer.drop import Settling
 from producer.enqueue import Enqueuer
+from producer.headless import RAW_DEFAULTS, RawFormat, parse_raw_option
 from producer.intake import Job, examine_all
 from producer.metadata import Manifest, NamePattern, call_of, load_manifest, read_sidecars
 from producer.objects import Anywhere
-from producer.probe import RAW_DEFAULTS, RawFormat, parse_raw_option
 from producer.walk import Found, Place, walk
 from schema.buckets import absolute
 from schema.errors import BadRequest, ErrorCode, Misconfigured

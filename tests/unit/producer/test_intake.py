@@ -9,8 +9,8 @@ import soundfile
 from pydantic import SecretStr
 
 from producer import intake
+from producer.headless import RawFormat
 from producer.intake import Job, examine, examine_all
-from producer.probe import RawFormat
 from schema.errors import ErrorCode, Misconfigured
 from schema.pcm import samples_digest
 from schema.profile import load_profile

@@ -8,7 +8,8 @@ import pytest
 from ops.chaos.ogg import pages, with_checksums
 from producer.containers.account import Break
 from producer.containers.mpeg import parse_header
-from producer.probe import RAW_DEFAULTS, Choices, probe
+from producer.headless import RAW_DEFAULTS
+from producer.probe import Choices, probe
 from producer.reading import read_blocks
 from schema.errors import BadRecording, ErrorCode
 from schema.settings import Limits

@@ -6,7 +6,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.probe import RAW_DEFAULTS, probe
+from producer.headless import RAW_DEFAULTS
+from producer.probe import probe
 from producer.scan import FLOOR_DB, PackedDigests, scan
 from schema.errors import BadRecording, ErrorCode
 from schema.pcm import downmix, samples_digest, span_digest

@@ -7,7 +7,8 @@ import pytest
 import soundfile
 from pydantic import SecretStr
 
-from producer.probe import RAW_DEFAULTS, RawFormat, probe
+from producer.headless import RAW_DEFAULTS, RawFormat
+from producer.probe import probe
 from producer.spool import copy_to_spool
 from schema.errors import BadRecording, ErrorCode, Misconfigured
 from schema.settings import Limits, Settings
