@@ -81,8 +81,8 @@ class ForeignFacts:
     @property
     def are_speakers(self) -> bool:
         """Whether its tracks are the sides of a call: on one clock, and none instead of another."""
-        languages = {track.language for track in self.tracks}
-        return len(languages) == 1 and not any(track.is_alternative for track in self.tracks)
+        languages = {track.language for track in self.tracks} - {"und"}
+        return len(languages) <= 1 and not any(track.is_alternative for track in self.tracks)
 
 
 def describe(source: bytes | BinaryIO, demuxer: str | None = None) -> ForeignFacts:
@@ -130,7 +130,6 @@ def _track(source: bytes | BinaryIO, demuxer: str | None, number: int) -> tuple[
         frame = next(iter(container.decode(stream)), None)
         if frame is None:
             return None
-        # A language that nobody chose is none: muxers write "und", or English.
         language = stream.metadata.get("language", "und")
         title = stream.metadata.get("title", "").casefold()
         disposition = str(getattr(stream, "disposition", "")).casefold()
@@ -164,7 +163,7 @@ class ForeignReader:
     """Tracks of a file that FFmpeg demuxes: the first, or each as a channel.
 
     ``files`` are where the files lie that were joined to one, ``demuxer`` what reads one without a
-    header, and ``late`` whether a late start is silence.
+    header.
     """
 
     files: tuple[tuple[int, int], ...]

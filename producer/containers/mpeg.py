@@ -11,6 +11,7 @@ their makers and as LAME, FFmpeg and mpg123 read them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,6 +23,8 @@ from producer.containers.window import Window
 
 #: No frame is longer: of layer II 1,728 bytes (384 kbit/s, 32 kHz), of III 2,880 (320, 8 kHz).
 LONGEST_FRAME_BYTES = 2881
+#: How every header of layer II or III begins.
+SYNC = re.compile(rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd]")
 #: Two sync bits turn up by chance; three frames in a row, of one shape, do not.
 _CHAIN_FRAMES = 3
 _CHAIN_BYTES = _CHAIN_FRAMES * LONGEST_FRAME_BYTES
@@ -191,8 +194,8 @@ class _Walker:
         self._stream: _Open | None = None
         #: Where the last frame of the current run begins.
         self._last: int | None = None
-        #: Bytes, not zeros, that were passed over since the last frame, and whether any were.
-        self._stray = (0, 0)
+        #: Bytes that were passed over since the last frame.
+        self._stray_bytes = 0
         self._begins_within = False
         self._breaks: list[Break] = []
         #: Of the stream under way.
@@ -258,13 +261,13 @@ class _Walker:
         if stream is not None and promise is None and frame.shape is stream.shape:
             self._check_hole(stream)
             stream.start = self._at
-            self._stray = (0, 0)
+            self._stray_bytes = 0
             self._take_first(stream, frame)
             return
         self._close()
         start = self._at if promise is None else self._at + frame.length
         self._stream = _Open(frame.shape, promise, start)
-        self._stray = (0, 0)
+        self._stray_bytes = 0
         self._last = None
         if promise is None:
             self._take_first(self._stream, frame)
@@ -303,7 +306,7 @@ class _Walker:
     def _next_stream(self, at: int) -> int | None:
         """Return where frames go on, or a tag before them begins; None where neither comes."""
         window, place = self._window, at
-        while (place := window.find(b"\xff", place)) >= 0 and not begins_stream(window, place):
+        while (place := window.search(SYNC, place)) >= 0 and not begins_stream(window, place):
             place += 1
         stop = place if place >= 0 else self._end
         for mark in TAG_MARKS:
@@ -315,8 +318,7 @@ class _Walker:
     def _pass_over(self, start: int, stop: int, *, at_end: bool) -> None:
         """Judge bytes that are no frame and no tag."""
         zeros = self._window.is_padding(start, stop)
-        stray, padding = self._stray
-        self._stray = (stray, padding + stop - start) if zeros else (stray + stop - start, padding)
+        self._stray_bytes += stop - start
         if not self._streams and self._stream is None:
             self._begins_within = not zeros and stop - start <= LONGEST_FRAME_BYTES
             if not zeros and not self._begins_within:
@@ -345,7 +347,7 @@ class _Walker:
 
     def _check_hole(self, stream: _Open) -> None:
         """Note a break where frames of one stream lie further apart than a moment."""
-        stray = sum(self._stray)
+        stray = self._stray_bytes
         if not stray or not stream.bytes:
             return
         held_ms = stream.frames * stream.shape.samples * 1000 / stream.shape.rate_hz

@@ -47,7 +47,7 @@ def sniff(head: bytes) -> str | None:
         return "ISO"
     if head[4:8] in _BOXES and int.from_bytes(head[:4], "big") >= 8:
         return "ISO"
-    if len(head) > 377 and head[0] == head[188] == head[376] == 0x47:
+    if len(head) > 376 and set(head[::188]) == {0x47}:
         return "TS"
     # Two sync bits alone are also a UTF-16 byte order mark, and mu-law silence.
     if _is_adts(head):
@@ -88,7 +88,7 @@ def identify(file: BinaryIO, size: int) -> tuple[str | None, int]:
 def _is_cut_mpeg(file: BinaryIO, size: int) -> bool:
     window = Window(file, 0, size)
     at = 0
-    while 0 <= (at := window.find(b"\xff", at)) <= _CUT_BYTES:
+    while 0 <= (at := window.search(mpeg.SYNC, at)) <= _CUT_BYTES:
         if mpeg.begins_stream(window, at, _CUT_FRAMES):
             return True
         at += 1

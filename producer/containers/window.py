@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import BinaryIO
 
 #: Read at a time.
@@ -53,6 +54,19 @@ class Window:
             if place >= 0:
                 return self.base + place
             following = self.base + len(self.data) - len(mark) + 1
+            if following <= at:
+                return -1
+            at = following
+        return -1
+
+    def search(self, pattern: re.Pattern[bytes], at: int) -> int:
+        """Return where a pattern of two bytes next matches from ``at`` on, or -1."""
+        while at + 2 <= self.end:
+            index = self.reach(at, 2)
+            match = pattern.search(self.data, index)
+            if match:
+                return self.base + match.start()
+            following = self.base + len(self.data) - 1
             if following <= at:
                 return -1
             at = following
