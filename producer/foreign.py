@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import av
 import av.error
 
+from producer.containers.account import LATEST_START_MS
 from producer.excerpt import excerpt
 from producer.pieces import Lost, Piece, UndecodableError, samples_of, side_by_side, silence
 
@@ -25,8 +26,6 @@ _DEMUXERS = (
 #: Of these, the clock begins with the recording, wherever the audio does: the others count from
 #: when a switch was started, or a broadcast.
 _RECORDINGS_CLOCK = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
-#: Who joins later than this joined another recording, of which this is a part.
-_LATEST_START_S = 3_600
 #: Time stamps jitter by a packet; a gap longer than this is one: a recorder that writes nothing
 #: while nobody speaks. It is filled with silence, or all that follows would be too early.
 _GAP_MS = 100
@@ -127,7 +126,7 @@ def _track(source: bytes | BinaryIO, demuxer: str | None, number: int) -> tuple[
     """Return a track by its first frame, and the bits of its samples; None of one without any."""
     with _opened(source, demuxer) as container:
         stream = _audio_streams(container)[number]
-        frame = next(iter(container.decode(stream)), None)
+        frame = _first_frame(container, stream)
         if frame is None:
             return None
         language = stream.metadata.get("language", "und")
@@ -147,15 +146,41 @@ def _track(source: bytes | BinaryIO, demuxer: str | None, number: int) -> tuple[
         )
 
 
+#: Packets that no decoder may understand before a track is given up: a caller who says nothing
+#: for a while is sent as comfort noise.
+_MOST_UNDECODABLE = 3_000
+
+
+def _first_frame(container: Any, stream: Any) -> Any:
+    """Return a track's first decoded frame; None where none comes."""
+    error: Exception | None = None
+    for number, packet in enumerate(container.demux(stream)):
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError as undecodable:
+            error = undecodable
+            if number > _MOST_UNDECODABLE:
+                break
+            continue
+        if frames:
+            return frames[0]
+    if error is not None:
+        raise error
+    return None
+
+
 def _late_ms(container: Any, frame: Any) -> int:
     """Return when a track begins on the recording's clock, in milliseconds."""
     if frame.pts is None:
         return 0
-    begin_s = float(frame.pts * frame.time_base)
+    begin_ms = round(float(frame.pts * frame.time_base) * 1000)
     if container.format.name in _RECORDINGS_CLOCK:
-        return max(round(begin_s * 1000), 0) if begin_s <= _LATEST_START_S else 0
-    start_s = (container.start_time or 0) / av.time_base
-    return max(round((begin_s - start_s) * 1000), 0)
+        return max(begin_ms, 0) if begin_ms <= LATEST_START_MS else 0
+    if len(container.streams) == 1:
+        # There is nothing that it could be late for: its decoder's delay is not the call's.
+        return 0
+    start_ms = round((container.start_time or 0) * 1000 / av.time_base)
+    return max(begin_ms - start_ms, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +249,7 @@ def read(
                 frames = packet.decode()
             except (av.error.FFmpegError, ValueError) as error:
                 lost_ms = _packet_ms(packet)
-                # A frame of AMR that says nothing was sent is no loss.
-                if packet.size > 1:
+                if not _is_quiet(stream.codec_context.name, packet):
                     yield Lost(lost_ms, getattr(error, "strerror", "") or str(error))
                 yield from clock.pass_over(lost_ms, stream)
                 continue
@@ -234,6 +258,16 @@ def read(
                 before = clock.silence_before(frame)
                 yield from silence(before, samples.shape[1], frame.sample_rate)
                 yield Piece(samples, frame.sample_rate)
+
+
+#: By decoder, the first type of AMR's frames that holds no speech: comfort noise, or nothing.
+_QUIET_TYPES = {"amrnb": 8, "amrwb": 9}
+
+
+def _is_quiet(codec: str, packet: Any) -> bool:
+    """Tell whether a packet of AMR says that nobody speaks, which FFmpeg cannot decode."""
+    first = bytes(packet)[:1]
+    return bool(first) and first[0] >> 3 & 15 >= _QUIET_TYPES.get(codec, 16)
 
 
 def _packet_ms(packet: Any) -> float:
@@ -253,7 +287,8 @@ class _Clock:
     def pass_over(self, ms: float, stream: Any) -> Iterator[Piece]:
         """Yield silence in place of a packet that cannot be decoded."""
         context = stream.codec_context
-        if context.sample_rate and context.channels:
+        # Before the first frame, a late start says the same.
+        if self._origin_s is not None and context.sample_rate and context.channels:
             frames = round(ms * context.sample_rate / 1000)
             self._held_s += frames / context.sample_rate
             yield from silence(frames, context.channels, context.sample_rate)

@@ -119,25 +119,98 @@ _TURN_LIKENESS = 0.3
 _TURN_LEVEL_DB = 3.0
 #: Or as good as equal to the next in each first place, and not in each second: one signal twice.
 _TURN_TWICE = 0.05
+_TURN_EQUAL = 0.98
+
+
+#: Where the first three say so, the fourth must not deny it; alone it must be sure.
+_TURN_DOUBT_DB = -0.5
+_TURN_SURE_DB = 8.0
+#: Windows in which each sample is foretold, and by how many of its neighbours on both sides.
+_TURN_WINDOW = 1_024
+_TURN_REACH = 6
+#: Windows quieter than the loudest by more than this say nothing.
+_TURN_FLOOR = 1e-3
 
 
 def takes_turns(parts: list[npt.NDArray[np.float64]]) -> bool:
     """Tell whether samples, float64, are those of two channels in turn, not of one.
 
-    Speech at 8 kHz is smooth: neighbours are alike, and less so two places apart, but for hisses.
+    Speech is smooth: neighbours are alike, and less so two places apart, but for hisses. And a
+    sample of one channel is foretold by those beside it, of two by those two places away.
     """
     loud = [part - part.mean() for part in parts if len(part) >= _TURN_FRAMES]
     power = sum(float(part @ part) for part in loud)
     if not power:
         return False
+    if _is_one_twice(loud, power):
+        return True
+    foretold_db = _foretold_db(loud)
+    return foretold_db > (_TURN_DOUBT_DB if _look_like_turns(loud, power) else _TURN_SURE_DB)
+
+
+def _is_one_twice(loud: list[npt.NDArray[np.float64]], power: float) -> bool:
+    """Tell whether each first sample is the next one's equal, and each second is not."""
+    within = sum(float(part[0:-1:2] @ part[1::2][: len(part[0:-1:2])]) for part in loud)
+    across = sum(float(part[1:-1:2] @ part[2::2][: len(part[1:-1:2])]) for part in loud)
+    most, least = max(within, across) * 2 / power, min(within, across) * 2 / power
+    return most > _TURN_EQUAL and most - least > _TURN_TWICE
+
+
+def _look_like_turns(loud: list[npt.NDArray[np.float64]], power: float) -> bool:
+    """Tell whether neighbours are unlike, or louder in each second place."""
     next_like = sum(float(part[:-1] @ part[1:]) for part in loud) / power
     second_like = sum(float(part[:-2] @ part[2:]) for part in loud) / power
     if second_like - next_like > _TURN_LIKENESS and next_like < 0.5:
         return True
     first, second = (sum(float(part[n::2] @ part[n::2]) for part in loud) for n in (0, 1))
     tiny = power * 1e-12
-    if second_like > 0 and abs(10 * np.log10((first + tiny) / (second + tiny))) > _TURN_LEVEL_DB:
-        return True
-    within = sum(float(part[0:-1:2] @ part[1::2][: len(part[0:-1:2])]) for part in loud)
-    across = sum(float(part[1:-1:2] @ part[2::2][: len(part[1:-1:2])]) for part in loud)
-    return abs(within - across) / (power / 2) > _TURN_TWICE
+    level_db = abs(10 * np.log10((first + tiny) / (second + tiny)))
+    return second_like > 0 and bool(level_db > _TURN_LEVEL_DB)
+
+
+def _foretold_db(loud: list[npt.NDArray[np.float64]]) -> float:
+    """Return by how much better samples are foretold by those two places away than by neighbours.
+
+    In dB, the mean over windows and over both phases; least squares, a window at a time.
+    """
+    windows = [window for part in loud for window in _windows(part)]
+    if not windows:
+        return -np.inf
+    stacked = np.stack(windows)
+    stacked = stacked - stacked.mean(axis=1, keepdims=True)
+    gains, powers = [], []
+    for phase in (0, 1):
+        places = np.arange(_TURN_REACH + phase, _TURN_WINDOW + _TURN_REACH, 2)
+        target = stacked[:, places]
+        power = np.einsum("wt,wt->w", target, target)
+        odd = _residual(stacked, places, target, power, (-5, -3, -1, 1, 3, 5))
+        even = _residual(stacked, places, target, power, (-6, -4, -2, 2, 4, 6))
+        gains.append(10 * np.log10(odd / even))
+        powers.append(power)
+    gain, power = np.concatenate(gains), np.concatenate(powers)
+    heard = power > power.max() * _TURN_FLOOR
+    return float(gain[heard].mean()) if heard.any() else -np.inf
+
+
+def _windows(part: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
+    count = (len(part) - 2 * _TURN_REACH) // _TURN_WINDOW
+    starts = range(0, count * _TURN_WINDOW, _TURN_WINDOW)
+    return [part[start : start + _TURN_WINDOW + 2 * _TURN_REACH] for start in starts]
+
+
+def _residual(
+    windows: npt.NDArray[np.float64],
+    places: npt.NDArray[np.intp],
+    target: npt.NDArray[np.float64],
+    power: npt.NDArray[np.float64],
+    lags: tuple[int, ...],
+) -> npt.NDArray[np.float64]:
+    """Return what is left of each window's samples once others foretell them: ``(windows,)``."""
+    others = np.stack([windows[:, places + lag] for lag in lags], axis=2)
+    gram = np.einsum("wti,wtj->wij", others, others)
+    ridge = 1e-6 * np.trace(gram, axis1=1, axis2=2) / len(lags) + 1e-12
+    gram += ridge[:, None, None] * np.eye(len(lags))
+    moment = np.einsum("wti,wt->wi", others, target)
+    weights = np.linalg.solve(gram, moment[:, :, None])[:, :, 0]
+    left = power - np.einsum("wi,wi->w", moment, weights)
+    return np.asarray(np.maximum(left, power * 1e-6 + 1e-30))

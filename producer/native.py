@@ -12,7 +12,7 @@ import soundfile
 from producer import foreign
 from producer.containers import mpeg
 from producer.containers.mpeg import MpegStream
-from producer.containers.riff import MPEG_TAGS, Take
+from producer.containers.riff import Take, is_mpeg
 from producer.excerpt import excerpt
 from producer.packets import MpegReader
 from producer.pieces import Lost, Piece, Reader, UndecodableError
@@ -40,7 +40,7 @@ class Sequential(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-def blocks(file: soundfile.SoundFile) -> Iterator[Piece]:
+def blocks(file: soundfile.SoundFile) -> Iterator[Piece | Lost]:
     """Yield what is left of an open file.
 
     Raises:
@@ -163,16 +163,20 @@ class _TakeReader:
     def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
         """Yield the take."""
         with excerpt(path, self.take.header(), self.take.spans) as source:
+            frames = self.take.frames_in(self.take.size)
             if not self.native:
-                yield from foreign.read(source)
+                yield from _first(foreign.read(source), frames)
                 return
             with opened(source) as file:
-                yield from _first(blocks(file), self.take.frames_in(self.take.size))
+                yield from _first(blocks(file), frames)
 
 
-def _first(pieces: Iterator[Piece], frames: int | None) -> Iterator[Piece]:
-    """Yield so many frames: libsndfile makes up a last block of GSM that is not there."""
+def _first(pieces: Iterator[Piece | Lost], frames: int | None) -> Iterator[Piece | Lost]:
+    """Yield so many frames: decoders make up what a last block lacks."""
     for piece in pieces:
+        if isinstance(piece, Lost):
+            yield piece
+            continue
         if frames is None or len(piece.samples) <= frames:
             yield piece
         elif frames:
@@ -214,19 +218,28 @@ def take_reader(path: bytes, take: Take) -> tuple[Reader, str]:
     Raises:
         UndecodableError: neither knows it.
     """
-    if take.tag in MPEG_TAGS:
+    with open(path, "rb") as file:
         streams: list[MpegStream] = []
-        with open(path, "rb") as file:
-            for start, end in take.spans:
-                streams += mpeg.walk(file, start, end).streams
+        for start, end in take.spans if is_mpeg(file, take) else ():
+            streams += mpeg.walk(file, start, end).streams
         if streams:
             return MpegReader(tuple(streams)), f"MPEG_LAYER_{'I' * streams[0].shape.layer}"
     with excerpt(path, take.header(), take.spans) as source:
-        try:
-            with opened(source) as file:
-                shape, encoding = (file.samplerate, file.channels), file.subtype
-            return _TakeReader(take, *shape, bits_of(encoding), native=True), encoding
-        except UndecodableError:
-            facts = foreign.describe(source)
-            shape = (facts.rate_hz, facts.channels)
-            return _TakeReader(take, *shape, facts.bits, native=False), facts.encoding
+        if (native := _native_take(source, take)) is not None:
+            return native
+        facts = foreign.describe(source)
+        reader = _TakeReader(take, facts.rate_hz, facts.channels, facts.bits, native=False)
+        return reader, facts.encoding
+
+
+def _native_take(source: Any, take: Take) -> tuple[Reader, str] | None:
+    """Return how libsndfile reads a take; None where it does not, or not all of it."""
+    if take.rest_frames(take.size):
+        return None
+    try:
+        with opened(source) as file:
+            bits = bits_of(file.subtype)
+            reader = _TakeReader(take, file.samplerate, file.channels, bits, native=True)
+            return reader, file.subtype
+    except UndecodableError:
+        return None

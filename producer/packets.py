@@ -220,7 +220,7 @@ class _Clock:
         decoded, before = len(samples), 0
         is_forward = page.granule >= max(self._granule, 0)
         if is_forward and self._origin is None:
-            self._origin = 0 if page.ends else max(page.granule - self._samples - decoded, 0)
+            self._origin = max(page.granule - self._samples - decoded, 0)
         elif is_forward and self._origin is not None:
             late = page.granule - self._origin - self._samples - decoded
             before = late if late * 1000 > TOLERANCE_MS * self._scale else 0

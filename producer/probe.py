@@ -306,7 +306,7 @@ def _wav(source: _Source, limits: Limits) -> Probed:
 def _plain_wav(source: _Source, found: riff.RiffWalk) -> Probed | None:
     """Return how libsndfile reads a WAV as it is; None where it would not read what is there."""
     (take,) = found.takes
-    if take.tag in riff.MPEG_TAGS:
+    if riff.is_mpeg(source.file, take) or take.rest_frames(take.size):
         return None
     try:
         probed = _open_native(source, found.account)
@@ -328,6 +328,9 @@ def _is_block_rest(take: riff.Take, frames: int) -> bool:
 
 def _flac(source: _Source, _: Limits) -> Probed:
     found = flac.walk(source.file, source.start, source.size)
+    if source.choices.take and len(found.files) == 1:
+        # Where a frame is damaged libsndfile gives up, and FFmpeg goes on with the next.
+        return _foreign(source, account=found.account)
     if found.files != ((0, source.size),) and (len(found.files) > 1 or found.is_true):
         reader = joined_files(source.path, found.files)
         return _copied(reader, found.account, "FLAC", "FLAC")

@@ -13,6 +13,11 @@ from dataclasses import dataclass
 TOLERANCE_MS = 100
 
 
+#: Who joins later than this joined another recording, of which this is a part: its clock is that
+#: of a broadcast, or of an epoch, and what lies before its start was never recorded.
+LATEST_START_MS = 3_600_000
+
+
 @dataclass(frozen=True, slots=True)
 class Break:
     """A place where audio is missing: when on the recording's clock, and how that shows.

@@ -12,6 +12,7 @@ from producer.containers.account import TOLERANCE_MS, Account, Break, Walk
 from producer.containers.window import Window
 
 _FLV_AUDIO = 8
+_FLV_AAC = 10
 _TS_PACKET_BYTES = 188
 _TS_SYNC = 0x47
 #: Stream ids of audio: MPEG's, and the private one that holds AC-3 and Opus.
@@ -28,9 +29,11 @@ def walk_flv(file: BinaryIO, _: int, size: int) -> Walk:
     at_ms = 0
     breaks: list[Break] = []
     while at < size:
-        head = window.peek(at, 11)
+        head = window.peek(at, 13)
         end = at + 15 + int.from_bytes(head[1:4], "big")
-        if len(head) == 11 and head[0] == _FLV_AUDIO:
+        is_sound = len(head) == 13 and head[0] == _FLV_AUDIO
+        # What describes AAC has a stamp of 0, whenever it begins.
+        if is_sound and not (head[11] >> 4 == _FLV_AAC and not head[12]):
             stamp_ms = int.from_bytes(head[4:7], "big") | head[7] << 24
             first_ms = stamp_ms if first_ms is None else first_ms
             at_ms = max(stamp_ms - first_ms, at_ms)

@@ -112,9 +112,10 @@ def walk(file: BinaryIO, container: str, size: int) -> ChunkedWalk:
         cut = Break(0, "it ends within its header")
         return ChunkedWalk(((0, size),), Account(breaks=(cut,)))
     account = Account(None, tuple(breaks), unread)
-    # What is no chunk behind one file, libsndfile would take for samples.
-    places = tuple(files) if len(files) > 1 or unread else ((0, size),)
-    return ChunkedWalk(places, account, channels=first.channels, rate_hz=first.rate_hz)
+    if padding_from is not None and not unread and size - padding_from < 8:
+        files[-1] = (files[-1][0], size)
+    # What is no chunk behind one file, be it zeros, libsndfile would take for samples.
+    return ChunkedWalk(tuple(files), account, channels=first.channels, rate_hz=first.rate_hz)
 
 
 def _open_walk(window: Window, container: str, at: int, data: _Data) -> ChunkedWalk:

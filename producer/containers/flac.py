@@ -33,7 +33,7 @@ class FlacWalk:
     """What was met: ``files`` are where each of those that were joined lies.
 
     ``frames`` are those of all of them, 0 where nothing tells; ``is_true`` says that the one
-    header there is counts what is there.
+    header there is counts what is there, and that the last frame's end is known.
     """
 
     files: tuple[tuple[int, int], ...]
@@ -72,6 +72,7 @@ def walk(file: BinaryIO, start: int, size: int) -> FlacWalk:
         ended = stop if ending is None else ending.end
         known = known and bool(held)
         is_true = is_true and (last is None or last == info.total)
+        is_true = is_true and (ending is None or ending.is_sure)
         frames += held
         held_ms = held * 1000 // info.rate_hz
         promised_ms = info.total * 1000 // info.rate_hz
@@ -118,6 +119,7 @@ class _Ending(NamedTuple):
     samples: int
     end: int
     is_cut: bool
+    is_sure: bool = True
 
 
 def _last_sample(file: BinaryIO, begin: int, stop: int, info: _Info) -> _Ending | None:
@@ -139,7 +141,9 @@ def _last_sample(file: BinaryIO, begin: int, stop: int, info: _Info) -> _Ending 
             if cut is not None:
                 return _Ending(cut.ended - cut.samples, stop, is_cut=True)
             if ends and not later:
-                return _Ending(head.ended, start + head.at + _last_end(ends), is_cut=False)
+                whole = _first_end(ends, len(tail) - head.at)
+                end = start + head.at + (whole or ends[-1])
+                return _Ending(head.ended, end, is_cut=False, is_sure=whole is not None)
             later.append(head)
             if len(later) > _MOST_HEADS:
                 break
@@ -231,12 +235,18 @@ _CRC8 = _crc_table(0x07, 8)
 _CRC16 = _crc_table(0x8005, 16)
 
 
-def _last_end(ends: list[int]) -> int:
-    """Return where a frame ends: a checksum that holds goes on holding over zeros behind it."""
-    end = ends.pop()
-    while ends and ends[-1] == end - 1:
-        end = ends.pop()
-    return end
+def _first_end(ends: list[int], length: int) -> int | None:
+    """Return where a frame of so many bytes at most ends; None where zeros behind it hide that.
+
+    A checksum that holds goes on holding over zeros, which its own last bytes may be.
+    """
+    end = ends[-1]
+    first = end
+    while first - 1 in ends:
+        first -= 1
+    if end == first or (end == length and end - first <= 2):
+        return end
+    return None
 
 
 def _checksum_ends(frame: bytes) -> list[int]:

@@ -13,11 +13,18 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from producer.containers.account import TOLERANCE_MS, Account, Break, Walk, seconds
+from producer.containers.account import (
+    LATEST_START_MS,
+    TOLERANCE_MS,
+    Account,
+    Break,
+    Walk,
+    seconds,
+)
 from producer.containers.tags import tag_end
 from producer.containers.window import Window
 
-_MOST_BOXES = 200_000
+_MOST_BOXES = 5_000_000
 #: Boxes that hold boxes, and are looked into.
 _NESTS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf"})
 #: Boxes that a file is made of, outermost: of another, a size that makes no sense says nothing.
@@ -70,14 +77,14 @@ def walk(file: BinaryIO, _: int, size: int) -> Walk:
 
 def _starts(file: BinaryIO, size: int) -> list[int]:
     """Return where files begin: with a type, behind an index and before another."""
-    starts, kinds = [0], _Walker(file, 0, size).kinds()
-    index_seen = False
-    for place, (name, at) in enumerate(kinds):
-        following = next((n for n, _ in kinds[place + 1 :] if n in {b"ftyp", b"moov"}), None)
-        if name == b"ftyp" and index_seen and following == b"moov":
-            starts.append(at)
-            index_seen = False
-        index_seen = index_seen or name == b"moov"
+    starts, index_seen, begun = [0], False, -1
+    for name, at in _Walker(file, 0, size).kinds():
+        if name == b"ftyp":
+            begun = at
+        elif name == b"moov":
+            if index_seen and begun >= 0:
+                starts.append(begun)
+            index_seen, begun = True, -1
     return starts
 
 
@@ -103,6 +110,7 @@ class _Walker:
 
     def __init__(self, file: BinaryIO, start: int, end: int) -> None:
         self._file, self._size = file, end
+        self._window = Window(file, start, end)
         self.start, self.end = start, end
         self._tracks: list[_Track] = []
         self._movie_scale = 0
@@ -110,6 +118,10 @@ class _Walker:
         self._fragment: _Track | None = None
         self._fragment_default = (0, 0)
         self._unread_bytes = 0
+        #: The number of the fragment before, whether this one's is not the next, and what is lost.
+        self._number: int | None = None
+        self._jumped = False
+        self._lost: list[Break] = []
         self._missing_bytes = 0
         self._has_index = False
 
@@ -128,13 +140,12 @@ class _Walker:
         if at < self.end and not window.is_padding(at, self.end) and tag_end(window, at) is None:
             self._unread_bytes = self.end - at
 
-    def kinds(self) -> list[tuple[bytes, int]]:
-        """Return the names of the outermost boxes, and where each begins."""
-        at, kinds = self.start, []
+    def kinds(self) -> Iterator[tuple[bytes, int]]:
+        """Yield the names of the outermost boxes, and where each begins."""
+        at = self.start
         for box in self._boxes(self.start, self.end):
-            kinds.append((box.name, at))
+            yield box.name, at
             at = box.end
-        return kinds
 
     def _audio(self) -> list[_Track]:
         """Return the tracks of audio."""
@@ -143,7 +154,7 @@ class _Walker:
     def account(self) -> Account:
         """Return what was met."""
         tracks = self._audio()
-        breaks = [found for track in tracks if (found := self._cut(track))]
+        breaks = [*self._lost, *(found for track in tracks if (found := self._cut(track)))]
         ends_ms = [self._end_ms(track) for track in tracks]
         if self._missing_bytes and not breaks:
             at_ms = max(ends_ms, default=0)
@@ -157,8 +168,7 @@ class _Walker:
         for _ in range(_MOST_BOXES):
             if at + 8 > end:
                 return
-            self._file.seek(at)
-            header = self._file.read(16)
+            header = self._window.peek(at, 16)
             if len(header) < 8:
                 return
             size, name = struct.unpack_from(">I4s", header)
@@ -285,8 +295,20 @@ class _Walker:
         (begin,) = struct.unpack_from(">Q" if data[0] else ">I", data, 4)
         if track.fragment_begin is None:
             track.fragment_begin = begin
+        late = begin - track.fragment_begin - track.fragment_units
+        if self._jumped and track.is_audio and track.timescale:
+            late_ms = late * 1000 // track.timescale
+            if late_ms > TOLERANCE_MS:
+                cause = f"fragments with {seconds(late_ms)} are missing"
+                self._lost.append(Break(self._end_ms(track), cause))
         # Where nothing was sent, the clock goes on.
         track.fragment_units = max(track.fragment_units, begin - track.fragment_begin)
+
+    def mfhd(self, data: bytes) -> None:
+        """A fragment's number: one more than that of the one before."""
+        (number,) = struct.unpack_from(">I", data, 4)
+        self._jumped = self._number is not None and number > self._number + 1
+        self._number = number
 
     def trun(self, data: bytes) -> None:
         """A fragment's samples."""
@@ -310,7 +332,12 @@ class _Walker:
             return length_ms
         if track.played is not None and not track.fragment_units:
             length_ms = min(length_ms, track.played * 1000 // self._movie_scale)
-        return length_ms + track.empty * 1000 // self._movie_scale
+        return length_ms + self._late_ms(track)
+
+    def _late_ms(self, track: _Track) -> int:
+        """Return when a track begins on the recording's clock."""
+        late_ms = track.empty * 1000 // self._movie_scale if self._movie_scale else 0
+        return late_ms if late_ms <= LATEST_START_MS else 0
 
     def _cut(self, track: _Track) -> Break | None:
         """Return where a track's samples begin to lie behind the end of the file."""
@@ -318,8 +345,7 @@ class _Walker:
         if place is None:
             return None
         at_units = _units(track, place) - track.skipped_units
-        at_ms = max(at_units, 0) * 1000 // track.timescale
-        at_ms += track.empty * 1000 // self._movie_scale if self._movie_scale else 0
+        at_ms = max(at_units, 0) * 1000 // track.timescale + self._late_ms(track)
         promised_ms = self._end_ms(track)
         if promised_ms - at_ms <= TOLERANCE_MS:
             return None
@@ -336,8 +362,11 @@ def _table(data: bytes, at: int, count: int, width: int) -> Integers:
 
 def _units(track: _Track, count: int) -> int:
     """Return how long the first samples of a track's tables last, by its clock."""
-    units = 0
-    for samples, duration in track.durations.tolist():
+    units, rows = 0, track.durations.tolist()
+    if len(rows) > 1 and rows[-1][0] == 1:
+        # Some writers let a last sample last until the picture ends.
+        rows[-1][1] = min(rows[-1][1], max(rows[-2][1], 1))
+    for samples, duration in rows:
         taken = min(samples, count)
         units += taken * duration
         count -= taken
@@ -383,6 +412,7 @@ _READERS = {
     b"co64": _Walker.co64,
     b"elst": _Walker.elst,
     b"trex": _Walker.trex,
+    b"mfhd": _Walker.mfhd,
     b"tfhd": _Walker.tfhd,
     b"tfdt": _Walker.tfdt,
     b"trun": _Walker.trun,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from producer.containers.account import Account, Break, Walk
+from producer.containers.account import LATEST_START_MS, Account, Break, Walk
 from producer.containers.tags import tag_end
 from producer.containers.window import Window
 
@@ -32,6 +32,7 @@ _CLUSTER_MARK = _CLUSTER.to_bytes(4, "big")
 class _Track:
     number: int = 0
     type: int = 0
+    first_ms: float | None = None
     last_ms: float = -1.0
     blocks: int = 0
 
@@ -53,7 +54,12 @@ class _File:
 
     @property
     def end_ms(self) -> float:
-        return max((t.last_ms for t in self.tracks if t.type == _AUDIO), default=0.0)
+        """When the last block of audio begins, on the recording's clock."""
+        audio = [track for track in self.tracks if track.type == _AUDIO and track.blocks]
+        first_ms = min((track.first_ms or 0.0 for track in audio), default=0.0)
+        # A clock that begins later than anybody joins a call is another's.
+        begun_ms = first_ms if first_ms > LATEST_START_MS else 0.0
+        return max((track.last_ms - begun_ms for track in audio), default=0.0)
 
 
 class _Walker:
@@ -66,6 +72,8 @@ class _Walker:
         self._block: _Track | None = None
         self._breaks: list[Break] = []
         self._unread_bytes = 0
+        #: Where the segment ends, where that is stated.
+        self._segment_end = 0
         #: How much the segment's size says that the file lacks.
         self._lost_bytes = 0
 
@@ -103,8 +111,9 @@ class _Walker:
             file.tracks.append(_Track())
         if name in _NESTS:
             # A segment that is said to go on behind the file's end lacks whole clusters.
-            if name == _SEGMENT and length is not None and body + length > self._size:
-                self._lost_bytes = body + length - self._size
+            if name == _SEGMENT and length is not None:
+                self._segment_end = body + length
+                self._lost_bytes = max(body + length - self._size, 0)
             return body
         end = body + (length or 0)
         if end > self._size:
@@ -124,14 +133,16 @@ class _Walker:
             self._note(f"its header promises {self._lost_bytes} bytes more than it holds")
 
     def _add_block(self, file: _File, body: int) -> None:
-        head = self._window.peek(body, 4)
-        if len(head) < 4:
+        head = self._window.peek(body, 8)
+        if len(head) < 8 or not head[0]:
             return
-        # Track numbers above 126 take a second byte; nobody has so many.
-        number, offset = head[0] & 0x7F, int.from_bytes(head[1:3], "big", signed=True)
+        width = 9 - head[0].bit_length()
+        number = int.from_bytes(head[:width], "big") & (1 << 7 * width) - 1
+        offset = int.from_bytes(head[width : width + 2], "big", signed=True)
         track = next((track for track in file.tracks if track.number == number), None)
         if track is not None:
             ms = (self._cluster_units + offset) * file.scale_ns / 1e6
+            track.first_ms = ms if track.first_ms is None else min(track.first_ms, ms)
             track.last_ms, track.blocks = max(track.last_ms, ms), track.blocks + 1
             self._block = track
 
@@ -154,6 +165,8 @@ class _Walker:
         places = [self._window.find(mark, at + 1) for mark in (_CLUSTER_MARK, b"\x1a\x45\xdf\xa3")]
         stop = min((place for place in places if place > at), default=self._size)
         if self._window.is_padding(at, stop):
+            if at < self._segment_end:
+                self._note(f"{stop - at} bytes within it are zeros")
             return stop
         if stop < self._size and self._files and self._window.peek(stop, 4) == _CLUSTER_MARK:
             self._note(f"{stop - at} bytes are no blocks")

@@ -198,6 +198,8 @@ class _Walker:
         self._stray_bytes = 0
         self._begins_within = False
         self._breaks: list[Break] = []
+        #: Frames that were promised and are not there, and where they are missing.
+        self._promised: list[tuple[int, Break]] = []
         #: Of the stream under way.
         self._holes: list[Break] = []
         self._unread_bytes = 0
@@ -220,6 +222,9 @@ class _Walker:
 
     def result(self) -> MpegWalk:
         """Return what was met."""
+        total = sum(stream.frames for stream in self._streams)
+        # Whoever joins files may count all their frames in the first.
+        self._breaks += [each for stated, each in self._promised if abs(stated - total) > 2]
         duration_ms = round(self._ended_ms)
         account = Account(duration_ms, tuple(self._breaks), self._unread_bytes)
         return MpegWalk(tuple(self._streams), account)
@@ -383,7 +388,7 @@ class _Walker:
         if (stated - stream.frames) * frame_ms > TOLERANCE_MS:
             promised, held = round(stated * frame_ms), round(stream.frames * frame_ms)
             cause = f"its header promises {seconds(promised)} and it holds {seconds(held)}"
-            self._breaks.append(Break(round(begun_ms + held), cause))
+            self._promised.append((stated, Break(round(begun_ms + held), cause)))
 
 
 def _closed(stream: _Open) -> MpegStream:

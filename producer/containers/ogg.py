@@ -26,6 +26,8 @@ from producer.containers.window import Window
 _MARK = b"OggS"
 _HEADER = struct.Struct("<4sBBqIIIB")
 _LONGEST_PAGE_BYTES = 27 + 255 + 255 * 255
+#: More than any packet of audio, or comment with a picture, has.
+_LONGEST_PACKET_BYTES = 1 << 24
 _CONTINUED, _BEGINS, _ENDS = 1, 2, 4
 #: Reverses the bits of a byte: Ogg's CRC-32 is zlib's, read from the other end.
 _MIRROR = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)), bitorder="little").tobytes()
@@ -183,7 +185,7 @@ class _Joiner:
     def packets(self, page: Page) -> list[bytes]:
         """Return the packets that end on a page."""
         whole: list[bytes] = []
-        if not page.flags & _CONTINUED:
+        if not page.flags & _CONTINUED or len(self._open) > _LONGEST_PACKET_BYTES:
             self._open = b""
         at = start = 0
         for length in page.lacing:
@@ -298,8 +300,11 @@ class _Walker:
             stream.samples += samples
             return
         if stream.origin is None:
-            # What begins later on its clock was cut out of something longer.
-            stream.origin = max(page.granule - samples, 0) if not page.ends else 0
+            # What begins later on its clock was cut out of something longer. Where packets tell
+            # no more than a bound, its first page may hold less: no more is promised.
+            stream.origin = max(page.granule - samples, 0)
+            if stream.origin and stream.packet_samples:
+                stream.origin, samples = page.granule, 0
             stream.clock = page.granule
             stream.samples = self._ended_at(stream, page, samples)
             return

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from producer.containers import mpeg
 from producer.containers.account import TOLERANCE_MS, Account, Break, is_counted, seconds
 from producer.containers.tags import tag_end
 from producer.containers.window import Window
@@ -25,7 +26,7 @@ _FORMS = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
 _FORM_BYTES = 12
 _CHUNK_BYTES = 8
 #: More chunks than any recorder writes: a crafted file ends here.
-_MOST_CHUNKS = 1000
+_MOST_CHUNKS = 1_000_000
 
 #: A size that a recorder leaves behind when it cannot go back and fill in the real one: 0, all
 #: ones or a little less (FFmpeg), 2 GiB or a little less (SoX). It means "until the end".
@@ -36,9 +37,14 @@ _IN_DS64 = 2**32 - 1
 _PCM, _MS_ADPCM, _FLOAT, _ALAW, _MULAW, _IMA_ADPCM, _GSM, _EXTENSIBLE = (
     *(1, 2, 3, 6, 7, 0x11, 0x31, 0xFFFE),
 )
+#: G.722 has two numbers, of which decoders know one.
+_G722, _G722_OF_OTHERS = 0x028F, 0x0065
 #: MPEG layers I and II, and III.
 MPEG_TAGS = frozenset({0x50, 0x55})
 _BLOCK_TAGS = frozenset({_MS_ADPCM, _IMA_ADPCM, _GSM})
+
+#: Frames of MPEG audio in a row that samples of PCM never make up.
+_MPEG_FRAMES = 5
 
 #: Of bytes behind the last sample, looked at to tell sound from anything else.
 _SAMPLE_BYTES = 1 << 16
@@ -87,6 +93,10 @@ class Take:
         """Bytes of a frame, or of a block of frames; what the header says of PCM is not asked."""
         if self.tag in {_ALAW, _MULAW}:
             return max(self.channels, 1)
+        stated = self._field(12, "H")
+        is_wide = self.tag == _PCM and 17 <= self.bits <= 24 and stated == 4 * self.channels
+        if is_wide and self._field(8, "I") == self.rate_hz * stated:
+            return stated
         if self.tag in {_PCM, _FLOAT}:
             return max(self.channels, 1) * -(-(self.bits or 8) // 8)
         return self._field(12, "H") or 1
@@ -101,8 +111,16 @@ class Take:
         if self.tag in {_PCM, _FLOAT, _ALAW, _MULAW}:
             return count // self.align
         if self.tag in _BLOCK_TAGS and (block := self._field(18, "H")):
-            return count // self.align * block
+            return count // self.align * block + self.rest_frames(count)
         return None
+
+    def rest_frames(self, count: int) -> int:
+        """Return how many frames of ADPCM a last block holds that is shorter than the others."""
+        rest, channels = count % self.align, max(self.channels, 1)
+        header, first = {_IMA_ADPCM: (4, 1), _MS_ADPCM: (7, 2)}.get(self.tag, (0, 0))
+        if not first or rest <= header * channels:
+            return 0
+        return first + (rest - header * channels) * 2 // channels
 
     def ms_in(self, count: int) -> int | None:
         """Return how long so many bytes last, in milliseconds; None where nothing tells."""
@@ -124,8 +142,12 @@ class Take:
         if self.tag in {_PCM, _FLOAT, _ALAW, _MULAW}:
             byte_rate = min(self.rate_hz * self.align, 2**32 - 1)
             struct.pack_into(self.order + "IH", fmt, 8, byte_rate, self.align & 0xFFFF)
-            if self.tag in {_ALAW, _MULAW}:
-                struct.pack_into(self.order + "H", fmt, 14, 8)
+            bits = 8 * self.align // max(self.channels, 1)
+            if self.tag in {_ALAW, _MULAW} or bits > self.bits > 16:
+                struct.pack_into(self.order + "H", fmt, 14, bits)
+                fmt = fmt[:16] if self._field(0, "H") == self.tag else fmt
+        if self.tag == _G722_OF_OTHERS:
+            struct.pack_into(self.order + "H", fmt, 0, _G722)
         fmt += bytes(len(fmt) % 2)
         big = self.size >= _OPEN_SIZES[1] - 2 * _OPEN_SLACK
         form = {"<": b"RF64" if big else b"RIFF", ">": b"RIFX"}[self.order]
@@ -203,6 +225,8 @@ class _Walker:
                 self._at = end
             else:
                 self._at = self._rest()
+        else:
+            self._unread_bytes += max(self._size - self._at, 0)
         self._close()
 
     def result(self) -> RiffWalk:
@@ -253,8 +277,12 @@ class _Walker:
             return
         if name == b"ds64":
             self._set_long_size(stream, self._window.peek(body, 16))
-        elif name == b"fmt " and not stream.fmt:
-            stream.fmt = self._window.peek(body, min(stated, 4096))
+        elif name == b"fmt ":
+            if stream.spans:
+                # What is described anew is another take.
+                self._close()
+                stream = self._open = _Open(stream.start, stream.order)
+            stream.fmt = stream.fmt or self._window.peek(body, min(stated, 4096))
         self._at = self._after(body + stated)
 
     def _set_long_size(self, stream: _Open, ds64: bytes) -> None:
@@ -354,6 +382,16 @@ class _Walker:
         data = self._window.peek(middle, min(_SAMPLE_BYTES, stop - middle))
         samples = _decoded(take, data)
         return samples is not None and foretold_db(samples) >= _SOUND_GAIN_DB
+
+
+def is_mpeg(file: BinaryIO, take: Take) -> bool:
+    """Tell whether a take is frames of MPEG audio, whatever its format chunk says."""
+    if take.tag in MPEG_TAGS:
+        return True
+    if not take.spans or take.tag != _PCM:
+        return False
+    start, end = take.spans[0]
+    return mpeg.begins_stream(Window(file, start, end), start, _MPEG_FRAMES) is not None
 
 
 def _is_name(name: bytes) -> bool:

@@ -86,13 +86,32 @@ def test_files_that_were_joined_are_told_apart():
 
 @pytest.mark.parametrize(
     ("behind", "unread"),
-    [(bytes(1000), 0), (b"TAG" + bytes(125), 0), (b"what is this? ", 14), (b"x", 1)],
+    [(b"TAG" + bytes(125), 0), (b"what is this? ", 14), (b"x", 1)],
 )
 def test_a_file_ends_with_its_last_frame(behind, unread):
     walk = walked(ONE + behind)
 
     assert walk.files == ((0, len(ONE)),)
     assert walk.account.unread_bytes == unread
+
+
+@pytest.mark.parametrize("zeros", [3, 1000])
+def test_zeros_behind_hide_where_the_last_frame_ends(zeros):
+    walk = walked(ONE + bytes(zeros))
+
+    assert (walk.frames, walk.account.breaks, walk.account.unread_bytes) == (24_000, (), 0)
+    assert not walk.is_true, "somebody else must read it"
+
+
+def test_a_checksum_that_ends_in_zeros_is_part_of_its_frame():
+    lengths = range(9_000, 9_700)
+    files = (encoded(samples=(sounds.voice(2)[:n])) for n in lengths)
+    ending_in_zero = next(data for data in files if data.endswith(b"\0"))
+
+    walk = walked(ending_in_zero)
+
+    assert walk.files == ((0, len(ending_in_zero)),)
+    assert walk.is_true
 
 
 @given(st.binary(max_size=500), st.integers(0, len(ONE)))
