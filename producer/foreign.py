@@ -26,6 +26,8 @@ _DEMUXERS = (
 #: Of these, the clock begins with the recording, wherever the audio does: the others count from
 #: when a switch was started, or a broadcast.
 _RECORDINGS_CLOCK = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+#: Of these, samples are counted and nobody leaves any out: a gap is damage.
+_UNBROKEN = frozenset({"flac", "wav", "w64", "aiff", "au", "caf", "voc"})
 #: Time stamps jitter by a packet; a gap longer than this is one: a recorder that writes nothing
 #: while nobody speaks. It is filled with silence, or all that follows would be too early.
 _GAP_MS = 100
@@ -126,7 +128,7 @@ def _track(source: bytes | BinaryIO, demuxer: str | None, number: int) -> tuple[
     """Return a track by its first frame, and the bits of its samples; None of one without any."""
     with _opened(source, demuxer) as container:
         stream = _audio_streams(container)[number]
-        frame = _first_frame(container, stream)
+        frame, lead_ms = _first_frame(container, stream)
         if frame is None:
             return None
         language = stream.metadata.get("language", "und")
@@ -137,7 +139,7 @@ def _track(source: bytes | BinaryIO, demuxer: str | None, number: int) -> tuple[
                 index=number,
                 rate_hz=frame.sample_rate,
                 channels=frame.layout.nb_channels,
-                late_ms=_late_ms(container, frame),
+                late_ms=_late_ms(container, frame, lead_ms),
                 language=language,
                 is_alternative=any(word in title for word in _ALTERNATIVE_TITLES)
                 or any(word in disposition for word in _ALTERNATIVES),
@@ -151,29 +153,31 @@ def _track(source: bytes | BinaryIO, demuxer: str | None, number: int) -> tuple[
 _MOST_UNDECODABLE = 3_000
 
 
-def _first_frame(container: Any, stream: Any) -> Any:
-    """Return a track's first decoded frame; None where none comes."""
+def _first_frame(container: Any, stream: Any) -> tuple[Any, float]:
+    """Return a track's first decoded frame, None where none comes, and what precedes it, in ms."""
     error: Exception | None = None
+    lead_ms = 0.0
     for number, packet in enumerate(container.demux(stream)):
         try:
             frames = packet.decode()
         except av.error.FFmpegError as undecodable:
             error = undecodable
+            lead_ms += _packet_ms(packet)
             if number > _MOST_UNDECODABLE:
                 break
             continue
         if frames:
-            return frames[0]
+            return frames[0], lead_ms
     if error is not None:
         raise error
-    return None
+    return None, 0.0
 
 
-def _late_ms(container: Any, frame: Any) -> int:
+def _late_ms(container: Any, frame: Any, lead_ms: float) -> int:
     """Return when a track begins on the recording's clock, in milliseconds."""
     if frame.pts is None:
         return 0
-    begin_ms = round(float(frame.pts * frame.time_base) * 1000)
+    begin_ms = round(float(frame.pts * frame.time_base) * 1000 - lead_ms)
     if container.format.name in _RECORDINGS_CLOCK:
         return max(begin_ms, 0) if begin_ms <= LATEST_START_MS else 0
     if len(container.streams) == 1:
@@ -256,6 +260,9 @@ def read(
             for frame in frames:
                 samples = samples_of(frame)
                 before = clock.silence_before(frame)
+                if before and container.format.name in _UNBROKEN:
+                    lost_ms = before * 1000 / frame.sample_rate
+                    yield Lost(lost_ms, "frames are missing")
                 yield from silence(before, samples.shape[1], frame.sample_rate)
                 yield Piece(samples, frame.sample_rate)
 
@@ -287,8 +294,7 @@ class _Clock:
     def pass_over(self, ms: float, stream: Any) -> Iterator[Piece]:
         """Yield silence in place of a packet that cannot be decoded."""
         context = stream.codec_context
-        # Before the first frame, a late start says the same.
-        if self._origin_s is not None and context.sample_rate and context.channels:
+        if context.sample_rate and context.channels:
             frames = round(ms * context.sample_rate / 1000)
             self._held_s += frames / context.sample_rate
             yield from silence(frames, context.channels, context.sample_rate)
@@ -303,7 +309,7 @@ class _Clock:
         if frame.pts is not None:
             at_s = float(frame.pts * frame.time_base)
             if self._origin_s is None:
-                self._origin_s = at_s
+                self._origin_s = at_s - self._held_s
             late = round((at_s - self._origin_s - self._held_s) * rate_hz)
             before = late if late * 1000 > _GAP_MS * rate_hz else 0
         self._held_s += (before + frame.samples) / rate_hz

@@ -18,8 +18,8 @@ from producer.packets import MpegReader
 from producer.pieces import Lost, Piece, Reader, UndecodableError
 from schema.records import HEADLESS, AudioFormat
 
-#: Frames read at a time.
-_BLOCK_FRAMES = 1 << 17
+#: Frames read at a time: of a block that cannot be decoded to its end, nothing is known.
+_BLOCK_FRAMES = 1 << 13
 _DEEP = frozenset({"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32"})
 
 
@@ -54,6 +54,18 @@ def blocks(file: soundfile.SoundFile) -> Iterator[Piece | Lost]:
             yield Piece(block, file.samplerate)
     except soundfile.LibsndfileError as error:
         raise UndecodableError(str(error)) from error
+
+
+def frames_before_damage(path: bytes, audio: AudioFormat) -> int:
+    """Return how many frames of a file can be decoded, to within a tenth of a second."""
+    frames, step = 0, max(audio.rate_hz // 10, 1)
+    try:
+        with open(path, "rb") as handle, opened(handle.fileno(), audio) as file:
+            while count := len(file.read(step, dtype="float32", always_2d=True)):
+                frames += count
+    except (soundfile.LibsndfileError, UndecodableError):
+        pass
+    return frames
 
 
 @contextmanager

@@ -39,7 +39,9 @@ def read_blocks(
         at_ms = _ms(frames, rate_hz)
         if not frames and breaks is None:
             raise truncated(name, f"decoding fails: {error}") from error
-        cause = f"decoding fails after {seconds(at_ms)}: {error}"
+        stated = probed.account.duration_ms
+        promised = "" if stated is None else f", and its own account promises {seconds(stated)}"
+        cause = f"decoding fails ({error}){promised}"
         _note(noted, breaks, Break(at_ms, cause), name)
     except OSError as error:  # whoever writes a copy would take it for the spool's
         raise unreachable(name, error) from error

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from producer.containers.account import seconds
-from producer.native import opened
+from producer.containers.account import Break, seconds
+from producer.native import frames_before_damage, opened
 from producer.pieces import UndecodableError
-from producer.refusals import empty, truncated
+from producer.refusals import empty, truncated, truncated_at
 from schema.pcm import BlockDigests, Samples, downmix
 from schema.records import AudioFormat
 from schema.span import GRID_MS, duration_of, frame_at
@@ -126,8 +126,10 @@ def _blocks(path: bytes, audio: AudioFormat, name: str) -> Iterator[Samples]:
                 frames += len(block)
                 yield block
     except (soundfile.LibsndfileError, UndecodableError) as error:
-        at = seconds(frames * 1000 // audio.rate_hz)
-        raise truncated(name, f"decoding fails after {at}: {error}") from error
+        at_ms = frames_before_damage(path, audio) * 1000 // audio.rate_hz
+        promised = seconds(audio.frames * 1000 // audio.rate_hz)
+        cause = f"decoding fails ({error}), and its header promises {promised}"
+        raise truncated_at(name, Break(at_ms, cause)) from error
     if not frames:
         raise empty(name, "it has a header and no samples")
     if frames < audio.frames:

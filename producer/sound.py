@@ -72,6 +72,7 @@ def _copied(blocks: Iterator[Samples], probed: Probed, target: Path) -> Peaks:
     audio = probed.format
     step = max(1, audio.rate_hz // _STEPS_A_SECOND)
     peaks: list[Peaks] = []
+    rest = np.zeros((0, audio.channels), np.float32)
     try:
         with soundfile.SoundFile(
             target, "w", audio.rate_hz, audio.channels, subtype="PCM_16", format="FLAC"
@@ -79,11 +80,15 @@ def _copied(blocks: Iterator[Samples], probed: Probed, target: Path) -> Peaks:
             for block in blocks:
                 samples = np.clip(np.nan_to_num(block), -1.0, 1.0)
                 file.write(samples)
-                peaks.append(_peaks(samples, step))
+                # Blocks are of any length, and a step that were cut would shift all behind it.
+                rest = np.concatenate([rest, samples])
+                whole = len(rest) // step * step
+                peaks.append(_peaks(rest[:whole], step))
+                rest = rest[whole:]
     except soundfile.LibsndfileError as error:
         # Readers give their own errors other names; a full disk is a "System error".
         raise OSError(errno.EIO, "its audio cannot be written; the disk may be full") from error
-    return thinned(np.concatenate(peaks, axis=1), POINTS)
+    return thinned(np.concatenate([*peaks, _peaks(rest, step)], axis=1), POINTS)
 
 
 def _peaks(samples: Samples, step: int) -> Peaks:

@@ -188,3 +188,42 @@ def test_a_file_that_must_not_be_read_on_is_unreadable(tmp_path, monkeypatch):
     with pytest.raises(BadRecording) as caught:
         list(read_blocks(os.fsencode(path), facts, "call"))
     assert caught.value.code is ErrorCode.FILE_UNREADABLE
+
+
+#: A frame of AMR at 12.2 kbit/s with nothing in it, comfort noise, and one that was not sent.
+SPEECH, NOISE, NOTHING = b"\x3c" + bytes(31), b"\x44" + bytes(5), b"\x7c"
+
+
+@pytest.mark.parametrize("head", [SPEECH * 50, NOISE * 10 + NOTHING * 40])
+def test_a_caller_who_says_nothing_for_a_while_is_silent_and_no_loss(tmp_path, head):
+    path = tmp_path / "call.amr"
+    path.write_bytes(b"#!AMR\n" + head + (NOISE + NOTHING * 7) * 20 + SPEECH * 50)
+
+    assert len(read(path)) == pytest.approx(260 * 160, abs=160)
+
+
+def test_flac_that_is_damaged_is_taken_up_to_the_damage_and_after_it(tmp_path):
+    path = sounds.write(tmp_path / "call.flac", sounds.voice(30))
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 20_000] = bytes(20_000)
+    path.write_bytes(data)
+    breaks: list[Break] = []
+
+    samples = read(path, TAKE, breaks)
+
+    assert breaks
+    assert 12 < breaks[0].at_ms / 1000 < 16
+    assert len(samples) > 12 * 8000
+
+
+def test_a_clock_that_begins_hours_later_is_another_recordings(tmp_path):
+    path = sounds.encode(
+        tmp_path / "call.mka",
+        "libopus",
+        sounds.voice(2, 48000),
+        48000,
+        start=lambda frame: frame + 18_000 * 48_000,
+    )
+
+    assert len(read(path)) == pytest.approx(2 * 48000, abs=1000)

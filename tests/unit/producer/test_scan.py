@@ -168,6 +168,21 @@ def test_a_file_that_holds_less_than_was_planned_is_truncated(tmp_path):
     assert caught.value.code is ErrorCode.AUDIO_TRUNCATED
 
 
+def test_damage_within_a_file_is_said_where_it_is(tmp_path):
+    path = sounds.write(tmp_path / "call.flac", sounds.voice(30))
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 20_000] = bytes(20_000)
+    path.write_bytes(data)
+
+    with pytest.raises(BadRecording) as caught:
+        scanned(path)
+
+    assert caught.value.code is ErrorCode.AUDIO_TRUNCATED
+    assert "it breaks at 14." in caught.value.cause
+    assert "promises 30.00 s" in caught.value.cause
+
+
 def test_packed_digests_are_a_sequence():
     digests = [bytes([number] * 16) for number in range(5)]
     packed = PackedDigests(b"".join(digests), 16)

@@ -94,3 +94,27 @@ def test_no_bytes_raise(plain, junk, back):
     at = len(plain) - back
 
     assert walked(plain[:at] + junk + plain[at:]).files
+
+
+def test_a_fragment_that_is_missing_is_a_break(fragmented):
+    begins = []
+    at = 0
+    while (at := fragmented.find(b"moof", at)) >= 0:
+        begins.append(at - 4)
+        at += 4
+    lost = fragmented[: begins[2]] + fragmented[begins[4] :]
+
+    (broken,) = walked(lost).account.breaks
+
+    assert "fragments with" in broken.cause
+    assert 800 < broken.at_ms < 2000
+
+
+def test_a_clock_of_days_is_no_late_start(tmp_path):
+    day = 86_400 * 16_000
+    samples = sounds.voice(2, 16000)
+    path = sounds.encode(
+        tmp_path / "call.m4a", "aac", samples, 16000, start=lambda frame: frame + day
+    )
+
+    assert walked(path.read_bytes()).account.duration_ms == pytest.approx(2000, abs=130)

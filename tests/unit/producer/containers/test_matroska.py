@@ -50,3 +50,24 @@ def test_what_is_no_element_is_counted(webm):
 @given(st.binary(max_size=400), st.integers(0, 3000))
 def test_no_bytes_raise(webm, junk, at):
     assert walked(webm[:at] + junk + webm[at:]).files
+
+
+def test_zeros_within_what_the_header_counts_are_a_break_and_behind_it_padding(tmp_path):
+    path = sounds.encode(tmp_path / "call.mka", "libopus", sounds.voice(5, 48000), 48000)
+    data = path.read_bytes()
+    half = len(data) // 2
+
+    assert walked(data[:half] + bytes(len(data) - half)).account.breaks
+    assert walked(data + bytes(5000)).account.breaks == ()
+
+
+def test_a_clock_of_days_is_no_late_start(tmp_path):
+    path = sounds.encode(
+        tmp_path / "call.mka",
+        "libopus",
+        sounds.voice(2, 48000),
+        48000,
+        start=lambda frame: frame + 86_400 * 48_000,
+    )
+
+    assert walked(path.read_bytes()).account.duration_ms == pytest.approx(2000, abs=50)

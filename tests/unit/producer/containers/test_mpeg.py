@@ -232,3 +232,11 @@ def test_what_lame_writes_lasts_as_long_as_what_it_was_given(tmp_path, rate, mux
     assert 7000 - 1 <= walk.account.duration_ms <= 7000 + around_ms
     assert not walk.account.breaks
     assert TOLERANCE_MS == 100
+
+
+def test_a_first_header_may_count_the_frames_of_all_that_was_joined():
+    joined = promising(80) + stream(30) + promising(50) + stream(50)
+
+    assert walked(joined).account.breaks == ()
+    (broken,) = walked(promising(70) + stream(30) + promising(50) + stream(50)).account.breaks
+    assert broken.at_ms == 30 * FRAME_MS

@@ -175,3 +175,31 @@ def test_no_bytes_raise(opus, junk, at):
     walk = walked(opus[:at] + junk + opus[at:])
 
     assert walk.account.duration_ms >= 0
+
+
+def test_a_rip_of_vorbis_that_begins_midway_promises_no_more_than_it_holds(vorbis):
+    parts = pages(vorbis)
+    headers = [page for page in parts if granule(page) <= 0]
+    audio = [page for page in parts if granule(page) > 0]
+    assert len(audio) > 3
+
+    def later(_number, page):
+        if granule(page) > 0:
+            struct.pack_into("<q", page, 6, granule(page) + 5 * 3600 * 8000)
+        return page
+
+    walk = walked(changed(b"".join(headers + audio[1:]), later))
+
+    held_ms = (granule(parts[-1]) - granule(audio[1])) * 1000 // 8000
+    assert walk.account.duration_ms <= held_ms + 1
+    assert walk.account.breaks == ()
+
+
+def test_a_packet_that_never_ends_is_given_up(opus):
+    endless = bytearray(pages(opus)[10])
+    endless[5] |= 1
+    endless[26] = 255
+    page = bytes(endless[:27]) + b"\xff" * 255 + bytes(255 * 255)
+    data = with_checksums(opus[: len(opus) // 2] + page * 300)
+
+    assert walked(data).account.duration_ms < 5_000

@@ -109,3 +109,38 @@ def test_no_bytes_raise(whole, kind, junk, at):
     data = whole[kind]
 
     assert walked(kind, data[:at] + junk + data[at:]).files
+
+
+def test_what_describes_aac_in_flv_is_no_sound(tmp_path):
+    path = sounds.encode(
+        tmp_path / "call.flv",
+        "aac",
+        sounds.voice(3, 44_100),
+        44_100,
+        start=lambda frame: frame + 600 * 44_100,
+    )
+
+    assert walked("flv", path.read_bytes()).account.duration_ms == pytest.approx(3000, abs=140)
+
+
+def test_packets_of_wma_that_are_zeros_are_a_break(whole):
+    data = whole["wma"]
+    half = len(data) // 2
+
+    breaks = walked("wma", data[:half] + bytes(len(data) - half)).account.breaks
+
+    assert [each.cause for each in breaks] == ["its packets are zeros there"]
+
+
+def test_joined_wma_is_told_apart(whole):
+    data = whole["wma"]
+
+    assert walked("wma", data + data).files == ((0, len(data)), (len(data), 2 * len(data)))
+
+
+def test_the_header_of_avi_tells_how_long_its_audio_is(whole):
+    assert walked("avi", whole["avi"]).account.duration_ms == pytest.approx(3000, abs=30)
+
+
+def test_what_lies_behind_voc_is_counted(whole):
+    assert walked("voc", whole["voc"] + whole["voc"]).account.unread_bytes > 40_000

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from producer.containers import riff
 from tests.unit.producer import sounds
+from tests.unit.producer.containers.test_mpeg import stream
 
 ONE, TWO = sounds.pcm16(sounds.voice(2)), sounds.pcm16(sounds.voice(3, seed=1))
 LIST = b"LIST" + struct.pack("<I", 5) + b"INFOx"
@@ -195,3 +196,58 @@ def test_no_bytes_raise_and_no_byte_is_a_sample_twice(junk, at):
 
     assert all(a[1] <= b[0] for a, b in pairwise(spans))
     assert all(0 <= start <= end <= len(mixed) for start, end in spans)
+
+
+def test_as_many_chunks_as_a_recorder_likes_are_read():
+    pieces = [ONE[at : at + 160] for at in range(0, len(ONE), 160)] * 10
+    data = wav(b"")[:36] + b"".join(chunk(b"data", piece) for piece in pieces)
+
+    assert held(data, walked(data)) == [b"".join(pieces)]
+
+
+def test_what_is_described_anew_is_another_take():
+    fmt = wav(b"", rate=16000)[12:36]
+    data = wav() + fmt + chunk(b"data", TWO)
+
+    walk = walked(data)
+
+    assert held(data, walk) == [ONE, TWO]
+    assert [take.rate_hz for take in walk.takes] == [8000, 16000]
+
+
+@pytest.mark.parametrize(("subtype", "header"), [("IMA_ADPCM", 4), ("MS_ADPCM", 7)])
+def test_a_last_block_of_adpcm_may_be_short(subtype, header):
+    file = io.BytesIO()
+    soundfile.write(file, sounds.voice(2), 8000, subtype, format="WAV")
+    data = file.getvalue()
+    (take,) = walked(data).takes
+    ((start, end),) = take.spans
+    whole, align = take.frames_in(take.size), take.align
+    block = take.frames_in(align)
+    cut = data[: start - 4] + (end - start - align + header + 20).to_bytes(4, "little")
+    cut += data[start : end - align + header + 20]
+
+    (short,) = walked(cut).takes
+
+    first = 1 if subtype == "IMA_ADPCM" else 2
+    assert short.frames_in(short.size) == whole - block + first + 40
+
+
+def test_24_bits_may_lie_in_32():
+    samples = (sounds.voice(2) * (2**23 - 1)).astype("<i4") << 8
+    data = bytearray(wav(samples.tobytes(), bits=24))
+    struct.pack_into("<IH", data, 28, 32_000, 4)
+
+    walk = walked(bytes(data))
+
+    assert walk.account.duration_ms == 2000
+    made = walk.takes[0].header() + samples.tobytes()
+    read, _ = soundfile.read(io.BytesIO(made), dtype="int32")
+    assert np.array_equal(read, samples)
+
+
+def test_frames_of_mp3_are_known_whatever_the_format_chunk_says():
+    data = wav(stream(20))
+
+    assert riff.is_mpeg(io.BytesIO(data), walked(data).takes[0])
+    assert not riff.is_mpeg(io.BytesIO(wav()), walked(wav()).takes[0])
