@@ -48,6 +48,7 @@ _GROUPS = {
     "broker": "",
     "weights": "",
     "memory": "",
+    "device": "",
     "setting": "",
     "storage": "",
     "engine": "How work can end",

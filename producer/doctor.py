@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import ssl
 import subprocess
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 
 from celery import Celery
 from redis.exceptions import AuthenticationError
@@ -211,7 +214,43 @@ def device(settings: Settings) -> Finding:
         return Finding("device", Verdict.FAIL, f"{settings.device}: no GPU answers", remedy)
     name, driver, total, free = (part.strip() for part in done.stdout.strip().split(","))
     detail = f"{settings.device}: {name}, driver {driver}, {free} free of {total}"
-    return Finding("device", Verdict.OK, detail)
+    return _with_libraries(detail, _torch_cuda(), has_cublas=_has_cublas())
+
+
+def _with_libraries(detail: str, cuda: str | None, *, has_cublas: bool) -> Finding:
+    """Say as well what torch was built for, and whether Whisper finds its library."""
+    if cuda is None:
+        remedy = "Install torch's build for CUDA: ops/quickstart --torch cuda, or its package index"
+        return Finding("device", Verdict.FAIL, f"{detail}; no torch for CUDA is installed", remedy)
+    detail = f"{detail}; torch for CUDA {cuda}"
+    if not has_cublas:
+        remedy = "Install the extra cuda beside worker, unless only FunASR decodes here"
+        return Finding("device", Verdict.WARN, f"{detail}, no cuBLAS 12 for Whisper", remedy)
+    return Finding("device", Verdict.OK, f"{detail}, cuBLAS 12")
+
+
+def _torch_cuda() -> str | None:
+    """Return the CUDA that the installed torch was built for; None for none. Torch stays unloaded.
+
+    A producer must not import it, and importing it takes seconds.
+    """
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    match = re.search(r"^cuda[^=\n]*= *'([0-9.]+)'", text, re.MULTILINE)
+    return match[1] if match else None
+
+
+def _has_cublas() -> bool:
+    """Tell whether the wheel is there whose library CTranslate2 opens."""
+    try:
+        return version("nvidia-cublas-cu12") != ""
+    except PackageNotFoundError:
+        return False
 
 
 def _workers(app: Celery) -> Finding:

@@ -118,8 +118,8 @@ ADVICE: Mapping[Code, Advice] = {
         "CALLSCRIBE_MAX_BYTES.",
     ),
     Code.AUDIO_RAW_UNKNOWN: Advice(
-        "Samples without a header: nothing in the file says how they are written. Or its suffix would "
-        "mean one channel, and its samples are those of two in turn (Asterisk's MixMonitor).",
+        "Samples without a header: nothing in the file says how they are written. Or its suffix "
+        "would mean one channel, and its samples are those of two in turn (Asterisk's MixMonitor).",
         _QUARANTINED,
         "Ask whoever runs the exchange, and say it: `--raw .ulaw=mulaw:8000`. A wrong guess is "
         "noise, and is transcribed as such.",
@@ -298,6 +298,16 @@ ADVICE: Mapping[Code, Advice] = {
         "the profile. `producer models` says what models take.",
         "[memory.short] model whisper-large-v3-turbo: it takes 1,620 MB, and 944 MB are free on "
         "cuda:0. Make room, choose a smaller model, or name one as the profile's fallback.",
+    ),
+    Code.DEVICE_UNUSABLE: Advice(
+        "A driver that is older than torch's CUDA wants, or is not loaded; a GPU that another "
+        "process has to itself, or that is lost; no cuBLAS 12, which CTranslate2 wants. "
+        "A worker tries its device out with a second of silence before it takes a segment.",
+        f"{_POSTPONED} Other hosts decode meanwhile.",
+        "Run `producer doctor` on that host: it says which driver, CUDA and libraries are there. "
+        "Install the extra `cuda` beside `worker`; look at `nvidia-smi`; then restart the worker.",
+        "[device.unusable] device cuda:0: CUDA driver version is insufficient for CUDA runtime "
+        "version. See the driver, CUDA and libraries of this host: producer doctor.",
     ),
     Code.SETTING_MISSING: Advice(
         "A `CALLSCRIBE_*` variable that is not set or makes no sense; a root that this host does "

@@ -105,6 +105,10 @@ class ErrorCode(StrEnum):
         "memory.short",
         "a model does not fit the memory that is free on a worker's host, nor does its fallback",
     )
+    DEVICE_UNUSABLE = (
+        "device.unusable",
+        "a worker's GPU, its driver or a library does not work; the host leaves work to others",
+    )
     SETTING_MISSING = ("setting.missing", "a variable is missing or makes no sense")
     STORAGE_UNREACHABLE = (
         "storage.unreachable",

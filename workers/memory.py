@@ -172,6 +172,10 @@ def limit_caches() -> None:
     has a shape of its own: 25 MB in the first 200 segments on a CPU, 4 with this.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+    # Segments of torch's allocator grow in place, so that minibatches of many sizes do not leave
+    # holes that fit none. The second name is that of releases before 2.9.
+    for variable in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        os.environ.setdefault(variable, "expandable_segments:True")
 
 
 def settle() -> None:

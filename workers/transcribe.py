@@ -21,9 +21,10 @@ from schema.store.work import Claim
 from schema.words import SegmentResult
 from workers.audio import read_segment
 from workers.engines.base import Recognizer, SpeechDetector
+from workers.engines.device import is_gpu, try_out, working
 from workers.engines.load import load_bank, load_detector, load_recognizer
 from workers.loudness import TAG, measured
-from workers.memory import settle
+from workers.memory import device_memory, settle
 from workers.room import fitting
 from workers.vad import find_speech
 
@@ -39,6 +40,14 @@ class StageSeconds(NamedTuple):
     read: float
     vad: float
     asr: float
+
+
+class Models(NamedTuple):
+    """What is loaded: features for both networks, and the networks."""
+
+    bank: FilterBank
+    detector: SpeechDetector
+    recognizer: Recognizer
 
 
 class Route:
@@ -58,9 +67,8 @@ class Route:
         #: Of what was asked for so far: whether a smaller model stands in for it.
         self._stands_in: list[tuple[DecodeSettings, bool]] = []
         self._loaded_for: DecodeSettings | None = None
-        self._bank: FilterBank
-        self._detector: SpeechDetector
-        self._recognizer: Recognizer
+        self._bank: FilterBank | None = None
+        self._models: Models | None = None
 
     def decode(
         self, claim: Claim, carry_on: Callable[[], None]
@@ -72,23 +80,23 @@ class Route:
         Raises:
             CallscribeError: by its fate: the recording, this host or the moment is at fault.
         """
-        self._load(claim.profile)
+        models = self._load(claim.profile)
         carry_on()
         try:
-            return self._decode(claim, carry_on)
+            return self._decode(claim, models, carry_on)
         finally:
-            self._bank.forget()
+            models.bank.forget()
 
     def _decode(
-        self, claim: Claim, carry_on: Callable[[], None]
+        self, claim: Claim, models: Models, carry_on: Callable[[], None]
     ) -> tuple[SegmentResult, StageSeconds]:
         times = [time.monotonic()]
         samples = self._read(claim)
         times.append(time.monotonic())
-        speech = find_speech(self._detector, samples, claim.profile.scene.max_region_ms)
+        speech = find_speech(models.detector, samples, claim.profile.scene.max_region_ms)
         times.append(time.monotonic())
         decode = claim.profile.decode
-        decoding = self._recognizer.decode(
+        decoding = models.recognizer.decode(
             samples,
             speech,
             language=decode.language,
@@ -113,9 +121,11 @@ class Route:
         for known, stands_in in self._stands_in:
             if known == wanted:
                 return profile.smaller or profile if stands_in else profile
-        # Others' models are let go of before new ones are loaded.
+        # Others' models are let go of before new ones are loaded, and a device is opened before it
+        # is asked what it has free: one that does not work says so in words of its own.
         if self._loaded_for != wanted:
             self.unload()
+        self._open_bank()
         chosen = fitting(profile, self._settings)
         if chosen is not profile:
             log.warning("smaller_model", wanted=profile.decode.model, model=chosen.decode.model)
@@ -132,20 +142,35 @@ class Route:
     def unload(self) -> None:
         """Let go of the models; the next segment loads them again."""
         self._loaded_for = None
-        if hasattr(self, "_recognizer"):
-            del self._bank, self._detector, self._recognizer
+        if self._models is not None:
+            self._models = None
             settle()
+            # What they held is asked for next: it must be free, and not in an allocator's cache.
+            with working(self._settings.device):
+                device_memory(self._settings.device).release()
 
-    def _load(self, profile: Profile) -> None:
+    def _open_bank(self) -> FilterBank:
+        if self._bank is None:
+            with working(self._settings.device):
+                self._bank = load_bank(self._settings)
+        return self._bank
+
+    def _load(self, profile: Profile) -> Models:
         wanted = _whatever_is_said(profile)
-        if self._loaded_for == wanted:
-            return
+        if self._loaded_for == wanted and self._models is not None:
+            return self._models
         self.unload()
-        self._bank = load_bank(self._settings)
-        self._detector = load_detector(profile, self._settings, self._bank)
-        self._recognizer = load_recognizer(profile, self._settings, self._bank)
+        bank = self._open_bank()
+        with working(self._settings.device):
+            detector = load_detector(profile, self._settings, bank)
+            recognizer = load_recognizer(profile, self._settings, bank)
+            if is_gpu(self._settings.device):
+                try_out(detector, recognizer)
+                bank.forget()
+        self._models = Models(bank, detector, recognizer)
         self._loaded_for = wanted
         settle()
+        return self._models
 
 
 def _whatever_is_said(profile: Profile) -> DecodeSettings:

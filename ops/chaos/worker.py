@@ -35,7 +35,7 @@ from schema.words import SegmentResult
 from workers import segment
 from workers.__main__ import main as run_worker
 from workers.memory import DeviceFigures
-from workers.transcribe import Route, StageSeconds
+from workers.transcribe import Models, Route, StageSeconds
 
 if TYPE_CHECKING:
     from workers.app import Worker
@@ -74,7 +74,7 @@ class ObedientRoute(Route):
         return super().decode(claim, carry_on)
 
     def _decode(
-        self, claim: Claim, carry_on: Callable[[], None]
+        self, claim: Claim, models: Models, carry_on: Callable[[], None]
     ) -> tuple[SegmentResult, StageSeconds]:
         """Decode with a network that fails as ordered; FunASR's in minibatches as on a GPU."""
         if claim.profile.decode.engine == "funasr":
@@ -82,12 +82,12 @@ class ObedientRoute(Route):
 
             funasr.CPU_OVERHEAD_MS = funasr.GPU_OVERHEAD_MS
         if not (self._short or self._spoilt):
-            return super()._decode(claim, carry_on)
-        recognizer: Any = self._recognizer
+            return super()._decode(claim, models, carry_on)
+        recognizer: Any = models.recognizer
         sound = recognizer._family
         recognizer._family = _Failing(sound, self._spoilt)
         try:
-            return super()._decode(claim, carry_on)
+            return super()._decode(claim, models, carry_on)
         finally:
             recognizer._family = sound
 

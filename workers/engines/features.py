@@ -141,10 +141,10 @@ def open_bank(device: str) -> FilterBank:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise Misconfigured(
-            ErrorCode.ENGINE_FAILED,
+            ErrorCode.DEVICE_UNUSABLE,
             f"device {device}",
             str(error).splitlines()[0],
-            "Set CALLSCRIBE_DEVICE to a device that this host has.",
+            "Set CALLSCRIBE_DEVICE to a device that this host has: producer doctor.",
         ) from error
     return FilterBank(device)
 

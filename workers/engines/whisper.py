@@ -26,6 +26,7 @@ from schema.span import Span
 from schema.words import Word
 from workers.audio import SAMPLES_PER_MS
 from workers.engines.base import DOUBTS, Decoding
+from workers.engines.device import is_gpu, load_cublas
 from workers.engines.edges import after_pauses, levels_of, until_pauses
 from workers.engines.pieces import joined
 from workers.minibatch import Window, pack_cheapest, pack_windows
@@ -362,6 +363,8 @@ def load(profile: Profile, settings: Settings) -> WhisperRecognizer:
     from faster_whisper import WhisperModel
 
     device, _, index = settings.device.partition(":")
+    if is_gpu(device):
+        load_cublas()
     try:
         model = WhisperModel(
             str(directory),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.machinery import ModuleSpec
 
 import pytest
 
@@ -32,10 +33,32 @@ def test_a_gpu_is_told_by_its_driver(tmp_path, monkeypatch):
     )
     driver.chmod(0o755)
     monkeypatch.setattr(doctor, "_DRIVER", str(driver))
+    monkeypatch.setattr(doctor, "_torch_cuda", lambda: "13.0")
+    monkeypatch.setattr(doctor, "_has_cublas", lambda: True)
     finding = device(settings("cuda:1"))
     assert finding.verdict is Verdict.OK
-    assert finding.detail == ("cuda:1: NVIDIA H200, driver 570.1, 143000 MiB free of 143771 MiB")
+    assert finding.detail == (
+        "cuda:1: NVIDIA H200, driver 570.1, 143000 MiB free of 143771 MiB; "
+        "torch for CUDA 13.0, cuBLAS 12"
+    )
     assert device(settings("cuda:2")).verdict is Verdict.FAIL
+    monkeypatch.setattr(doctor, "_has_cublas", lambda: False)
+    assert device(settings("cuda:1")).verdict is Verdict.WARN
+    monkeypatch.setattr(doctor, "_torch_cuda", lambda: None)
+    finding = device(settings("cuda:1"))
+    assert (finding.verdict, "no torch for CUDA" in finding.detail) == (Verdict.FAIL, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "cuda"),
+    [("cuda: Optional[str] = '13.0'", "13.0"), ("cuda: Optional[str] = None", None), ("", None)],
+)
+def test_what_torch_was_built_for_is_read_without_it(monkeypatch, tmp_path, line, cuda):
+    (tmp_path / "version.py").write_text(f"__all__ = ['cuda']\n__version__ = '2.13.0'\n{line}\n")
+    spec = ModuleSpec("torch", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(doctor, "find_spec", lambda _: spec)
+
+    assert doctor._torch_cuda() == cuda
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
