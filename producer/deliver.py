@@ -131,7 +131,9 @@ def _write_page(
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            heard, silent = Heard(path.name, copy_audio(source, audio, path, headless)), ""
+            flags = transcript.recording.flags
+            peaks = copy_audio(source, audio, path, headless, flags)
+            heard, silent = Heard(path.name, peaks), ""
         except CallscribeError as error:
             # The transcript is worth its page; where the file went, only its host knows.
             heard, silent = None, str(error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,12 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from producer.probe import Probed, probe
+from producer.containers.account import Break
+from producer.probe import Choices, Probed, probe
 from producer.reading import read_blocks
 from schema.pcm import Samples
+from schema.profile import TracksMode
 from schema.records import AudioFormat, Location
 from schema.settings import Settings
 from schema.storage import storage_of
+from schema.transcript import Flag, flag_names
 
 #: Points of a waveform: as many as a wide screen has pixels for.
 POINTS = 1_000
@@ -34,17 +37,23 @@ Peaks = npt.NDArray[np.float32]
 
 
 def copy_audio(
-    location: Location, settings: Settings, target: Path, headless: AudioFormat | None = None
+    location: Location,
+    settings: Settings,
+    target: Path,
+    headless: AudioFormat | None = None,
+    flags: Iterable[str] = (),
 ) -> Peaks:
     """Write a recording's audio to ``target`` as FLAC; return its peaks, :data:`POINTS` at most.
 
-    ``headless`` says how the file is to be read if it has no header.
+    ``headless`` says how the file is to be read if it has no header; the recording's ``flags``
+    what was chosen of its tracks, and that it was taken though it is broken.
 
     Raises:
         CallscribeError: it cannot be read, by this host or by anyone.
         OSError: the copy cannot be written.
     """
     storage = storage_of(settings, location.root)
+    choices = _choices(flag_names(flags))
     # A name of its own until it is whole; libsndfile tells the format by its end.
     draft = target.with_name(f".partial-{target.name}")
     try:
@@ -53,14 +62,23 @@ def copy_audio(
             probed = (
                 Probed(headless, copied=False)
                 if headless
-                else probe(path, {}, settings.limits, location.name, suffix)
+                else probe(path, {}, settings.limits, location.name, suffix, choices)
             )
-            peaks = _copied(read_blocks(path, probed, location.name), probed, draft)
+            breaks: list[Break] | None = [] if choices.take else None
+            peaks = _copied(read_blocks(path, probed, location.name, breaks), probed, draft)
         draft.replace(target)
     finally:
         with suppress(OSError):
             draft.unlink()
     return peaks
+
+
+def _choices(flags: Collection[str]) -> Choices:
+    """Return what was decided of a file, by what was found of it."""
+    tracks: TracksMode = "first" if Flag.OTHER_TRACKS in flags else "auto"
+    if Flag.TRACKS_AS_CHANNELS in flags:
+        tracks = "speakers"
+    return Choices(tracks, take=Flag.TRUNCATED in flags)
 
 
 def _copied(blocks: Iterator[Samples], probed: Probed, target: Path) -> Peaks:

@@ -13,6 +13,7 @@ from producer.sound import POINTS, copy_audio, thinned
 from schema.errors import BadRecording, Misconfigured
 from schema.records import Location
 from schema.settings import Settings
+from tests.unit.producer import sounds
 
 RATE_HZ = 8_000
 
@@ -47,6 +48,23 @@ def test_a_long_call_is_drawn_in_no_more_points_and_loses_no_peak():
     drawn = thinned(peaks, POINTS)
     assert drawn.shape == (1, POINTS)
     assert float(drawn.max()) == np.float32(0.9)
+
+
+def test_what_was_chosen_of_a_file_is_what_is_heard(tmp_path):
+    path = tmp_path / "a.mka"
+    samples = sounds.voice(2)
+    sounds.encode(path, "pcm_s16le", samples, RATE_HZ, languages=("eng", "deu"))
+
+    def heard(*flags):
+        copy_audio(location("a.mka"), settings(tmp_path), tmp_path / "a.page.flac", None, flags)
+        return soundfile.info(tmp_path / "a.page.flac")
+
+    assert heard("other-tracks:1").channels == 1
+    assert heard("tracks-as-channels:2").channels == 2
+    os.truncate(path, path.stat().st_size * 2 // 3)
+    with pytest.raises(BadRecording):
+        heard("other-tracks:1")
+    assert 1 < heard("other-tracks:1", "truncated:1333").duration < 2
 
 
 def test_what_is_gone_or_no_audio_is_named(tmp_path):
