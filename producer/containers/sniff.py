@@ -35,7 +35,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
 )
 _STILL_IMAGES = (b"heic", b"heix", b"avif", b"mif1", b"msf1")
 #: Boxes that an MP4 may begin with where no brand is said (QuickTime).
-_BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
+_BOXES = (b"moov", b"wide", b"free", b"skip", b"pnot", b"styp")
 
 
 def sniff(head: bytes) -> str | None:
@@ -45,7 +45,8 @@ def sniff(head: bytes) -> str | None:
             return container
     if head[4:8] == b"ftyp" and head[8:12] not in _STILL_IMAGES:
         return "ISO"
-    if head[4:8] in _BOXES and int.from_bytes(head[:4], "big") >= 8:
+    # No text begins with a zero, and no first box but that of the samples has 16 MiB.
+    if head[4:8] == b"mdat" or (head[4:8] in _BOXES and head[:1] == b"\0"):
         return "ISO"
     if len(head) > 376 and set(head[::188]) == {0x47}:
         return "TS"

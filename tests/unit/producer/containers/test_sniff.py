@@ -38,6 +38,7 @@ def test_a_file_is_what_its_bytes_say_wherever_they_begin(data, container, start
         (b"\0\0\0\x20ftypM4A ", "ISO"),
         (b"\0\0\0\x20ftypheic", None),
         (b"\0\0\0\x08wide\0\0\0\0mdat", "ISO"),
+        (b"feelfree to call", None),
         (b"FLV\x01\5", "FLV"),
         ((b"\x47" + bytes(187)) * 3, "TS"),
         (b"RIFF\0\0\0\0AVI LIST", "AVI"),
