@@ -101,7 +101,7 @@ def describe(source: bytes | BinaryIO, demuxer: str | None = None) -> ForeignFac
         name, first = container.format.name, streams[0]
         encoding = first.codec_context.name.upper()
         codec = first.codec_context.codec
-    tracks = [found for n in range(count) if (found := _track(source, demuxer, n)) is not None]
+    tracks = [pair for n in range(count) if (pair := _track(source, demuxer, n)) is not None]
     if not tracks:
         raise UndecodableError("it holds no audio frame")
     bits = max(bits for _, bits in tracks)

@@ -1,7 +1,7 @@
 """From a file to facts: what it is, how to read it, and whether it is what it says.
 
 Its container is walked, and nothing is decoded but a first frame. What cannot be transcribed is
-refused here, each defect by its own code; what only decoding all of it can show is found by
+refused here, each defect by its own code; what only decoding all of it can show is walk by
 ``producer/reading`` and ``producer/scan``.
 """
 
@@ -242,15 +242,15 @@ def _foreign_alone(source: _Source, _: Limits) -> Probed:
 
 
 def _mpeg(source: _Source, _: Limits) -> Probed:
-    found = mpeg.walk(source.file, source.start, source.size)
-    streams = tuple(stream for stream in found.streams if stream.samples)
+    walk = mpeg.walk(source.file, source.start, source.size)
+    streams = tuple(stream for stream in walk.streams if stream.samples)
     if not streams:
         return _foreign(source)
     layer = "I" * streams[0].shape.layer
     reader = MpegReader(streams)
     changes = len({stream.shape[1:3] for stream in streams}) > 1
     flags = (Flag.FORMAT_CHANGES,) if changes else ()
-    return _copied(reader, found.account, "MP3", f"MPEG_LAYER_{layer}", flags)
+    return _copied(reader, walk.account, "MP3", f"MPEG_LAYER_{layer}", flags)
 
 
 def _copied(
@@ -263,14 +263,14 @@ def _copied(
 
 
 def _ogg(source: _Source, _: Limits) -> Probed:
-    found = ogg.walk(source.file, source.start, source.size)
-    if not found.links:
+    walk = ogg.walk(source.file, source.start, source.size)
+    if not walk.links:
         return _foreign(source)
-    most = max(len(link) for link in found.links)
+    most = max(len(link) for link in walk.links)
     beside = most > 1 and source.choices.tracks != "first"
-    reader = OggReader(found.links, beside)
+    reader = OggReader(walk.links, beside)
     flags = _track_flags(most, most if beside else 1)
-    probed = _copied(reader, found.account, "OGG", found.links[0][0].codec.upper(), flags)
+    probed = _copied(reader, walk.account, "OGG", walk.links[0][0].codec.upper(), flags)
     return replace(probed, speakers=beside)
 
 
@@ -283,33 +283,33 @@ def _track_flags(tracks: int, taken: int) -> tuple[str, ...]:
 
 
 def _wav(source: _Source, limits: Limits) -> Probed:
-    found = riff.walk(source.file, source.start, source.size)
-    if not found.takes:
+    walk = riff.walk(source.file, source.start, source.size)
+    if not walk.takes:
         raise _refused(source, "it has no description of its samples (fmt)")
-    first = found.takes[0]
+    first = walk.takes[0]
     if first.channels == 0:
         raise no_channels(source.name)
-    for take in found.takes:
+    for take in walk.takes:
         _check_rate(take.rate_hz, limits, source.name)
-    if found.is_empty:
+    if walk.is_empty:
         raise empty(source.name, "it has a header and no samples")
-    if found.is_plain and not found.account.breaks and (probed := _plain_wav(source, found)):
+    if walk.is_plain and not walk.account.breaks and (probed := _plain_wav(source, walk)):
         return probed
-    readers, encodings = zip(*(take_reader(source.path, take) for take in found.takes), strict=True)
+    readers, encodings = zip(*(take_reader(source.path, take) for take in walk.takes), strict=True)
     reader = readers[0] if len(readers) == 1 else SequenceReader(readers)
-    flags = (f"{Flag.APPENDED_AUDIO}:{found.appended_bytes}",) if found.appended_bytes else ()
-    if len({(take.rate_hz, take.channels) for take in found.takes}) > 1:
+    flags = (f"{Flag.APPENDED_AUDIO}:{walk.appended_bytes}",) if walk.appended_bytes else ()
+    if len({(take.rate_hz, take.channels) for take in walk.takes}) > 1:
         flags = (*flags, Flag.FORMAT_CHANGES)
-    return _copied(reader, found.account, "WAV", encodings[0], flags)
+    return _copied(reader, walk.account, "WAV", encodings[0], flags)
 
 
-def _plain_wav(source: _Source, found: riff.RiffWalk) -> Probed | None:
+def _plain_wav(source: _Source, walk: riff.RiffWalk) -> Probed | None:
     """Return how libsndfile reads a WAV as it is; None where it would not read what is there."""
-    (take,) = found.takes
+    (take,) = walk.takes
     if riff.is_mpeg(source.file, take) or take.rest_frames(take.size):
         return None
     try:
-        probed = _open_native(source, found.account)
+        probed = _open_native(source, walk.account)
     except soundfile.LibsndfileError:
         return None
     frames = take.frames_in(take.size)
@@ -327,41 +327,41 @@ def _is_block_rest(take: riff.Take, frames: int) -> bool:
 
 
 def _flac(source: _Source, _: Limits) -> Probed:
-    found = flac.walk(source.file, source.start, source.size)
-    if source.choices.take and len(found.files) == 1:
+    walk = flac.walk(source.file, source.start, source.size)
+    if source.choices.take and len(walk.files) == 1:
         # Where a frame is damaged libsndfile gives up, and FFmpeg goes on with the next.
-        return _foreign(source, account=found.account)
-    if found.files != ((0, source.size),) and (len(found.files) > 1 or found.is_true):
-        reader = joined_files(source.path, found.files)
-        return _copied(reader, found.account, "FLAC", "FLAC")
-    if not found.is_true:
+        return _foreign(source, account=walk.account)
+    if walk.files != ((0, source.size),) and (len(walk.files) > 1 or walk.is_true):
+        reader = joined_files(source.path, walk.files)
+        return _copied(reader, walk.account, "FLAC", "FLAC")
+    if not walk.is_true:
         # libsndfile believes the header; FFmpeg reads frames.
-        return _foreign(source, account=found.account)
+        return _foreign(source, account=walk.account)
     try:
-        return _open_native(source, found.account)
+        return _open_native(source, walk.account)
     except soundfile.LibsndfileError:
-        return _foreign(source, account=found.account)
+        return _foreign(source, account=walk.account)
 
 
 def _chunked(source: _Source, limits: Limits) -> Probed:
     container = source.container or ""
-    found = chunked.walk(source.file, container, source.size)
-    if found.channels == 0 and container in {"W64", "CAF"}:
+    walk = chunked.walk(source.file, container, source.size)
+    if walk.channels == 0 and container in {"W64", "CAF"}:
         raise no_channels(source.name)
-    if found.rate_hz is not None and container in {"W64", "CAF", "AU"}:
-        _check_rate(found.rate_hz, limits, source.name)
-    if found.is_empty:
+    if walk.rate_hz is not None and container in {"W64", "CAF", "AU"}:
+        _check_rate(walk.rate_hz, limits, source.name)
+    if walk.is_empty:
         raise empty(source.name, "it has a header and no samples")
-    if found.header is not None:
+    if walk.header is not None:
         # libsndfile believes in 0 frames, FFmpeg in no such file.
-        reader = joined_files(source.path, (found.samples,), found.header)
-        account = replace(found.account, duration_ms=reader.duration_ms)
+        reader = joined_files(source.path, (walk.samples,), walk.header)
+        account = replace(walk.account, duration_ms=reader.duration_ms)
         return _copied(reader, account, container, container)
-    if found.files != ((0, source.size),):
-        reader = joined_files(source.path, found.files)
-        account = replace(found.account, duration_ms=reader.duration_ms)
+    if walk.files != ((0, source.size),):
+        reader = joined_files(source.path, walk.files)
+        account = replace(walk.account, duration_ms=reader.duration_ms)
         return _copied(reader, account, container, container)
-    return _native(source, found.account)
+    return _native(source, walk.account)
 
 
 def _native_alone(source: _Source, _: Limits) -> Probed:

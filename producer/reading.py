@@ -61,11 +61,11 @@ def _cause(lost: Lost) -> str:
     return f"what it holds there cannot be decoded ({lost.cause})"
 
 
-def _note(noted: list[Break], breaks: list[Break] | None, found: Break, name: str) -> None:
+def _note(noted: list[Break], breaks: list[Break] | None, broken: Break, name: str) -> None:
     """Keep a break, or refuse the file for it."""
     if breaks is None:
-        raise truncated_at(name, found)
+        raise truncated_at(name, broken)
     # A file that is damaged throughout says so once.
     if not noted:
-        breaks.append(found)
-    noted.append(found)
+        breaks.append(broken)
+    noted.append(broken)

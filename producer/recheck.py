@@ -124,11 +124,11 @@ def _stored(ledger: Ledger, since: datetime | None) -> Iterator[StoredRecording]
     after: UUID | None = None
     while True:
         page = partial(store.stored, since=since, after=after, limit=_PAGE)
-        found = ledger.transact(page)
-        yield from found
-        if len(found) < _PAGE:
+        recordings = ledger.transact(page)
+        yield from recordings
+        if len(recordings) < _PAGE:
             return
-        after = found[-1].id
+        after = recordings[-1].id
 
 
 def _limit_s(recording: StoredRecording, longest_s: int) -> float:

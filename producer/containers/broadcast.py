@@ -114,7 +114,7 @@ def _ts_payload(payload: bytes, program: _Program, *, starts: bool) -> list[Brea
         if program.left is not None:
             program.left = max(program.left - len(payload), 0)
         return []
-    before_ms, found = program.at_ms, []
+    before_ms, breaks = program.at_ms, []
     length = int.from_bytes(payload[4:6], "big")
     program.left = max(length + 6 - len(payload), 0) if length else None
     if payload[7] & 0x80 and len(payload) >= 14:
@@ -122,8 +122,8 @@ def _ts_payload(payload: bytes, program: _Program, *, starts: bool) -> list[Brea
         if program.is_holed:
             program.is_holed = False
             if program.at_ms - before_ms > TOLERANCE_MS:
-                found.append(Break(before_ms, "packets are missing"))
-    return found
+                breaks.append(Break(before_ms, "packets are missing"))
+    return breaks
 
 
 def _take_pts(payload: bytes, program: _Program) -> None:

@@ -182,7 +182,7 @@ def _au(window: Window, at: int) -> _Data | None:
 def _chunks(window: Window, layout: _Layout, begin: int) -> _Data | None:
     header = layout.id_bytes + struct.calcsize(layout.size_format)
     at = begin + layout.first
-    found = _Data(at, 0)
+    data = _Data(at, 0)
     has_data = False
     for _ in range(_MOST_CHUNKS):
         start = window.peek(at, header)
@@ -193,22 +193,22 @@ def _chunks(window: Window, layout: _Layout, begin: int) -> _Data | None:
         name, inside = start[:4], at + header
         if name == layout.data:
             has_data = True
-            found.start, found.stated = inside + layout.preamble, body - layout.preamble
-            found.stated_at = at + layout.id_bytes
-            if _is_open(found.stated):
-                return found
+            data.start, data.stated = inside + layout.preamble, body - layout.preamble
+            data.stated_at = at + layout.id_bytes
+            if _is_open(data.stated):
+                return data
         elif has_data and not (_is_name(name) and inside + body <= window.end + layout.align):
             break
         else:
-            _describe(found, name, window.peek(inside, min(body, 32)), layout)
+            _describe(data, name, window.peek(inside, min(body, 32)), layout)
         at = inside + body
         at += -(at - begin) % layout.align
         if not has_data and at > window.end:
-            found.is_cut = True
+            data.is_cut = True
         if at >= window.end:
             break
-    found.end = min(at, window.end)
-    return found
+    data.end = min(at, window.end)
+    return data
 
 
 def _is_name(name: bytes) -> bool:

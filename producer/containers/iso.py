@@ -154,7 +154,7 @@ class _Walker:
     def account(self) -> Account:
         """Return what was met."""
         tracks = self._audio()
-        breaks = [*self._lost, *(found for track in tracks if (found := self._cut(track)))]
+        breaks = [*self._lost, *(broken for track in tracks if (broken := self._cut(track)))]
         ends_ms = [self._end_ms(track) for track in tracks]
         if self._missing_bytes and not breaks:
             at_ms = max(ends_ms, default=0)

@@ -69,19 +69,19 @@ def walk_asf(file: BinaryIO, _: int, size: int) -> Walk:
 
 def _asf_header(window: Window, at: int, length: int) -> _Asf:
     """Read what a header says of its file: how long it plays, and the size of its packets."""
-    found = _Asf(at)
+    asf = _Asf(at)
     data = window.peek(at, length)
     place = data.find(_ASF_FILE)
     if place < 0 or place + 104 > len(data):
-        return found
+        return asf
     duration, _, preroll_ms, flags, packet_bytes = struct.unpack_from("<QQQII", data, place + 64)
-    found.packet_bytes = packet_bytes
-    found.is_broadcast = bool(flags & 1)
+    asf.packet_bytes = packet_bytes
+    asf.is_broadcast = bool(flags & 1)
     held_ms = duration // 10_000 - preroll_ms - _ASF_BLOCK_MS
     # Beside a picture, it is the longer one's.
-    if duration and not found.is_broadcast and _asf_is_sound(data):
-        found.duration_ms = max(held_ms, 0)
-    return found
+    if duration and not asf.is_broadcast and _asf_is_sound(data):
+        asf.duration_ms = max(held_ms, 0)
+    return asf
 
 
 def _asf_is_sound(header: bytes) -> bool:
@@ -96,10 +96,10 @@ def _asf_data(
     """Look at packets: those that are zeros were never written, or lost."""
     if not files:
         return []
-    found, missing = files[-1], at + length - size if length > 50 else 0
+    asf, missing = files[-1], at + length - size if length > 50 else 0
     begin = at + 50
     end = min(at + length, size) if length > 50 else size
-    step, duration_ms = found.packet_bytes, found.duration_ms or 0
+    step, duration_ms = asf.packet_bytes, asf.duration_ms or 0
     breaks = []
     if missing > 0:
         cause = f"its header promises {missing} bytes more than it holds"

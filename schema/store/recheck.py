@@ -71,12 +71,12 @@ def stored(
         .limit(limit)
     )
     profiles: dict[UUID, Profile] = {}
-    found = []
+    recordings = []
     for row in connection.execute(query):
         if row.submission_id not in profiles:
             profiles[row.submission_id] = stored_profile(row.profile)
-        found.append(_stored(row, profiles[row.submission_id]))
-    return found
+        recordings.append(_stored(row, profiles[row.submission_id]))
+    return recordings
 
 
 def _stored(row: Any, profile: Profile) -> StoredRecording:
