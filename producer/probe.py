@@ -57,6 +57,8 @@ _INEXACT = frozenset(
 )
 #: libsndfile says this for a length that the header leaves open.
 _UNKNOWN_FRAMES = 2**62
+#: Of a headless file that lasts less, samples say too little to refuse it: it is flagged.
+_TELLING_S = 4
 #: Of what says nothing of its length.
 _NO_ACCOUNT = Account()
 
@@ -416,7 +418,7 @@ def _raw(source: _Source, raw: RawFormat) -> Probed:
         raise _refused(source, f"it is no raw {raw.encoding}: {error}") from error
     if not probed.format.frames:
         raise empty(source.name, "it is shorter than one frame")
-    if turns and raw.assumed:
+    if turns and raw.assumed and probed.format.frames >= _TELLING_S * raw.rate_hz:
         raise _two_channels(source, raw)
     # AudioFormat knows no byte order: what is not in the usual one, workers read from a copy.
     return replace(
