@@ -128,6 +128,8 @@ _TURN_SURE_DB = 8.0
 #: Windows in which each sample is foretold, and by how many of its neighbours on both sides.
 _TURN_WINDOW = 1_024
 _TURN_REACH = 6
+#: The mean power of what nobody hears (:data:`producer.scan.SILENCE_DB`) says nothing.
+_TURN_SILENCE = 1e-6
 #: Windows quieter than the loudest by more than this say nothing.
 _TURN_FLOOR = 1e-3
 
@@ -140,7 +142,7 @@ def takes_turns(parts: list[npt.NDArray[np.float64]]) -> bool:
     """
     loud = [part - part.mean() for part in parts if len(part) >= _TURN_FRAMES]
     power = sum(float(part @ part) for part in loud)
-    if not power:
+    if power <= _TURN_SILENCE * sum(map(len, loud)):
         return False
     if _is_one_twice(loud, power):
         return True
