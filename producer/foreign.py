@@ -17,7 +17,15 @@ import av.error
 
 from producer.containers.account import LATEST_START_MS
 from producer.excerpt import excerpt
-from producer.pieces import Lost, Piece, UndecodableError, samples_of, side_by_side, silence
+from producer.pieces import (
+    GAPS_PER_AUDIO,
+    Lost,
+    Piece,
+    UndecodableError,
+    samples_of,
+    side_by_side,
+    silence,
+)
 
 _DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,asf,amr,amrnb,amrwb,aac,g729,g722,g726,g723_1,gsm,"
@@ -31,10 +39,6 @@ _UNBROKEN = frozenset({"flac", "wav", "w64", "aiff", "au", "caf", "voc"})
 #: Time stamps jitter by a packet; a gap longer than this is one: a recorder that writes nothing
 #: while nobody speaks. It is filled with silence, or all that follows would be too early.
 _GAP_MS = 100
-#: Whoever is muted through a long meeting leaves gaps of hours. But stamps that leave more than
-#: half an hour for each second heard so far are wrong: without a limit, a file of a few KiB would
-#: be ten hours of silence, which take a minute to write and read.
-_GAPS_PER_AUDIO = 1_800
 #: What says that a track holds what another does, in other words or for other ears.
 _ALTERNATIVES = ("comment", "dub", "karaoke", "lyrics", "visual_impaired", "hearing_impaired")
 _ALTERNATIVE_TITLES = ("comment", "kommentar", "commentaire", "descri", "dubb", "original audio")
@@ -315,7 +319,7 @@ class _Clock:
         self._held_s += (before + frame.samples) / rate_hz
         self._silence_s += before / rate_hz
         heard_s = max(self._held_s - self._silence_s, 1.0)
-        if self._silence_s > _GAPS_PER_AUDIO * heard_s:
+        if self._silence_s > GAPS_PER_AUDIO * heard_s:
             gaps_s = int(self._silence_s)
             raise UndecodableError(f"its time stamps leave {gaps_s} s without audio")
         return before

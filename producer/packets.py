@@ -20,13 +20,17 @@ from producer.containers.account import TOLERANCE_MS
 from producer.containers.mpeg import MpegStream
 from producer.containers.ogg import OggStream
 from producer.containers.window import Window
-from producer.pieces import Lost, Piece, UndecodableError, samples_of, side_by_side, silence
+from producer.pieces import (
+    GAPS_PER_AUDIO,
+    Lost,
+    Piece,
+    UndecodableError,
+    samples_of,
+    side_by_side,
+    silence,
+)
 from schema.pcm import Samples
 
-#: Whoever is muted through a long meeting leaves gaps of hours. But stamps that leave more than
-#: half an hour for each second heard so far are wrong: without a limit, a file of a few KiB would
-#: be ten hours of silence, which take a minute to write and read.
-_GAPS_PER_AUDIO = 1_800
 #: What a packet of speech lasts where it does not say so itself.
 _PACKET_MS = 20
 _MPEG_DECODERS = {2: "mp2float", 3: "mp3float"}
@@ -237,6 +241,6 @@ class _Clock:
 
     def _check(self) -> None:
         heard = max(self._samples - self._silence, self._scale)
-        if self._silence > _GAPS_PER_AUDIO * heard:
+        if self._silence > GAPS_PER_AUDIO * heard:
             gaps_s = self._silence // self._scale
             raise UndecodableError(f"its time stamps leave {gaps_s} s without audio")

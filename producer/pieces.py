@@ -22,6 +22,12 @@ _BLOCK_FRAMES = 8_000
 _LAYOUTS = ("", "mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 
 
+#: Whoever is muted through a long meeting leaves gaps of hours. But stamps that leave more than
+#: half an hour for each second heard so far are wrong: without a limit, a file of a few KiB would
+#: be ten hours of silence, which take a minute to write and read.
+GAPS_PER_AUDIO = 1_800
+
+
 class Piece(NamedTuple):
     """Decoded samples: float32, ``(frames, channels)``."""
 

@@ -55,6 +55,17 @@ class Walk:
     rate_hz: int | None = None
 
 
+#: A size that a recorder leaves behind when it cannot go back and fill in the real one: 0, all
+#: ones or a little less (FFmpeg), 2 GiB or a little less (SoX). It means "until the end".
+_OPEN_SLACK = 65536
+_OPEN_SIZES = (0x7F000000, 2**31, 2**32, 2**63, 2**64)
+
+
+def is_open(size: int) -> bool:
+    """Tell whether a stated size leaves the length to the file's end."""
+    return size <= 0 or any(limit - _OPEN_SLACK <= size <= limit for limit in _OPEN_SIZES)
+
+
 def is_counted(missing_bytes: int, header_bytes: int) -> bool:
     """Tell whether a size only counts too much: the header, or what every chunk begins with."""
     return missing_bytes in {0, 1, 8, header_bytes, header_bytes - 8}

@@ -10,13 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from producer.containers.account import TOLERANCE_MS, Account, Break, is_counted, seconds
+from producer.containers.account import TOLERANCE_MS, Account, Break, is_counted, is_open, seconds
 from producer.containers.tags import tag_end
 from producer.containers.window import Window
 
-#: See :mod:`producer.containers.riff`.
-_OPEN_SLACK = 65536
-_OPEN_SIZES = (2**31, 2**32, 2**63, 2**64, 0x7F000000)
 _MOST_CHUNKS = 1000
 _AU_HEADER_BYTES = 24
 #: The second is little-endian.
@@ -100,7 +97,7 @@ def walk(file: BinaryIO, container: str, size: int) -> ChunkedWalk:
         first = first or data
         if data is None:
             break
-        if _is_open(data.stated):
+        if is_open(data.stated):
             return _open_walk(window, container, at, data)
         breaks += _missing(data, size)
         end = min(max(data.end, at + 8), size)
@@ -143,10 +140,6 @@ def _open_walk(window: Window, container: str, at: int, data: _Data) -> ChunkedW
         channels=data.channels,
         rate_hz=data.rate_hz,
     )
-
-
-def _is_open(size: int) -> bool:
-    return size <= 0 or any(limit - _OPEN_SLACK <= size <= limit for limit in _OPEN_SIZES)
 
 
 def _missing(data: _Data, size: int) -> Iterator[Break]:
@@ -195,7 +188,7 @@ def _chunks(window: Window, layout: _Layout, begin: int) -> _Data | None:
             has_data = True
             data.start, data.stated = inside + layout.preamble, body - layout.preamble
             data.stated_at = at + layout.id_bytes
-            if _is_open(data.stated):
+            if is_open(data.stated):
                 return data
         elif has_data and not (_is_name(name) and inside + body <= window.end + layout.align):
             break

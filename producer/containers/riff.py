@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from producer.containers import mpeg
-from producer.containers.account import TOLERANCE_MS, Account, Break, is_counted, seconds
+from producer.containers.account import TOLERANCE_MS, Account, Break, is_counted, is_open, seconds
 from producer.containers.tags import tag_end
 from producer.containers.window import Window
 
@@ -28,11 +28,9 @@ _CHUNK_BYTES = 8
 #: More chunks than any recorder writes: a crafted file ends here.
 _MOST_CHUNKS = 1_000_000
 
-#: A size that a recorder leaves behind when it cannot go back and fill in the real one: 0, all
-#: ones or a little less (FFmpeg), 2 GiB or a little less (SoX). It means "until the end".
-_OPEN_SLACK = 65536
-_OPEN_SIZES = (2**31, 2**32, 2**63, 2**64)
 _IN_DS64 = 2**32 - 1
+#: From here on, 32 bits would be taken for a size that is open.
+_BIG_BYTES = 2**32 - 2 * 65536
 
 _PCM, _MS_ADPCM, _FLOAT, _ALAW, _MULAW, _IMA_ADPCM, _GSM, _EXTENSIBLE = (
     *(1, 2, 3, 6, 7, 0x11, 0x31, 0xFFFE),
@@ -149,7 +147,7 @@ class Take:
         if self.tag == _G722_OF_OTHERS:
             struct.pack_into(self.order + "H", fmt, 0, _G722)
         fmt += bytes(len(fmt) % 2)
-        big = self.size >= _OPEN_SIZES[1] - 2 * _OPEN_SLACK
+        big = self.size >= _BIG_BYTES
         form = {"<": b"RF64" if big else b"RIFF", ">": b"RIFX"}[self.order]
         long = struct.pack("<4sI3QI", b"ds64", 28, 0, self.size, 0, 0) if big else b""
         stated = _IN_DS64 if big else self.size
@@ -309,7 +307,7 @@ class _Walker:
         if stream.long_size is not None and stated == _IN_DS64:
             stated = stream.long_size
         take = stream.take()
-        if _is_open(stated) and not (stated == 0 and self._is_bare(body)):
+        if is_open(stated) and not (stated == 0 and self._is_bare(body)):
             return self._take_all(stream, body)
         missing = body + stated - self._size
         if missing <= 0:
@@ -396,10 +394,6 @@ def is_mpeg(file: BinaryIO, take: Take) -> bool:
 
 def _is_name(name: bytes) -> bool:
     return len(name) == 4 and all(0x20 <= char < 0x7F for char in name) and name.strip() != b""
-
-
-def _is_open(size: int) -> bool:
-    return size <= 0 or any(limit - _OPEN_SLACK <= size <= limit for limit in _OPEN_SIZES)
 
 
 def _decoded(take: Take, data: bytes) -> npt.NDArray[np.float64] | None:
