@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from schema.pcm import Samples
 from schema.span import Span
 from schema.words import Word
 from workers.audio import SAMPLES_PER_MS
-from workers.engines.base import Decoding
+from workers.engines.base import Decoding, Outcome, Recognizer, Request
 
 #: What the fakes look at: a tenth of a second, which is speech where it is louder than a whisper.
 STEP_MS = 100
@@ -34,7 +34,7 @@ class FakeDetector:
 
 
 @dataclass
-class FakeRecognizer:
+class FakeRecognizer(Recognizer):
     """Writes a word for each half second of a region; its text says how loud that was.
 
     ``failures`` are raised by the next calls, one a call, before it works again. ``heard`` keeps
@@ -47,16 +47,15 @@ class FakeRecognizer:
 
     word_ms = 500
 
-    def decode(
-        self,
-        samples: Samples,
-        regions: Sequence[Span],
-        *,
-        language: str,
-        hotwords: Sequence[str] = (),
-        carry_on: Callable[[], None] = lambda: None,
-    ) -> Decoding:
-        carry_on()
+    def decode_all(self, requests: Sequence[Request]) -> list[Outcome]:
+        return [self._decode(request) for request in requests]
+
+    def _decode(self, request: Request) -> Outcome:
+        try:
+            request.carry_on()
+        except Exception as error:
+            return error
+        samples, regions, language = request.samples, request.regions, request.language
         self.heard.append(tuple(regions))
         if self.failures:
             raise self.failures.pop(0)

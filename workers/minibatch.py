@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from schema.span import Span
 
 
@@ -102,8 +104,49 @@ def _ending_with(regions: Sequence[Span], max_window_ms: int) -> Iterator[Window
         yield Window(tuple(regions[first:]))
 
 
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """What sizes of a minibatch are rounded up to, so that few shapes are computed.
+
+    Whoever prepares something for each shape that it meets, an attention's plan or a graph, does so
+    once for a bucket. Each is a function of a size that is not below it.
+    """
+
+    regions: Callable[[int], int]
+    frames: Callable[[int], int]
+    tokens: Callable[[int], int]
+
+
+def _exactly(size: int) -> int:
+    return size
+
+
+def _in_steps(step: int) -> Callable[[int], int]:
+    def rounded(size: int) -> int:
+        return -(-size // step) * step
+
+    return rounded
+
+
+def _half_octaves(size: int) -> int:
+    """Return the next of 1, 2, 3, 4, 6, 8, 12, 16, 24 ..."""
+    power = 1 << max(0, size - 1).bit_length()
+    return power // 4 * 3 if power >= 4 and size <= power // 4 * 3 else power
+
+
+#: A processor computes what it is given, and what is padded costs it as much.
+EXACT = Buckets(_exactly, _exactly, _exactly)
+#: Of a night's 265 shapes there are 60 left; 16 frames are a second.
+ROUNDED = Buckets(_half_octaves, _in_steps(16), _in_steps(16))
+
+
 def minibatches(
-    lengths: Sequence[int], *, budget: int, most: int, overhead: int
+    lengths: Sequence[int],
+    *,
+    budget: int,
+    most: int,
+    overhead: int,
+    rounded: Callable[[int], int] = _exactly,
 ) -> list[list[int]]:
     """Return the indices of ``lengths`` in minibatches, each index in exactly one.
 
@@ -118,31 +161,26 @@ def minibatches(
         budget: what a minibatch may be padded to.
         most: members of a minibatch.
         overhead: what a minibatch costs beside, as a length of one member that takes as long.
+        rounded: the number of members that is computed for so many.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    longest = np.array([lengths[index] for index in order], np.int64)
+    members = np.array([rounded(count) for count in range(min(most, len(order)) + 1)], np.int64)
     # For each number of the longest ones: what their minibatches cost, and where the last begins.
-    best = [(0, 0)]
+    costs = np.zeros(len(order) + 1, np.int64)
+    begins = np.zeros(len(order) + 1, np.int64)
     for end in range(1, len(order) + 1):
-        ways = [
-            (best[first][0] + overhead + (end - first) * lengths[order[first]], first)
-            for first in _beginnings(lengths, order, end, budget, most)
-        ]
-        best.append(min(ways))
+        least = max(0, end - most)
+        # Of minibatches that end here, by where they begin.
+        padded = members[end - least : 0 : -1] * longest[least:end]
+        total = costs[least:end] + overhead + padded
+        total[:-1][padded[:-1] > budget] = np.iinfo(np.int64).max
+        at = int(total.argmin())
+        costs[end], begins[end] = total[at], least + at
     batches: list[list[int]] = []
     end = len(order)
     while end:
-        first = best[end][1]
+        first = int(begins[end])
         batches.append(order[first:end])
         end = first
     return batches[::-1]
-
-
-def _beginnings(
-    lengths: Sequence[int], order: Sequence[int], end: int, budget: int, most: int
-) -> Iterator[int]:
-    """Yield where a minibatch may begin that ends before ``end``, the shortest one first."""
-    yield end - 1
-    for first in range(end - 2, max(-1, end - most - 1), -1):
-        if (end - first) * lengths[order[first]] > budget:
-            return
-        yield first

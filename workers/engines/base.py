@@ -6,6 +6,7 @@ Which engine a profile means: :mod:`workers.engines.load`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -46,12 +47,44 @@ class SpeechDetector(Protocol):
         ...
 
 
-class Recognizer(Protocol):
-    """Writes down what is said in the speech regions of a segment.
+def always() -> None:
+    """Raise nothing: the words are wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be written down of one segment.
+
+    ``regions`` are in order, disjoint and within the audio. ``language`` is an ISO 639-1 code, or
+    "auto" to decide by the speech of this segment. ``carry_on`` is called before each minibatch,
+    and raises where these words are wanted no more.
+    """
+
+    samples: Samples
+    regions: Sequence[Span]
+    language: str
+    hotwords: Sequence[str] = ()
+    carry_on: Callable[[], None] = always
+
+
+#: What became of a request: its words, or what its ``carry_on`` raised, or why it cannot be met.
+Outcome = Decoding | Exception
+
+
+class Recognizer(ABC):
+    """Writes down what is said in the speech regions of segments.
 
     How regions are decoded together is the engine's affair, and the words must not depend on it:
     one engine packs them into windows of a fixed length, another pads regions of like length.
     """
+
+    @abstractmethod
+    def decode_all(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Return what became of each request; what fails one of them alone costs no other.
+
+        Raises:
+            Exception: what fails for all of them, or cannot be laid at one's door.
+        """
 
     def decode(
         self,
@@ -60,15 +93,15 @@ class Recognizer(Protocol):
         *,
         language: str,
         hotwords: Sequence[str] = (),
-        carry_on: Callable[[], None] = lambda: None,
+        carry_on: Callable[[], None] = always,
     ) -> Decoding:
-        """Return the words of ``regions``, which are in order, disjoint and within the audio.
-
-        ``language`` is an ISO 639-1 code, or "auto" to decide by the speech of this segment.
-        ``carry_on`` is called before each minibatch, and raises where its words are wanted no
-        more.
+        """Return the words of one segment: see :class:`Request`.
 
         Raises:
             BadRequest: the model does not know the language.
+            Exception: what ``carry_on`` raised, or the model.
         """
-        ...
+        [outcome] = self.decode_all([Request(samples, regions, language, hotwords, carry_on)])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome

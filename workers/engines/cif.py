@@ -9,11 +9,15 @@ matrices. Times are those of FunASR's ``ts_prediction_lfr6_standard``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+#: Of tokens: when each begins and ends, in ms.
+Times = npt.NDArray[np.int64]
 
 #: A token fires a little before the whole number: sums of many weights fall short of it.
 _FIRES_AT = 1.0 - 1e-4
@@ -44,42 +48,66 @@ def integrate(hidden: Tensor, weights: Tensor, tokens: int) -> Tensor:
     return shares.clamp_min_(0).to(hidden.dtype) @ hidden
 
 
-def token_times(weights: Sequence[float], tokens: int) -> list[tuple[int, int]]:
-    """Return when each token of a region is said: start and end in ms from the region's start.
+def token_times(weights: npt.NDArray[np.floating[Any]], tokens: int) -> Times:
+    """Return when each token of a region is said: int64 ``(tokens, 2)``, ms from its start.
 
     Args:
-        weights: one for each upsampled frame of the region.
+        weights: float ``(frames,)``, one for each upsampled frame of the region.
         tokens: how many were written.
     """
     if not tokens:
-        return []
+        return np.zeros((0, 2), np.int64)
     fired = _fired(weights)
     if len(fired) != tokens + 1:
         # What is written is not what fired: the weights are stretched to fit.
-        scale = (tokens + 1) / (sum(weights) or 1.0)
-        fired = _fired([weight * scale for weight in weights])
-    places = [at - _LATE for at in fired]
-    spans = [[begin, min(end, begin + _LONGEST), end] for begin, end in pairwise(places)]
-    if spans and spans[-1][1] == spans[-1][2]:
+        fired = _fired(weights * ((tokens + 1) / (_sum(weights) or 1.0)))
+    places = fired - _LATE
+    begins, nexts = places[:-1], places[1:]
+    ends = np.minimum(nexts, begins + _LONGEST)
+    if len(ends) and ends[-1] == nexts[-1]:
         silence = len(weights) - places[-1] > _TAIL
-        spans[-1][1] = (len(weights) + places[-1]) * 0.5 if silence else len(weights)
-    times = [(_ms(begin), _ms(end)) for begin, end, _ in spans[:tokens]]
-    # Tokens that never fired are said where the last one was.
-    last_ms = times[-1][1] if times else 0
-    return times + [(last_ms, last_ms)] * (tokens - len(times))
-
-
-def _fired(weights: Sequence[float]) -> list[int]:
-    """Return the frames at which a token fires."""
-    fired, held = [], 0.0
-    for frame, weight in enumerate(weights):
-        held += weight
-        if held >= _FIRES_AT:
-            fired.append(frame)
-            held -= _FIRES_AT
-    return fired
-
-
-def _ms(place: float) -> int:
+        ends[-1] = (len(weights) + places[-1]) * 0.5 if silence else len(weights)
     # As FunASR rounds it.
-    return max(0, int(place * _FRAME_S * 1000))
+    times = np.stack([begins, ends], axis=1)[:tokens] * _FRAME_S * 1000
+    found = np.maximum(0, times.astype(np.int64))
+    # Tokens that never fired are said where the last one was.
+    last_ms = found[-1, 1] if len(found) else 0
+    missing = np.full((tokens - len(found), 2), last_ms, np.int64)
+    return np.concatenate([found, missing])
+
+
+def fired_times(
+    weights: npt.NDArray[np.floating[Any]], tokens: int, frame_ms: int
+) -> Times:
+    """Return when each token is said, by the frames whose weights it is made of.
+
+    int64 ``(tokens, 2)``, ms from the region's start; ``weights`` are float ``(frames,)``, of
+    frames of ``frame_ms``.
+    """
+    after = np.cumsum(weights, dtype=np.float64)
+    whole = np.arange(1, tokens + 1)
+    frames = np.searchsorted(after, whole, side="left")
+    fired = frames < len(weights)
+    edges = np.full(tokens + 1, float(len(weights)))
+    edges[0] = 0.0
+    own = weights[frames[fired]].astype(np.float64)
+    before = np.concatenate([[0.0], after])[frames[fired]]
+    edges[1:][fired] = frames[fired] + (whole[fired] - before) / own
+    milliseconds = np.rint(edges * frame_ms).astype(np.int64)
+    return np.stack([milliseconds[:-1], milliseconds[1:]], axis=1)
+
+
+def _fired(weights: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
+    """Return the frames at which a token fires, one a frame at most.
+
+    Of so many frames no more tokens can have fired than whole weights went in by any earlier frame,
+    and frames came since.
+    """
+    frames = np.arange(len(weights))
+    whole = np.floor(np.cumsum(weights, dtype=np.float64) / _FIRES_AT)
+    fired = frames + np.minimum(1, np.minimum.accumulate(whole - frames))
+    return np.flatnonzero(np.diff(fired, prepend=0.0) > 0)
+
+
+def _sum(weights: npt.NDArray[np.floating[Any]]) -> float:
+    return float(np.sum(weights, dtype=np.float64))

@@ -62,12 +62,11 @@ def inference() -> Iterator[None]:
 
 
 class FilterBank:
-    """The features of the segment at hand, on one device, for whoever asks first and all others."""
+    """The features of the segments at hand, on one device, for whoever asks first and all others."""
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
-        self._samples: Samples | None = None
-        self._mel: Tensor | None = None
+        self._known: list[tuple[Samples, Tensor]] = []
         self._staging: Tensor | None = None
 
     def of(self, samples: Samples) -> Tensor:
@@ -76,20 +75,23 @@ class FilterBank:
         Frame ``i`` covers the samples from ``160 i`` on; a stretch that begins on a frame has the
         same features as if it were cut out.
         """
-        if self._samples is not samples or self._mel is None:
-            with inference():
-                self._mel = self._log_mel(self._on_device(samples))
-            self._samples = samples
-        return self._mel
+        for known, mel in self._known:
+            if known is samples:
+                return mel
+        with inference():
+            mel = self._log_mel(self._on_device(samples))
+        self._known.append((samples, mel))
+        return mel
 
     def forget(self) -> None:
-        """Let go of the segment; the staging memory stays, as large as the longest yet."""
-        self._samples = self._mel = None
+        """Let go of the segments; the staging memory stays, as large as the longest yet."""
+        self._known.clear()
 
     def _on_device(self, samples: Samples) -> Tensor:
         if self.device.type == "cpu":
             return torch.from_numpy(samples)
-        # Page-locked, so that the copy does not wait for the device, nor the device for it.
+        # Page-locked, so that the copy does not wait for the device, nor the device for it. What
+        # was staged before is copied by then: whoever detects speech in it waits for the device.
         if self._staging is None or len(self._staging) < len(samples):
             self._staging = torch.empty(len(samples), pin_memory=True)
         staged = self._staging[: len(samples)]
@@ -184,15 +186,23 @@ class Stacking:
         """Return how many stacked frames so many frames make."""
         return -(-frames // self.step)
 
-    def of(self, mel: Tensor) -> Tensor:
-        """Return ``(stacked frames, width * mels)`` of ``(frames, mels)``."""
-        frames = len(mel)
-        count = self.count(frames)
-        before = (self.width - 1) // 2
-        after = (count - 1) * self.step + self.width - before - frames
-        padded = torch.cat([mel[:1].expand(before, -1), mel, mel[-1:].expand(max(0, after), -1)])
-        stacked = padded.unfold(0, self.width, self.step)[:count]
-        return stacked.transpose(1, 2).reshape(count, -1)
+    def of(self, mel: Tensor, firsts: Tensor, frames: Tensor, count: int) -> Tensor:
+        """Return float32 ``(regions, count, width * mels)``, each region's from its first frame on.
+
+        One operation for all regions, whatever their lengths; what lies behind a region's last
+        stacked frame repeats its last frame.
+
+        Args:
+            mel: float32 ``(frames, mels)`` that the regions lie in.
+            firsts: int64 ``(regions,)``, where in ``mel`` each begins.
+            frames: int64 ``(regions,)``, how many frames each has.
+            count: how many stacked frames the result has.
+        """
+        steps = torch.arange(count, device=mel.device)[:, None] * self.step
+        neighbours = torch.arange(self.width, device=mel.device) - (self.width - 1) // 2
+        within = (steps + neighbours).clamp_min_(0)[None]
+        places = torch.minimum(within, (frames - 1)[:, None, None]) + firsts[:, None, None]
+        return mel[places].flatten(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +214,7 @@ class Normalisation:
 
     def of(self, stacked: Tensor) -> Tensor:
         """Return the frames, normalised."""
-        return (stacked + self.shift) * self.scale
+        return (stacked + self.shift).mul_(self.scale)
 
     def to(self, device: torch.device) -> Normalisation:
         """Return the same on a device."""

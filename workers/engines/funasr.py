@@ -12,12 +12,15 @@ another kind is asked through ``generate``, region by region (:class:`Generic`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import structlog
 import torch
 from torch import Tensor
 
@@ -29,11 +32,16 @@ from schema.transcript import is_cjk
 from schema.words import Word
 from workers.audio import SAMPLES_PER_MS
 from workers.budget import CPU_MS, Budget
-from workers.engines.attention import fuse
-from workers.engines.base import Decoding, Recognizer
+from workers.engines.base import Decoding, Outcome, Recognizer, Request
 from workers.engines.checkpoint import build
-from workers.engines.compiled import compile_layers
-from workers.engines.families import FAMILIES, Family, Token, Written
+from workers.engines.families import (
+    FAMILIES,
+    NO_TOKENS,
+    Batch,
+    Family,
+    Tokens,
+    run_as_called,
+)
 from workers.engines.features import (
     FRAME_MS,
     FilterBank,
@@ -45,7 +53,11 @@ from workers.engines.features import (
 )
 from workers.engines.guest import guest
 from workers.engines.pieces import joined
-from workers.minibatch import minibatches
+from workers.engines.replayed import Replayed
+from workers.engines.sanm import Run, is_known
+from workers.minibatch import EXACT, ROUNDED, Buckets, minibatches
+
+log = structlog.get_logger(__name__)
 
 #: Regions in a minibatch at most: short ones by the thousand gain no more.
 _MOST = 256
@@ -55,6 +67,9 @@ _MOST = 256
 #: kernels to be launched, in which it could decode minutes (by its arithmetic; not measured).
 CPU_OVERHEAD_MS = 1_000
 GPU_OVERHEAD_MS = 300_000
+
+#: Tokens of dense speech: what a minibatch is measured by.
+_DENSE_TOKENS_PER_S = 8
 
 #: What a token ends with that goes on in the next one; what begins a word in SentencePiece.
 _GOES_ON = "@@"
@@ -71,95 +86,162 @@ class Frontend:
     stacking: Stacking
     normalisation: Normalisation | None
 
-    def of(self, mel: Tensor) -> Tensor:
-        """Return a region's input, float32 ``(frames, values)``."""
-        stacked = self.stacking.of(mel)
+    def of(self, mel: Tensor, firsts: Tensor, frames: Tensor, count: int) -> Tensor:
+        """Return regions' inputs: see :meth:`workers.engines.features.Stacking.of`."""
+        stacked = self.stacking.of(mel, firsts, frames, count)
         return self.normalisation.of(stacked) if self.normalisation else stacked
 
 
-class FunasrRecognizer:
+class _Region(NamedTuple):
+    """A region of one of several requests: the index of its request, and where it lies."""
+
+    request: int
+    span: Span
+
+
+class FunasrRecognizer(Recognizer):
     """A loaded model of a family we know. See :class:`workers.engines.base.Recognizer`."""
 
     def __init__(
-        self, family: Family, tokenizer: Any, frontend: Frontend, bank: FilterBank, budget: Budget
+        self,
+        family: Family,
+        tokenizer: Any,
+        frontend: Frontend,
+        bank: FilterBank,
+        budget: Budget,
+        buckets: Buckets,
     ) -> None:
         self._family = family
-        self._tokenizer = tokenizer
+        self._vocabulary = Vocabulary(tokenizer)
         self._frontend = frontend
         self._bank = bank
         self.budget = budget
+        self._buckets = buckets
 
-    def decode(
-        self,
-        samples: Samples,
-        regions: Sequence[Span],
-        *,
-        language: str,
-        hotwords: Sequence[str] = (),
-        carry_on: Callable[[], None] = lambda: None,
-    ) -> Decoding:
-        """Return the words of ``regions``: see :meth:`workers.engines.base.Recognizer.decode`."""
-        if not regions:
-            return Decoding((), None)
-        mel = self._bank.of(samples)
-        biases = [self._ids(hotword) for hotword in hotwords]
-        written: dict[int, Written] = {}
+    def decode_all(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Decode: see :meth:`workers.engines.base.Recognizer.decode_all`."""
+        outcomes: list[Outcome] = [Decoding((), None) for _ in requests]
+        alike: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+        for index, request in enumerate(requests):
+            if request.regions:
+                alike.setdefault((request.language, tuple(request.hotwords)), []).append(index)
+        for (language, hotwords), indices in alike.items():
+            chosen = [requests[index] for index in indices]
+            for index, outcome in zip(
+                indices, self._decode(chosen, language, hotwords), strict=True
+            ):
+                outcomes[index] = outcome
+        return outcomes
+
+    def _decode(
+        self, requests: Sequence[Request], language: str, hotwords: Sequence[str]
+    ) -> list[Outcome]:
+        """Return the outcomes of requests of one language, with the same hotwords."""
+        mels = [self._bank.of(request.samples) for request in requests]
+        with inference():
+            mel = mels[0] if len(mels) == 1 else torch.cat(mels)
+        begins = [0, *accumulate(map(len, mels))]
+        regions = [_Region(i, span) for i, own in enumerate(requests) for span in own.regions]
+        firsts = [begins[each.request] + each.span.start_ms // FRAME_MS for each in regions]
+        biases = [self._vocabulary.ids(hotword) for hotword in hotwords]
+        refused: dict[int, Exception] = {}
+        written: dict[int, Tokens] = {}
         # A region without a frame never reaches a network.
-        left = [index for index, region in enumerate(regions) if _frames_of(region)]
+        left = [index for index, region in enumerate(regions) if _frames_of(region.span)]
         while left:
             for chosen in self._minibatches(regions, left):
-                carry_on()
-                inputs = [self._input(mel, regions[index]) for index in chosen]
-                found = self._write(inputs, language, biases)
+                _ask(requests, {regions[index].request for index in chosen}, refused)
+                wanted = [index for index in chosen if regions[index].request not in refused]
+                if not wanted:
+                    continue
+                spans = [regions[index].span for index in wanted]
+                found = self._write(
+                    mel, [firsts[index] for index in wanted], spans, language, biases
+                )
                 if found is None:
                     break  # The budget is another: what is left is divided anew.
-                written.update(zip(chosen, found, strict=True))
-            left = [index for index in left if index not in written]
-        return self._decoding(
-            regions, [written.get(i, Written(())) for i in range(len(regions))], language
-        )
+                written.update(zip(wanted, found, strict=True))
+            left = [
+                index
+                for index in left
+                if index not in written and regions[index].request not in refused
+            ]
+        tokens: list[list[Tokens]] = [[] for _ in requests]
+        for index, region in enumerate(regions):
+            tokens[region.request].append(written.get(index, NO_TOKENS))
+        return [
+            refused.get(number) or self._decoding(request.regions, tokens[number], language)
+            for number, request in enumerate(requests)
+        ]
 
-    def trial_bytes(self, duration_ms: int) -> int:
-        """Decode that many ms of silence; return how much of the device's memory it took."""
+    def rehearsal_bytes(self, duration_ms: int) -> int:
+        """Compute what so many ms of dense speech take; return how much memory that was.
+
+        Every part of the network computes, whatever it hears: of silence a Paraformer writes no
+        token, and its decoder and what times tokens would not be measured.
+        """
         device = self._bank.device
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        mel = torch.zeros((duration_ms // FRAME_MS, 80), device=device)
-        with inference():
-            self._write([self._frontend.of(mel)], "auto", [])
+        self._rehearse(duration_ms)
         taken = torch.cuda.max_memory_allocated(device) - before
         torch.cuda.empty_cache()
         return int(taken)
 
-    def _minibatches(self, regions: Sequence[Span], left: Sequence[int]) -> list[list[int]]:
+    def _rehearse(self, duration_ms: int) -> None:
+        mel = torch.zeros((duration_ms // FRAME_MS, 80), device=self._bank.device)
+        with inference(), self._steadily():
+            batch = self._batch(mel, [0], [len(mel)])
+            self._family.rehearse(batch, duration_ms * _DENSE_TOKENS_PER_S // 1000)
+
+    def _minibatches(
+        self, regions: Sequence[_Region], left: Sequence[int]
+    ) -> list[list[int]]:
         """Return the regions that are left in minibatches that the budget holds at present."""
-        lengths = [regions[index].duration_ms for index in left]
+        lengths = [regions[index].span.duration_ms for index in left]
         batches = minibatches(
             lengths,
             budget=self.budget.ms,
             most=_MOST,
             overhead=CPU_OVERHEAD_MS if self._bank.device.type == "cpu" else GPU_OVERHEAD_MS,
+            rounded=self._buckets.regions,
         )
         return [[left[at] for at in batch] for batch in batches]
 
-    def _input(self, mel: Tensor, region: Span) -> Tensor:
-        """Return a region's input; it has the features that it would have if it were cut out."""
-        first = region.start_ms // FRAME_MS
-        with inference():
-            return self._frontend.of(mel[first : first + _frames_of(region)])
+    def _batch(self, mel: Tensor, firsts: Sequence[int], frames: Sequence[int]) -> Batch:
+        """Return a minibatch of regions, by where in ``mel`` each begins and how long it is.
+
+        It has as many regions, each as often, and as many frames as its bucket has.
+        """
+        more = self._buckets.regions(len(firsts)) - len(firsts)
+        every = np.array([firsts, frames], np.int64)
+        every = np.pad(every, ((0, 0), (0, more)), mode="edge")
+        lengths = [self._frontend.stacking.count(each) for each in every[1].tolist()]
+        # In one piece, and without waiting: what is not page-locked is copied out at once.
+        places = torch.from_numpy(np.stack([*every, np.array(lengths)]))
+        on_device = places.to(self._bank.device, non_blocking=True)
+        longest = self._buckets.frames(max(lengths))
+        features = self._frontend.of(mel, on_device[0], on_device[1], longest)
+        return Batch(features, lengths, on_device[2])
 
     def _write(
-        self, inputs: Sequence[Tensor], language: str, biases: Sequence[Sequence[int]]
-    ) -> list[Written] | None:
+        self,
+        mel: Tensor,
+        firsts: Sequence[int],
+        spans: Sequence[Span],
+        language: str,
+        biases: Sequence[Sequence[int]],
+    ) -> list[Tokens] | None:
         """Return what each region says, or None where memory ran out and less was agreed on."""
         try:
             with inference(), self._steadily():
-                lengths = torch.tensor([len(own) for own in inputs], device=self._bank.device)
-                padded = torch.nn.utils.rnn.pad_sequence(list(inputs), batch_first=True)
-                return self._family.write(padded, lengths, language, biases)
+                batch = self._batch(mel, firsts, [_frames_of(span) for span in spans])
+                found = self._family.write(batch, language, biases)[: len(spans)]
+            self.budget.held()
+            return found
         except torch.OutOfMemoryError:
             # Half of it, unless it was one region: then there is nothing to be halved.
-            if len(inputs) == 1 or not self.budget.halve():
+            if len(spans) == 1 or not self.budget.halve():
                 raise
         # Out of the handler, where the error keeps its tensors alive.
         if self._bank.device.type == "cuda":
@@ -175,25 +257,20 @@ class FunasrRecognizer:
         """
         library: Any = torch.backends.mkldnn
         enabled = library.enabled
-        library.enabled = self._family.half
+        library.enabled = self._family.dtype == torch.bfloat16
         try:
             yield
         finally:
             library.enabled = enabled
 
     def _decoding(
-        self, regions: Sequence[Span], written: Sequence[Written], language: str
+        self, regions: Sequence[Span], written: Sequence[Tokens], language: str
     ) -> Decoding:
         # Region by region: a token never goes on in the next one's first.
         words = tuple(
-            Word(
-                word.text,
-                min(region.start_ms + word.start_ms, region.end_ms),
-                min(region.start_ms + word.end_ms, region.end_ms),
-                word.confidence,
-            )
-            for region, own in zip(regions, written, strict=True)
-            for word in joined(self._pieces(own.tokens))
+            word
+            for region, tokens in zip(regions, written, strict=True)
+            for word in self._words(region, tokens)
         )
         heard, sounds = self._marks(regions, written)
         if not words:
@@ -201,41 +278,32 @@ class FunasrRecognizer:
         spoken = language if language != "auto" else heard or _script_of(words)
         return Decoding(words, spoken, sounds)
 
-    def _pieces(self, tokens: Sequence[Token]) -> Iterator[Word]:
-        """Yield each token as a word in the making: one that begins a word has a space before."""
-        texts = self._texts([token.id for token in tokens])
-        goes_on = False
-        for token, text in zip(tokens, texts, strict=True):
-            if text.startswith("<") and text.endswith(">"):
-                goes_on = False
-                continue
-            begins = text.startswith(_BEGINS) if self._is_sentencepiece else not goes_on
-            bare = text.removeprefix(_BEGINS).removesuffix(_GOES_ON)
-            goes_on = text.endswith(_GOES_ON)
-            if bare:
-                space = " " if begins and not is_cjk(bare[0]) else ""
-                sure = round(token.probability, 3)
-                yield Word(space + bare, token.start_ms, token.end_ms, sure)
-
-    def _texts(self, ids: Sequence[int]) -> list[str]:
-        """Return the text of each token."""
-        if self._is_sentencepiece:
-            return [self._tokenizer.sp.IdToPiece(own) for own in ids]
-        texts: list[str] = self._tokenizer.ids2tokens(list(ids))
-        return texts
-
-    @property
-    def _is_sentencepiece(self) -> bool:
-        return hasattr(self._tokenizer, "bpemodel")
+    def _words(self, region: Span, tokens: Tokens) -> list[Word]:
+        """Return a region's words, on the segment's clock; none leaves its region."""
+        if not len(tokens):
+            return []
+        times_ms = np.minimum(tokens.times_ms + region.start_ms, region.end_ms)
+        sure = np.round(tokens.probabilities.astype(np.float64), 3)
+        return joined(
+            Word(text, start_ms, end_ms, probability)
+            for text, (start_ms, end_ms), probability in zip(
+                self._vocabulary.pieces(tokens.ids.tolist()),
+                times_ms.tolist(),
+                sure.tolist(),
+                strict=True,
+            )
+            if text
+        )
 
     def _marks(
-        self, regions: Sequence[Span], written: Sequence[Written]
+        self, regions: Sequence[Span], written: Sequence[Tokens]
     ) -> tuple[str | None, dict[str, Any]]:
         """Return the language of most regions, and what was heard in each beside words."""
         languages: Counter[str] = Counter()
         sounds = []
         for region, own in zip(regions, written, strict=True):
-            names = [text[2:-2] for text in self._texts(own.marks) if text.startswith("<|")]
+            texts = map(self._vocabulary.text, own.marks)
+            names = [text[2:-2] for text in texts if text.startswith("<|")]
             languages.update(name for name in names[:1] if name in _LANGUAGES)
             beside = [name for name in names if name not in _LANGUAGES | _NO_SOUNDS]
             if beside:
@@ -243,9 +311,63 @@ class FunasrRecognizer:
         most = languages.most_common(1)
         return most[0][0] if most else None, {SOUNDS: sounds} if sounds else {}
 
-    def _ids(self, hotword: str) -> list[int]:
+
+class Vocabulary:
+    """The texts of a model's tokens, each looked up once."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._is_sentencepiece = hasattr(tokenizer, "bpemodel")
+        self._texts: dict[int, str] = {}
+        self._pieces: dict[tuple[int, bool], tuple[str, bool]] = {}
+
+    def text(self, token: int) -> str:
+        """Return the text of a token."""
+        if token not in self._texts:
+            if self._is_sentencepiece:
+                self._texts[token] = self._tokenizer.sp.IdToPiece(token)
+            else:
+                self._texts[token] = self._tokenizer.ids2tokens([token])[0]
+        return self._texts[token]
+
+    def pieces(self, tokens: Sequence[int]) -> Iterator[str]:
+        """Yield the text of each token, with a space before one that begins a word.
+
+        It is empty where a token is a mark.
+        """
+        goes_on = False
+        for token in tokens:
+            known = self._pieces.get((token, goes_on))
+            if known is None:
+                known = self._pieces[token, goes_on] = self._piece(self.text(token), goes_on)
+            text, goes_on = known
+            yield text
+
+    def _piece(self, text: str, goes_on: bool) -> tuple[str, bool]:
+        """Return a token's piece, given whether the last one goes on in it, and whether it does."""
+        if text.startswith("<") and text.endswith(">"):
+            return "", False
+        begins = text.startswith(_BEGINS) if self._is_sentencepiece else not goes_on
+        bare = text.removeprefix(_BEGINS).removesuffix(_GOES_ON)
+        space = " " if bare and begins and not is_cjk(bare[0]) else ""
+        return space + bare, text.endswith(_GOES_ON)
+
+    def ids(self, hotword: str) -> list[int]:
+        """Return the tokens of a hotword."""
         ids: list[int] = self._tokenizer.tokens2ids(self._tokenizer.text2tokens(hotword))
         return ids
+
+
+def _ask(
+    requests: Sequence[Request], numbers: Iterable[int], refused: dict[int, Exception]
+) -> None:
+    """Ask whether the words of these requests are wanted still; note what is raised of each."""
+    for number in numbers:
+        if number not in refused:
+            try:
+                requests[number].carry_on()
+            except Exception as error:
+                refused[number] = error
 
 
 def _frames_of(region: Span) -> int:
@@ -263,29 +385,35 @@ def _script_of(words: Sequence[Word]) -> str:
     return "zh" if 2 * chinese >= len(words) else "en"
 
 
-class Generic:
+class Generic(Recognizer):
     """Any other model of FunASR's, region by region through its ``generate``."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def decode(
-        self,
-        samples: Samples,
-        regions: Sequence[Span],
-        *,
-        language: str,
-        hotwords: Sequence[str] = (),
-        carry_on: Callable[[], None] = lambda: None,
-    ) -> Decoding:
-        """Return the words of ``regions``: see :meth:`workers.engines.base.Recognizer.decode`."""
+    def decode_all(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Decode: see :meth:`workers.engines.base.Recognizer.decode_all`."""
+        refused: dict[int, Exception] = {}
+        return [
+            self._decode(requests, number, refused) or refused[number]
+            for number in range(len(requests))
+        ]
+
+    def _decode(
+        self, requests: Sequence[Request], number: int, refused: dict[int, Exception]
+    ) -> Decoding | None:
+        request = requests[number]
+        language = request.language
         words: list[Word] = []
-        for region in regions:
-            carry_on()
-            audio = samples[region.start_ms * SAMPLES_PER_MS : region.end_ms * SAMPLES_PER_MS]
+        hotwords = " ".join(request.hotwords) or None
+        for region in request.regions:
+            _ask(requests, [number], refused)
+            if number in refused:
+                return None
+            first, last = (ms * SAMPLES_PER_MS for ms in (region.start_ms, region.end_ms))
             with guest():
                 results = self._model.generate(
-                    audio, key="region", language=language, hotword=" ".join(hotwords) or None
+                    request.samples[first:last], key="region", language=language, hotword=hotwords
                 )
             if len(results) != 1:
                 raise RuntimeError(f"{len(results)} results for one region")
@@ -331,25 +459,42 @@ def load(profile: Profile, settings: Settings, bank: FilterBank) -> Recognizer:
         Misconfigured: the weights are missing or changed, or were not loaded.
     """
     model, options, directory = build(profile.model_files, settings.models, settings.device)
-    name = options["model_name"]
-    family = FAMILIES.get(name)
-    if family is None:
+    family = FAMILIES.get(options["model_name"])
+    if family is None or not is_known(model.model):
         return Generic(model)
-    fuse(model.model)
-    if settings.compile:
-        compile_layers(model.model)
-    half = profile.decode.precision == "bfloat16"
+    is_cpu = bank.device.type == "cpu"
+    buckets = EXACT if is_cpu else ROUNDED
     recognizer = FunasrRecognizer(
-        family(model.model, half),
+        family(
+            model.model,
+            _DTYPES[profile.decode.precision],
+            _runner(settings, bank.device),
+            buckets.tokens,
+        ),
         options["tokenizer"],
         _frontend(directory, options, bank),
         bank,
         Budget(CPU_MS),
+        buckets,
     )
-    if bank.device.type == "cuda":
+    if not is_cpu:
         free_bytes = torch.cuda.mem_get_info(bank.device)[0]
-        recognizer.budget.learn(free_bytes, recognizer.trial_bytes)
+        recognizer.budget.learn(free_bytes, recognizer.rehearsal_bytes)
     return recognizer
+
+
+_DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def _runner(settings: Settings, device: torch.device) -> Run:
+    """Return how parts of a network are run: as they are called, or replayed."""
+    if not settings.compile:
+        return run_as_called
+    if device.type == "cpu":
+        # Compiled by torch they earned a tenth, and took minutes (ops/bench/RESULTS.md).
+        log.info("not_compiled", reason="on a CPU it earns next to nothing")
+        return run_as_called
+    return Replayed(device)
 
 
 def _frontend(directory: Path, options: Mapping[str, Any], bank: FilterBank) -> Frontend:

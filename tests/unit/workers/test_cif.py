@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.engines.cif import integrate, token_times
+from workers.engines.cif import _fired, fired_times, integrate, token_times
 
 WEIGHTS = st.lists(st.floats(0, 0.984375, width=32), min_size=1, max_size=80)
 
@@ -52,11 +53,46 @@ def test_a_regions_tokens_do_not_depend_on_what_is_beside_it(weights, others):
 
 @given(weights=WEIGHTS, tokens=st.integers(0, 40))
 def test_every_token_has_a_time_and_none_goes_back(weights, tokens):
-    times = token_times(weights, tokens)
-    assert len(times) == tokens
-    starts = [start_ms for start_ms, _ in times]
-    assert starts == sorted(starts)
-    assert min(starts, default=0) >= 0
+    for times in (token_times(np.array(weights), tokens), fired_times(np.array(weights), tokens, 60)):
+        assert times.shape == (tokens, 2)
+        starts = times[:, 0].tolist()
+        assert starts == sorted(starts)
+        assert min(starts, default=0) >= 0
+
+
+def walked(weights, fires_at=1.0 - 1e-4):
+    """Frame by frame: a token fires, one a frame, where enough is held."""
+    fired, held = [], 0.0
+    for frame, weight in enumerate(weights):
+        held += weight
+        if held >= fires_at:
+            fired.append(frame)
+            held -= fires_at
+    return fired
+
+
+@given(weights=st.lists(st.floats(0, 3, width=16), min_size=1, max_size=80))
+def test_tokens_fire_where_the_walk_fires(weights):
+    # Eighths have no rounding to differ by.
+    eighths = np.floor(np.array(weights) * 8) / 8
+    assert _fired(eighths).tolist() == walked(eighths)
+
+
+def stepped(weights, tokens, frame_ms):
+    """Each token begins where the weights of the one before it reach a whole number."""
+    edges, held = [0.0], 0.0
+    for frame, weight in enumerate(weights):
+        while weight > 0 and held + weight >= len(edges) and len(edges) <= tokens:
+            edges.append(frame + (len(edges) - held) / weight)
+        held += weight
+    edges += [float(len(weights))] * (tokens + 1 - len(edges))
+    return [[round(a * frame_ms), round(b * frame_ms)] for a, b in pairwise(edges)]
+
+
+@given(weights=st.lists(st.integers(0, 24), min_size=1, max_size=80), tokens=st.integers(0, 40))
+def test_a_plain_paraformers_times_are_those_of_the_frames_it_is_made_of(weights, tokens):
+    eighths = np.array(weights) / 8
+    assert fired_times(eighths, tokens, 60).tolist() == stepped(eighths.tolist(), tokens, 60)
 
 
 @given(seed=st.integers(0, 500), tokens=st.integers(1, 12))
@@ -69,7 +105,7 @@ def test_times_are_funasrs(seed, tokens):
     alphas = torch.tensor(weights)
     peaks = cif_wo_hidden(alphas[None].clone(), 1.0 - 1e-4)[0]
     _, expected = ts_prediction_lfr6_standard(alphas.clone(), peaks, ["x"] * tokens)
-    found = token_times(weights.tolist(), tokens)
+    found = token_times(weights, tokens).tolist()
     # Sums in single and in double precision may pass a whole number one frame apart.
     assert all(
         abs(a - b) <= 20

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch._dynamo.utils import counters
 
 from ops.bench.madeup import KINDS, build, characters, profile_of
 from schema.errors import BadRequest, Misconfigured
@@ -21,7 +19,6 @@ from schema.span import Span
 from tests.unit.workers.test_whisper import quiet, voiced
 from workers.audio import SAMPLES_PER_MS
 from workers.engines import funasr
-from workers.engines.compiled import compile_layers
 from workers.engines.features import FilterBank
 from workers.engines.funasr import FunasrRecognizer, Generic, generic_words
 from workers.engines.guest import guest
@@ -131,17 +128,6 @@ def written_at(recognizer, region):
     return recognizer.decode(SOUND, [region], language="auto").words
 
 
-def test_compiled_networks_write_the_same(models, monkeypatch):
-    # Captured as for a device, then run as it is: to build kernels takes minutes.
-    captures = partial(compile_layers, backend="eager")
-    monkeypatch.setattr(funasr, "compile_layers", captures)
-    compiled = models.load("bicif", models.settings(compile=True))
-    counters.clear()
-    words = compiled.decode(SOUND, REGIONS, language="auto").words
-    assert words == models.load("bicif").decode(SOUND, REGIONS, language="auto").words
-    assert counters["stats"]["unique_graphs"] >= 1
-
-
 def test_words_of_a_plain_paraformer_follow_each_other_within_their_region(models):
     words = written(models.load("paraformer"), REGIONS[0])
     edges = [edge for word in words for edge in (word.start_ms, word.end_ms)]
@@ -167,7 +153,7 @@ def test_sensevoice_writes_what_funasr_writes(models, region, language):
     expected = generate(theirs, region, language=language)["text"]
     recognizer = models.load("sensevoice")
     [own] = raw(recognizer, region, language)
-    tokens = [token.id for token in own.tokens]
+    tokens = own.ids.tolist()
     # FunASR takes an answer and a first word that are the same for one; real answers are marks.
     ids = [*own.marks, *tokens[own.marks[-1:] == tuple(tokens[:1]) :]]
     assert len(tokens) >= 4
@@ -176,7 +162,7 @@ def test_sensevoice_writes_what_funasr_writes(models, region, language):
 
 def raw(recognizer: FunasrRecognizer, region: Span, language: str) -> Any:
     mel = recognizer._bank.of(SOUND)
-    return recognizer._write([recognizer._input(mel, region)], language, [])
+    return recognizer._write(mel, [region.start_ms // 10], [region], language, [])
 
 
 @pytest.mark.parametrize("region", REGIONS)
@@ -186,16 +172,17 @@ def test_sensevoices_times_are_those_of_funasrs_forced_alignment(models, region)
     recognizer = models.load("sensevoice")
     [own] = raw(recognizer, region, "auto")
     model = recognizer._family.model
-    features = recognizer._input(recognizer._bank.of(SOUND), region)
-    asked = torch.cat([recognizer._family._questions("auto"), features[None]], dim=1)
+    mel = recognizer._bank.of(SOUND)
+    batch = recognizer._batch(mel, [region.start_ms // 10], [funasr._frames_of(region)])
+    asked = torch.cat([recognizer._family._questions("auto"), batch.features], dim=1)
     lengths = torch.tensor([asked.shape[1]])
     with torch.inference_mode():
         scores = model.ctc.log_softmax(model.encoder(asked, lengths)[0])[:, 4:]
-        ids = torch.tensor([[token.id for token in own.tokens]])
+        ids = torch.tensor(own.ids)[None]
         counts = torch.tensor([scores.shape[1]]), torch.tensor([ids.shape[1]])
         path = ctc_forced_align(scores, ids, *counts)[0].tolist()
     begins = [at for at, token in enumerate(path) if token and (not at or path[at - 1] != token)]
-    assert [max(0, 60 * at - 30) for at in begins] == [token.start_ms for token in own.tokens]
+    assert [max(0, 60 * at - 30) for at in begins] == own.times_ms[:, 0].tolist()
 
 
 def test_sensevoices_marks_are_tags_and_no_words(models):
@@ -222,13 +209,13 @@ def test_when_memory_runs_out_half_is_decoded_and_remembered(models, monkeypatch
     family, batches = recognizer._family, []
 
     class Tight:
-        half = False
+        dtype = torch.float32
 
-        def write(self, features, lengths, language, hotwords):
-            batches.append(len(features))
+        def write(self, batch, language, hotwords):
+            batches.append(len(batch.features))
             if recognizer.budget.ms > 60_000:
                 raise torch.OutOfMemoryError("no room")
-            return family.write(features, lengths, language, hotwords)
+            return family.write(batch, language, hotwords)
 
     monkeypatch.setattr(recognizer, "_family", Tight())
     assert recognizer.decode(SOUND, REGIONS, language="auto").words == expected
@@ -242,14 +229,15 @@ def test_a_processor_pads_little(models, monkeypatch):
     monkeypatch.undo()
     recognizer = models.load("bicif")
     regions = [Span(0, 5_000), Span(5_000, 9_900), Span(9_900, 10_900)]
-    assert recognizer._minibatches(regions, [0, 1, 2]) == [[0, 1], [2]]
+    all_of_one = [funasr._Region(0, region) for region in regions]
+    assert recognizer._minibatches(all_of_one, [0, 1, 2]) == [[0, 1], [2]]
 
 
 def test_memory_that_does_not_hold_one_region_is_an_error(models, monkeypatch):
     recognizer = models.load("bicif")
 
     class Full:
-        half = False
+        dtype = torch.float32
 
         def write(self, *_):
             raise torch.OutOfMemoryError("no room")
