@@ -22,6 +22,7 @@ from redis.exceptions import AuthenticationError
 from schema.errors import CallscribeError
 from schema.migrate import current_revision, head_revision, missing_indexes, outdated
 from schema.models import KNOWN
+from schema.processor import has_bfloat16
 from schema.settings import SPOOL_ROOT, Settings
 from schema.storage import storage_of
 from schema.store.ledger import Ledger
@@ -198,7 +199,9 @@ def device(settings: Settings) -> Finding:
     """Say what this host's workers decode on; a GPU is asked through its driver, not torch."""
     if not settings.device.startswith("cuda"):
         cores = len(os.sched_getaffinity(0))
-        return Finding("device", Verdict.OK, f"{settings.device}, {cores} cores: a worker for each")
+        half = "bfloat16 is fast" if has_bfloat16() else "bfloat16 is slow"
+        detail = f"{settings.device}, {cores} cores: a worker for each; {half}"
+        return Finding("device", Verdict.OK, detail)
     index = settings.device.partition(":")[2] or "0"
     asked = "name,driver_version,memory.total,memory.free"
     try:

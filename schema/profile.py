@@ -225,6 +225,11 @@ class Profile(_Part):
         other = {**self.decode.fallback.model_dump(), "fallback": None}
         return self.model_copy(update={"decode": self.decode.model_copy(update=other)})
 
+    @property
+    def models(self) -> DecodeSettings:
+        """What decides which models are loaded, whatever they are told of a recording."""
+        return self.decode.model_copy(update={"language": "auto", "hotwords": ()})
+
     def speaking(self, language: str | None) -> Profile:
         """Return the same profile with another language to decode as; None leaves it."""
         if language is None:

@@ -90,12 +90,18 @@ class Settings(BaseSettings):
 
     device: str = Field("cpu", description="where workers decode: cpu, cuda or cuda:0")
     minibatch: int = Field(8, ge=1, description="windows decoded together")
+    together: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="segments decoded together; by default 4 where the device is a GPU, or 1",
+    )
     compile: bool = Field(
-        False, description="compile FunASR's networks at the start (torch.compile): 1, 0"
+        False, description="record FunASR's networks as CUDA graphs, on a GPU: 1, 0"
     )
     read_ahead: bool | None = Field(
         None,
-        description="read the next segment's audio while one is decoded: 1, 0;"
+        description="read the next segments' audio while others are decoded: 1, 0;"
         " by default where the device is a GPU",
     )
 
@@ -174,6 +180,13 @@ class Settings(BaseSettings):
     def reads_ahead(self) -> bool:
         """Whether audio is read ahead here."""
         return self.device.startswith("cuda") if self.read_ahead is None else self.read_ahead
+
+    @property
+    def segments_together(self) -> int:
+        """How many segments are decoded together here, where so many wait."""
+        if self.together is not None:
+            return self.together
+        return 4 if self.device.startswith("cuda") else 1
 
     @property
     def directories(self) -> Mapping[str, Path]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from schema.errors import CallscribeError
 from schema.pcm import Samples
 from schema.span import Span
 from schema.words import Word
@@ -53,7 +54,7 @@ class FakeRecognizer(Recognizer):
     def _decode(self, request: Request) -> Outcome:
         try:
             request.carry_on()
-        except Exception as error:
+        except CallscribeError as error:
             return error
         samples, regions, language = request.samples, request.regions, request.language
         self.heard.append(tuple(regions))

@@ -1,7 +1,7 @@
-"""The next segment's audio, read while the one before it is decoded.
+"""The next segments' audio, read while those before them are decoded.
 
     parent   receives a message while its child decodes, and names it in a pipe
-      child  a thread reads what it names; whoever claims that segment finds its samples here
+      child  has processes read what it names; whoever claims a segment finds its samples here
 
 A GPU decodes five minutes of speech in less time than a file of it takes to be opened, decoded,
 digested and resampled: one after the other, the GPU would wait for most of the time. Nothing is
@@ -28,9 +28,6 @@ from schema.wire import Message
 
 log = structlog.get_logger(__name__)
 
-#: Segments held at once: the one that is about to be decoded, and the next.
-_MOST = 2
-
 
 class Hints:
     """What a parent tells its children of: a pipe made before they are forked.
@@ -48,6 +45,15 @@ class Hints:
         with suppress(BlockingIOError):  # So short a write is whole, or not at all.
             os.write(self._in, line)
 
+    def follow(self, note: Callable[[Message], None]) -> None:
+        """Note whatever is named from now on, in a thread that ends with the process."""
+
+        def note_all() -> None:
+            for message in self.received():
+                note(message)
+
+        threading.Thread(target=note_all, name="hints", daemon=True).start()
+
     def received(self) -> Iterator[Message]:
         """Yield what is named, for ever."""
         with os.fdopen(os.dup(self._out), "rb") as lines:
@@ -60,35 +66,37 @@ class ReadAhead:
 
     Args:
         find: says where the audio of a message's segment lies, or None where it is not wanted.
-        read: reads it; :func:`workers.audio.read_segment`.
+        read: reads it here; :func:`workers.audio.read_segment`.
+        reader: makes what reads elsewhere, of which each thread has one of its own.
+        threads: how many segments are read at a time.
+        most: segments held at once: those about to be decoded, and the next.
     """
 
     def __init__(
         self,
         find: Callable[[Message], SegmentSource | None],
         read: Callable[[SegmentSource], Samples],
+        reader: Callable[[], Callable[[SegmentSource], Samples]],
+        *,
+        threads: int = 1,
+        most: int = 2,
     ) -> None:
         self._find = find
         self._read = read
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._most = most
+        self._own = threading.local()
+        self._threads = ThreadPoolExecutor(
+            threads, "ahead", initializer=lambda: setattr(self._own, "read", reader())
+        )
         self._lock = threading.Lock()
         self._ahead: dict[UUID, Future[tuple[SegmentSource, Samples] | None]] = {}
-
-    def follow(self, hints: Hints) -> None:
-        """Read whatever is hinted at from now on, in threads that end with the process."""
-
-        def expect_all() -> None:
-            for message in hints.received():
-                self.expect(message)
-
-        threading.Thread(target=expect_all, name="hints", daemon=True).start()
 
     def expect(self, message: Message) -> None:
         """Begin to read what a message's segment will want; the oldest of too many are dropped."""
         with self._lock:
-            while len(self._ahead) >= _MOST:
+            while len(self._ahead) >= self._most:
                 self._ahead.pop(next(iter(self._ahead))).cancel()
-            self._ahead[message.id] = self._thread.submit(self._look, message)
+            self._ahead[message.id] = self._threads.submit(self._look, message)
 
     def samples(self, segment_id: UUID, source: SegmentSource) -> Samples:
         """Return the samples of a segment that is claimed now: those read ahead, or read here.
@@ -106,7 +114,7 @@ class ReadAhead:
 
     def _look(self, message: Message) -> tuple[SegmentSource, Samples] | None:
         source = self._find(message)
-        return None if source is None else (source, self._read(source))
+        return None if source is None else (source, self._own.read(source))
 
 
 def _outcome(

@@ -40,6 +40,7 @@ class Budget:
     _learnt_ms: int = field(init=False)
     _fitted: int = field(init=False, default=0)
     _patience: int = field(init=False, default=_PATIENCE)
+    _times: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self._learnt_ms = self.ms
@@ -55,8 +56,9 @@ class Budget:
         """Take half from now on, after memory ran out; False if it is as small as can be."""
         if self.ms <= LEAST_MS:
             return False
-        if self._fitted or self.ms < self._learnt_ms:
-            self._patience *= 2
+        if self._fitted or self.ms == self._learnt_ms:
+            self._patience = _PATIENCE << min(self._times, 10)
+            self._times += 1
         self._fitted = 0
         self.ms = max(LEAST_MS, self.ms // 2)
         log.warning("budget_halved", minibatch_ms=self.ms)

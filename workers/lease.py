@@ -24,7 +24,8 @@ class KeptLease:
     ``renew`` returns whether the lease is still held. It is called by a thread of its own until it
     says no, the scope ends, or ``limit_s`` has passed: work that overran its hard limit must not
     hold on for ever. ``lost`` is set once the lease is known to be another's, or cancelled. A
-    renewal under way as the scope ends may come after it; the ledger refuses it.
+    renewal under way as the scope ends may come after it; the ledger refuses it. A scope may be
+    entered within another: the lease is let go of as the first of them ends.
     """
 
     def __init__(self, renew: Callable[[], bool], *, lease_s: int, limit_s: int) -> None:

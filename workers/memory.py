@@ -4,8 +4,9 @@
         ...                                 # the task, in a function of its own
     log.info("task.memory", **asdict(memory.before), ...)
 
-After any task the device holds the loaded weights and nothing more, so a worker that has decoded
-ten thousand segments is as big as one that has decoded ten.
+After any task the device has the loaded weights in use and nothing more, so a worker that has
+decoded ten thousand segments is as big as one that has decoded ten. What its allocator keeps at
+hand is given back by a rule and not by habit: the next task would ask for it again, and wait.
 """
 
 from __future__ import annotations
@@ -24,6 +25,13 @@ _SETTLE_EVERY = 1_000
 
 #: Of the device's memory: a process that holds so much after it was cleaned is replaced.
 _NEARLY_FULL = 0.9
+
+#: Of the device's memory: less than this free, and whoever else needs some is in want of it.
+_NEARLY_NONE = 0.1
+#: Of what an allocator holds: more than this in no use after a task, and above a gigabyte, and it
+#: is in pieces that fit nothing.
+_MOSTLY_UNUSED = 0.75
+_UNUSED_BYTES = 1 << 30
 
 _scopes = itertools.count(1)
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -148,7 +156,8 @@ class GpuMemory:
         # A traceback keeps every tensor of the failed call alive, as long as the error is known.
         traceback.clear_frames(trace)
         _collect()
-        self.device.release()
+        if error is not None or is_wasteful(self.device.figures()):
+            self.device.release()
         _trim()
         self.after = self._figures()
 
@@ -163,6 +172,21 @@ class GpuMemory:
 
     def _figures(self) -> MemoryFigures:
         return MemoryFigures(resident_bytes(), self.device.figures())
+
+
+def is_wasteful(figures: DeviceFigures) -> bool:
+    """Tell whether what an allocator keeps at hand is to be given back.
+
+    It is where the device is nearly full, so that a neighbour, or another library of this process,
+    finds none; or where most of it is in no use, which is what fragmentation looks like. Of every
+    other task the next one takes up the same memory, which it need not ask the driver for.
+    """
+    unused = figures.reserved - figures.allocated
+    if not unused:
+        return False
+    if figures.free < _NEARLY_NONE * figures.total:
+        return True
+    return unused > max(_UNUSED_BYTES, _MOSTLY_UNUSED * figures.reserved)
 
 
 def limit_caches() -> None:

@@ -21,10 +21,12 @@ from workers.segment import make_way, work_segment
 def _transcribe_segment(**kwargs: Any) -> None:
     message = Message.from_kwargs(kwargs)
     clean_if_asked(worker)
+    if not worker.waiting.begin(message):
+        return
     if worker.makes_way:
         make_way(worker, message)
     else:
-        work_segment(worker, message)
+        work_segment(worker, message, worker.waiting)
 
 
 @app.task(name=REDUCE_RECORDING)

@@ -8,19 +8,21 @@ Each step is a function of its inputs; the models are found by what a profile as
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
+from schema.errors import CallscribeError
 from schema.pcm import Samples
 from schema.profile import DecodeSettings, Profile
 from schema.settings import Settings
+from schema.span import Span
 from schema.store.work import Claim
 from schema.words import SegmentResult
 from workers.audio import read_segment
-from workers.engines.base import Recognizer, SpeechDetector
+from workers.engines.base import Decoding, Recognizer, Request, SpeechDetector
 from workers.engines.device import is_gpu, try_out, working
 from workers.engines.load import load_bank, load_detector, load_recognizer
 from workers.loudness import TAG, measured
@@ -42,12 +44,36 @@ class StageSeconds(NamedTuple):
     asr: float
 
 
+#: A claim, and what raises where its words are wanted no more.
+Wanted = tuple[Claim, Callable[[], None]]
+#: A segment's words and where its time went, or what was raised of it alone.
+Outcome = tuple[SegmentResult, StageSeconds] | CallscribeError
+
+
 class Models(NamedTuple):
     """What is loaded: features for both networks, and the networks."""
 
     bank: FilterBank
     detector: SpeechDetector
     recognizer: Recognizer
+
+
+class _Heard(NamedTuple):
+    """A segment that is about to be decoded, and how long it took to be read and heard."""
+
+    request: Request
+    speech: tuple[Span, ...]
+    read_s: float
+    vad_s: float
+
+    @property
+    def speech_ms(self) -> int:
+        return sum(region.duration_ms for region in self.speech)
+
+    def ended(self, decoding: Decoding, asr_s: float) -> tuple[SegmentResult, StageSeconds]:
+        tags = {**decoding.tags, TAG: measured(self.request.samples, self.speech)}
+        result = SegmentResult(decoding.words, self.speech, decoding.language, tags)
+        return result, StageSeconds(*(round(s, 3) for s in (self.read_s, self.vad_s, asr_s)))
 
 
 class Route:
@@ -80,34 +106,58 @@ class Route:
         Raises:
             CallscribeError: by its fate: the recording, this host or the moment is at fault.
         """
-        models = self._load(claim.profile)
-        carry_on()
+        [outcome] = self.decode_all([(claim, carry_on)])
+        if isinstance(outcome, CallscribeError):
+            raise outcome
+        return outcome
+
+    def decode_all(self, wanted: Sequence[Wanted]) -> list[Outcome]:
+        """Return the words of claimed segments of one profile's models, decoded together.
+
+        What is raised of one of them, by its fate, stands in its place.
+
+        Raises:
+            Misconfigured: the models cannot be loaded here.
+            Exception: what fails for all of them, or cannot be laid at one's door.
+        """
+        models = self._load(wanted[0][0].profile)
         try:
-            return self._decode(claim, models, carry_on)
+            return self._decode(wanted, models)
         finally:
             models.bank.forget()
 
-    def _decode(
-        self, claim: Claim, models: Models, carry_on: Callable[[], None]
-    ) -> tuple[SegmentResult, StageSeconds]:
+    def _decode(self, wanted: Sequence[Wanted], models: Models) -> list[Outcome]:
+        heard: list[_Heard | CallscribeError] = []
+        for claim, carry_on in wanted:
+            try:
+                carry_on()
+                heard.append(self._hear(claim, carry_on, models))
+            except CallscribeError as error:
+                heard.append(error)
+        sound = [each for each in heard if isinstance(each, _Heard)]
+        begun_s = time.monotonic()
+        decoded = models.recognizer.decode_all([each.request for each in sound]) if sound else []
+        asr_s = time.monotonic() - begun_s
+        speech_ms = sum(each.speech_ms for each in sound) or 1
+        ended = iter(
+            outcome
+            if isinstance(outcome, CallscribeError)
+            else each.ended(outcome, asr_s * each.speech_ms / speech_ms)
+            for each, outcome in zip(sound, decoded, strict=True)
+        )
+        return [each if isinstance(each, CallscribeError) else next(ended) for each in heard]
+
+    def _hear(self, claim: Claim, carry_on: Callable[[], None], models: Models) -> _Heard:
+        """Read a segment, and find where in it someone speaks."""
         times = [time.monotonic()]
         samples = self._read(claim)
         times.append(time.monotonic())
         speech = find_speech(models.detector, samples, claim.profile.scene.max_region_ms)
         times.append(time.monotonic())
         decode = claim.profile.decode
-        decoding = models.recognizer.decode(
-            samples,
-            speech,
-            language=decode.language,
-            hotwords=decode.hotwords,
-            carry_on=carry_on,
-        )
-        times.append(time.monotonic())
-        tags = {**decoding.tags, TAG: measured(samples, speech)}
-        result = SegmentResult(decoding.words, speech, decoding.language, tags)
-        read_s, vad_s, asr_s = (b - a for a, b in pairwise(times))
-        return result, StageSeconds(round(read_s, 3), round(vad_s, 3), round(asr_s, 3))
+        request = Request(samples, speech, decode.language, decode.hotwords, carry_on)
+        read_s, vad_s = (b - a for a, b in pairwise(times))
+        return _Heard(request, speech, read_s, vad_s)
 
     def fitting(self, profile: Profile) -> Profile:
         """Return a profile as this host decodes it: itself, or where memory is short its fallback.
@@ -117,7 +167,7 @@ class Route:
         Raises:
             Misconfigured: neither fits.
         """
-        wanted = _whatever_is_said(profile)
+        wanted = profile.models
         for known, stands_in in self._stands_in:
             if known == wanted:
                 return profile.smaller or profile if stands_in else profile
@@ -156,7 +206,7 @@ class Route:
         return self._bank
 
     def _load(self, profile: Profile) -> Models:
-        wanted = _whatever_is_said(profile)
+        wanted = profile.models
         if self._loaded_for == wanted and self._models is not None:
             return self._models
         self.unload()
@@ -171,8 +221,3 @@ class Route:
         self._loaded_for = wanted
         settle()
         return self._models
-
-
-def _whatever_is_said(profile: Profile) -> DecodeSettings:
-    """Return what decides which models are loaded, whatever they are told of a recording."""
-    return profile.decode.model_copy(update={"language": "auto", "hotwords": ()})

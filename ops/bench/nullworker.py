@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,7 +28,7 @@ from schema.store.work import Claim, Ended
 from schema.words import SegmentResult, Word
 from workers.__main__ import main
 from workers.memory import settle
-from workers.transcribe import Route, StageSeconds
+from workers.transcribe import Outcome, Route, StageSeconds, Wanted
 
 if TYPE_CHECKING:
     from workers.app import Worker
@@ -68,14 +68,9 @@ class NullRoute(Route):
         settle()  # as after a model is loaded
         return result
 
-    def decode(
-        self,
-        claim: Claim,  # noqa: ARG002
-        carry_on: Callable[[], None],
-    ) -> tuple[SegmentResult, StageSeconds]:
+    def decode_all(self, wanted: Sequence[Wanted]) -> list[Outcome]:
         """Return the same words for every claim."""
-        carry_on()
-        return self._result, StageSeconds(read=0.0, vad=0.0, asr=0.0)
+        return [(self._result, StageSeconds(read=0.0, vad=0.0, asr=0.0)) for _ in wanted]
 
 
 class TimedLedger(Ledger):

@@ -1,8 +1,12 @@
-"""A worker whose device is pretended: it reads real audio, then waits as for a GPU.
+"""A worker whose device is pretended: it reads real audio, then is as busy as a GPU's host.
 
-    BENCH_DEVICE_MS=100 BENCH_TIMES=FILE python -m ops.bench.pretendworker segments --name asr0
+    BENCH_DEVICE_MS=25 BENCH_TIMES=FILE python -m ops.bench.pretendworker segments --name asr0
 
-To wait costs a core nothing, as it does while a GPU computes.
+A device computes for so many ms for each segment; meanwhile its host is not idle, but launches: a
+thousand operators a minibatch, through the interpreter, each on a tensor of one value. Whatever
+else wants the interpreter, a thread that reads ahead say, has it between two of them, and the
+launches take longer. The device's time is the longer of both: of what it computes, and of what its
+host takes to launch it.
 """
 
 from __future__ import annotations
@@ -10,37 +14,59 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ops.bench.times import Times
-from schema.store.work import Claim
 from schema.words import SegmentResult
 from workers.__main__ import main
-from workers.transcribe import Route, StageSeconds
+from workers.transcribe import Outcome, Route, StageSeconds, Wanted
 
 if TYPE_CHECKING:
     from workers.app import Worker
 
 
+#: Launches of a minibatch, and minibatches of a segment (ops/bench/launches.py); of several
+#: segments together there are fewer, since each is fuller: measured over a corpus' regions.
+_LAUNCHES = 1_000
+_MINIBATCHES = {1: 2.0, 2: 1.2, 4: 0.75}
+
+
 class PretendRoute(Route):
-    """Reads a segment as every worker does, and says nothing of it after a while."""
+    """Reads segments as every worker does, and says nothing of them after a while."""
 
     def __init__(self, worker: Worker, device_s: float, times: Times) -> None:
         super().__init__(worker.settings, worker.samples if worker.settings.reads_ahead else None)
         self._device_s = device_s
         self._times = times
 
-    def decode(
-        self, claim: Claim, carry_on: Callable[[], None]
-    ) -> tuple[SegmentResult, StageSeconds]:
-        """Read, note when the device begins and ends, and return a silent segment."""
-        carry_on()
-        self._read(claim)
+    def decode_all(self, wanted: Sequence[Wanted]) -> list[Outcome]:
+        """Read, note when the device begins and ends, and return silent segments."""
+        samples = [self._read(claim) for claim, _ in wanted]
         begun_s = time.monotonic()
-        time.sleep(self._device_s)
-        self._times.add(begun_s, time.monotonic())
-        return SegmentResult((), (), None), StageSeconds(read=0.0, vad=0.0, asr=0.0)
+        each = _MINIBATCHES[max(known for known in _MINIBATCHES if known <= len(wanted))]
+        _launch(int(each * len(wanted) * _LAUNCHES))
+        left_s = begun_s + self._device_s * len(wanted) - time.monotonic()
+        if left_s > 0:
+            time.sleep(left_s)
+        ended_s = time.monotonic()
+        for number in range(len(wanted)):
+            # As if one after the other: what counts is their sum.
+            share_s = (ended_s - begun_s) / len(wanted)
+            self._times.add(begun_s + number * share_s, begun_s + (number + 1) * share_s)
+        del samples
+        silent = SegmentResult((), (), None), StageSeconds(read=0.0, vad=0.0, asr=0.0)
+        return [silent for _ in wanted]
+
+
+def _launch(count: int) -> None:
+    """Call so many operators on next to nothing: what a launch costs the interpreter."""
+    import torch
+
+    one = torch.zeros(1)
+    with torch.inference_mode():
+        for _ in range(count):
+            one.add_(1.0)
 
 
 def prepare(worker: Worker) -> None:

@@ -25,17 +25,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schema.errors import CallscribeError
 from schema.store.work import Claim
-from schema.words import SegmentResult
 from workers import segment
 from workers.__main__ import main as run_worker
 from workers.memory import DeviceFigures
-from workers.transcribe import Models, Route, StageSeconds
+from workers.transcribe import Models, Outcome, Route, Wanted
 
 if TYPE_CHECKING:
     from workers.app import Worker
@@ -56,38 +56,35 @@ class ObedientRoute(Route):
         self._spoilt = False
         self._short = False
 
-    def decode(
-        self, claim: Claim, carry_on: Callable[[], None]
-    ) -> tuple[SegmentResult, StageSeconds]:
-        """Obey, then decode."""
+    def decode_all(self, wanted: Sequence[Wanted]) -> list[Outcome]:
+        """Obey what is ordered of each, then decode them."""
         if not self._started and (self._orders / "slow-start").exists():
             time.sleep(_SLOW_START_S)
         self._started = True
-        while any(hold.exists() for hold in self._holds):
-            carry_on()
+        while any(hold.exists() for hold in self._holds) and _any_is_wanted(wanted):
             time.sleep(_POLL_S)
-        for what, obey in _DEEDS.items():
-            if self._is_ordered(claim, what):
-                obey()
-        self._spoilt |= self._is_ordered(claim, "spoil")
-        self._short = self._is_ordered(claim, "oom")
-        return super().decode(claim, carry_on)
+        for claim, _ in wanted:
+            for what, obey in _DEEDS.items():
+                if self._is_ordered(claim, what):
+                    obey()
+            self._spoilt |= self._is_ordered(claim, "spoil")
+        short = [self._is_ordered(claim, "oom") for claim, _ in wanted]
+        self._short = any(short)
+        return super().decode_all(wanted)
 
-    def _decode(
-        self, claim: Claim, models: Models, carry_on: Callable[[], None]
-    ) -> tuple[SegmentResult, StageSeconds]:
+    def _decode(self, wanted: Sequence[Wanted], models: Models) -> list[Outcome]:
         """Decode with a network that fails as ordered; FunASR's in minibatches as on a GPU."""
-        if claim.profile.decode.engine == "funasr":
+        if wanted[0][0].profile.decode.engine == "funasr":
             from workers.engines import funasr
 
             funasr.CPU_OVERHEAD_MS = funasr.GPU_OVERHEAD_MS
         if not (self._short or self._spoilt):
-            return super()._decode(claim, models, carry_on)
+            return super()._decode(wanted, models)
         recognizer: Any = models.recognizer
         sound = recognizer._family
         recognizer._family = _Failing(sound, self._spoilt)
         try:
-            return super()._decode(claim, models, carry_on)
+            return super()._decode(wanted, models)
         finally:
             recognizer._family = sound
 
@@ -106,6 +103,15 @@ class ObedientRoute(Route):
         return True
 
 
+def _any_is_wanted(wanted: Sequence[Wanted]) -> bool:
+    """Tell whether any of these segments' words are wanted still; each is asked again later."""
+    for _, carry_on in wanted:
+        with suppress(CallscribeError):
+            carry_on()
+            return True
+    return False
+
+
 class _Failing:
     """A network that has no memory for its first minibatch, or computes nothing at all."""
 
@@ -113,7 +119,7 @@ class _Failing:
         self._sound = sound
         self._spoilt = spoilt
         self._failed = False
-        self.half = sound.half
+        self.dtype = sound.dtype
 
     def write(self, *arguments: Any) -> Any:
         """Fail, or write."""

@@ -73,6 +73,9 @@ class Fate(StrEnum):
     PAUSE = "pause"
     #: This host cannot do it, say for want of weights: likewise.
     NOT_HERE = "not here"
+    #: It was decoded together with others, and no one knows which is at fault: a pause, and an
+    #: attempt that counts, since what was tried before is decoded alone.
+    SUSPECT = "suspect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,7 @@ taken as (
        and s.strikes < %(strikes_max)s
        and coalesce(s.next_attempt_at <= now(), true)
        and (s.state = 'pending' or (s.state = 'leased' and s.lease_expires_at < now()))
+       and (s.attempts = 0 or not %(untried)s)
  returning s.*
 ),
 begun as (
@@ -140,12 +144,15 @@ select t.id, t.recording_id, t.index, t.decode_key, t.attempts, t.language, h.na
 """
 
 
-def claim(cursor: Cursor, message: Message, *, owner: str, lease_s: int) -> Claim | None:
+def claim(
+    cursor: Cursor, message: Message, *, owner: str, lease_s: int, untried: bool = False
+) -> Claim | None:
     """Lease the segment that a message names, or return None if there is nothing to do.
 
     Nothing is to do when the message is a duplicate or stale, the segment has ended, is leased,
     waits for its next attempt, is given up, its recording is cancelled, or another worker decodes
-    the same samples right now: its finish will serve this segment too.
+    the same samples right now: its finish will serve this segment too. Of an ``untried`` one, also
+    where it was tried before: it may be what its worker died on.
 
     Raises:
         Misconfigured: another release submitted it, with settings that this one does not know. The
@@ -160,6 +167,7 @@ def claim(cursor: Cursor, message: Message, *, owner: str, lease_s: int) -> Clai
         "lease_s": lease_s,
         "attempts_max": ATTEMPTS_MAX,
         "strikes_max": STRIKES_MAX,
+        "untried": untried,
     }
     try:
         row = cursor.execute(_CLAIM, parameters).fetchone()
@@ -435,17 +443,23 @@ def give_up(
 
 _RETURN = text(
     """
+    with held as (
+        select id from segments where lease_owner = :owner and state = 'leased'
+    )
     update segments s
        set state = 'pending',
            attempts = s.attempts - :attempts,
-           strikes = s.strikes + :strikes,
+           -- Of several that were decoded together no one knows which it died on; each is tried
+           -- alone the next time.
+           strikes = s.strikes + case when (select count(*) from held) = 1 then :strikes else 0 end,
            error_code = coalesce(:code, s.error_code),
            error_message = coalesce(:message, s.error_message),
            lease_owner = null, lease_token = null, lease_expires_at = null,
            dispatch_token = gen_random_uuid(), dispatched_at = now(),
            dispatches = s.dispatches + 1
       from recordings r
-     where r.id = s.recording_id and s.lease_owner = :owner and s.state = 'leased'
+     where r.id = s.recording_id and s.id in (select id from held)
+       and s.lease_owner = :owner and s.state = 'leased'
  returning s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
            s.end_ms, r.submission_id
     """
@@ -457,7 +471,8 @@ def return_leases(connection: Connection, owner: str, *, died: bool) -> list[Dis
 
     Celery sends the old message again by itself, but another worker may have met it with the
     lease still on, and dropped it. A child that follows one that died counts a strike against
-    what it was working on; a worker that shuts down in order gives the attempt back.
+    what it was working on, if that was one segment; a worker that shuts down in order gives the
+    attempt back.
     """
     parameters: dict[str, Any] = {
         "owner": owner,

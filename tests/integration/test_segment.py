@@ -12,22 +12,24 @@ from celery.exceptions import SoftTimeLimitExceeded
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select, text
 
-from schema.errors import BadRecording, ErrorCode, Misconfigured, Transient
+from schema.errors import BadRecording, CallscribeError, ErrorCode, Misconfigured, Transient
 from schema.profile import Profile, Recognition, load_profile
+from schema.records import Location, NewRecording
 from schema.settings import Settings
 from schema.states import SegmentState
-from schema.store import intake
+from schema.store import intake, work
 from schema.store.cancel import cancel
 from schema.store.ledger import Ledger
-from schema.store.work import Claim
+from schema.store.work import Claim, return_leases
 from schema.tables import ResultRow, SegmentRow
-from schema.wire import Dispatch, Priority
+from schema.wire import Dispatch, Message, Priority
 from schema.words import SegmentResult
 from tests.factories import PROFILE, added, recording, result, submission
 from workers import metrics
 from workers.room import SMALLER_MODEL
 from workers.segment import make_way, work_segment
-from workers.transcribe import StageSeconds
+from workers.transcribe import Outcome, StageSeconds
+from workers.waiting import Waiting
 
 
 @dataclass
@@ -42,6 +44,10 @@ class FakeRoute:
     #: Whether the profile's model is too large for it.
     is_short: bool = False
     decoded: list[Claim] = field(default_factory=list)
+    #: The names of what was decoded together, and what is raised of which.
+    together: list[list[str]] = field(default_factory=list)
+    refuses: dict[str, CallscribeError] = field(default_factory=dict)
+    fails_with_others: set[str] = field(default_factory=set)
 
     def fitting(self, profile: Profile) -> Profile:
         if self.is_short:
@@ -51,6 +57,8 @@ class FakeRoute:
 
     def decode(self, claim: Claim, carry_on) -> tuple[SegmentResult, StageSeconds]:
         self.decoded.append(claim)
+        if claim.name in self.fails_with_others:
+            raise RuntimeError("this one")
         if callable(self.meanwhile):
             self.meanwhile()
         while self.windows:
@@ -60,6 +68,26 @@ class FakeRoute:
         if self.failure is not None:
             raise self.failure
         return result("hello"), StageSeconds(0.0, 0.0, 0.0)
+
+    def decode_all(self, wanted) -> list[Outcome]:
+        """Decode several: what is raised of a name is raised of it alone, or of all."""
+        self.together.append([claim.name for claim, _ in wanted])
+        if self.failure is not None:
+            raise self.failure
+        if any(claim.name in self.fails_with_others for claim, _ in wanted):
+            raise RuntimeError("one of them")
+        outcomes: list[Outcome] = []
+        for claim, carry_on in wanted:
+            try:
+                if callable(self.meanwhile):
+                    self.meanwhile()
+                carry_on()
+                if claim.name in self.refuses:
+                    raise self.refuses[claim.name]
+                outcomes.append((result(f"hello from {claim.name}"), StageSeconds(0.0, 0.0, 0.0)))
+            except CallscribeError as error:
+                outcomes.append(error)
+        return outcomes
 
     def is_spoilt_by(self, error: Exception) -> bool:
         return self.spoilt and error is self.failure
@@ -85,6 +113,7 @@ def worker(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         route=FakeRoute(),
         publisher=FakePublisher(),
         recycle=False,
+        rests=False,
     )
 
 
@@ -360,3 +389,180 @@ def test_a_write_that_was_fenced_and_a_recycled_child_are_counted(
     work_segment(worker, second.message)
     assert counted("fenced_writes", task="segment") == 1
     assert counted("segments", outcome="done") is None
+
+
+def named(name: str, digest: str) -> NewRecording:
+    location = Location("calls", name.encode())
+    return replace(recording(digest), source=location, audio=location)
+
+
+@dataclass
+class Together:
+    """Four recordings of a segment each, whose messages wait at one worker that takes four."""
+
+    worker: SimpleNamespace
+    dispatches: list[Dispatch]
+    waiting: Waiting
+
+    def work(self) -> None:
+        """Begin the first task; the others come when it has ended."""
+        for dispatch in self.dispatches:
+            if self.waiting.begin(dispatch.message):
+                work_segment(self.worker, dispatch.message, self.waiting)
+
+    def rows(self) -> dict[str, tuple[str, int, int]]:
+        """Each recording's segment: its state, attempts and strikes."""
+        with self.worker.ledger.reading() as connection:
+            found = connection.execute(
+                text(
+                    "select r.name, s.state, s.attempts, s.strikes"
+                    " from segments s join recordings r on r.id = s.recording_id"
+                )
+            ).all()
+        return {name: (state, attempts, strikes) for name, state, attempts, strikes in found}
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{letter}.wav" for letter in "abcd"]
+
+
+@pytest.fixture
+def together(worker: SimpleNamespace, ledger: Ledger) -> Together:
+    worker.settings = Settings(
+        database_url="postgresql://", redis_url="redis://", together=4, read_ahead=False
+    )
+    dispatches = [
+        dispatch
+        for name in "abcd"
+        for dispatch in added(ledger, named(f"{name}.wav", name)).dispatches
+    ]
+    waiting = Waiting()
+    for dispatch in dispatches:
+        waiting.note(dispatch.message)
+    return Together(worker, dispatches, waiting)
+
+
+def words_of(ledger: Ledger) -> set[str]:
+    with ledger.reading() as connection:
+        bodies = connection.execute(select(ResultRow.body)).scalars()
+        return {text for body in bodies for text in body["words"]["texts"]}
+
+
+def test_what_waits_is_decoded_together_and_its_tasks_have_nothing_to_do(together: Together):
+    together.work()
+    assert together.worker.route.together == [together.names]
+    assert together.worker.route.decoded == []
+    assert set(together.rows().values()) == {("done", 1, 0)}
+    assert len(together.worker.publisher.sent) == 4
+    assert words_of(together.worker.ledger) == {f"hello from {name}" for name in together.names}
+
+
+def test_a_failure_of_one_costs_that_one(together: Together):
+    route = together.worker.route
+    route.refuses["b.wav"] = BadRecording(ErrorCode.FILE_UNREADABLE, "b.wav", "damaged")
+    route.refuses["c.wav"] = Transient(ErrorCode.STORAGE_UNREACHABLE, "c.wav", "no answer")
+    together.work()
+    rows = together.rows()
+    assert rows["a.wav"] == rows["d.wav"] == ("done", 1, 0)
+    assert rows["b.wav"][0] == "failed"
+    assert rows["c.wav"] == ("pending", 0, 0)
+
+
+def test_where_no_one_knows_which_failed_each_is_decoded_alone(together: Together):
+    together.worker.route.fails_with_others = {"c.wav"}
+    together.work()
+    assert [claim.name for claim in together.worker.route.decoded] == together.names
+    rows = together.rows()
+    assert rows.pop("c.wav") == ("pending", 1, 1)
+    assert set(rows.values()) == {("done", 1, 0)}
+
+
+@pytest.mark.parametrize("spoilt", [True, False])
+def test_what_ends_the_process_strikes_none_and_each_is_alone_the_next_time(
+    together: Together, monkeypatch, spoilt
+):
+    route, ended = together.worker.route, []
+    monkeypatch.setattr("workers.segment.os._exit", ended.append)
+    route.failure = RuntimeError("CUDA error") if spoilt else SoftTimeLimitExceeded()
+    route.spoilt = spoilt
+    together.work()
+    assert set(together.rows().values()) == {("pending", 1, 0)}
+    assert ended == ([1] if spoilt else [])
+    # Tried before, so that none is claimed along with another.
+    route.failure = None
+    due(together.worker.ledger)
+    again = dispatched(together.worker.ledger)
+    for dispatch in again:
+        together.waiting.note(dispatch)
+    for dispatch in again:
+        work_segment(together.worker, dispatch, together.waiting)
+    assert len(route.together) == 1
+    assert len(route.decoded) == 4
+    assert set(together.rows().values()) == {("done", 2, 0)}
+
+
+def due(ledger: Ledger) -> None:
+    ledger.transact(lambda c: c.execute(text("update segments set next_attempt_at = now()")))
+
+
+def dispatched(ledger: Ledger) -> list[Message]:
+    with ledger.reading() as connection:
+        rows = connection.execute(text("select id, dispatch_token from segments order by id"))
+        return [Message(*row) for row in rows]
+
+
+def test_a_death_strikes_one_segment_but_none_of_several(together: Together):
+    ledger, worker = together.worker.ledger, together.worker
+    messages = [dispatch.message for dispatch in together.dispatches]
+    for message in messages[:3]:
+        ledger.single(lambda c, m=message: work.claim(c, m, owner=worker.owner, lease_s=60))
+    assert len(ledger.transact(lambda c: return_leases(c, worker.owner, died=True))) == 3
+    assert sorted(together.rows().values()) == [("pending", 0, 0)] + 3 * [("pending", 1, 0)]
+    ledger.single(lambda c: work.claim(c, messages[3], owner=worker.owner, lease_s=60))
+    ledger.transact(lambda c: return_leases(c, worker.owner, died=True))
+    assert together.rows()["d.wav"] == ("pending", 1, 1)
+
+
+def test_what_was_cancelled_meanwhile_is_left_and_the_others_are_stored(together: Together):
+    ledger = together.worker.ledger
+    with ledger.reading() as connection:
+        submission_id = connection.execute(
+            text("select submission_id from recordings where name = 'b.wav'")
+        ).scalar_one()
+
+    def give_up() -> None:
+        ledger.transact(lambda c: cancel(c, submission_id))
+
+    together.worker.route.meanwhile = give_up
+    together.work()
+    states = {name: state for name, (state, _, _) in together.rows().items()}
+    assert states == {"a.wav": "done", "b.wav": "failed", "c.wav": "done", "d.wav": "done"}
+
+
+def test_segments_of_other_models_are_decoded_by_themselves(together: Together, ledger: Ledger):
+    other = PROFILE.model_copy(
+        update={"decode": PROFILE.decode.model_copy(update={"model": "whisper-tiny.en"})}
+    )
+    to = ledger.transact(
+        lambda c: intake.open_submission(c, uuid4().hex, "calls", other, force=False)
+    )
+    (dispatch,) = added(ledger, named("e.wav", "e"), to=to).dispatches
+    together.dispatches = [*together.dispatches[:2], dispatch]
+    together.waiting = Waiting()
+    for each in together.dispatches:
+        together.waiting.note(each.message)
+    together.work()
+    assert together.worker.route.together == [["a.wav", "b.wav"]]
+    assert [each.name for each in together.worker.route.decoded] == ["e.wav"]
+    assert together.rows()["e.wav"] == ("done", 1, 0)
+
+
+def test_a_host_that_cannot_decode_them_puts_all_back_and_rests_once(
+    together: Together, monkeypatch
+):
+    rests: list[float] = []
+    monkeypatch.setattr("workers.segment.time.sleep", rests.append)
+    together.worker.route.failure = Misconfigured(ErrorCode.DEVICE_UNUSABLE, "device cuda", "none")
+    together.work()
+    assert set(together.rows().values()) == {("pending", 0, 0)}
+    assert rests == [together.worker.settings.sweep_s]

@@ -7,10 +7,11 @@ Which engine a profile means: :mod:`workers.engines.load`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from schema.errors import CallscribeError
 from schema.pcm import Samples
 from schema.span import Span
 from schema.words import Word
@@ -68,7 +69,23 @@ class Request:
 
 
 #: What became of a request: its words, or what its ``carry_on`` raised, or why it cannot be met.
-Outcome = Decoding | Exception
+Outcome = Decoding | CallscribeError
+
+
+class Refusals:
+    """Which of several requests are wanted no more, asked before each minibatch."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self._requests = requests
+        self.by_number: dict[int, CallscribeError] = {}
+
+    def ask(self, numbers: Iterable[int]) -> None:
+        """Ask of these whether their words are wanted still."""
+        for number in set(numbers) - self.by_number.keys():
+            try:
+                self._requests[number].carry_on()
+            except CallscribeError as error:
+                self.by_number[number] = error
 
 
 class Recognizer(ABC):
@@ -99,9 +116,9 @@ class Recognizer(ABC):
 
         Raises:
             BadRequest: the model does not know the language.
-            Exception: what ``carry_on`` raised, or the model.
+            CallscribeError: what ``carry_on`` raised.
         """
         [outcome] = self.decode_all([Request(samples, regions, language, hotwords, carry_on)])
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, CallscribeError):
             raise outcome
         return outcome

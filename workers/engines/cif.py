@@ -76,9 +76,7 @@ def token_times(weights: npt.NDArray[np.floating[Any]], tokens: int) -> Times:
     return np.concatenate([found, missing])
 
 
-def fired_times(
-    weights: npt.NDArray[np.floating[Any]], tokens: int, frame_ms: int
-) -> Times:
+def fired_times(weights: npt.NDArray[np.floating[Any]], tokens: int, frame_ms: int) -> Times:
     """Return when each token is said, by the frames whose weights it is made of.
 
     int64 ``(tokens, 2)``, ms from the region's start; ``weights`` are float ``(frames,)``, of

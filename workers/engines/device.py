@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,21 @@ _TRIAL_SAMPLES = _TRIAL_MS * 16
 def is_gpu(device: str) -> bool:
     """Tell whether a device, as it is configured, is one that CUDA runs."""
     return device.startswith("cuda")
+
+
+def prepare() -> None:
+    """Set what torch computes with, in this process, before a network is loaded.
+
+    float32 means float32: by default convolutions and LSTMs round their factors to ten bits on a
+    GPU (TF32). And attention is not computed by cuDNN, which builds a plan for each shape that it
+    meets, up to half a second each, and keeps them all.
+    """
+    import torch
+
+    backends: Any = torch.backends
+    for part in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
+        part.fp32_precision = "ieee"
+    backends.cuda.enable_cudnn_sdp(False)
 
 
 @contextmanager

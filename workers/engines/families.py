@@ -72,9 +72,7 @@ class Family(Protocol):
     #: What it computes in.
     dtype: torch.dtype
 
-    def write(
-        self, batch: Batch, language: str, hotwords: Sequence[Sequence[int]]
-    ) -> list[Tokens]:
+    def write(self, batch: Batch, language: str, hotwords: Sequence[Sequence[int]]) -> list[Tokens]:
         """Return what each region says.
 
         Args:
@@ -172,7 +170,7 @@ class Paraformer:
             "decoder", self._decode, hidden, batch.device_lengths, embeddings, counts
         )
         if self._bias is not None and hotwords:
-            sure, ids = self._biased(batch, hidden, embeddings, counts, hotwords)
+            sure, ids = self._biased(self._bias, batch, hidden, embeddings, counts, hotwords)
         times = self._upsampled(hidden, convolved, batch, counts)
         chosen = weights if times is None else times
         # One copy, so that the device is waited for once; ids are whole numbers below 2 ** 24.
@@ -186,7 +184,8 @@ class Paraformer:
     def _convolved(self, hidden: Tensor) -> Tensor:
         """Return the predictor's convolution over the encoder's output, values before frames."""
         predictor = self.model.predictor
-        return predictor.cif_conv1d(predictor.pad(hidden.transpose(1, 2))).relu_()
+        convolved: Tensor = predictor.cif_conv1d(predictor.pad(hidden.transpose(1, 2))).relu_()
+        return convolved
 
     def _weights(self, convolved: Tensor, mask: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return each frame's weight, one more for the tail, and how many tokens that makes."""
@@ -221,6 +220,7 @@ class Paraformer:
 
     def _biased(
         self,
+        bias: _Bias,
         batch: Batch,
         hidden: Tensor,
         embeddings: Tensor,
@@ -228,11 +228,10 @@ class Paraformer:
         hotwords: Sequence[Sequence[int]],
     ) -> tuple[Tensor, Tensor]:
         """Return the same, biased towards hotwords."""
-        assert self._bias is not None
         decoded = self._hidden(hidden, batch.device_lengths, embeddings, counts)
         plain = self._decoder.scores(decoded).log_softmax(dim=-1).view(*embeddings.shape[:2], -1)
         spoken = rows_of(counts, embeddings.shape[1], self.dtype)
-        scores = self._bias.of(plain, decoded, embeddings, spoken, hotwords)
+        scores = bias.of(plain, decoded, embeddings, spoken, hotwords)
         sure, ids = scores.max(dim=-1)
         return sure.exp(), ids
 
@@ -322,10 +321,11 @@ class _Bias:
             known = known.expand(len(embeddings), -1, -1)
         context = known
         everything = context.new_ones((len(context), 1, 1, context.shape[1]), dtype=torch.bool)
-        merged = sum(
+        by_meaning, by_context = (
             self._decoder.hidden(context, everything, source, spoken).float()
             for source in (embeddings, hidden)
         )
+        merged = by_meaning + by_context
         layer = self._model.hotword_output_layer
         biased = torch.nn.functional.linear(merged, layer.weight.float(), layer.bias.float())
         biased = biased.log_softmax(dim=-1).view(plain.shape)

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from schema.errors import ErrorCode, Misconfigured
 from schema.pcm import Samples
+from workers.engines.device import prepare
 
 _Array = npt.NDArray[Any]
 
@@ -62,7 +63,7 @@ def inference() -> Iterator[None]:
 
 
 class FilterBank:
-    """The features of the segments at hand, on one device, for whoever asks first and all others."""
+    """The features of the segments at hand, on one device, for whoever asks first and others."""
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
@@ -139,6 +140,7 @@ def open_bank(device: str) -> FilterBank:
     Raises:
         Misconfigured: this host, or its torch, has no such device.
     """
+    prepare()
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -12,7 +12,7 @@ another kind is asked through ``generate``, region by region (:class:`Generic`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -24,7 +24,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from schema.pcm import Samples
+from schema.processor import has_bfloat16
 from schema.profile import Profile
 from schema.settings import Settings
 from schema.span import Span
@@ -32,7 +32,7 @@ from schema.transcript import is_cjk
 from schema.words import Word
 from workers.audio import SAMPLES_PER_MS
 from workers.budget import CPU_MS, Budget
-from workers.engines.base import Decoding, Outcome, Recognizer, Request
+from workers.engines.base import Decoding, Outcome, Recognizer, Refusals, Request
 from workers.engines.checkpoint import build
 from workers.engines.families import (
     FAMILIES,
@@ -144,13 +144,14 @@ class FunasrRecognizer(Recognizer):
         regions = [_Region(i, span) for i, own in enumerate(requests) for span in own.regions]
         firsts = [begins[each.request] + each.span.start_ms // FRAME_MS for each in regions]
         biases = [self._vocabulary.ids(hotword) for hotword in hotwords]
-        refused: dict[int, Exception] = {}
+        refusals = Refusals(requests)
+        refused = refusals.by_number
         written: dict[int, Tokens] = {}
         # A region without a frame never reaches a network.
         left = [index for index, region in enumerate(regions) if _frames_of(region.span)]
         while left:
             for chosen in self._minibatches(regions, left):
-                _ask(requests, {regions[index].request for index in chosen}, refused)
+                refusals.ask(regions[index].request for index in chosen)
                 wanted = [index for index in chosen if regions[index].request not in refused]
                 if not wanted:
                     continue
@@ -194,9 +195,7 @@ class FunasrRecognizer(Recognizer):
             batch = self._batch(mel, [0], [len(mel)])
             self._family.rehearse(batch, duration_ms * _DENSE_TOKENS_PER_S // 1000)
 
-    def _minibatches(
-        self, regions: Sequence[_Region], left: Sequence[int]
-    ) -> list[list[int]]:
+    def _minibatches(self, regions: Sequence[_Region], left: Sequence[int]) -> list[list[int]]:
         """Return the regions that are left in minibatches that the budget holds at present."""
         lengths = [regions[index].span.duration_ms for index in left]
         batches = minibatches(
@@ -237,12 +236,13 @@ class FunasrRecognizer(Recognizer):
             with inference(), self._steadily():
                 batch = self._batch(mel, firsts, [_frames_of(span) for span in spans])
                 found = self._family.write(batch, language, biases)[: len(spans)]
-            self.budget.held()
-            return found
         except torch.OutOfMemoryError:
             # Half of it, unless it was one region: then there is nothing to be halved.
             if len(spans) == 1 or not self.budget.halve():
                 raise
+        else:
+            self.budget.held()
+            return found
         # Out of the handler, where the error keeps its tensors alive.
         if self._bank.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -358,18 +358,6 @@ class Vocabulary:
         return ids
 
 
-def _ask(
-    requests: Sequence[Request], numbers: Iterable[int], refused: dict[int, Exception]
-) -> None:
-    """Ask whether the words of these requests are wanted still; note what is raised of each."""
-    for number in numbers:
-        if number not in refused:
-            try:
-                requests[number].carry_on()
-            except Exception as error:
-                refused[number] = error
-
-
 def _frames_of(region: Span) -> int:
     return frame_count(region.duration_ms * SAMPLES_PER_MS)
 
@@ -393,22 +381,20 @@ class Generic(Recognizer):
 
     def decode_all(self, requests: Sequence[Request]) -> list[Outcome]:
         """Decode: see :meth:`workers.engines.base.Recognizer.decode_all`."""
-        refused: dict[int, Exception] = {}
+        refusals = Refusals(requests)
         return [
-            self._decode(requests, number, refused) or refused[number]
-            for number in range(len(requests))
+            self._decode(request, number, refusals) or refusals.by_number[number]
+            for number, request in enumerate(requests)
         ]
 
-    def _decode(
-        self, requests: Sequence[Request], number: int, refused: dict[int, Exception]
-    ) -> Decoding | None:
-        request = requests[number]
+    def _decode(self, request: Request, number: int, refusals: Refusals) -> Decoding | None:
+        """Return a request's words, or None where they are wanted no more."""
         language = request.language
         words: list[Word] = []
         hotwords = " ".join(request.hotwords) or None
         for region in request.regions:
-            _ask(requests, [number], refused)
-            if number in refused:
+            refusals.ask([number])
+            if number in refusals.by_number:
                 return None
             first, last = (ms * SAMPLES_PER_MS for ms in (region.start_ms, region.end_ms))
             with guest():
@@ -463,11 +449,14 @@ def load(profile: Profile, settings: Settings, bank: FilterBank) -> Recognizer:
     if family is None or not is_known(model.model):
         return Generic(model)
     is_cpu = bank.device.type == "cpu"
+    dtype = _DTYPES[profile.decode.precision]
+    if is_cpu and dtype == torch.bfloat16 and not has_bfloat16():
+        log.warning("precision_is_slow", precision="bfloat16", reason="this CPU has none")
     buckets = EXACT if is_cpu else ROUNDED
     recognizer = FunasrRecognizer(
         family(
             model.model,
-            _DTYPES[profile.decode.precision],
+            dtype,
             _runner(settings, bank.device),
             buckets.tokens,
         ),

@@ -78,9 +78,7 @@ class Replayed:
             self._seen.popitem(last=False)
         return self._seen[key] >= _AFTER
 
-    def _record(
-        self, key: _Key, function: Part, tensors: tuple[Tensor, ...]
-    ) -> _Recording | None:
+    def _record(self, key: _Key, function: Part, tensors: tuple[Tensor, ...]) -> _Recording | None:
         while len(self._recorded) >= _MOST:
             self._recorded.popitem(last=False)
         inputs = tuple(tensor.clone() for tensor in tensors)

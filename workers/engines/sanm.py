@@ -86,9 +86,7 @@ class _Norm:
 class _Memory:
     """The convolution over each value's own past and future frames, and the frame itself."""
 
-    def __init__(
-        self, attention: Any, dtype: torch.dtype, bias: Tensor | None = None
-    ) -> None:
+    def __init__(self, attention: Any, dtype: torch.dtype, bias: Tensor | None = None) -> None:
         # Of what is added to what is remembered, so that it is added at the same time.
         self._bias = bias
         block = attention.fsmn_block.to(dtype)
@@ -131,9 +129,10 @@ class _EncoderLayer:
         regions, frames = present.present.shape
         together = self._qkv.of(self._norm1.of(rows))
         heads = together.view(regions, frames, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
-        attended = _attended(*heads.unbind(0), present.visible)
-        values = together[:, together.shape[1] // 3 * 2 :]
-        added = self._memory.of(values, present).addmm_(attended, self._out.weight)
+        queries, keys, values = heads.unbind(0)
+        attended = _attended(queries, keys, values, present.visible)
+        held = together[:, together.shape[1] // 3 * 2 :]
+        added = self._memory.of(held, present).addmm_(attended, self._out.weight)
         rows = rows.add_(added) if self._has_residual else added.float()
         wide = self._wide.of(self._norm2.of(rows)).relu_()
         return rows.add_(self._narrow.of(wide))
@@ -243,9 +242,7 @@ class Decoder:
         layer = module.output_layer
         self._output = None if layer is None else _Linear(layer, dtype)
 
-    def hidden(
-        self, memory: Tensor, visible: Tensor, embeddings: Tensor, present: Rows
-    ) -> Tensor:
+    def hidden(self, memory: Tensor, visible: Tensor, embeddings: Tensor, present: Rows) -> Tensor:
         """Return ``(regions * tokens, values)``, before the layer that scores.
 
         Args:

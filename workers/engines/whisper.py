@@ -10,7 +10,7 @@ sums over several windows differ in their last bits from those over one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -25,7 +25,7 @@ from schema.settings import Settings
 from schema.span import Span
 from schema.words import Word
 from workers.audio import SAMPLES_PER_MS
-from workers.engines.base import DOUBTS, Decoding
+from workers.engines.base import DOUBTS, Decoding, Outcome, Recognizer, Refusals, Request
 from workers.engines.device import is_gpu, load_cublas
 from workers.engines.edges import after_pauses, levels_of, until_pauses
 from workers.engines.pieces import joined
@@ -84,8 +84,8 @@ _NEVER_TWICE = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
-    """How a segment's windows are to be decoded: the tokenizer set to a language, the prompt."""
+class _Asking:
+    """How windows are to be decoded: the tokenizer set to a language, the prompt."""
 
     tokenizer: Any
     prompt: list[int]
@@ -129,7 +129,26 @@ class _Writing:
     hypothesis: _Hypothesis
 
 
-class WhisperRecognizer:
+@dataclass(frozen=True, slots=True)
+class _Hearing:
+    """What is heard of a request: its number, its audio, and its regions, padded, in windows."""
+
+    number: int
+    samples: Samples
+    regions: Sequence[Span]
+    windows: Sequence[Window]
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Excerpt:
+    """A window, and of whose speech it is."""
+
+    hearing: _Hearing
+    window: Window
+
+
+class WhisperRecognizer(Recognizer):
     """A loaded Whisper; for one thread at a time. See :class:`workers.engines.base.Recognizer`."""
 
     def __init__(
@@ -160,44 +179,70 @@ class WhisperRecognizer:
             drops_silence=False,
         )
 
-    def decode(
-        self,
-        samples: Samples,
-        regions: Sequence[Span],
-        *,
-        language: str,
-        hotwords: Sequence[str] = (),
-        carry_on: Callable[[], None] = lambda: None,
-    ) -> Decoding:
-        """Return the words of ``regions``: see :meth:`workers.engines.base.Recognizer.decode`."""
-        if not regions:
-            return Decoding((), None)
-        heard = padded(regions, len(samples) // SAMPLES_PER_MS)
+    def decode_all(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Decode: see :meth:`workers.engines.base.Recognizer.decode_all`."""
+        outcomes: list[Outcome] = [Decoding((), None) for _ in requests]
+        refusals = Refusals(requests)
+        alike: dict[tuple[str, tuple[str, ...]], list[_Hearing]] = {}
+        for number, request in enumerate(requests):
+            if not request.regions:
+                continue
+            refusals.ask([number])
+            if number in refusals.by_number:
+                continue
+            try:
+                hearing = self._hearing(number, request)
+            except BadRequest as error:
+                outcomes[number] = error
+                continue
+            asked = hearing.language, tuple(request.hotwords)
+            alike.setdefault(asked, []).append(hearing)
+        for (language, hotwords), hearings in alike.items():
+            how = self._asking(language, hotwords)
+            for hearing, writings in self._decode(hearings, how, refusals):
+                outcomes[hearing.number] = _decoding(hearing, writings)
+        for number, refusal in refusals.by_number.items():
+            outcomes[number] = refusal
+        return outcomes
+
+    def _hearing(self, number: int, request: Request) -> _Hearing:
+        """Return what is heard of a request, and in which language it is written.
+
+        Raises:
+            BadRequest: the model does not know the language.
+        """
+        heard = padded(request.regions, len(request.samples) // SAMPLES_PER_MS)
         windows = self._packed(heard)
+        language = request.language
         if language == "auto":
-            language = self._detect_language(samples, windows)
-        request = self._request(language, hotwords)
-        levels = levels_of(samples)
+            language = self._detect_language(request.samples, windows)
+        if not self._knows(language):
+            raise BadRequest(
+                ErrorCode.OPTION_INVALID,
+                f"language {language}",
+                f"{self._name} does not know it",
+                "Choose another model, or auto.",
+            )
+        return _Hearing(number, request.samples, heard, windows, language)
+
+    def _decode(
+        self, hearings: Sequence[_Hearing], asking: _Asking, refusals: Refusals
+    ) -> Iterator[tuple[_Hearing, list[_Writing]]]:
+        """Yield what is written of each request that is wanted still, window by window."""
+        excerpts = [_Excerpt(own, window) for own in hearings for window in own.windows]
         written: dict[int, _Writing] = {}
-        for chosen in self._minibatches(windows):
-            carry_on()
-            own = [windows[index] for index in chosen]
-            writings = self._write(self._features(samples, own), own, request)
-            written.update(zip(chosen, writings, strict=True))
-        in_order = [(window, written[index]) for index, window in enumerate(windows)]
-        words = [
-            word
-            for window, writing in in_order
-            for word in joined(after_pauses(placed(writing.pieces, window), levels))
-        ]
-        timed = tuple(until_pauses(words, heard, levels))
-        doubts = [
-            _doubt(window, writing.hypothesis)
-            for window, writing in in_order
-            if writing.hypothesis.is_doubtful
-        ]
-        # The language of music is a guess that nobody should act on.
-        return Decoding(timed, language if timed else None, {DOUBTS: doubts} if doubts else {})
+        for chosen in self._minibatches([excerpt.window for excerpt in excerpts]):
+            refusals.ask(excerpts[index].hearing.number for index in chosen)
+            wanted = [i for i in chosen if excerpts[i].hearing.number not in refusals.by_number]
+            if not wanted:
+                continue
+            own = [excerpts[index] for index in wanted]
+            writings = self._write(self._features(own), [each.window for each in own], asking)
+            written.update(zip(wanted, writings, strict=True))
+        for hearing in hearings:
+            if hearing.number not in refusals.by_number:
+                numbers = [i for i, each in enumerate(excerpts) if each.hearing is hearing]
+                yield hearing, [written[index] for index in numbers]
 
     def _packed(self, regions: Sequence[Span]) -> list[Window]:
         if self._trims:
@@ -232,7 +277,7 @@ class WhisperRecognizer:
         return StorageView.from_array(np.concatenate(alone))
 
     def _write(
-        self, features: Features, windows: Sequence[Window], request: _Request, never_twice: int = 0
+        self, features: Features, windows: Sequence[Window], asking: _Asking, never_twice: int = 0
     ) -> list[_Writing]:
         """Return what the model writes for each window.
 
@@ -240,31 +285,29 @@ class WhisperRecognizer:
         ``never_twice`` tokens can come again: the loop is left, and what follows it is heard.
         """
         encoded = self._encode(features)
-        hypotheses = self._generate(encoded, len(windows), request, never_twice)
-        pieces = list(self._align(encoded, hypotheses, windows, request))
+        hypotheses = self._generate(encoded, len(windows), asking, never_twice)
+        pieces = list(self._align(encoded, hypotheses, windows, asking))
         writings = [_Writing(*both) for both in zip(pieces, hypotheses, strict=True)]
         for index, hypothesis in enumerate(hypotheses):
             if hypothesis.tokens and hypothesis.is_repetitive and not never_twice:
                 alone = slice(index, index + 1)
-                writings[alone] = self._write(
-                    features[alone], windows[alone], request, _NEVER_TWICE
-                )
+                writings[alone] = self._write(features[alone], windows[alone], asking, _NEVER_TWICE)
         return writings
 
     def _generate(
-        self, encoded: Any, windows: int, request: _Request, never_twice: int
+        self, encoded: Any, windows: int, asking: _Asking, never_twice: int
     ) -> list[_Hypothesis]:
         results = self._model.model.generate(
             encoded,
-            [request.prompt] * windows,
+            [asking.prompt] * windows,
             beam_size=1,
             max_length=self._model.max_length,
             no_repeat_ngram_size=never_twice,
-            suppress_tokens=request.suppressed,
+            suppress_tokens=asking.suppressed,
             return_scores=True,
             return_no_speech_prob=True,
         )
-        found = [_hypothesis(result, request.tokenizer) for result in results]
+        found = [_hypothesis(result, asking.tokenizer) for result in results]
         if not self._drops_silence:
             return found
         return [
@@ -277,14 +320,14 @@ class WhisperRecognizer:
         encoded: Any,
         hypotheses: Sequence[_Hypothesis],
         windows: Sequence[Window],
-        request: _Request,
+        asking: _Asking,
     ) -> Iterator[list[Word]]:
         """Yield each hypothesis' tokens with times, from where the decoder paid attention."""
         frames = [-(-window.duration_ms // _FRAME_MS) for window in windows]
         tokens = [hypothesis.tokens for hypothesis in hypotheses]
         for chosen, own in self._parts(encoded, len(windows)):
             alignments = self._model.find_alignment(
-                request.tokenizer, tokens[chosen], own, frames[chosen]
+                asking.tokenizer, tokens[chosen], own, frames[chosen]
             )
             yield from ([_piece(entry) for entry in alignment] for alignment in alignments)
 
@@ -300,16 +343,16 @@ class WhisperRecognizer:
             alone = slice(index, index + 1)
             yield alone, StorageView.from_array(array[alone])
 
-    def _features(self, samples: Samples, windows: Sequence[Window]) -> Features:
+    def _features(self, excerpts: Sequence[_Excerpt]) -> Features:
         """Return log-mel spectrograms, float32 ``(windows, mels, frames)``, silence at their ends.
 
-        The longest of ``windows`` says how many frames.
+        The longest window says how many frames.
         """
         extract = self._model.feature_extractor
-        frames = max(map(self._heard_ms, windows)) // _FRAME_MS
-        features = np.zeros((len(windows), self._model.model.n_mels, frames), np.float32)
-        for own, window in zip(features, windows, strict=True):
-            mels = extract(_audio(samples, window))[:, :frames]
+        frames = max(self._heard_ms(excerpt.window) for excerpt in excerpts) // _FRAME_MS
+        features = np.zeros((len(excerpts), self._model.model.n_mels, frames), np.float32)
+        for own, excerpt in zip(features, excerpts, strict=True):
+            mels = extract(_audio(excerpt.hearing.samples, excerpt.window))[:, :frames]
             own[:, : mels.shape[1]] = mels
         return features
 
@@ -318,22 +361,16 @@ class WhisperRecognizer:
         if not self._model.model.is_multilingual:
             return "en"
         fullest = max(windows, key=lambda window: window.duration_ms)
-        encoded = self._model.encode(self._features(samples, [fullest]))
+        hearing = _Hearing(0, samples, (), windows, "auto")
+        encoded = self._model.encode(self._features([_Excerpt(hearing, fullest)]))
         [ranking] = self._model.model.detect_language(encoded)
         token: str = ranking[0][0]
         return token.strip("<|>")
 
-    def _request(self, language: str, hotwords: Sequence[str]) -> _Request:
+    def _asking(self, language: str, hotwords: Sequence[str]) -> _Asking:
         from faster_whisper.tokenizer import Tokenizer
         from faster_whisper.transcribe import get_suppressed_tokens
 
-        if not self._knows(language):
-            raise BadRequest(
-                ErrorCode.OPTION_INVALID,
-                f"language {language}",
-                f"{self._name} does not know it",
-                "Choose another model, or auto.",
-            )
         model = self._model
         tokenizer = Tokenizer(
             model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=language
@@ -341,7 +378,7 @@ class WhisperRecognizer:
         prompt = model.get_prompt(
             tokenizer, [], without_timestamps=True, hotwords=", ".join(hotwords) or None
         )
-        return _Request(tokenizer, prompt, get_suppressed_tokens(tokenizer, [-1]))
+        return _Asking(tokenizer, prompt, get_suppressed_tokens(tokenizer, [-1]))
 
     def _knows(self, language: str) -> bool:
         if not self._model.model.is_multilingual:
@@ -386,6 +423,26 @@ def load(profile: Profile, settings: Settings) -> WhisperRecognizer:
         together=device != "cpu",
         trims=profile.decode.windows == "trimmed",
     )
+
+
+def _decoding(hearing: _Hearing, writings: Sequence[_Writing]) -> Decoding:
+    """Return the words of a request, on its segment's clock."""
+    in_order = list(zip(hearing.windows, writings, strict=True))
+    levels = levels_of(hearing.samples)
+    words = [
+        word
+        for window, writing in in_order
+        for word in joined(after_pauses(placed(writing.pieces, window), levels))
+    ]
+    timed = tuple(until_pauses(words, hearing.regions, levels))
+    doubts = [
+        _doubt(window, writing.hypothesis)
+        for window, writing in in_order
+        if writing.hypothesis.is_doubtful
+    ]
+    # The language of music is a guess that nobody should act on.
+    language = hearing.language if timed else None
+    return Decoding(timed, language, {DOUBTS: doubts} if doubts else {})
 
 
 def _hypothesis(result: Any, tokenizer: Any) -> _Hypothesis:

@@ -58,7 +58,7 @@ def storage() -> Storage:
 
 @pytest.fixture
 def ahead(storage: Storage) -> ReadAhead:
-    return ReadAhead(lambda _: SOURCE, storage.read)
+    return ReadAhead(lambda _: SOURCE, storage.read, lambda: storage.read)
 
 
 def test_what_was_read_ahead_is_not_read_again(ahead: ReadAhead, storage: Storage):
@@ -116,7 +116,7 @@ def test_what_is_not_wanted_is_not_read(storage: Storage):
     def find(_: Message) -> None:
         looked.set()
 
-    ahead = ReadAhead(find, storage.read)
+    ahead = ReadAhead(find, storage.read, lambda: storage.read)
     ahead.expect(MESSAGE)
     assert looked.wait(30)
     assert storage.reads == []
@@ -151,11 +151,30 @@ def test_hints_that_nobody_takes_cost_the_parent_nothing():
 
 def test_what_is_hinted_at_is_read(ahead: ReadAhead, storage: Storage):
     hints = Hints()
-    ahead.follow(hints)
+    hints.follow(ahead.expect)
     hints.send(MESSAGE)
     assert storage.begun.wait(30)
     ahead.samples(MESSAGE.id, SOURCE)
     assert (len(storage.reads), storage.here) == (1, 0)
+
+
+def test_several_threads_read_each_with_a_reader_of_its_own(storage: Storage):
+    readers = []
+
+    def reader():
+        readers.append(threading.current_thread().name)
+        return storage.read
+
+    storage.goes_on.clear()
+    ahead = ReadAhead(lambda _: SOURCE, storage.read, reader, threads=2, most=4)
+    messages = [replace(MESSAGE, id=UUID(int=number)) for number in range(2)]
+    for message in messages:
+        begun(ahead, storage, message)
+    storage.goes_on.set()
+    for message in messages:
+        ahead.samples(message.id, SOURCE)
+    assert (len(storage.reads), storage.here) == (2, 0)
+    assert sorted(readers) == sorted({name for name, _ in storage.reads})
 
 
 def begun(ahead: ReadAhead, storage: Storage, message: Message) -> None:

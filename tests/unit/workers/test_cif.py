@@ -53,7 +53,10 @@ def test_a_regions_tokens_do_not_depend_on_what_is_beside_it(weights, others):
 
 @given(weights=WEIGHTS, tokens=st.integers(0, 40))
 def test_every_token_has_a_time_and_none_goes_back(weights, tokens):
-    for times in (token_times(np.array(weights), tokens), fired_times(np.array(weights), tokens, 60)):
+    for times in (
+        token_times(np.array(weights), tokens),
+        fired_times(np.array(weights), tokens, 60),
+    ):
         assert times.shape == (tokens, 2)
         starts = times[:, 0].tolist()
         assert starts == sorted(starts)

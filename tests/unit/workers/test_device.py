@@ -16,7 +16,7 @@ from schema.span import Span
 from workers import transcribe
 from workers.engines import device as devices
 from workers.engines.base import Decoding
-from workers.engines.device import load_cublas, try_out, working
+from workers.engines.device import load_cublas, prepare, try_out, working
 from workers.transcribe import Route
 
 PROFILE = load_profile("call")
@@ -170,3 +170,24 @@ def test_without_the_wheel_the_systems_own_cublas_is_left_to_be_found(monkeypatc
     monkeypatch.setattr(devices, "find_spec", missing)
 
     assert load_cublas() == []
+
+
+def test_float32_means_float32_and_attention_builds_no_plans():
+    import torch
+
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    prepare()
+    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    found = [part.fp32_precision for part in (cuda.matmul, cudnn.conv, cudnn.rnn)]
+    assert found == ["ieee"] * 3
+    assert not cuda.cudnn_sdp_enabled()
+
+
+def test_who_opens_a_device_prepares_it(monkeypatch):
+    from workers.engines import features
+
+    prepared = []
+    monkeypatch.setattr(features, "prepare", lambda: prepared.append(True))
+    features.open_bank("cpu")
+    assert prepared == [True]

@@ -12,6 +12,7 @@ from workers.memory import (
     GpuMemory,
     NoDevice,
     device_memory,
+    is_wasteful,
     resident_bytes,
     settle,
 )
@@ -61,13 +62,36 @@ class Cycle:
         self.itself = self
 
 
-def test_the_cache_is_emptied_once_and_the_peak_kept():
+def test_what_the_next_task_takes_up_again_is_kept_at_hand_and_the_peak_told():
     device = FakeDevice(peak=99)
     with GpuMemory(device) as memory:
         device.use(70)
-    assert device.calls == ["reset", "release"]
+    assert device.calls == ["reset"]
     assert memory.before.device.peak == 0
-    assert (memory.after.device.peak, memory.after.device.reserved) == (70, 0)
+    assert (memory.after.device.peak, memory.after.device.reserved) == (70, 70)
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("allocated", "reserved", "free", "wasteful"),
+    [
+        # Two of eight gigabytes at hand: the next task takes them up.
+        (4 * GIB, 6 * GIB, 60 * GIB, False),
+        # Nothing is unused: there is nothing to give back, however full the device.
+        (70 * GIB, 70 * GIB, 0, False),
+        # A neighbour finds nothing.
+        (4 * GIB, 6 * GIB, 7 * GIB, True),
+        # Most of it is in pieces that fit nothing.
+        (1 * GIB, 9 * GIB, 60 * GIB, True),
+        # Of a small model that is little.
+        (GIB // 10, GIB, 60 * GIB, False),
+    ],
+)
+def test_the_cache_is_emptied_by_rule(allocated, reserved, free, wasteful):
+    figures = DeviceFigures(allocated, reserved, reserved, free, 80 * GIB)
+    assert is_wasteful(figures) is wasteful
 
 
 def test_memory_is_given_back_when_the_task_fails():
