@@ -36,10 +36,13 @@ FROM python:3.11.14-slim-bookworm
 # A number, so that Kubernetes can tell that it is not root.
 RUN useradd --system --uid 10001 --user-group --no-create-home callscribe
 COPY --from=build /opt/callscribe/venv /opt/callscribe/venv
-# The root may be read-only: what libraries write goes to /tmp.
+# The root may be read-only: what libraries write goes to /tmp. Of the driver, CUDA and nvidia-smi are
+# wanted. Which GPUs, compose and Kubernetes say: NVIDIA_VISIBLE_DEVICES here would open all of them
+# to reducers, too.
 ENV PATH=/opt/callscribe/venv/bin:$PATH \
     CALLSCRIBE_MODELS=/models \
     HOME=/tmp \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     NUMBA_CACHE_DIR=/tmp/numba \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONSAFEPATH=1 \

@@ -24,6 +24,9 @@ from workers.engines.base import Recognizer, SpeechDetector
 #: the first is needed by the second. Their wheel lies where the system's loader does not look.
 _CUBLAS = ("libcublasLt.so.12", "libcublas.so.12")
 _CUBLAS_PACKAGE = "nvidia.cublas"
+#: What cuBLAS 12.9 opens by name in its turn, where it compiles a product for a shape.
+_NVRTC = "libnvrtc.so.12"
+_NVRTC_PACKAGE = "nvidia.cuda_nvrtc"
 
 #: Of silence: the shortest that each network computes something of.
 _TRIAL_MS = 1_000
@@ -86,22 +89,23 @@ def _unusable(device: str, error: Exception) -> Misconfigured:
 
 
 def load_cublas() -> list[Path]:
-    """Load what CTranslate2 will open by name, from where its wheel lies; return the files.
+    """Load what CTranslate2 will open by name, from where its wheels lie; return the files.
 
-    Where the wheel is not installed, the system's own are left to be found.
+    Where a wheel is not installed, the system's own library is left to be found.
 
     Raises:
         OSError: a library is there and cannot be loaded.
     """
-    paths = [path for name in _CUBLAS if (path := _cublas_path(name)) is not None]
+    places = [(_NVRTC_PACKAGE, _NVRTC), *((_CUBLAS_PACKAGE, name) for name in _CUBLAS)]
+    paths = [path for package, name in places if (path := _library(package, name)) is not None]
     for path in paths:
         ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
     return paths
 
 
-def _cublas_path(name: str) -> Path | None:
+def _library(package: str, name: str) -> Path | None:
     try:
-        spec = find_spec(_CUBLAS_PACKAGE)
+        spec = find_spec(package)
     except ModuleNotFoundError:
         return None
     places: Sequence[str] = (spec.submodule_search_locations or ()) if spec else ()

@@ -19,6 +19,7 @@ from workers.__main__ import main as workers_main
 FOREIGN = {
     *("PATH", "HOME", "PYTHONDONTWRITEBYTECODE", "PYTHONSAFEPATH", "PYTHONUNBUFFERED"),
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NUMBA_CACHE_DIR"),
+    *("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY", "NVIDIA_DRIVER_CAPABILITIES"),
     *("FLOWER_BASIC_AUTH", "FLOWER_COOKIE_SECRET", "FLOWER_DB"),
     *("POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"),
     *("PGHOST", "PGUSER", "PGDATABASE", "PGPASSWORD"),
@@ -108,6 +109,7 @@ def test_each_unit_of_a_host_serves_its_figures_somewhere_else():
 def test_nothing_else_is_run():
     known = {*workers(COMMANDS), *(k for k, words in COMMANDS.items() if "flower" in words)}
     known |= {k for k, words in COMMANDS.items() if words[0] == "producer"}
+    known |= {k for k, words in COMMANDS.items() if words == ["nvidia-cuda-mps-control", "-f"]}
     assert known == set(COMMANDS)
 
 
@@ -209,6 +211,72 @@ def test_a_secret_has_no_value():
 def test_the_filled_in_examples_are_not_committed():
     ignored = (m.ROOT / ".gitignore").read_text().splitlines()
     assert "*.env" in ignored
+
+
+# What of a GPU they see
+
+WORKER_UNIT = m.OPS / "systemd" / "asr-worker@.service"
+MPS_UNIT = m.OPS / "systemd" / "callscribe-mps.service"
+
+
+def environment(unit: Path) -> dict[str, str]:
+    """Return what a unit itself tells its process, without its files."""
+    return {name: value for where, name, value in m.variables() if where == m.name(unit)}
+
+
+def test_workers_look_for_mps_where_it_listens():
+    mps, worker = environment(MPS_UNIT), environment(WORKER_UNIT)
+    (runtime,) = m.directives(MPS_UNIT, "RuntimeDirectory")
+    (logs,) = m.directives(MPS_UNIT, "LogsDirectory")
+
+    assert mps["CUDA_MPS_PIPE_DIRECTORY"] == worker["CUDA_MPS_PIPE_DIRECTORY"] == f"/run/{runtime}"
+    assert mps["CUDA_MPS_LOG_DIRECTORY"] == f"/var/log/{logs}"
+    # Its pipes are written to, in a file system that is read-only otherwise.
+    assert m.directives(WORKER_UNIT, "ReadWritePaths") == [f"-/run/{runtime}"]
+
+
+def test_mps_serves_the_workers_user_and_numbers_gpus_as_they_do():
+    assert m.directives(MPS_UNIT, "User") == m.directives(WORKER_UNIT, "User")
+    assert "CUDA_VISIBLE_DEVICES" not in environment(MPS_UNIT)
+    orders = {environment(unit)["CUDA_DEVICE_ORDER"] for unit in (MPS_UNIT, WORKER_UNIT)}
+    assert orders == {"PCI_BUS_ID"}
+
+
+def test_workers_start_after_mps_and_restart_with_it():
+    for key in ("After", "PartOf"):
+        (others,) = m.directives(WORKER_UNIT, key)
+        assert MPS_UNIT.name in others.split()
+    for key in ("Wants", "Requires", "BindsTo"):  # most hosts have none
+        assert MPS_UNIT.name not in " ".join(m.directives(WORKER_UNIT, key))
+
+
+def test_what_an_instance_alone_is_told_comes_last():
+    files = m.directives(WORKER_UNIT, "EnvironmentFile")
+    assert files[-1] == "-/etc/callscribe/worker@%i.env"
+    assert not any(file.startswith("-") for file in files[:-1])
+
+
+@pytest.mark.parametrize("unit", [WORKER_UNIT, MPS_UNIT], ids=m.name)
+@pytest.mark.parametrize(
+    "directive",
+    # Each leaves a part of /dev alone; before systemd 253 ProtectClock leaves the clock.
+    ["ProtectClock", "PrivateDevices", "DeviceAllow", "DevicePolicy"],
+)
+def test_a_unit_hides_no_gpu(unit: Path, directive: str):
+    assert m.directives(unit, directive) == []
+
+
+def test_no_image_asks_for_gpus_that_it_was_not_given():
+    told = [(where, name) for where, name, _ in m.variables() if name == "NVIDIA_VISIBLE_DEVICES"]
+    assert told == []
+    worker = {n: v for where, n, v in m.variables() if where == "docker/worker.Dockerfile"}
+    assert worker["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+
+
+def test_every_unit_that_an_operator_starts_is_in_the_guide():
+    guide = (m.OPS / "docs" / "deployment.md").read_text()
+    for unit in m.UNITS:
+        assert unit.stem.rstrip("@") in guide, unit.name
 
 
 # How they end

@@ -44,13 +44,17 @@ def systemd_analyze() -> str:
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A host's root with our units, a release and systemd's own units in it."""
+    """A host's root with our units, a release, NVIDIA's tools and systemd's own units in it."""
     root = tmp_path_factory.mktemp("host")
     release = root / "opt/callscribe/current/.venv/bin"
     release.mkdir(parents=True)
-    for program in ("python", "producer"):
-        (release / program).write_text("#!/bin/sh\n")
-        (release / program).chmod(0o755)
+    tools = root / "usr/bin"
+    tools.mkdir(parents=True)
+    (root / "bin").symlink_to("usr/bin")
+    others = (tools / name for name in ("nvidia-cuda-mps-control", "sh"))
+    for program in (release / "python", release / "producer", *others):
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
     (root / "usr/lib/systemd").mkdir(parents=True)
     shutil.copytree(_SYSTEMD, root / "usr/lib/systemd/system", symlinks=True)
     (root / "lib").symlink_to("usr/lib")

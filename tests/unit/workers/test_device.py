@@ -146,20 +146,32 @@ def test_a_cpu_is_not_tried_out(gpu, monkeypatch):
     assert network.heard == []
 
 
-def test_cublas_is_loaded_from_where_its_wheel_lies_the_first_one_first(tmp_path, monkeypatch):
-    libraries = tmp_path / "lib"
-    libraries.mkdir()
-    for name in ("libcublas.so.12", "libcublasLt.so.12"):
-        (libraries / name).touch()
-    spec = ModuleSpec("nvidia.cublas", None, is_package=True)
-    spec.submodule_search_locations = [str(tmp_path)]
-    monkeypatch.setattr(devices, "find_spec", lambda _: spec)
+@pytest.mark.parametrize("has_nvrtc", [True, False])
+def test_cublas_is_loaded_from_where_its_wheels_lie_what_it_needs_first(
+    tmp_path, monkeypatch, has_nvrtc
+):
+    names = {"nvidia.cublas": ["libcublas.so.12", "libcublasLt.so.12"]}
+    names |= {"nvidia.cuda_nvrtc": ["libnvrtc.so.12"]} if has_nvrtc else {}
+    for package, libraries in names.items():
+        (tmp_path / package / "lib").mkdir(parents=True)
+        for name in libraries:
+            (tmp_path / package / "lib" / name).touch()
+
+    def find(package):
+        if package not in names:
+            raise ModuleNotFoundError(package)
+        spec = ModuleSpec(package, None, is_package=True)
+        spec.submodule_search_locations = [str(tmp_path / package)]
+        return spec
+
+    monkeypatch.setattr(devices, "find_spec", find)
     loaded = []
     monkeypatch.setattr(ctypes, "CDLL", lambda path, mode: loaded.append((Path(path).name, mode)))
 
     paths = load_cublas()
 
-    assert [path.name for path in paths] == ["libcublasLt.so.12", "libcublas.so.12"]
+    wanted = ["libnvrtc.so.12"] if has_nvrtc else []
+    assert [path.name for path in paths] == [*wanted, "libcublasLt.so.12", "libcublas.so.12"]
     assert loaded == [(path.name, ctypes.RTLD_GLOBAL) for path in paths]
 
 
