@@ -1,11 +1,13 @@
-"""What does it earn to read ahead? How long a device works, of the time that there is work.
+"""What does a segment cost beside its device? How long the device works, of the time there is work.
 
-    python -m ops.bench.ahead [--segments 40] [--device-ms 100] [--formats WAV FLAC]
+    python -m ops.bench.ahead [--segments 80] [--device-ms 100] [--formats WAV FLAC]
 
 A real ledger, a real Redis and one real worker, whose segments are five minutes of calls with 8 kHz
 in files of their own; only the device is pretended, which takes as long for each as a GPU that
-decodes 3,000 times as fast as people speak (:mod:`ops.bench.pretendworker`). "reads as it comes" is
-the same worker with CALLSCRIBE_READ_AHEAD=0.
+decodes 3,000 times as fast as people speak, and keeps the worker's interpreter as busy as launches
+do (:mod:`ops.bench.pretendworker`). "reads as it comes" is the same worker with
+CALLSCRIBE_READ_AHEAD=0; "four together" is CALLSCRIBE_TOGETHER=4. "beside ms" is what passes for
+each segment in which the device does nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +34,14 @@ from schema.wire import Dispatch
 _RATE_HZ = 8_000
 _SEGMENT_S = 300
 _PATIENCE_S = 300.0
-_HEADINGS = ("files", "worker", "segments/s", "x real time", "device works %")
+_HEADINGS = ("files", "worker", "segments/s", "x real time", "device works %", "beside ms")
+
+#: By name: whether it reads ahead, and how many segments it takes together.
+_WORKERS = {
+    "reads as it comes": (False, 1),
+    "reads ahead": (True, 1),
+    "four together": (True, 4),
+}
 
 #: As libsndfile calls them.
 _ENCODINGS = {"WAV": "PCM_16", "FLAC": "PCM_16"}
@@ -41,19 +50,22 @@ _ENCODINGS = {"WAV": "PCM_16", "FLAC": "PCM_16"}
 def main() -> None:
     """Measure each format with and without; print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--segments", type=int, default=40)
+    parser.add_argument("--segments", type=int, default=80)
     parser.add_argument("--device-ms", type=int, default=100)
     parser.add_argument("--formats", nargs="+", choices=_ENCODINGS, default=[*_ENCODINGS])
     arguments = parser.parse_args()
     rows = []
     with open_bed() as bed:
         for container in arguments.formats:
-            for ahead in (False, True):
+            for name, (ahead, together) in _WORKERS.items():
                 bed.empty()
                 dispatches = _fill(bed, container, arguments.segments)
-                name = "reads ahead" if ahead else "reads as it comes"
-                measured = _measure(bed, dispatches, arguments.device_ms, ahead=ahead)
-                rows.append([container, name, *measured])
+                own = {
+                    "CALLSCRIBE_READ_AHEAD": str(int(ahead)),
+                    "CALLSCRIBE_TOGETHER": str(together),
+                    "BENCH_DEVICE_MS": str(arguments.device_ms),
+                }
+                rows.append([container, name, *_measure(bed, dispatches, own)])
                 say(", ".join(rows[-1]))
         title = f"One worker, a device that takes {arguments.device_ms} ms for {_SEGMENT_S} s"
         print_table(bed, title, _HEADINGS, rows)
@@ -92,14 +104,10 @@ def _recordings(directory: Path, container: str, count: int) -> Iterator[NewReco
         )
 
 
-def _measure(bed: Bed, dispatches: Sequence[Dispatch], device_ms: int, *, ahead: bool) -> list[str]:
+def _measure(bed: Bed, dispatches: Sequence[Dispatch], own: Mapping[str, str]) -> list[str]:
     """Let a worker do it all; return how fast, and how much of the time its device worked."""
     times = bed.directory / f"times-{time.monotonic_ns()}"
-    own = {
-        "CALLSCRIBE_READ_AHEAD": str(int(ahead)),
-        "BENCH_DEVICE_MS": str(device_ms),
-        "BENCH_TIMES": str(times),
-    }
+    own = {**own, "BENCH_TIMES": str(times)}
     worker = bed.child("pretend", worker_command("pretend", pretendworker.__name__), own)
     with worker:
         bed.wait_for_workers([worker])
@@ -113,7 +121,13 @@ def _measure(bed: Bed, dispatches: Sequence[Dispatch], device_ms: int, *, ahead:
     passed_s = ran[-1].ended_s - ran[0].ended_s
     worked_s = sum(task.ended_s - task.begun_s for task in ran[1:])
     rate = (len(ran) - 1) / passed_s
-    return [f"{rate:.1f}", f"{rate * _SEGMENT_S:,.0f}", f"{100 * worked_s / passed_s:.0f}"]
+    beside_ms = 1000 * (passed_s - worked_s) / (len(ran) - 1)
+    return [
+        f"{rate:.1f}",
+        f"{rate * _SEGMENT_S:,.0f}",
+        f"{100 * worked_s / passed_s:.0f}",
+        f"{beside_ms:.1f}",
+    ]
 
 
 if __name__ == "__main__":

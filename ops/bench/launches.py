@@ -65,7 +65,7 @@ class _Operators(TorchDispatchMode):
     """Counts calls by their names."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: Counter[str] = Counter()
 
     def __torch_dispatch__(

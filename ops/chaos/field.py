@@ -95,8 +95,12 @@ class Field:
         own: Callable[[str], Mapping[str, str]] = lambda _: {},
         flower: bool = False,
         metrics: bool = False,
+        together: int = 1,
     ) -> None:
-        """Prepare a fleet in a directory; ``own`` gives a worker's own variables by its name."""
+        """Prepare a fleet in a directory; ``own`` gives a worker's own variables by its name.
+
+        Each worker decodes so many segments ``together``.
+        """
         self.network = network
         self.disk = _small_disk(directory / "state" / "postgres")
         self.calls = directory / "calls"
@@ -129,6 +133,7 @@ class Field:
             CALLSCRIBE_LEASE_S=str(LEASE_S),
             CALLSCRIBE_SWEEP_S=str(_SWEEP_S),
             CALLSCRIBE_SHUTDOWN_S="2",
+            CALLSCRIBE_TOGETHER=str(together),
             CHAOS_ORDERS=str(self.orders),
         )
         self.ledger = Ledger(create_ledger_engine(self.stack.postgres.url))
@@ -204,12 +209,14 @@ class Field:
 
         return self.ledger.transact(add)
 
-    def dispatches(self) -> list[Dispatch]:
-        """Return the latest message of every segment once more."""
+    def dispatches(self, submission: UUID | None = None) -> list[Dispatch]:
+        """Return the latest message of every segment once more, or of a submission's."""
         query = text(
             "select s.*, r.submission_id from segments s join recordings r on r.id = s.recording_id"
+            " where coalesce(r.submission_id = :submission, true)"
         )
-        rows = self.ledger.transact(lambda c: c.execute(query).mappings().all())
+        chosen = {"submission": submission}
+        rows = self.ledger.transact(lambda c: c.execute(query, chosen).mappings().all())
         return [segment_dispatch(row) for row in rows]
 
     def submit_hasty(self, *names: str) -> UUID:

@@ -2,12 +2,14 @@
 
     python -m ops.chaos.soak --minutes 20 --seed 7
     python -m ops.chaos.soak --hosts            # workers on networks of their own, to be parted
+    python -m ops.chaos.soak --together 4       # workers that decode four segments a claim
 
 A fleet of its own (Postgres, Redis, two workers with real weights, a reducer) transcribes the same
 calls over and over while one fault after another is done to it, at random moments: every kind as
 often as any other, in an order that follows from the seed. At the end everything is let go on, and
-each submission that was acknowledged must have ended with the words and times of an undisturbed
-run. Prints one table; the exit code is 0 only if nothing was lost, doubled, condemned or changed.
+each submission that was acknowledged must have ended with the words and times of an undisturbed run
+of workers that decode one segment at a time. Prints one table; the exit code is 0 only if nothing
+was lost, doubled, condemned or changed.
 """
 
 from __future__ import annotations
@@ -128,12 +130,41 @@ def lose_message(field: Field, rng: random.Random) -> None:
 
 
 def fail_decode(field: Field, rng: random.Random) -> None:
-    """Let one decode run out of memory, or raise an error."""
-    name = rng.choice(sorted(path.name for path in field.calls.iterdir()))
-    order = field.order(f"{name}.{rng.randrange(2)}.{rng.choice(['memory', 'error'])}", "once")
+    """Let one decode run out of memory, raise an error, or end its process."""
+    name = rng.choice(_names(field))
+    what = rng.choice(["memory", "error", "die"])
+    order = field.order(f"{name}.{rng.randrange(2)}.{what}", "once")
     deadline = time.monotonic() + 10
     while order.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
+
+
+def cancel_work(field: Field, rng: random.Random) -> None:
+    """Cancel a submission of some of the calls while it is worked on."""
+    _run(field, "cancel", str(_begun(field, rng)))
+
+
+def forget_work(field: Field, rng: random.Random) -> None:
+    """Cancel such a submission, and erase it: its words are those of others that are worked on."""
+    submission = str(_begun(field, rng))
+    _run(field, "cancel", submission)
+    _run(field, "forget", "--submission", submission, "--yes")
+
+
+def _begun(field: Field, rng: random.Random) -> UUID:
+    submission = field.plan(*rng.sample(_names(field), 3))
+    field.publisher.publish(field.dispatches(submission))
+    time.sleep(rng.uniform(0.0, 4.0))
+    return submission
+
+
+def _run(field: Field, *arguments: str) -> None:
+    with field.producer(*arguments) as producer:
+        producer.communicate(timeout=60)
+
+
+def _names(field: Field) -> list[str]:
+    return sorted(path.name for path in field.calls.iterdir())
 
 
 def kill_reducer_child(field: Field, _rng: random.Random) -> None:
@@ -275,6 +306,8 @@ FAULTS: Mapping[str, Fault] = {
         freeze_child,
         lose_message,
         fail_decode,
+        cancel_work,
+        forget_work,
         kill_reducer_child,
         kill_reducer,
         freeze_reducer,
@@ -305,6 +338,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10_000))
     parser.add_argument("--hosts", action="store_true", help="a network namespace for each worker")
+    parser.add_argument("--together", type=int, default=1, help="segments decoded together")
     arguments = parser.parse_args()
     # That a ledger is away is the point here, and no news.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
@@ -313,18 +347,18 @@ def main() -> int:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="callscribe-soak-"))
         if network is not None:
             stack.enter_context(network)
-        return soak(Path(directory), arguments.minutes, arguments.seed, network)
+        minutes, seed = arguments.minutes, arguments.seed
+        return soak(Path(directory), minutes, seed, network, together=arguments.together)
 
 
-def soak(directory: Path, minutes: float, seed: int, network: Network | None = None) -> int:
+def soak(
+    directory: Path, minutes: float, seed: int, network: Network | None = None, together: int = 1
+) -> int:
     """Run the drill in a directory; return 0 if nothing was lost, doubled or changed."""
     done: Counter[str] = Counter()
-    with Field(directory / "field", models=fetch(), network=network) as field:
+    baseline = _undisturbed(directory)
+    with Field(directory / "field", models=fetch(), network=network, together=together) as field:
         compose_calls(directory / "samples", field.calls)
-        say("the undisturbed run")
-        undisturbed = field.submit()
-        field.wait(undisturbed)
-        baseline = field.words(undisturbed)
         feeder = Feeder(field)
         feeder.start()
         deadline = time.monotonic() + 60 * minutes
@@ -343,6 +377,16 @@ def soak(directory: Path, minutes: float, seed: int, network: Network | None = N
         for submission in feeder.acknowledged:
             field.wait(submission, _END_S)
         return _report(field, feeder, baseline, done, seed)
+
+
+def _undisturbed(directory: Path) -> dict[str, Words]:
+    """Return the words of a fleet whose workers decode one segment at a time, in peace."""
+    with Field(directory / "undisturbed", models=fetch()) as field:
+        compose_calls(directory / "samples", field.calls)
+        say("the undisturbed run")
+        submission = field.submit()
+        field.wait(submission)
+        return field.words(submission)
 
 
 def compose_calls(samples: Path, calls: Path) -> None:
@@ -397,6 +441,7 @@ def _report(
         ),
         "most strikes of a segment": field.scalar("select max(strikes) from segments"),
         "late writes fenced": field.logged("write_fenced"),
+        "claims decoded alone after others": field.logged("decoded_alone"),
         "recordings lost": lost,
         "recordings with changed words or times": changed,
         **{f"BROKEN: {name}": count for name, count in wrong.items()},

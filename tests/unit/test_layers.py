@@ -51,14 +51,16 @@ def test_only_the_engines_the_memory_and_the_polish_know_a_model_library():
         if {name.split(".")[0] for name in imports(path)} & MODEL_LIBRARIES
     }
     assert knowing == {
-        "workers/engines/attention.py",
         "workers/engines/checkpoint.py",
         "workers/engines/cif.py",
+        "workers/engines/device.py",
         "workers/engines/families.py",
         "workers/engines/features.py",
         "workers/engines/fsmn.py",
         "workers/engines/funasr.py",
         "workers/engines/guest.py",
+        "workers/engines/replayed.py",
+        "workers/engines/sanm.py",
         "workers/engines/whisper.py",
         "workers/memory.py",
         "workers/polish.py",
