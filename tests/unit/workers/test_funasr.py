@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from ops.bench.madeup import KINDS, build, characters, profile_of
-from schema.errors import BadRequest, Misconfigured
+from ops.bench.madeup import KINDS, NARROW, build, characters, profile_of
+from schema.errors import BadRequest, ErrorCode, LeaseLost, Misconfigured
 from schema.profile import load_profile
 from schema.settings import Settings
 from schema.span import Span
 from tests.unit.workers.test_whisper import quiet, voiced
 from workers.audio import SAMPLES_PER_MS
 from workers.engines import funasr
+from workers.engines.base import Request
 from workers.engines.features import FilterBank
 from workers.engines.funasr import FunasrRecognizer, Generic, generic_words
 from workers.engines.guest import guest
+from workers.minibatch import ROUNDED
 
 SOUND = np.concatenate(
     [quiet(500), voiced(3_000), quiet(700), voiced(5_000), quiet(300), voiced(900), quiet(400)]
@@ -144,6 +146,92 @@ def test_hotwords_move_a_seaco_as_they_move_funasrs(models):
     biased = [word.text for word in written(recognizer, REGIONS[1], hotwords=hotwords)]
     assert biased == expected
     assert biased != [word.text for word in written(recognizer, REGIONS[1])]
+
+
+def test_of_many_hotwords_those_that_count_are_chosen_for_each_region(tmp_path):
+    # More than a network weighs at once; chosen by its decoder's sixth layer.
+    build("seaco", tmp_path / "seaco", NARROW)
+    own = Models(tmp_path)
+    hotwords = characters(NARROW)[:55]
+    theirs = own.theirs("seaco")
+    expected = [
+        generate(theirs, each, hotword=" ".join(hotwords))["text"].split() for each in REGIONS
+    ]
+    recognizer = own.load("seaco")
+    words = recognizer.decode(SOUND, REGIONS, language="auto", hotwords=hotwords).words
+    found = [
+        [word.text for word in words if each.start_ms <= word.start_ms < each.end_ms]
+        for each in REGIONS
+    ]
+    assert found == expected
+    plain = recognizer.decode(SOUND, REGIONS, language="auto").words
+    assert [word.text for word in plain] != [word.text for word in words]
+
+
+def test_segments_decoded_together_have_the_words_they_have_alone(models):
+    for kind in KINDS:
+        recognizer = models.load(kind)
+        other = np.ascontiguousarray(SOUND[::-1])
+        requests = [Request(SOUND, REGIONS, "auto"), Request(other, REGIONS[:2], "auto")]
+        together = recognizer.decode_all(requests)
+        recognizer._bank.forget()
+        alone = [
+            recognizer.decode(each.samples, each.regions, language="auto") for each in requests
+        ]
+        assert [outcome.words for outcome in together] == [outcome.words for outcome in alone]
+        assert all(outcome.words for outcome in together)
+
+
+def test_what_is_wanted_no_more_is_left_and_the_others_are_written(models):
+    recognizer = models.load("bicif")
+    lost = LeaseLost(ErrorCode.LEASE_LOST, "this work", "cancelled")
+
+    def stop():
+        raise lost
+
+    requests = [
+        Request(SOUND, REGIONS, "auto"),
+        Request(SOUND[:96_000], REGIONS[:1], "auto", (), stop),
+    ]
+    kept, refused = recognizer.decode_all(requests)
+    assert refused is lost
+    assert kept.words == recognizer.decode(SOUND, REGIONS, language="auto").words
+
+
+def test_buckets_change_no_word(models):
+    recognizer = models.load("bicif")
+    expected = recognizer.decode(SOUND, REGIONS, language="auto").words
+    recognizer._buckets = ROUNDED
+    recognizer._family.rounded = ROUNDED.tokens
+    batches, family = [], recognizer._family
+
+    class Noted:
+        dtype = torch.float32
+
+        def write(self, batch, *others):
+            batches.append((len(batch.features), batch.features.shape[1]))
+            return family.write(batch, *others)
+
+    recognizer._family = Noted()
+    regions = [*REGIONS, Span(200, 1_200), Span(10_500, 10_700)]
+    found = recognizer.decode(SOUND, regions, language="auto").words
+    assert batches == [(6, 96)]
+    times = [(word.text, word.start_ms, word.end_ms) for word in found]
+    assert {(word.text, word.start_ms, word.end_ms) for word in expected} <= set(times)
+
+
+def test_dense_speech_is_rehearsed_whatever_is_heard(models):
+    for kind in KINDS:
+        recognizer = models.load(kind)
+        with torch.profiler.profile() as profile:
+            recognizer._rehearse(5_000)
+        calls = [event.name for event in profile.events()]
+        model = recognizer._family.model
+        parts = [model.encoder, *([model.decoder] if kind != "sensevoice" else [])]
+        attending = [layer for part in parts for layer in part.modules() if hasattr(layer, "d_k")]
+        assert calls.count("aten::scaled_dot_product_attention") == len(attending)
+        # What times tokens.
+        assert ("aten::lstm" in calls) == (kind in ("bicif", "seaco"))
 
 
 @pytest.mark.parametrize("region", REGIONS)
