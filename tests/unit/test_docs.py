@@ -99,3 +99,24 @@ def test_modules_and_tests_that_a_page_names_are_there(path: Path):
         assert importlib.util.find_spec(module), module
     for name in re.findall(r"`(?:tests/[\w/]*/)?(test_\w+)(?:\.py)?`", PAGES[path]):
         assert {name, f"{name}.py"} & tests, name
+
+
+def practices() -> list[tuple[str, str]]:
+    """Each row of the page of practices: its first column, and what its second one names."""
+    lines = (ROOT / "ops/docs/practices.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")][1:]
+    assert len(rows) == 31
+    return [(row[0], name) for row in rows for name in re.findall(r"`([^`]+)`", row[1])]
+
+
+@pytest.mark.parametrize(("practice", "name"), practices())
+def test_what_the_page_of_practices_names_is_there(practice: str, name: str):
+    if name.startswith("CALLSCRIBE_"):
+        assert name.removesuffix("*") in README, practice
+        return
+    path, _, attribute = name.removesuffix(".py").partition(".")
+    tops = [ROOT / top for top in ("", "workers", "schema")]
+    found = [p for top in tops for p in (top / f"{path}.py", top / path) if p.exists()]
+    assert found, practice
+    if attribute:
+        assert re.search(rf"^ *(def |class )?{attribute}\b", found[0].read_text(), re.M), practice
