@@ -151,13 +151,22 @@ def _resampled(samples: Samples, first_frame: int, source: SegmentSource) -> Sam
     """Return the span's own part of ``samples``, which start at ``first_frame``, at 16 kHz."""
     rate_hz, span = source.format.rate_hz, source.span
     # A float file may hold what is no sound, and one NaN would silence the whole segment, as
-    # would a number so large that the filter's sums overflow.
-    samples = np.clip(np.nan_to_num(samples, nan=0.0), -1.0, 1.0)
+    # would a number so large that the filter's sums overflow. In place: a new array of a segment's
+    # size takes longer to be had from the system than to be filled.
+    np.nan_to_num(samples, copy=False, nan=0.0)
+    _limit(samples)
     if rate_hz != SAMPLE_RATE_HZ:
         samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ, "HQ")
     first = span.start_ms * SAMPLES_PER_MS - first_frame * SAMPLE_RATE_HZ // rate_hz
     own = samples[first : first + span.duration_ms * SAMPLES_PER_MS]
-    return np.clip(own, -1.0, 1.0)
+    _limit(own)
+    return own
+
+
+def _limit(samples: Samples) -> None:
+    """Hold samples within -1..1, where they lie."""
+    np.minimum(samples, 1.0, out=samples)
+    np.maximum(samples, -1.0, out=samples)
 
 
 def _changed(source: SegmentSource) -> BadRecording:

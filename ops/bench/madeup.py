@@ -1,13 +1,14 @@
-"""Made-up checkpoints of FunASR's true architectures, with random weights, laid out as its own.
+"""Made-up checkpoints of true architectures, with random weights: FunASR's and Whisper's.
 
-Tiny for the tests, where what counts is that our path and FunASR's give the same; and full-size,
-where what counts is how fast and how large they are.
+They are laid out as their own makers do. Tiny for the tests, where what counts is that our path and
+FunASR's give the same; and full-size, where what counts is how fast and how large they are.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,26 @@ TINY = Size(32, 2, 48, 3, 2, 2, 5, 64)
 NARROW = Size(32, 2, 48, 50, 20, 16, 11, 64)
 #: Paraformer-large and SenseVoiceSmall.
 FULL = Size(512, 4, 2048, 50, 20, 16, 11, 8404)
+
+
+@dataclass(frozen=True, slots=True)
+class WhisperSize:
+    """How large a Whisper is, and which of its decoder's heads say when a token is said."""
+
+    values: int
+    heads: int
+    layers: int
+    decoder_layers: int
+    mels: int
+    #: Layer and head of each; the last two of the decoder's, where none are given.
+    timing: Sequence[tuple[int, int]] = ()
+
+
+WHISPER_TINY = WhisperSize(64, 2, 2, 2, 80)
+#: Whisper large-v3-turbo.
+WHISPER_TURBO = WhisperSize(
+    *(1280, 20, 32, 4, 128), timing=((2, 4), (2, 11), (3, 3), (3, 6), (3, 11), (3, 14))
+)
 
 _FRONTEND = {
     "fs": 16000,
@@ -285,3 +306,88 @@ def _write_pieces(directory: Path, size: Size) -> None:
         **options,
     )
     (directory / "bpe.vocab").unlink()
+
+
+def build_whisper(directory: Path, real: Path, size: WhisperSize = WHISPER_TINY) -> Path:
+    """Write a Whisper of CTranslate2's with random weights in float16; return where.
+
+    ``real`` is the directory of one with true weights: the tokens are its own. What is written
+    depends on the place alone, a token that differs from the last for each, and never ends by
+    itself: whoever decodes bounds it (``max_length``). So no window's text repeats itself, and none
+    is decoded twice.
+    """
+    from ctranslate2.specs import WhisperSpec
+
+    directory.mkdir(parents=True)
+    shutil.copy(real / "tokenizer.json", directory)
+    preprocessor = {"feature_size": size.mels, "sampling_rate": 16_000, "hop_length": 160}
+    (directory / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    vocabulary = (real / "vocabulary.txt").read_text().splitlines()
+    spec = WhisperSpec(size.layers, size.heads, size.decoder_layers, size.heads)
+    _Weights(size, len(vocabulary)).fill(spec)
+    spec.register_vocabulary(vocabulary)
+    last = size.decoder_layers - 1
+    config = json.loads((real / "config.json").read_text())
+    config["alignment_heads"] = [list(each) for each in size.timing or [(last, 0), (last, 1)]]
+    for name, value in config.items():
+        setattr(spec.config, name, value)
+    spec.validate()
+    # The output layer's weights are the tokens', once.
+    spec.decoder.projection.weight = "decoder/embeddings/weight"
+    spec.save(str(directory))
+    return directory
+
+
+#: A prime number of random values, which all weights repeat: no two rows are alike, and eight
+#: hundred million are not drawn.
+_POOL = 4_194_301
+#: Places that Whisper knows, of what is heard and of what is written.
+_HEARD, _WRITTEN = 1_500, 448
+
+
+class _Weights:
+    """Fills a specification of a Whisper with random weights of one size."""
+
+    def __init__(self, size: WhisperSize, vocabulary: int) -> None:
+        self._size = size
+        self._vocabulary = vocabulary
+        self._pool = np.random.default_rng(3).standard_normal(_POOL, np.float32)
+
+    def fill(self, spec: Any) -> None:
+        """Set every variable of a ``WhisperSpec``."""
+        values, encoder, decoder = self._size.values, spec.encoder, spec.decoder
+        self._product(encoder.conv1, values, self._size.mels, 3)
+        self._product(encoder.conv2, values, values, 3)
+        encoder.position_encodings.encodings = self._random((_HEARD, values), 0.1)
+        # Louder than the tokens: what comes next depends on the place, and never on the last one.
+        decoder.position_encodings.encodings = self._random((_WRITTEN, values), 1.0)
+        decoder.embeddings.weight = self._random((self._vocabulary, values), 0.02)
+        decoder.projection.weight = decoder.embeddings.weight
+        for part in (encoder, decoder):
+            self._norm(part.layer_norm)
+            for layer in part.layer:
+                self._layer(layer)
+
+    def _layer(self, layer: Any) -> None:
+        values = self._size.values
+        self._norm(layer.self_attention.layer_norm)
+        for linear, times in zip(layer.self_attention.linear, (3, 1), strict=True):
+            self._product(linear, times * values, values)
+        if hasattr(layer, "attention"):
+            self._norm(layer.attention.layer_norm)
+            for linear, times in zip(layer.attention.linear, (1, 2, 1), strict=True):
+                self._product(linear, times * values, values)
+        self._norm(layer.ffn.layer_norm)
+        self._product(layer.ffn.linear_0, 4 * values, values)
+        self._product(layer.ffn.linear_1, values, 4 * values)
+
+    def _product(self, layer: Any, *shape: int) -> None:
+        layer.weight = self._random(shape, float(np.prod(shape[1:])) ** -0.5)
+        layer.bias = np.zeros(shape[0], np.float16)
+
+    def _norm(self, layer: Any) -> None:
+        layer.gamma = np.ones(self._size.values, np.float16)
+        layer.beta = np.zeros(self._size.values, np.float16)
+
+    def _random(self, shape: tuple[int, ...], spread: float) -> Any:
+        return np.resize((spread * self._pool).astype(np.float16), shape)
