@@ -73,8 +73,9 @@ def _launch(minibatches: float) -> None:
     with torch.inference_mode():
         for _ in range(round(minibatches * _LAYERS)):
             together = torch.addmm(bias, layer_norm(rows, (width,), norm, norm), wide)
-            parts = together.view(regions, frames, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-            attended = scaled_dot_product_attention(*parts, attn_mask=visible)
+            split = together.view(regions, frames, 3, heads, -1).permute(2, 0, 3, 1, 4)
+            queries, keys, values = split.unbind(0)
+            attended = scaled_dot_product_attention(queries, keys, values, attn_mask=visible)
             memory = rows * column
             memory.view(regions, frames, -1).add_(
                 conv1d(memory.view(regions, frames, -1).mT, taps, padding=5, groups=width).mT
