@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.deliver import deliver, parse_formats
-from producer.doctor import Verdict, examine_host
+from producer.doctor import Verdict, examine_host, fix
 from producer.drop import Settling
 from producer.enqueue import Enqueuer, celery_app
 from producer.exits import ExitCode, exit_code
@@ -848,12 +848,18 @@ def _print_forgotten(forgotten: Forgotten, *, as_json: bool) -> None:
         )
 
 
-@app.command(epilog="Example: producer doctor --json")
-def doctor(as_json: JsonOption = False) -> None:
+@app.command(epilog="Examples: producer doctor --json · producer doctor --fix")
+def doctor(
+    fixes: Annotated[
+        bool, typer.Option("--fix", help="First put right stored values that cannot be.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Check what a fleet needs: ledger, Redis, roots, spool, weights, workers."""
     settings = load_settings()
     ledger = Ledger.open(settings, answer_s=_ANSWER_S)
-    findings = list(examine_host(settings, ledger, celery_app(settings)))
+    findings = [fix(ledger)] if fixes else []
+    findings += examine_host(settings, ledger, celery_app(settings))
     ledger.close()
     if as_json:
         _print_json([asdict(finding) for finding in findings])

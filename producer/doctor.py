@@ -26,6 +26,7 @@ from schema.processor import has_bfloat16
 from schema.settings import SPOOL_ROOT, Settings
 from schema.storage import storage_of
 from schema.store.ledger import Ledger
+from schema.store.mend import count_odd_dates, mend_dates
 from schema.store.notify import untold
 from schema.wire import queued
 
@@ -60,6 +61,7 @@ def examine_host(settings: Settings, ledger: Ledger, app: Celery) -> Iterator[Fi
     """Yield the result of every check, as it is made."""
     yield Finding("versions", Verdict.OK, _versions())
     yield _guarded("ledger", lambda: _ledger(ledger))
+    yield _guarded("values", lambda: _values(ledger))
     yield _guarded("notify", lambda: _notify(settings, ledger))
     redis = _guarded("redis", lambda: _redis(app, settings))
     yield redis
@@ -97,6 +99,22 @@ def _unanswered(error: Exception) -> tuple[str, str]:
             return "it refuses the password", "Is the URL of Redis right?"
         cause = cause.__cause__ or cause.__context__
     return f"{type(error).__name__}: it does not answer", ""
+
+
+def _values(ledger: Ledger) -> Finding:
+    """Say which stored values are none that can be, and how they are put right."""
+    with ledger.reading() as connection:
+        odd = count_odd_dates(connection)
+    if not odd:
+        return Finding("values", Verdict.OK, "every call's date can be one")
+    detail = f"{odd:,} recordings say that their call began when none can have"
+    return Finding("values", Verdict.WARN, detail, "producer doctor --fix takes these dates away")
+
+
+def fix(ledger: Ledger) -> Finding:
+    """Put right what :func:`examine_host` finds to be put right; say what that was."""
+    mended = ledger.transact(mend_dates)
+    return Finding("values", Verdict.OK, f"dates of {mended:,} recordings taken away, and flagged")
 
 
 def _versions() -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
+from schema.bounds import check_moment, is_plausible
 from schema.errors import BadRequest, ErrorCode
 
 _AGE = re.compile(r"(\d{1,6})([hdw])")
@@ -40,6 +41,55 @@ def parse_moment(text: str, option: str, *, end: bool = False) -> datetime:
     except (ValueError, OverflowError, OSError):
         remedy = "Write 2026-05-01, or 2026-05-01T09:30+02:00."
         raise _senseless(option, text, remedy) from None
+
+
+def parse_call_moment(text: str, zone: tzinfo | None, now: datetime | None = None) -> datetime:
+    """Return when a call began, as a manifest, a sidecar or a file name says it.
+
+    Understood are ISO 8601, ``20260502``, ``202605020930`` and ``20260502093015``, and seconds or
+    milliseconds since 1970, which are in UTC. Digits that may be either are a date if it is one.
+
+    Args:
+        text: what is said.
+        zone: of those that name none.
+        now: by which a date is in the future.
+
+    Raises:
+        ValueError: it is none of these, names no zone and no other is given, or no call can have
+            begun then.
+    """
+    said = text.strip()
+    moment = _digits(said, now) if _IS_NUMBER(said) else datetime.fromisoformat(said)
+    if moment.tzinfo is None:
+        if zone is None:
+            raise ValueError(f"{said} names no zone, and no other was given")
+        moment = moment.replace(tzinfo=zone)
+    check_moment(moment, now)
+    return moment
+
+
+_IS_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?").fullmatch
+
+#: Dates of digits alone, by how many there are.
+_FORMATS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+
+
+def _digits(said: str, now: datetime | None) -> datetime:
+    """Return a moment of digits alone; without a zone where they are a date."""
+    if said.isdecimal() and len(said) in _FORMATS:
+        try:
+            return datetime.strptime(said, _FORMATS[len(said)])
+        except ValueError:
+            if len(said) != len("177244200000"):
+                raise ValueError(f"{said} is no date") from None
+    for unit in (1, 1_000):
+        try:
+            moment = datetime.fromtimestamp(float(said) / unit, UTC)
+        except (OverflowError, OSError, ValueError):
+            continue
+        if is_plausible(moment, now):
+            return moment
+    raise ValueError(f"{said} is neither a date nor seconds or milliseconds since 1970")
 
 
 def _moment(text: str, *, end: bool) -> datetime:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from schema.bounds import check_text
 from schema.errors import BadRequest, ErrorCode, Misconfigured
 from schema.models import KNOWN, ModelFiles, check_recognizer, model_files
 
@@ -298,7 +299,8 @@ def load_profile(
         for part, settings in laid.items():
             base[part] = {**base.get(part, {}), **settings}
         profile = _found(Profile(**base), find)
-    except (ValidationError, tomllib.TOMLDecodeError, TypeError) as error:
+        _check_texts(profile.model_dump())
+    except (ValidationError, tomllib.TOMLDecodeError, TypeError, ValueError) as error:
         raise BadRequest(ErrorCode.OPTION_INVALID, f"profile {name}", _first_line(error)) from error
     model_files(profile.decode.vad)
     for wanted in filter(None, (profile.decode, profile.decode.fallback)):
@@ -306,6 +308,28 @@ def load_profile(
             check_recognizer(wanted.model, wanted.engine)
         _ = wanted.model_files
     return profile
+
+
+#: Speakers, and hotwords, at most: a network weighs fifty, and nobody has a thousand channels.
+_LISTED_MAX = 1_000
+
+
+def _check_texts(value: Any) -> None:
+    """Hold every text of a profile to what the ledger can hold, and every list to a length.
+
+    Raises:
+        ValueError: one is longer, or holds what is no character.
+    """
+    if isinstance(value, str):
+        check_text(value)
+    elif isinstance(value, Mapping):
+        for own in value.values():
+            _check_texts(own)
+    elif isinstance(value, list | tuple):
+        if len(value) > _LISTED_MAX:
+            raise ValueError(f"a list of {len(value):,}, and {_LISTED_MAX:,} are the most")
+        for own in value:
+            _check_texts(own)
 
 
 def _tier(engine: str, tier: str) -> Mapping[str, Any]:

@@ -71,6 +71,8 @@ class Flag(StrEnum):
     FORMAT_CHANGES = "format-changes"
     #: Samples without a header look like those of two channels in turn, and were read as one.
     TWO_CHANNELS_SUSPECTED = "two-channels-suspected"
+    #: A fact about the call was out of bounds and is not kept; its name follows.
+    LEFT_OUT = "left-out"
 
     def counted(self, count: int) -> str:
         """Return the flag with a number: a channel, a time, or how much it is about."""

@@ -6,9 +6,12 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 import psycopg
+from psycopg.abc import Buffer
+from psycopg.types.datetime import TimestamptzBinaryLoader, TimestamptzLoader
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import InvalidatePoolError
 
@@ -50,10 +53,49 @@ def create_ledger_engine(url: str, *, lease_s: int = 60, answer_s: int = 60) -> 
     def _connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
         connection = BoundedConnection.connect(*arguments, **options)
         connection.answer_s = answer_s
+        connection.adapters.register_loader("timestamptz", _AnyMoment)
+        connection.adapters.register_loader("timestamptz", _AnyBinaryMoment)
         return connection
 
     _ping_idle_connections(engine)
     return engine
+
+
+class _AnyMoment(TimestamptzLoader):
+    """Reads a moment that Python has no name for as the nearest that it has, in any zone.
+
+    One of the year 1, or of 9999, cannot be told in every zone, and one row of it would end
+    whatever reads many. Who shows a call's beginning leaves such a one out (:mod:`schema.bounds`).
+    """
+
+    def load(self, data: Buffer) -> datetime:
+        """Return the moment."""
+        try:
+            return _within(super().load(data))
+        except psycopg.DataError:
+            text = bytes(data)
+            is_early = text.startswith(b"-") or text.endswith(b"BC") or text.startswith(b"000")
+            return _FIRST if is_early else _LAST
+
+
+class _AnyBinaryMoment(TimestamptzBinaryLoader):
+    """The same of a moment in binary."""
+
+    def load(self, data: Buffer) -> datetime:
+        """Return the moment."""
+        try:
+            return _within(super().load(data))
+        except psycopg.DataError:
+            return _FIRST if bytes(data)[0] & 0x80 else _LAST
+
+
+#: A year within what Python can tell, so that every zone has them.
+_FIRST = datetime(2, 1, 1, tzinfo=UTC)
+_LAST = datetime(9998, 12, 31, tzinfo=UTC)
+
+
+def _within(moment: datetime) -> datetime:
+    return _FIRST if moment.year < _FIRST.year else min(moment, _LAST)
 
 
 @contextmanager

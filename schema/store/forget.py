@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Select,
     String,
+    case,
     cast,
     delete,
     exists,
@@ -25,6 +27,7 @@ from sqlalchemy import (
     tuple_,
 )
 
+from schema.bounds import EARLIEST
 from schema.errors import BadRequest, ErrorCode
 from schema.settings import SPOOL_ROOT
 from schema.states import TERMINAL, SubmissionState
@@ -119,9 +122,16 @@ def _call_before(moment: datetime) -> ColumnElement[bool]:
     """Return whether a recording's call was before a moment.
 
     By when it started, else by when it was submitted; and by that, too, where it is said to have
-    started later: a wrong date must not keep a call for ever.
+    started later, or when no call can have: a wrong date must neither keep a call for ever nor
+    erase it before its time.
     """
-    return func.least(Recording.started_at, Recording.created_at) < moment
+    before: ColumnElement[bool] = _called_at() < moment
+    return before
+
+
+def _called_at() -> Any:
+    started_at = case((Recording.started_at >= EARLIEST, Recording.started_at))
+    return func.least(started_at, Recording.created_at)
 
 
 #: What retention may erase: what is under way is left to end, however old, and is told.
@@ -134,7 +144,7 @@ def count_older(connection: Connection, before: datetime) -> Old:
         func.count().filter(_MAY_GO),
         func.coalesce(func.sum(Recording.duration_ms).filter(_MAY_GO), 0),
         func.count().filter(~_MAY_GO),
-        func.min(func.least(Recording.started_at, Recording.created_at)).filter(_MAY_GO),
+        func.min(_called_at()).filter(_MAY_GO),
     ).where(_call_before(before))
     recordings, audio_ms, spared, first = connection.execute(query).one()
     return Old(before, recordings, int(audio_ms), spared, first)

@@ -21,6 +21,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, RowMapping, func, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from schema.bounds import call_moment
 from schema.states import EventState
 from schema.tables import EventRow, ReceiverRow, Submission
 
@@ -181,7 +182,7 @@ def _recording_ended(row: RowMapping) -> dict[str, Any]:
         "state": row["recording_state"],
         "error_code": row["error_code"],
         "call_id": row["call_id"],
-        "started_at": _moment(row["started_at"]),
+        "started_at": _moment(call_moment(row["started_at"])),
         "direction": row["direction"],
         "line": row["line"],
         "agent": row["agent"],

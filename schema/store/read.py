@@ -20,6 +20,7 @@ from sqlalchemy import (
     text,
 )
 
+from schema.bounds import call_moment
 from schema.errors import BadRequest, ErrorCode
 from schema.records import HEADLESS, AudioFormat, CallInfo, Location
 from schema.settings import SPOOL_ROOT
@@ -328,7 +329,7 @@ def _summary(row: RowMapping) -> RecordingSummary:
         state=RecordingState(row["state"]),
         call=CallInfo(
             call_id=row["call_id"],
-            started_at=row["started_at"],
+            started_at=call_moment(row["started_at"]),
             direction=row["direction"],
             line=row["line"],
             agent=row["agent"],

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from schema.bounds import EARLIEST
 from schema.phrases import Query
 
 
@@ -42,7 +43,10 @@ class Hit:
     text: str
 
 
-_CALLED_AT = "coalesce(r.started_at, r.created_at)"
+#: A call that is said to have begun when none can have did so when it was handed in.
+_CALLED_AT = f"""coalesce(
+    case when r.started_at between '{EARLIEST.isoformat()}' and r.created_at + interval '2 days'
+         then r.started_at end, r.created_at)"""
 
 _FILTERS = {
     "since": f"{_CALLED_AT} >= :since",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.moments import parse_age, parse_moment
+from producer.moments import parse_age, parse_call_moment, parse_moment
+from schema.bounds import is_plausible
 from schema.errors import BadRequest
 
 
@@ -60,3 +62,66 @@ def test_what_is_no_date_is_refused_by_its_option(text: str):
 
 def test_the_end_of_the_calendar_is_refused_and_no_crash():
     assert refused("9999-12-31", end=True).startswith("[option.invalid] --since")
+
+
+NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-03-02T09:30:00+02:00", datetime(2026, 3, 2, 7, 30, tzinfo=UTC)),
+        ("2026-03-02 09:30", datetime(2026, 3, 2, 8, 30, tzinfo=UTC)),
+        (" 2026-03-02T09:30Z ", datetime(2026, 3, 2, 9, 30, tzinfo=UTC)),
+        ("20260302", datetime(2026, 3, 1, 23, tzinfo=UTC)),
+        ("202603020930", datetime(2026, 3, 2, 8, 30, tzinfo=UTC)),
+        ("20260302093000", datetime(2026, 3, 2, 8, 30, tzinfo=UTC)),
+        ("1772442000", datetime(2026, 3, 2, 9, tzinfo=UTC)),
+        ("1772442000.5", datetime(2026, 3, 2, 9, 0, 0, 500_000, tzinfo=UTC)),
+        ("1772442000000", datetime(2026, 3, 2, 9, tzinfo=UTC)),
+        ("946684800000", datetime(2000, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_calls_beginning_is_understood_as_switches_write_it(text: str, expected: datetime):
+    assert parse_call_moment(text, BERLIN, NOW).astimezone(UTC) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "yesterday",
+        "0001-01-01T00:00:00",
+        "9999-12-31T23:59:59Z",
+        "1899-12-30",
+        "17011027",
+        "20261327",
+        "20260302096100",
+        "0",
+        "-1",
+        "17724420",
+        "1772442000000000",
+        "9" * 400,
+        "1e9",
+        "2027-01-15T00:00Z",
+    ],
+)
+def test_what_no_call_began_at_is_refused_and_never_another_century(text: str):
+    with pytest.raises(ValueError, match=r"\w"):
+        parse_call_moment(text, BERLIN, NOW)
+
+
+def test_a_moment_without_a_zone_needs_one():
+    with pytest.raises(ValueError, match="names no zone"):
+        parse_call_moment("2026-03-02T09:30", None, NOW)
+    assert parse_call_moment("1772442000", None, NOW).tzinfo is not None
+
+
+@given(st.text(max_size=30) | st.integers().map(str) | st.floats().map(str))
+def test_whatever_is_said_is_a_date_of_a_call_or_refused(text: str):
+    try:
+        found = parse_call_moment(text, timezone(timedelta(hours=14)), NOW)
+    except ValueError:
+        return
+    assert is_plausible(found, NOW)

@@ -142,3 +142,17 @@ def test_an_unknown_profile_lists_the_known_ones():
 def test_speakers_without_a_name_are_numbered():
     render = load_profile("call", {"render": {"speakers": ("agent",)}}).render
     assert [render.speaker(c) for c in (0, 1, None)] == ["agent", "speaker 2", "agent"]
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "cause"),
+    [
+        ("render", {"speakers": ("agent", "cus\0tomer")}, "NUL"),
+        ("render", {"speakers": ("a\udcff",)}, "not UTF-8"),
+        ("render", {"speakers": ("x" * 501,)}, "501 characters"),
+        ("decode", {"hotwords": ("word",) * 1_001}, "1,001"),
+    ],
+)
+def test_what_the_ledger_cannot_hold_is_no_setting(part, settings, cause):
+    with pytest.raises(BadRequest, match=cause):
+        load_profile("call", {part: settings})
