@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -60,6 +60,7 @@ from producer.stream import (
 )
 from producer.submit import Request, Summary, check_notify, submit
 from producer.submit import watch as watch_folder
+from producer.traces import search_traces
 from producer.watch import Pace
 from producer.watch import watch as watch_submission
 from schema.errors import CallscribeError
@@ -82,6 +83,7 @@ from schema.store.ledger import Ledger
 from schema.store.notify import notified
 from schema.store.read import Progress, RecordingSummary, StoredTranscript
 from schema.store.search import Filters
+from schema.store.traces import Needle, Trace, needles_of
 
 _EXITS = "\n\n".join(
     ["Exit codes:", ", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)]
@@ -98,6 +100,9 @@ app = typer.Typer(
 
 #: What a person waits for: a statement over millions of rows, but no server that stands still.
 _ANSWER_S = 900
+
+#: Recordings that are named where several share what stays.
+_SHARED_MAX = 5
 
 #: Of all submissions, in the order in which transcripts were stored: one file, and a place in it.
 _STREAMED = ("jsonl", "parquet")
@@ -711,8 +716,8 @@ def cancel(
 
 @app.command(
     epilog="Examples: producer forget --call ACD-20431 · producer forget --recording 7c2e1b90 "
-    "--yes · producer forget --submission 1f3a --yes · producer forget --older-than 30d --yes · "
-    "producer forget --older-than 30d --yes --every 24h"
+    "--yes · producer forget --submission 1f3a --yes · producer forget --check ACD-20431 · "
+    "producer forget --older-than 30d --yes · producer forget --older-than 30d --yes --every 24h"
 )
 def forget(
     recording: Annotated[
@@ -731,10 +736,27 @@ def forget(
         str | None,
         typer.Option(help="With --older-than: again after so long, until Ctrl-C.", metavar="AGE"),
     ] = None,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Search every table and the spool for an id, a call id, a name or words; "
+            "erases nothing; repeatable.",
+            metavar="TEXT",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Erase; without it, only list.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Erase recordings for good: rows, words and copies. Files handed in and exports stay yours."""
+    if check:
+        if recording or call or submission or older_than or yes:
+            raise typer.BadParameter("--check stands alone")
+        settings = load_settings()
+        with _ledger(settings) as ledger:
+            wanted = [Needle("text", each) for each in check]
+            found = search_traces(settings, ledger, wanted)
+        _print_traces(found, as_json=as_json)
+        raise typer.Exit(ExitCode.INCOMPLETE if found else ExitCode.OK)
     if bool(recording or call or submission) == bool(older_than):
         raise typer.BadParameter(
             "name what to forget: --recording, --call, --submission; or --older-than alone"
@@ -761,9 +783,11 @@ def forget(
             return
         ids = [each.id for each in chosen]
         remove = partial(remove_copy, settings)
+        needles = ledger.transact(lambda c: needles_of(c, ids))
         forgotten = ledger.transact(lambda c: store_forget.forget(c, ids, remove))
-    Publisher(celery_app(settings)).publish(forgotten.dispatches)
-    _print_forgotten(forgotten, as_json=as_json)
+        Publisher(celery_app(settings)).publish(forgotten.dispatches)
+        found = search_traces(settings, ledger, needles)
+    _print_forgotten(forgotten, as_json=as_json, traces=found)
 
 
 def _print_to_forget(chosen: list[RecordingSummary], *, as_json: bool) -> None:
@@ -830,10 +854,24 @@ def _say_spared(old: Old) -> None:
     err.print(f"{old.spared} more are still being transcribed, and left", highlight=False)
 
 
-def _print_forgotten(forgotten: Forgotten, *, as_json: bool) -> None:
+def _print_traces(traces: Sequence[Trace], *, as_json: bool) -> None:
+    if as_json:
+        _print_json([asdict(trace) for trace in traces])
+        return
+    for trace in traces:
+        out.print(f"{trace.table}: {trace.what} in {trace.rows:,} rows", highlight=False)
+    if not traces:
+        out.print("nothing: no row of any table and no file of the spool has it", highlight=False)
+
+
+def _print_forgotten(
+    forgotten: Forgotten, *, as_json: bool, traces: Sequence[Trace] | None = None
+) -> None:
     if as_json:
         counts = {k: v for k, v in asdict(forgotten).items() if k != "dispatches"}
-        _print_json({"erased": True, **counts})
+        counts["shared"] = [str(each) for each in forgotten.shared]
+        left = {} if traces is None else {"traces": [asdict(trace) for trace in traces]}
+        _print_json({"erased": True, **counts, **left})
         return
     out.print(
         f"{forgotten.recordings} recordings erased, with {forgotten.results} results "
@@ -846,6 +884,15 @@ def _print_forgotten(forgotten: Forgotten, *, as_json: bool) -> None:
             "unless they are, the sweep removes them within two hours",
             highlight=False,
         )
+    if forgotten.shared:
+        named = ", ".join(map(short_id, forgotten.shared[:_SHARED_MAX]))
+        err.print(
+            f"the same audio was handed in as {len(forgotten.shared)} other recordings, "
+            f"whose words stay: {named}",
+            highlight=False,
+        )
+    if traces is not None:
+        _print_traces(traces, as_json=False)
 
 
 @app.command(epilog="Examples: producer doctor --json · producer doctor --fix")

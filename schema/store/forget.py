@@ -22,9 +22,10 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    or_,
     select,
     text,
-    tuple_,
+    update,
 )
 
 from schema.bounds import EARLIEST
@@ -35,7 +36,7 @@ from schema.store.cancel import end_segments, wake_twins
 from schema.store.intake import SUBJECT_MAX
 from schema.store.ledger import among
 from schema.store.read import RecordingSummary, summaries
-from schema.tables import NoticeRow, Recording, ResultRow, SegmentRow, Submission
+from schema.tables import Recording, ResultRow, SegmentRow, Submission
 from schema.wire import Dispatch
 
 
@@ -52,6 +53,8 @@ class Forgotten:
     copies: int = 0
     copies_left: int = 0
     submissions: int = 0
+    #: Recordings that stay, and are the same audio: so their words stay.
+    shared: list[UUID] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
 
     def add(self, other: Forgotten) -> None:
@@ -61,6 +64,7 @@ class Forgotten:
         self.copies += other.copies
         self.copies_left += other.copies_left
         self.submissions += other.submissions
+        self.shared += other.shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,7 @@ def forget(
     # No submission may open between the look for open ones and the removal of copies.
     connection.execute(text("lock table submissions in share row exclusive mode"))
     chosen = connection.execute(
-        select(Recording.id, Recording.submission_id, Recording.name)
+        select(Recording.id, Recording.submission_id, Recording.name, Recording.call_id)
         .where(among(Recording.id, recordings))
         .order_by(Recording.id)
         .with_for_update()
@@ -179,12 +183,10 @@ def forget(
     live_keys = end_segments(connection, ids)
     keys = decode_keys(connection, ids)
     copies = _own_copies(connection, ids)
-    subjects = [(row.submission_id, row.name[:SUBJECT_MAX]) for row in chosen]
-    connection.execute(
-        delete(NoticeRow).where(tuple_(NoticeRow.submission_id, NoticeRow.subject).in_(subjects))
-    )
+    _erase_mentions(connection, chosen)
     connection.execute(delete(Recording).where(among(Recording.id, ids)))
     forgotten = Forgotten(recordings=len(ids), results=delete_unused(connection, keys))
+    forgotten.shared = _sharing(connection, keys)
     if _is_any_open(connection):
         forgotten.copies_left = len(copies)
     else:
@@ -196,10 +198,72 @@ def forget(
     return forgotten
 
 
+def _erase_mentions(connection: Connection, chosen: Iterable[Any]) -> None:
+    """Take what is said of recordings out of their submissions' notices and titles.
+
+    A notice names a file by its name or its whole path, in its subject or in its message, and a
+    manifest's row by its call id. ``chosen`` have a submission, a name and a call id.
+    """
+    mentions: dict[UUID, set[str]] = {}
+    for row in chosen:
+        said = {row.name, row.name.rpartition("/")[2], row.call_id or ""}
+        own = mentions.setdefault(row.submission_id, set())
+        own |= {each for each in said if len(each) >= _MENTION_MIN} | {row.name}
+    for submission_id, own in mentions.items():
+        parameters = {"submission": submission_id, "said": sorted(own)}
+        connection.execute(_DELETE_NOTICES, parameters)
+        mine = Submission.id == submission_id
+        title = connection.scalar(select(Submission.title).where(mine)) or ""
+        if title != (kept := _without(title, own)):
+            connection.execute(update(Submission).where(mine).values(title=kept))
+
+
+_DELETE_NOTICES = text(
+    """
+    delete from notices n
+     where n.submission_id = :submission
+       and exists (select from unnest(cast(:said as text[])) said
+                    where strpos(n.subject, said) > 0 or strpos(n.message, said) > 0
+                       -- A subject is cut where it is long.
+                       or (length(n.subject) = :cut and starts_with(said, n.subject)))
+    """
+).bindparams(cut=SUBJECT_MAX)
+
+#: What is shorter is in whatever is said.
+_MENTION_MIN = 4
+#: Stands in a title for what was erased.
+_ERASED = "(erased)"
+
+
+def _without(title: str, mentions: Collection[str]) -> str:
+    """Return a submission's title, which is the paths that were handed in, without some."""
+    parts = [
+        _ERASED if any(each in part for each in mentions) else part for part in title.split(", ")
+    ]
+    kept = ", ".join(parts)
+    # A name may hold what stands between two.
+    return _ERASED if any(each in kept for each in mentions) else kept
+
+
 def decode_keys(connection: Connection, ids: Collection[UUID]) -> Sequence[str]:
-    """Return the decode keys of recordings' segments."""
-    query = select(SegmentRow.decode_key).where(among(SegmentRow.recording_id, ids)).distinct()
-    return connection.scalars(query).all()
+    """Return the keys of recordings' words: what they were planned by, and are stored by.
+
+    The two differ where a smaller model, or a worker of another release, decoded them.
+    """
+    mine = among(SegmentRow.recording_id, ids)
+    rows = connection.execute(select(SegmentRow.decode_key, SegmentRow.result_key).where(mine))
+    return sorted({key for row in rows for key in row if key is not None})
+
+
+def _sharing(connection: Connection, keys: Collection[str]) -> list[UUID]:
+    """Return the recordings that have words of these keys too: the same audio, handed in again."""
+    query = (
+        select(SegmentRow.recording_id)
+        .where(or_(among(SegmentRow.result_key, keys), among(SegmentRow.decode_key, keys)))
+        .distinct()
+        .order_by(SegmentRow.recording_id)
+    )
+    return list(connection.scalars(query))
 
 
 def _own_copies(connection: Connection, ids: Collection[UUID]) -> Sequence[bytes]:

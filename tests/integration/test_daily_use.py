@@ -314,3 +314,20 @@ def test_status_says_how_far_a_receiver_was_told_and_not_its_url(
     told = json.loads(scripts.out)["notified"]
     assert told == {"host": "crm.example", "events": {"waiting": 1}, "error": "HTTP 503"}
     assert "hush" not in people.out + scripts.out + people.err
+
+
+def test_whoever_is_forgotten_is_in_no_table_and_can_be_looked_for(
+    ledger: Ledger, producer: Producer
+):
+    added(ledger, recording("a", call=CallInfo(call_id="ACD-20431", agent="ann")))
+    assert "recordings: text in 1 rows" in producer("forget", "--check", "ACD-20431").out
+    assert producer("forget", "--check", "ACD-20431").code == ExitCode.INCOMPLETE
+    erased = producer("forget", "--call", "ACD-20431", "--yes")
+    assert "nothing: no row of any table and no file of the spool has it" in erased.out
+    looked = producer("forget", "--check", "ACD-20431", "--json")
+    assert (looked.code, json.loads(looked.out)) == (ExitCode.OK, [])
+
+
+def test_a_check_erases_nothing_and_stands_alone(producer: Producer):
+    assert producer("forget", "--check", "x", "--yes").code == ExitCode.USAGE
+    assert producer("forget", "--check", "x", "--call", "y").code == ExitCode.USAGE

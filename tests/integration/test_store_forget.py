@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -16,7 +17,8 @@ from schema.states import RecordingState
 from schema.store import forget, intake, notify, read, reduce, work
 from schema.store.forget import Forgotten
 from schema.store.ledger import Ledger
-from schema.tables import Base, Recording, SegmentRow
+from schema.store.traces import find_traces, needles_of
+from schema.tables import Base, Recording, ResultRow, SegmentRow
 from schema.transcript import Draft, Gap, Seam, SeamRule, Utterance
 from schema.words import Word
 from tests.factories import PROFILE, added, quarantined, recording, result, submission
@@ -42,15 +44,21 @@ def claimed(ledger: Ledger, dispatch):
     return ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
 
 
-def transcribed(ledger: Ledger, item: NewRecording, to: intake.OpenSubmission) -> UUID:
+def transcribed(
+    ledger: Ledger,
+    item: NewRecording,
+    to: intake.OpenSubmission,
+    draft: Draft = DRAFT,
+    said: Sequence[str] = ("secret",),
+) -> UUID:
     """Take a recording of one segment to its transcript; return its id."""
     (dispatch,) = added(ledger, item, to=to).dispatches
     if dispatch.task == "transcribe_segment":
         held = claimed(ledger, dispatch)
-        dispatch = ledger.single(lambda c: work.finish(c, held, result("secret"))).reduce
+        dispatch = ledger.single(lambda c: work.finish(c, held, result(*said))).reduce
     held = ledger.single(lambda c: reduce.claim_reduce(c, dispatch.message, owner="r", lease_s=60))
     segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
-    ledger.transact(lambda c: reduce.store_transcript(c, held, segments, DRAFT))
+    ledger.transact(lambda c: reduce.store_transcript(c, held, segments, draft))
     return held.recording_id
 
 
@@ -259,3 +267,57 @@ def test_a_quarantined_recording_is_forgotten_too(ledger: Ledger):
     forgotten(ledger, bad)
 
     assert set(row_counts(ledger).values()) == {0}
+
+
+def test_words_go_by_the_key_that_they_are_stored_by(ledger: Ledger):
+    """A smaller model, or a worker of another release, stored them by another key than planned."""
+    to = submission(ledger)
+    (dispatch,) = added(ledger, recording("a"), to=to).dispatches
+    held = claimed(ledger, dispatch)
+    ledger.single(lambda c: work.finish(c, replace(held, decode_key="another"), result("secret")))
+    assert forgotten(ledger, held.recording_id).results == 1
+    with ledger.reading() as connection:
+        assert connection.scalar(select(func.count()).select_from(ResultRow)) == 0
+
+
+def test_no_row_of_any_table_has_anything_left(ledger: Ledger):
+    ann = Location("calls", b'acme/ann "secret" smith.wav')
+    mine = replace(recording("a", call=CallInfo(call_id="ACD-77")), source=ann, audio=ann)
+    title = '/srv/calls/acme/ann "secret" smith.wav, /srv/calls/others'
+    to = ledger.transact(lambda c: intake.open_submission(c, "key", title, PROFILE, force=False))
+    notices = [
+        Notice("audio.flag", f"/srv/calls/{ann.name}", "it begins late"),
+        Notice("manifest.duplicate", "calls.csv", f"lines 1 and 2 both describe {ann.name}"),
+        Notice("manifest.unmatched-row", "calls.csv, line 7", "ACD-77 names no file"),
+        Notice("scan.left-out", "/srv/calls", "2 files are no audio"),
+    ]
+    ledger.transact(lambda c: intake.add_notices(c, to.id, notices))
+    words = tuple(Word(f"secret{n}", 100 * n, 100 * n + 90, 0.9) for n in range(20))
+    said = " ".join(word.text for word in words)
+    draft = replace(DRAFT, utterances=(Utterance(0, "agent", said, words),))
+    gone = transcribed(ledger, mine, to, draft=draft, said=[word.text for word in words])
+    other = transcribed(ledger, recording("b"), to)
+    needles = ledger.transact(lambda c: needles_of(c, [gone]))
+    before = ledger.transact(lambda c: find_traces(c, needles))
+    assert {trace.what for trace in before} == {"id", "name", "path", "call id", "words", "copy"}
+    assert {"recordings", "segments", "results", "utterances", "notices", "submissions"} <= {
+        trace.table for trace in before
+    }
+    forgotten(ledger, gone)
+    assert ledger.transact(lambda c: find_traces(c, needles)) == []
+    with ledger.reading() as connection:
+        assert connection.scalars(select(Recording.id)).all() == [other]
+        kept = connection.execute(text("select subject from notices")).scalars().all()
+        assert kept == ["/srv/calls"]
+        assert connection.execute(text("select title from submissions")).scalar_one() == (
+            "(erased), /srv/calls/others"
+        )
+
+
+def test_who_shares_the_audio_is_named_and_keeps_its_words(ledger: Ledger):
+    to = submission(ledger)
+    gone = transcribed(ledger, recording("a"), to)
+    twin = transcribed(ledger, recording("a"), to)
+    done = forgotten(ledger, gone)
+    assert (done.results, done.shared) == (0, [twin])
+    assert forgotten(ledger, twin).shared == []
