@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from producer.deliver import deliver, parse_formats
 from producer.doctor import Verdict, examine_host, fix
@@ -89,7 +91,22 @@ _EXITS = "\n\n".join(
     ["Exit codes:", ", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)]
 )
 
+
+class _Commands(TyperGroup):
+    """The commands; one whose reader goes away, as ``head`` does, has done what was asked for."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # What Python would still write to it at its end goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(ExitCode.OK) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Transcribe call-centre recordings in bulk, on your own machines.",
     epilog=f"First: producer doctor. {_EXITS}",
     no_args_is_help=True,
@@ -507,14 +524,13 @@ def _export_stream(
         raise typer.BadParameter("--out - goes with --format jsonl alone")
     if as_json and directory == STANDARD_OUTPUT:
         raise typer.BadParameter("--json and --out - would both write to standard output")
-    begin = (read_cursor(cursor) if cursor else None) or (
-        parse_moment(since, "--since") if since else None
-    )
+    first = parse_moment(since, "--since") if since else None
     with _ledger(load_settings()) as ledger:
         chosen = None
         if submission or not (since or cursor):
             with ledger.reading() as connection:
                 chosen = read.find_submission(connection, submission)
+        begin = (read_cursor(cursor, chosen) if cursor else None) or first
         with ExitStack() as files:
             writers = [
                 files.enter_context(_opened(name, directory, begin, chosen)) for name in formats
@@ -529,7 +545,7 @@ def _export_stream(
                 advance=advance,
             )
     if cursor:
-        write_cursor(cursor, streamed.until)
+        write_cursor(cursor, streamed.until, chosen)
     following = moment_text(streamed.until)
     if as_json:
         counts = {"recordings": streamed.recordings, "out": str(directory), "next": following}

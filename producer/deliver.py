@@ -182,7 +182,8 @@ def _write(path: Path, text: str) -> None:
     with _writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text, encoding="utf-8")
+            # By its mark a spreadsheet knows that accents are not those of its own country.
+            partial.write_text(text, "utf-8-sig" if path.suffix == ".csv" else "utf-8")
             partial.replace(path)
         except OSError:
             with suppress(OSError):

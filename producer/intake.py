@@ -77,7 +77,7 @@ def examine(
     """
     location = settings.locate(job.path)
     if location is None:
-        return _quarantined(job.path, None, job.call, _outside(job.path, settings))
+        return _quarantined(job.path, None, job.call, outside_roots(job.path, settings))
     admit = partial(check_size, limits=settings.limits, name=location.name)
     try:
         with storage_of(settings, location.root).on_disk(location, admit) as path:
@@ -208,7 +208,8 @@ def _check_unchanged(path: bytes, before: _Identity, name: str) -> None:
         )
 
 
-def _outside(path: bytes, settings: Settings) -> BadRecording:
+def outside_roots(path: bytes, settings: Settings) -> BadRecording:
+    """Return why a file that lies under no root cannot be read, and what to do."""
     roots = ", ".join(sorted(f"{name}={root}" for name, root in settings.roots.items())) or "none"
     end = resolved(path)
     directory = Location("", os.path.dirname(end)).name

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from uuid import UUID
 
 from producer.moments import parse_moment
-from schema.errors import ErrorCode, Misconfigured, Transient
+from schema.errors import BadRequest, ErrorCode, Misconfigured, Transient
 from schema.store import since as store
 from schema.store.dispatches import short_id
 from schema.store.ledger import Ledger
@@ -166,29 +166,41 @@ def _make_durable(directory: Path) -> None:
         os.close(opened_directory)
 
 
-def read_cursor(path: Path) -> datetime | None:
+def read_cursor(path: Path, submission: UUID | None = None) -> datetime | None:
     """Return the moment that a cursor's file holds, or None where there is no file yet.
 
     Raises:
-        BadRequest: it holds something else.
+        BadRequest: it holds something else, or is the cursor of other exports than this
+            submission's, or than the whole ledger's: what those left out would never come.
         Misconfigured: it cannot be read.
     """
     try:
-        return parse_moment(path.read_text("utf-8", "replace"), str(path))
+        moment, _, of = path.read_text("utf-8", "replace").strip().partition(" ")
     except FileNotFoundError:
         return None
     except OSError as error:
         raise _unwritable(path, error) from error
+    if of != ("" if submission is None else str(submission)):
+        raise BadRequest(
+            ErrorCode.OPTION_INVALID,
+            str(path),
+            f"it is the cursor of exports of submission {of}" if of else "it is of all submissions",
+            "Give each its own: --cursor FILE.",
+        )
+    return parse_moment(moment, str(path))
 
 
-def write_cursor(path: Path, moment: datetime) -> None:
+def write_cursor(path: Path, moment: datetime, submission: UUID | None = None) -> None:
     """Keep a moment for the next export; the file is the old one or the new one, never half.
+
+    With it the submission that the export was of, if it was of one.
 
     Raises:
         Misconfigured: it cannot be written.
     """
+    of = "" if submission is None else f" {submission}"
     with opened(path.parent, path.name) as write:
-        write(f"{moment_text(moment)}\n")
+        write(f"{moment_text(moment)}{of}\n")
 
 
 def moment_text(moment: datetime) -> str:

@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 from producer.drop import Settling
 from producer.enqueue import Enqueuer
 from producer.headless import RAW_DEFAULTS, RawFormat, parse_raw_option
-from producer.intake import Job, examine_all
+from producer.intake import Job, examine_all, outside_roots
 from producer.metadata import Manifest, NamePattern, call_of, load_manifest, read_sidecars
 from producer.objects import Anywhere
 from producer.walk import Found, Place, walk
@@ -118,6 +118,7 @@ def submit(
     calls = _Calls(request)
     place = Anywhere(settings)
     found, notices = _found(request, raw, place)
+    _refuse_all_outside(found, settings)
     described, described_notices = calls.describe(found, place)
     submission = _opened(request, ledger)
     summary = Summary(submission.id, resumed=submission.resumed, found=len(found))
@@ -244,6 +245,21 @@ def _check_paths(request: Request, place: Place) -> None:
         if not place.exists(path):
             name = Location("", path).name
             raise BadRequest(ErrorCode.FILE_VANISHED, name, "there is no such file or directory")
+
+
+def _refuse_all_outside(found: Sequence[Found], settings: Settings) -> None:
+    """Refuse a request of which no file lies where workers may read, before it is a submission.
+
+    One file of many is stopped at the door, by its name; of none a submission would be made that
+    holds nothing, and is the latest from then on.
+
+    Raises:
+        BadRequest: none does.
+    """
+    if any(settings.locate(each.path) is not None for each in found):
+        return
+    error = outside_roots(found[0].path, settings)
+    raise BadRequest(error.code, error.subject, error.cause, error.remedy)
 
 
 def _walked(

@@ -18,7 +18,7 @@ from producer.exits import ExitCode
 from schema.records import CallInfo
 from schema.store import notify, read
 from schema.store.ledger import Ledger
-from tests.factories import added, recording, transcribed, utterance
+from tests.factories import added, recording, submission, transcribed, utterance
 from tests.integration.command import Producer
 
 CALL = CallInfo(call_id="ACD-1", started_at=datetime.now(UTC) - timedelta(days=40), line="billing")
@@ -331,3 +331,20 @@ def test_whoever_is_forgotten_is_in_no_table_and_can_be_looked_for(
 def test_a_check_erases_nothing_and_stands_alone(producer: Producer):
     assert producer("forget", "--check", "x", "--yes").code == ExitCode.USAGE
     assert producer("forget", "--check", "x", "--call", "y").code == ExitCode.USAGE
+
+
+def test_a_cursor_is_of_what_it_was_first_used_for(
+    ledger: Ledger, producer: Producer, tmp_path: Path
+):
+    to = submission(ledger)
+    transcribed(ledger, utterance("agent", 0, "hello"))
+    cursor = tmp_path / "lake.cursor"
+    export = ("export", "--format", "jsonl", "--out", str(tmp_path), "--cursor", str(cursor))
+    assert producer(*export, str(to.id)).code == ExitCode.OK
+    refused = producer(*export)
+    assert refused.code == ExitCode.USAGE
+    assert str(to.id) in refused.err
+    assert producer(*export, str(to.id)).code == ExitCode.OK
+    cursor.unlink()
+    assert producer(*export).code == ExitCode.OK
+    assert producer(*export, str(to.id)).code == ExitCode.USAGE
