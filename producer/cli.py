@@ -303,6 +303,8 @@ def _watch_folder(
 
         def tell(summary: Summary, waiting: int) -> None:
             nonlocal told
+            while summary.news:
+                err.print(printable(summary.news.pop(0)), style="yellow", soft_wrap=True)
             taken = summary.already_there + summary.recordings
             line = (
                 f"submission {short_id(summary.submission)}: {taken} recordings taken, "
@@ -321,9 +323,13 @@ def _watch_folder(
             enqueuer,
             tell,
             settling=Settling(settle_s),
-            rounds=_ticks(settle_s / 2),
+            rounds=_ticks(min(settle_s / 2, _LOOK_S)),
         )
     raise AssertionError("ticks never end")
+
+
+#: That a folder cannot be read is said within a minute.
+_LOOK_S = 30.0
 
 
 def _ticks(every_s: float) -> Iterator[None]:

@@ -9,132 +9,126 @@ from the sidecar, else from the name.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
 import string
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime, tzinfo
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, tzinfo
 from itertools import islice
 from typing import Any, NoReturn
 
+from producer.encodings import WINDOWS, decoded
+from producer.headers import FILE, STARTED_AT, TEXT_FIELDS, meanings
+from producer.manifest import (
+    Record,
+    Table,
+    Understood,
+    display,
+    fields_left_out,
+    invalid,
+    json_object,
+    read_table,
+    said_of,
+)
+from producer.matching import Matches, Row, match, refuse_duplicates
+from producer.moments import parse_call_moment
 from producer.walk import Found, Read
+from schema.bounds import ATTRIBUTES_MAX_BYTES, LeftOut, check_attributes, check_moment, check_text
 from schema.errors import BadRequest, ErrorCode
-from schema.records import CallInfo, Location, Notice
+from schema.records import CallInfo, Notice
 
 #: The code of a notice; the recording is submitted all the same.
 NAME_UNMATCHED = "name-pattern.unmatched"
 
-_TEXT_FIELDS = ("call_id", "direction", "line", "agent", "customer")
-#: Fields that are a moment, or free; every other is text.
-_STARTED_AT = "started_at"
-_FILE = "file"
 #: A sidecar describes one call; what is larger is something else.
 _SIDECAR_BYTES = 1024**2
 #: Recordings whose sidecars are read at a time: together they are fetched sooner from a bucket.
 _CHUNK = 64
-_EXAMPLES = 3
+#: Characters of a field's name in a notice.
+_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a manifest, and the line it is on."""
+class Said:
+    """What one source says of a call, and what of it could not be understood."""
 
-    line: int
-    file: bytes
-    call: CallInfo
-
-
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """Which rows describe which files, by path, and what is left over on either side."""
-
-    calls: Mapping[bytes, CallInfo]
-    notices: tuple[Notice, ...]
+    call: CallInfo = field(default_factory=CallInfo)
+    notices: tuple[Notice, ...] = ()
 
 
 class Manifest:
-    """The rows of a manifest."""
+    """The rows of a manifest, and what had to be understood or left out of it."""
 
-    def __init__(self, path: bytes, rows: Sequence[Row]) -> None:
+    def __init__(self, path: bytes, rows: Sequence[Row], notices: Sequence[Notice] = ()) -> None:
         self.path = path
         self.rows = tuple(rows)
-        _refuse_duplicates(path, (((row.file,), row) for row in rows))
+        self.notices = tuple(notices)
+        refuse_duplicates(path, (((row.file,), row) for row in rows))
 
     def match(self, files: Iterable[Found]) -> Matches:
-        """Find the row of each file.
-
-        A row names a file by its path, relative to the manifest's directory or to a directory
-        that was submitted, or by its bare name where only one file has that name; an object also
-        by its URL or its key.
+        """Find the row of each file, see :func:`producer.matching.match`.
 
         Raises:
             BadRequest: two rows name the same file.
         """
-        base = os.path.dirname(os.path.abspath(self.path))
-        by_path: dict[bytes, set[bytes]] = defaultdict(set)
-        by_name: dict[bytes, set[bytes]] = defaultdict(set)
-        paths = []
-        for found in files:
-            paths.append(found.path)
-            by_name[os.path.basename(found.path)].add(found.path)
-            for name in _names(found, base):
-                by_path[name].add(found.path)
-        named = [
-            (by_path.get(row.file) or by_name.get(row.file) or set(), row) for row in self.rows
-        ]
-        _refuse_duplicates(self.path, ((hits, row) for hits, row in named if len(hits) == 1))
-        calls = {hit: row.call for hits, row in named if len(hits) == 1 for hit in hits}
-        notices = [self._unmatched(row, hits) for hits, row in named if len(hits) != 1]
-        notices += [_without_row(path, self.path) for path in paths if path not in calls]
-        return Matches(calls, tuple(notices))
-
-    def _unmatched(self, row: Row, hits: set[bytes]) -> Notice:
-        cause = "no file of this name was submitted"
-        if hits:
-            examples = ", ".join(_display(hit) for hit in sorted(hits)[:_EXAMPLES])
-            cause = f"{len(hits)} files have this name ({examples}); write the path of one"
-        subject = f"{_display(self.path)}, line {row.line}: {_display(row.file)}"
-        return Notice(ErrorCode.MANIFEST_UNMATCHED_ROW, subject, cause)
+        found = match(self.path, self.rows, files)
+        return Matches(found.calls, (*self.notices, *found.notices))
 
 
 def load_manifest(path: bytes, zone: tzinfo | None = None) -> Manifest:
     """Read a manifest: JSON Lines where its name ends in ``.jsonl`` or ``.ndjson``, else CSV.
 
-    ``zone`` is that of moments which name none.
+    ``zone`` is that of moments which name none. A field that cannot be understood costs itself.
 
     Raises:
-        BadRequest: it cannot be read or understood, or describes a file twice; says which line.
+        BadRequest: it cannot be read or understood, describes a file twice, or none of its moments
+            names a zone and no other is given; says which line.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise _invalid(path, None, error.strerror or str(error)) from error
-    # Names of files need not be UTF-8; every other field must be, and is checked to be.
-    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    json_lines = os.path.splitext(path)[1].lower() in {b".jsonl", b".ndjson"}
-    records = _json_lines(path, text) if json_lines else _csv_rows(path, text)
-    return Manifest(path, [_row(path, line, record, zone) for line, record in records])
+    table = read_table(path)
+    rows, left_out = [], []
+    for record in table.records:
+        call, found = _understood(record.values, zone)
+        rows.append(_row(record, call))
+        left_out += [(record.line, each.field, each.cause) for each in found]
+    if zone is None:
+        _refuse_zoneless(table, rows)
+    return Manifest(path, rows, [*table.notices, *fields_left_out(path, left_out)])
+
+
+def _row(record: Record, call: CallInfo) -> Row:
+    file = os.path.normpath(record.values[FILE].encode("utf-8", "surrogatepass"))
+    raw = os.path.normpath(record.file)
+    return Row(record.line, file, call, None if raw == file else raw)
+
+
+def _refuse_zoneless(table: Table, rows: Sequence[Row]) -> None:
+    """Refuse a manifest whose moments all lack what ``--zone`` says: nothing else is wrong."""
+    if any(row.call.started_at for row in rows):
+        return
+    for record in table.records:
+        call, _ = _understood({STARTED_AT: record.values.get(STARTED_AT)}, UTC)
+        if call.started_at is not None:
+            cause = f"started_at {record.values[STARTED_AT]} names no zone, and no other was given"
+            raise invalid(table.path, record.line, cause, "Say --zone Europe/Berlin.")
 
 
 def read_sidecars(
     recordings: Iterable[bytes], read: Read, zone: tzinfo | None = None
-) -> Iterator[CallInfo | Notice | None]:
+) -> Iterator[Said | None]:
     """Yield what the sidecar of each recording says, or None where it has none.
 
-    A sidecar that cannot be understood gives a notice: the recording is worth more than it.
+    A sidecar that cannot be understood gives a notice: the recording is worth more than it. So
+    does a field, and the others are kept.
     """
+    told: set[Notice] = set()
     left = iter(recordings)
     while chunk := list(islice(left, _CHUNK)):
         candidates = [_sidecars(path) for path in chunk]
         contents = iter(read([name for names in candidates for name in names], _SIDECAR_BYTES + 1))
         for names in candidates:
-            said = [_said(name, next(contents), zone) for name in names]
+            said = [_said(name, next(contents), zone, told) for name in names]
             yield next((source for source in said if source is not None), None)
 
 
@@ -145,16 +139,48 @@ def _sidecars(recording: bytes) -> list[bytes]:
 
 
 def _said(
-    sidecar: bytes, content: bytes | OSError, zone: tzinfo | None
-) -> CallInfo | Notice | None:
+    sidecar: bytes, content: bytes | OSError, zone: tzinfo | None, told: set[Notice]
+) -> Said | None:
+    """Return what a sidecar says; what holds for many of them is ``told`` once."""
     if isinstance(content, FileNotFoundError | NotADirectoryError):
         return None
     if isinstance(content, OSError):
-        return _sidecar_notice(sidecar, content.strerror or str(content))
+        return _not_understood(sidecar, content.strerror or str(content))
     try:
-        return _sidecar(content, zone)
+        return _sidecar(sidecar, content, zone, told)
     except ValueError as error:
-        return _sidecar_notice(sidecar, str(error))
+        return _not_understood(sidecar, str(error))
+
+
+def _sidecar(path: bytes, data: bytes, zone: tzinfo | None, told: set[Notice]) -> Said:
+    if len(data) > _SIDECAR_BYTES:
+        raise ValueError(f"it is larger than {_SIDECAR_BYTES} bytes")
+    source = decoded(data, lambda text: text.lstrip()[:1] == "{")
+    record = json_object(source.readable(source.text))
+    understood = meanings(tuple(record), (*TEXT_FIELDS, STARTED_AT))
+    call, left_out = _understood(understood.applied(record), zone)
+    notices = set()
+    if understood.near_misses:
+        names = ", ".join(map(repr, understood.near_misses))
+        notices.add(Notice(Understood.SIDECAR, f"sidecars: {names}", said_of(understood)))
+    if source.encoding == WINDOWS or source.has_stray_bytes:
+        cause = f"some are not UTF-8, and were read as {WINDOWS}"
+        notices.add(Notice(Understood.SIDECAR, "sidecars: encoding", cause))
+    new = sorted(notices - told, key=lambda notice: notice.subject)
+    told |= notices
+    if left_out:
+        new.append(Notice(ErrorCode.SIDECAR_INVALID, display(path), _kept_rest(left_out)))
+    return Said(call, tuple(new))
+
+
+def _not_understood(path: bytes, cause: str) -> Said:
+    message = f"{cause}; the recording is submitted without it"
+    return Said(notices=(Notice(ErrorCode.SIDECAR_INVALID, display(path), message),))
+
+
+def _kept_rest(left_out: Iterable[LeftOut]) -> str:
+    found = ", ".join(f"{each.field} ({each.cause})" for each in left_out)
+    return f"left out: {found}; the recording is submitted without it, and with the rest"
 
 
 class NamePattern:
@@ -188,22 +214,31 @@ class NamePattern:
         except (ValueError, re.error) as error:
             self._refuse(str(error))
 
-    def read(self, path: bytes) -> CallInfo | Notice:
-        """Return what a file's name says, or a notice where it does not fit the pattern."""
+    def read(self, path: bytes) -> Said:
+        """Return what a file's name says; a notice where it, or a field, does not fit."""
         depth = self._pattern.count("/") + 1
         name = "/".join(os.fsdecode(path).split("/")[-depth:])
-        match = self._regex.fullmatch(name)
-        if not match:
-            return Notice(NAME_UNMATCHED, _display(path), f"its name is not {self._pattern}")
-        found = {field: match[f"f{index}"] for index, field in enumerate(self._fields)}
-        try:
-            if self._format and _STARTED_AT in found:
-                moment = datetime.strptime(found.pop(_STARTED_AT), self._format)
-                call = _call_info(found, self._zone)
-                return _merge_two(CallInfo(started_at=_zoned(moment, self._zone)), call)
-            return _call_info(found, self._zone)
-        except ValueError as error:
-            return Notice(NAME_UNMATCHED, _display(path), str(error))
+        found = self._regex.fullmatch(name)
+        if not found:
+            return _unfit(path, f"its name is not {self._pattern}")
+        values = {each: found[f"f{index}"] for index, each in enumerate(self._fields)}
+        moment, left_out = None, []
+        if self._format and STARTED_AT in values:
+            try:
+                moment = self._moment(values.pop(STARTED_AT), self._format)
+            except ValueError as error:
+                left_out = [LeftOut(STARTED_AT, str(error))]
+        call, others = _understood(values, self._zone)
+        call = _merge_two(CallInfo(started_at=moment), call)
+        left_out += others
+        return _unfit(path, _kept_rest(left_out), call) if left_out else Said(call)
+
+    def _moment(self, text: str, form: str) -> datetime:
+        moment = datetime.strptime(text, form)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=self._zone)
+        check_moment(moment)
+        return moment
 
     def _parts(self) -> Iterator[str]:
         for literal, name, spec, conversion in string.Formatter().parse(self._pattern):
@@ -212,7 +247,7 @@ class NamePattern:
                 continue
             if conversion or not name.isidentifier() or name in self._fields:
                 raise ValueError(f"{{{name}}} is no name of a field, or is there twice")
-            if spec and name != _STARTED_AT:
+            if spec and name != STARTED_AT:
                 raise ValueError(f"only started_at has a format, {name} has none")
             yield f"(?P<f{len(self._fields)}>{self._field(spec)})"
             self._fields.append(name)
@@ -256,22 +291,13 @@ def merge(*calls: CallInfo | None) -> CallInfo:
 def call_of(
     path: bytes,
     from_manifest: CallInfo | None = None,
-    from_sidecar: CallInfo | Notice | None = None,
+    from_sidecar: Said | None = None,
     pattern: NamePattern | None = None,
 ) -> tuple[CallInfo, tuple[Notice, ...]]:
     """Return what is known of the call recorded at ``path``, and what could not be understood."""
-    sources = [from_manifest, from_sidecar, pattern.read(path) if pattern else None]
-    notices = tuple(source for source in sources if isinstance(source, Notice))
-    return merge(*(source for source in sources if isinstance(source, CallInfo))), notices
-
-
-def _names(found: Found, manifest_directory: bytes) -> Iterator[bytes]:
-    """Yield every name by which a row may mean a file; rows' names are normalised."""
-    yield os.path.normpath(found.path)
-    yield found.relative
-    yield os.path.relpath(found.path, manifest_directory)
-    if found.key is not None:
-        yield found.key
+    sources = [from_sidecar or Said(), pattern.read(path) if pattern else Said()]
+    notices = tuple(notice for source in sources for notice in source.notices)
+    return merge(from_manifest, *(source.call for source in sources)), notices
 
 
 def _merge_two(first: CallInfo, second: CallInfo) -> CallInfo:
@@ -283,140 +309,60 @@ def _merge_two(first: CallInfo, second: CallInfo) -> CallInfo:
     return CallInfo(**values)
 
 
-def _csv_rows(path: bytes, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield each row with the line it ends on; spreadsheets of some countries write semicolons."""
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        names = reader.fieldnames or []
-        if _FILE not in names or len(set(names)) < len(names):
-            raise _invalid(path, 1, "the header must name a column 'file', and none twice")
-        for row in reader:
-            if None in row or None in row.values():
-                raise _invalid(path, reader.line_num, f"it has not {len(names)} columns")
-            yield reader.line_num, {name: value for name, value in row.items() if value}
-    except csv.Error as error:
-        raise _invalid(path, reader.line_num, str(error)) from error
+def _unfit(path: bytes, cause: str, call: CallInfo | None = None) -> Said:
+    return Said(call or CallInfo(), (Notice(NAME_UNMATCHED, display(path), cause),))
 
 
-def _json_lines(path: bytes, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    # Not splitlines(): a JSON string may hold U+2028, which is a line's end to Python.
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
+def _understood(record: Mapping[str, Any], zone: tzinfo | None) -> tuple[CallInfo, list[LeftOut]]:
+    """Return a record's fields, and those that cannot be understood or stored."""
+    values: dict[str, Any] = {}
+    left_out: list[LeftOut] = []
+    for name in (*TEXT_FIELDS, STARTED_AT):
         try:
-            yield line, _json_object(content)
-        except ValueError as error:
-            raise _invalid(path, line, str(error)) from error
+            value = _text(record.get(name))
+            if value is not None:
+                is_moment = name == STARTED_AT
+                values[name] = parse_call_moment(value, zone) if is_moment else value
+        except (ValueError, OverflowError) as error:
+            left_out.append(LeftOut(name, str(error)))
+    known = {*TEXT_FIELDS, STARTED_AT, FILE}
+    own = {name: value for name, value in record.items() if name not in known}
+    attributes, others = _attributes(own)
+    return CallInfo(**values, attributes=attributes), left_out + others
 
 
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text, parse_constant=_no_constant)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError("it is no JSON object")  # noqa: TRY004 - callers expect a ValueError
-    return value
+def _attributes(own: Mapping[str, Any]) -> tuple[dict[str, Any], list[LeftOut]]:
+    """Return what of a call's own fields can be stored, and what cannot."""
+    kept: dict[str, Any] = {}
+    left_out: list[LeftOut] = []
+    size = 0
+    for name, value in own.items():
+        try:
+            check_attributes({name: value})
+            more = len(json.dumps({name: value}, ensure_ascii=False).encode())
+            if size + more > ATTRIBUTES_MAX_BYTES:
+                raise ValueError("the call's other fields leave no room for it")  # noqa: TRY301
+        except (ValueError, RecursionError) as error:
+            left_out.append(LeftOut(name[:_SHOWN], str(error)))
+        else:
+            kept[name] = value
+            size += more
+    return kept, left_out
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+def _text(value: Any) -> str | None:
+    """Return a field as text; a number is what its digits say, an empty text is none.
 
-
-def _row(path: bytes, line: int, record: Mapping[str, Any], zone: tzinfo | None) -> Row:
-    file = record.get(_FILE)
-    if not isinstance(file, str) or not file or "\0" in file:
-        raise _invalid(path, line, "it names no file")
-    try:
-        return Row(
-            line,
-            os.path.normpath(file.encode("utf-8", "surrogateescape")),
-            _call_info(record, zone),
-        )
-    except ValueError as error:
-        raise _invalid(path, line, str(error)) from error
-
-
-def _sidecar(data: bytes, zone: tzinfo | None) -> CallInfo:
-    if len(data) > _SIDECAR_BYTES:
-        raise ValueError(f"it is larger than {_SIDECAR_BYTES} bytes")
-    return _call_info(_json_object(data.decode("utf-8-sig")), zone)
-
-
-def _call_info(record: Mapping[str, Any], zone: tzinfo | None) -> CallInfo:
-    """Return a record's fields. Raises ValueError where one cannot be understood or stored."""
-    values: dict[str, Any] = {name: _text(record, name) for name in _TEXT_FIELDS}
-    started_at = _text(record, _STARTED_AT)
-    if started_at is not None:
-        values[_STARTED_AT] = _zoned(datetime.fromisoformat(started_at), zone)
-    known = {*_TEXT_FIELDS, _STARTED_AT, _FILE}
-    attributes = {name: value for name, value in record.items() if name not in known}
-    _check_storable(json.dumps(attributes, ensure_ascii=False))
-    return CallInfo(**values, attributes=attributes)
-
-
-def _text(record: Mapping[str, Any], name: str) -> str | None:
-    """Return a field as text; a number is what its digits say, an empty text is none."""
-    value = record.get(name)
-    if isinstance(value, int) and not isinstance(value, bool):
+    Raises:
+        ValueError: it is neither, or longer than what can be found.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        raise ValueError(f"{name} is neither text nor a whole number")  # noqa: TRY004
-    _check_storable(value)
+        raise ValueError("it is neither text nor a number")  # noqa: TRY004
+    check_text(value)
     return value
-
-
-def _check_storable(text: str) -> None:
-    """Raise ValueError for what Postgres takes neither as text nor as JSON."""
-    if "\0" in text or "\\u0000" in text:
-        raise ValueError("it holds a NUL character")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("it holds text that is not UTF-8") from None
-
-
-def _zoned(moment: datetime, zone: tzinfo | None) -> datetime:
-    if moment.tzinfo is not None:
-        return moment
-    if zone is None:
-        raise ValueError(f"started_at {moment.isoformat()} names no zone, and no other was given")
-    return moment.replace(tzinfo=zone)
-
-
-def _refuse_duplicates(manifest: bytes, named: Iterable[tuple[Iterable[bytes], Row]]) -> None:
-    lines: dict[bytes, int] = {}
-    for files, row in named:
-        for file in files:
-            if file in lines:
-                raise BadRequest(
-                    ErrorCode.MANIFEST_DUPLICATE,
-                    _display(manifest),
-                    f"lines {lines[file]} and {row.line} both describe {_display(file)}",
-                    "Keep one of them.",
-                )
-            lines[file] = row.line
-
-
-def _invalid(path: bytes, line: int | None, cause: str) -> BadRequest:
-    subject = _display(path) if line is None else f"{_display(path)}, line {line}"
-    remedy = "A manifest is a CSV whose header names 'file', or JSON Lines."
-    return BadRequest(ErrorCode.MANIFEST_INVALID, subject, cause, remedy)
-
-
-def _without_row(path: bytes, manifest: bytes) -> Notice:
-    cause = f"no row of {_display(manifest)} describes it; it is submitted without"
-    return Notice(ErrorCode.MANIFEST_UNMATCHED_FILE, _display(path), cause)
-
-
-def _sidecar_notice(path: bytes, cause: str) -> Notice:
-    message = f"{cause}; the recording is submitted without it"
-    return Notice(ErrorCode.SIDECAR_INVALID, _display(path), message)
-
-
-def _display(path: bytes) -> str:
-    return Location("", path).name

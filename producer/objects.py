@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from producer.walk import Disk, Found, Place, Sieve
+from producer.walk import Disk, Found, Place, Sieve, is_set_aside
 from schema.buckets import absolute, is_plain, is_url
 from schema.errors import BadRequest, ErrorCode
 from schema.records import Location, Notice
@@ -82,7 +82,11 @@ class Buckets:
         urls = [url for url in listing if is_plain(_below(path, url))]
         hidden = {url: _hidden_part(path, url) for url in urls}
         for part in sorted(set(filter(None, hidden.values()))):
-            sieve.hide(part)
+            # A directory has a name that something lies below.
+            if part not in hidden and is_set_aside(os.path.basename(part)):
+                sieve.set_aside(part)
+            else:
+                sieve.hide(part)
         shown = sorted((url for url in urls if not hidden[url]), key=_walk_order)
         for _, files in groupby(shown, os.path.dirname):
             for item in sieve.files(list(files), path, self.read):
@@ -150,9 +154,20 @@ def _below(base: bytes, url: bytes) -> bytes:
 
 
 def _hidden_part(base: bytes, url: bytes) -> bytes | None:
-    """Return the part of a URL up to the first name below ``base`` that starts with a dot."""
+    """Return the part of a URL up to the first name below ``base`` that is left out.
+
+    That is one that starts with a dot, or a directory that is set aside.
+    """
     names = _below(base, url).split(b"/")
-    hidden = next((at for at, name in enumerate(names) if name.startswith(b".")), None)
+    last = len(names) - 1
+    hidden = next(
+        (
+            at
+            for at, name in enumerate(names)
+            if name.startswith(b".") or (at < last and is_set_aside(name))
+        ),
+        None,
+    )
     return None if hidden is None else b"/".join([base, *names[: hidden + 1]])
 
 

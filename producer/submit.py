@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 from functools import partial
 from pathlib import Path
@@ -21,19 +21,19 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import Connection
 
-from producer.drop import Settling
+from producer.drop import Content, Reach, Settling, Taken, is_gone, name_taken
 from producer.enqueue import Enqueuer
 from producer.headless import RAW_DEFAULTS, RawFormat, parse_raw_option
 from producer.intake import Job, examine_all, outside_roots
 from producer.metadata import Manifest, NamePattern, call_of, load_manifest, read_sidecars
 from producer.objects import Anywhere
-from producer.walk import Found, Place, walk
-from schema.buckets import absolute
+from producer.walk import SET_ASIDE, Found, Place, walk
+from schema.buckets import absolute, is_url
 from schema.errors import BadRequest, ErrorCode, Misconfigured
 from schema.profile import Profile
 from schema.records import CallInfo, Location, NewRecording, Notice, QuarantinedRecording
 from schema.settings import Settings
-from schema.store import intake
+from schema.store import dropped, intake
 from schema.store.intake import OpenSubmission
 from schema.store.ledger import Ledger
 from schema.store.notify import receiver_of
@@ -96,7 +96,12 @@ class Summary:
     quarantined: int = 0
     segments: int = 0
     known_segments: int = 0
+    #: Rows of the manifest without a file, or that could not be understood.
     unmatched_rows: int = 0
+    #: Files that were taken and lie elsewhere now; they are the calls that they were.
+    moved: int = 0
+    #: What an operator has not been told yet.
+    news: list[str] = field(default_factory=list)
 
 
 def submit(
@@ -123,7 +128,8 @@ def submit(
     submission = _opened(request, ledger)
     summary = Summary(submission.id, resumed=submission.resumed, found=len(found))
     summary.unmatched_rows = sum(
-        notice.code == ErrorCode.MANIFEST_UNMATCHED_ROW for notice in described_notices
+        notice.code in {ErrorCode.MANIFEST_UNMATCHED_ROW, ErrorCode.MANIFEST_INVALID}
+        for notice in described_notices
     )
     jobs = described
     if submission.resumed:
@@ -156,38 +162,127 @@ def watch(
 
     Raises:
         BadRequest: an option or a path makes no sense.
-        Misconfigured, Transient: as :func:`submit`; what was committed stays.
+        Misconfigured, Transient: as :func:`submit`, or a folder could not be read for ten minutes;
+            what was committed stays.
     """
     raw = {**RAW_DEFAULTS, **dict(parse_raw_option(text) for text in request.raw)}
     calls, place = _Calls(request), Anywhere(settings)
     _check_paths(request, place)
+    folders = [os.fsencode(path) for path in request.paths]
+    reach = Reach(folders, settling.clock)
     submission = _opened(request, ledger)
-    taken = ledger.transact(lambda c: intake.known_sources(c, submission.id))
-    summary = Summary(submission.id, resumed=submission.resumed, already_there=len(taken))
+    drop = _Drop(submission, settings, ledger)
+    summary = Summary(submission.id, resumed=submission.resumed, already_there=len(drop.taken))
     for _ in rounds:
+        readable, summary_news = reach.look()
+        summary.news += summary_news
+        there = replace(request, paths=tuple(map(os.fsdecode, readable)))
         # A place remembers where it walked: each round is a walk of its own.
-        walked = _walked(request, raw, Anywhere(settings))
-        files = (item for item in walked if isinstance(item, Found))
-        ready = list(settling.settled(f for f in files if _source(f.path, settings) not in taken))
-        paths = {_source(file.path, settings): file.path for file, _ in ready}
+        news = drop.news(_walked(there, raw, Anywhere(settings)))
+        ready = list(drop.sifted(settling.settled(news), settling, summary))
+        files = {_source(file.path, settings): file for file, _ in ready}
         patient = {_source(file.path, settings) for file, is_over in ready if not is_over}
         described, notices = calls.describe([file for file, _ in ready], place)
         examined = examine_all(described, settings, request.profile, raw=raw, tick_s=_BATCH_S)
         for batch in _batches(examined):
             whole = [item for item in batch if not _may_grow(item, patient)]
             for source in {item.source for item in batch} - {item.source for item in whole}:
-                settling.put_off(paths[source])
-            if whole:
-                _commit(whole, submission, ledger, enqueuer, summary)
+                settling.put_off(files[source].path)
+            new = [item for item in whole if not drop.is_moved(item, files[item.source], summary)]
+            if new:
+                _commit(new, submission, ledger, enqueuer, summary)
             for item in whole:
-                taken.add(item.source)
-                settling.forget(paths[item.source])
-        if notices:
-            ledger.transact(
-                partial(intake.add_notices, submission_id=submission.id, notices=notices)
-            )
+                settling.forget(files[item.source].path)
+            for item in new:
+                drop.take(item)
+        drop.note(notices)
         report(summary, settling.waiting)
     return summary
+
+
+class _Drop:
+    """What a drop folder's submission has taken, and what of it was moved or replaced."""
+
+    def __init__(self, submission: OpenSubmission, settings: Settings, ledger: Ledger) -> None:
+        self._submission, self._settings, self._ledger = submission, settings, ledger
+        #: What the walk of this round saw, and what was noted in any.
+        self._seen: set[Location] = set()
+        self._noted: set[tuple[str, str]] = set()
+        rows = ledger.transact(lambda c: dropped.contents(c, submission.id))
+        contents = {source: Content(*content) for source, content in rows.items()}
+        self.taken = Taken(contents, self._is_gone)
+
+    def news(self, walked: Iterable[Found | Notice]) -> list[Found]:
+        """Return the files that are not what was taken; note what cannot be read or is set aside.
+
+        The other notices of a walk are of files that may not be whole yet.
+        """
+        items = list(walked)
+        lasting = {ErrorCode.FILE_UNREADABLE, ErrorCode.PATH_LOOP, SET_ASIDE}
+        self.note([n for n in items if isinstance(n, Notice) and n.code in lasting])
+        found = [(_source(i.path, self._settings), i) for i in items if isinstance(i, Found)]
+        self._seen = {source for source, _ in found}
+        return [file for source, file in found if self.taken.is_news(source, file)]
+
+    def sifted(
+        self, settled: Iterable[tuple[Found, bool]], settling: Settling, summary: Summary
+    ) -> Iterator[tuple[Found, bool]]:
+        """Yield what is to be examined of the files that are whole."""
+        for file, is_over in list(settled):
+            source = _source(file.path, self._settings)
+            if source in self.taken:
+                if self.taken.is_another(source, file):
+                    self.note([name_taken(source)])
+                    summary.news.append(f"{source.name}: {name_taken(source).message}")
+                settling.forget(file.path)
+            elif self._follow(source, file, None, summary):
+                settling.forget(file.path)
+            else:
+                yield file, is_over
+
+    def is_moved(
+        self, item: NewRecording | QuarantinedRecording, file: Found, summary: Summary
+    ) -> bool:
+        """Tell whether a file is one that was taken under another name; if so, follow it."""
+        digest = item.content_digest if isinstance(item, NewRecording) else None
+        return self._follow(item.source, file, digest, summary)
+
+    def take(self, item: NewRecording | QuarantinedRecording) -> None:
+        """Note that a recording was committed."""
+        content = Content(time.time_ns())
+        if isinstance(item, NewRecording):
+            content = Content(time.time_ns(), item.size_bytes, item.content_digest)
+        self.taken.take(item.source, content)
+
+    def note(self, notices: Iterable[Notice]) -> None:
+        """Add to the ledger what is not noted yet."""
+        new = [each for each in notices if (each.code, each.subject) not in self._noted]
+        if new:
+            self._ledger.transact(
+                partial(intake.add_notices, submission_id=self._submission.id, notices=new)
+            )
+            self._noted |= {(each.code, each.subject) for each in new}
+
+    def _follow(self, source: Location, file: Found, digest: str | None, summary: Summary) -> bool:
+        old = self.taken.moved_from(file, digest)
+        if old is None:
+            return False
+        self._ledger.transact(lambda c: dropped.follow(c, self._submission.id, old, source))
+        self.taken.follow(old, source)
+        summary.moved += 1
+        return True
+
+    def _is_gone(self, source: Location) -> bool:
+        if source in self._seen:
+            return False
+        root = self._settings.roots.get(source.root)
+        if not source.root:
+            return is_gone(source.path)
+        if root is None:
+            return False
+        # Of a bucket a listing is all that can be known.
+        base = os.fsencode(str(root))
+        return is_url(base) or is_gone(os.path.join(base, source.path))
 
 
 def _opened(request: Request, ledger: Ledger) -> OpenSubmission:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -22,6 +24,7 @@ from schema.records import Location, Notice
 NOT_AUDIO = "files.not-audio"
 HIDDEN = "files.hidden"
 REPEATED = "directory.repeated"
+SET_ASIDE = "directories.set-aside"
 
 #: Suffixes under which recorders and telephone systems write calls.
 CALL_SUFFIXES = frozenset(
@@ -30,6 +33,18 @@ CALL_SUFFIXES = frozenset(
     b" .aifc .caf .w64 .rf64 .ul .ulaw .mulaw .mu .pcmu .al .alaw .pcma .sln .slin .sln8 .slin8"
     b" .sln12 .sln16 .slin16 .sln24 .sln32 .sln44 .sln48 .vox .dvox .pcm .raw .lin .sw .g729 .g723"
     b" .g722 .g726 .g719 .siren7 .siren14 .ilbc .nist .sph .voc .avi .nmf".split()
+)
+#: Directories in which systems keep what was deleted, what was before, and what is theirs, by their
+#: names without case: who deletes a call does not hand it in.
+_SET_ASIDE = re.compile(
+    rb"#recycle|@recycle|\$recycle\.bin|recycler|recycled|network trash folder"
+    rb"|\.recycle(\.bin)?|\.trash(es|-.*)?|\.deleted"
+    rb"|[~.]snapshots?|#snapshot|@recently-snapshot|@gmt-[0-9.-]+|\.zfs|\.snap|\.ckpt|\.vsnap"
+    rb"|@eadir|@tmp|@sharebin|@__thumb|\.@__thumb|\.@upload_cache|\.appledouble|\.appledb"
+    rb"|\.appledesktop|__macosx|temporary items|\.temporaryitems|\.spotlight-v100|\.fseventsd"
+    rb"|\.documentrevisions-v100|thevolumesettingsfolder|\.stversions|\.dropbox\.cache"
+    rb"|lost\+found|found\.[0-9]{3}|system volume information|\$extend",
+    re.IGNORECASE | re.DOTALL,
 )
 #: What may lie beside a recording and describe it.
 _SIDECAR_SUFFIX = b".json"
@@ -123,10 +138,15 @@ class Sieve:
         self._known = known
         self._not_audio: dict[bytes, _LeftOut] = {}
         self._hidden = _LeftOut()
+        self._set_aside: Counter[bytes] = Counter()
 
     def hide(self, path: bytes) -> None:
         """Leave out a file or a directory whose name starts with a dot."""
         self._hidden.add(path)
+
+    def set_aside(self, path: bytes) -> None:
+        """Leave out a directory that :func:`is_set_aside`, and all that is in it."""
+        self._set_aside[os.path.basename(path)] += 1
 
     def files(self, files: list[bytes], base: bytes, read: Read) -> Iterator[Found | Notice]:
         """Yield those of a directory's files that are handed on; others may be read to tell."""
@@ -144,6 +164,15 @@ class Sieve:
         """Yield a notice per kind of file that was not handed on."""
         if self._hidden.count:
             yield Notice(HIDDEN, "names that start with a dot", str(self._hidden))
+        if self._set_aside:
+            names = ", ".join(
+                f"{_display(name)} ({count})" if count > 1 else _display(name)
+                for name, count in sorted(self._set_aside.items())
+            )
+            count = self._set_aside.total()
+            directories = "directory was" if count == 1 else "directories were"
+            message = f"{count} {directories} left out, with all that is in them: {names}"
+            yield Notice(SET_ASIDE, "recycle bins, snapshots, a system's own", message)
         for suffix, files in sorted(self._not_audio.items()):
             subject = _display(suffix) or "no suffix"
             yield Notice(NOT_AUDIO, subject, f"{files} (not audio by suffix or first bytes)")
@@ -219,13 +248,20 @@ def _listing(directory: bytes, sieve: Sieve) -> tuple[list[bytes], list[bytes]]:
     files, directories = [], []
     with os.scandir(directory) as entries:
         for entry in entries:
-            if entry.name.startswith(b"."):
+            if is_set_aside(entry.name) and _is_directory(entry):
+                sieve.set_aside(entry.path)
+            elif entry.name.startswith(b"."):
                 sieve.hide(entry.path)
             elif _is_directory(entry):
                 directories.append(entry.path)
             else:
                 files.append(entry.path)
     return sorted(files), sorted(directories)
+
+
+def is_set_aside(name: bytes) -> bool:
+    """Tell whether a directory of this name holds what nobody hands in: one that is named does."""
+    return _SET_ASIDE.fullmatch(name) is not None
 
 
 def _described_by(path: bytes) -> tuple[bytes, bytes]:

@@ -22,7 +22,7 @@ from producer.doctor import Verdict, examine_host
 from producer.enqueue import celery_app
 from producer.intake import Job, examine
 from producer.objects import Anywhere
-from producer.walk import HIDDEN, NOT_AUDIO, Found, walk
+from producer.walk import HIDDEN, NOT_AUDIO, SET_ASIDE, Found, walk
 from schema.buckets import BucketPath
 from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured, Transient
 from schema.profile import load_profile
@@ -470,6 +470,26 @@ def test_what_is_no_call_is_left_out_and_counted(bucket, settings):
     assert calls == [b"calls/call.part"]
     assert notices[NOT_AUDIO, ".txt"].startswith("2 files")
     assert notices[HIDDEN, "names that start with a dot"] == "1 file was left out: .hidden"
+
+
+def test_recycle_bins_and_snapshots_of_a_bucket_are_set_aside(bucket, settings):
+    for key in (
+        "#recycle/a.wav",
+        "x/@eaDir/a.wav",
+        "x/@eaDir/b.wav",
+        ".snapshot/a.wav",
+        "in/a.wav",
+    ):
+        bucket.put(key, b"x")
+    bucket.put("in/lost+found.wav", b"x")
+
+    items = list(found(settings))
+
+    calls = [item.key for item in items if isinstance(item, Found)]
+    assert calls == [b"calls/in/a.wav", b"calls/in/lost+found.wav"]
+    (notice,) = (item for item in items if not isinstance(item, Found))
+    assert notice.code == SET_ASIDE
+    assert notice.message.endswith("#recycle, .snapshot, @eaDir")
 
 
 def test_a_key_that_could_be_misread_is_named_and_not_submitted(bucket, settings):

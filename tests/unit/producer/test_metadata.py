@@ -8,6 +8,7 @@ import pytest
 from producer.metadata import (
     NAME_UNMATCHED,
     NamePattern,
+    Said,
     call_of,
     load_manifest,
     merge,
@@ -15,7 +16,7 @@ from producer.metadata import (
 )
 from producer.walk import Disk, Found
 from schema.errors import BadRequest, ErrorCode
-from schema.records import CallInfo, Notice
+from schema.records import CallInfo
 
 NINE = datetime(2024, 5, 1, 9, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -92,27 +93,83 @@ def test_names_of_files_need_not_be_utf_8(manifest, files):
     [
         ("a.csv", "name,agent\na.wav,Ada\n", 1),
         ("a.csv", "file,agent,agent\na.wav,Ada,Eve\n", 1),
-        ("a.csv", "file,agent\na.wav,Ada\nb.wav,Eve,extra\n", 3),
-        ("a.csv", "file,agent\nb.wav\n", 2),
         ("a.csv", "file,agent\n,Ada\n", 2),
         ("a.csv", "file,started_at\na.wav,2024-05-01T09:00:00\n", 2),
-        ("a.csv", "file,started_at\na.wav,yesterday\n", 2),
-        ("a.csv", b"file,agent\na.wav,\xff\n", 2),
-        ("a.jsonl", '{"file": "a.wav"}\n[1]\n', 2),
-        ("a.jsonl", '{"file": "a.wav"}\n{"file": \n', 2),
         ("a.jsonl", '{"file": 7}\n', 1),
-        ("a.jsonl", '{"file": "a.wav", "agent": ["Ada"]}\n', 1),
-        ("a.jsonl", '{"file": "a.wav", "x": NaN}\n', 1),
-        ("a.jsonl", '{"file": "a.wav", "x": "\\u0000"}\n', 1),
-        ("a.jsonl", '{"file": "a.wav", "agent": "\\ud800"}\n', 1),
         ("a.jsonl", '{"file": "a.wav", "x": ' + "[" * 100_000 + "\n", 1),
     ],
 )
-def test_a_row_that_cannot_be_understood_is_named_by_its_line(manifest, name, text, line):
+def test_a_manifest_of_which_nothing_is_understood_is_refused_by_a_line(manifest, name, text, line):
     error = refusal(manifest, text, name)
 
     assert error.code is ErrorCode.MANIFEST_INVALID
     assert error.subject.endswith(f"{name}, line {line}")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("a.csv", "file,agent\na.wav,Ada\nb.wav,Eve,extra\n", 3),
+        ("a.csv", 'file,agent\nb.wav,"Ada\na.wav,Ada\n', 2),
+        ("a.csv", 'file,agent\nb.wav,"A"da\na.wav,Ada\n', 2),
+        ("a.csv", "file,agent\n,Eve\na.wav,Ada\n", 2),
+        ("a.jsonl", '{"file": "a.wav", "agent": "Ada"}\n[1]\n', 2),
+        ("a.jsonl", '{"file": "b.wav"\n{"file": "a.wav", "agent": "Ada"}\n', 1),
+    ],
+)
+def test_a_row_that_cannot_be_understood_costs_itself_and_is_named(
+    manifest, files, name, text, line
+):
+    table = manifest(text, name)
+
+    (found,) = files("a.wav")
+    matches = table.match([found])
+
+    assert matches.calls == {found.path: CallInfo(agent="Ada")}
+    assert [notice.code for notice in matches.notices] == [ErrorCode.MANIFEST_INVALID]
+    assert matches.notices[0].subject.endswith(f"{name}, line {line}")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "field"),
+    [
+        ("a.csv", "file,agent,started_at\na.wav,Ada,0001-01-01T00:00:00Z\n", "started_at"),
+        ("a.csv", "file,agent,started_at\na.wav,Ada,yesterday\n", "started_at"),
+        ("a.csv", "file,agent,line\na.wav,Ada," + "x" * 6_000 + "\n", "line"),
+        ("a.csv", "file,agent,line\na.wav,Ada,\0\n", "line"),
+        ("a.jsonl", '{"file": "a.wav", "agent": "Ada", "line": ["sales"]}\n', "line"),
+        ("a.jsonl", '{"file": "a.wav", "agent": "Ada", "x": NaN}\n', "x"),
+        ("a.jsonl", '{"file": "a.wav", "agent": "Ada", "x": 1e999}\n', "x"),
+        ("a.jsonl", '{"file": "a.wav", "agent": "Ada", "x": "\\u0000"}\n', "x"),
+        ("a.jsonl", '{"file": "a.wav", "agent": "Ada", "line": "\\ud800"}\n', "line"),
+    ],
+)
+def test_a_field_that_cannot_be_understood_costs_itself_and_is_named(
+    manifest, files, name, text, field
+):
+    (found,) = files("a.wav")
+    matches = manifest(text, name, BERLIN).match([found])
+
+    assert matches.calls == {found.path: CallInfo(agent="Ada")}
+    (notice,) = matches.notices
+    assert notice.code == ErrorCode.MANIFEST_INVALID
+    assert notice.subject.endswith(f"{name}: {field}")
+    assert "1 row" in notice.message
+
+
+def test_fields_left_out_of_many_rows_are_one_notice(manifest):
+    text = "file,started_at\n" + "".join(f"{n}.wav,soon\n" for n in range(1_000))
+
+    (notice,) = manifest(text, zone=BERLIN).notices
+
+    assert "1000 rows: line 2 (" in notice.message
+
+
+def test_a_manifest_whose_moments_all_lack_a_zone_asks_for_it(manifest):
+    error = refusal(manifest, "file,started_at\na.wav,x\nb.wav,2024-05-01 09:00:00\n")
+
+    assert error.subject.endswith("line 3")
+    assert "--zone" in error.remedy
 
 
 def test_a_manifest_that_is_not_there_is_named(tmp_path):
@@ -211,9 +268,9 @@ def test_an_object_is_named_by_its_url_its_key_or_as_a_file_is(manifest, file):
 def test_a_sidecar_is_found_beside_its_recording(tmp_path, name):
     (tmp_path / name).write_text('{"call_id": 17, "agent": "Ada", "score": 0.5}')
 
-    call = sidecar_of(tmp_path / "call.wav")
+    said = sidecar_of(tmp_path / "call.wav")
 
-    assert call == CallInfo(call_id="17", agent="Ada", attributes={"score": 0.5})
+    assert said.call == CallInfo(call_id="17", agent="Ada", attributes={"score": 0.5})
 
 
 def test_without_a_sidecar_there_is_nothing_to_say(tmp_path):
@@ -226,24 +283,14 @@ def test_each_recording_has_its_own_sidecar_in_their_order(tmp_path):
         (tmp_path / f"{number}.json").write_text(f'{{"call_id": {number}}}')
     paths = [os.fsencode(tmp_path / f"{number}.wav") for number in numbers]
 
-    calls = list(read_sidecars(paths, Disk().read))
+    said = list(read_sidecars(paths, Disk().read))
 
-    assert [call.call_id for call in calls] == [str(number) for number in numbers]
+    assert [each.call.call_id for each in said] == [str(number) for number in numbers]
 
 
 @pytest.mark.parametrize(
     "data",
-    [
-        b"",
-        b"[]",
-        b"{",
-        b"\xff\xfe",
-        b'{"started_at": "2024-05-01T09:00:00"}',
-        b'{"started_at": "soon"}',
-        b'{"agent": true}',
-        b"[" * 100_000,
-        b" " * (1024**2 + 1),
-    ],
+    [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b" " * (1024**2 + 1)],
 )
 def test_a_sidecar_that_cannot_be_understood_is_noticed_and_does_no_harm(tmp_path, data):
     (tmp_path / "call.json").write_bytes(data)
@@ -254,6 +301,54 @@ def test_a_sidecar_that_cannot_be_understood_is_noticed_and_does_no_harm(tmp_pat
     assert call == CallInfo(agent="Ada")
     assert notice.code == ErrorCode.SIDECAR_INVALID
     assert "submitted without it" in notice.message
+
+
+@pytest.mark.parametrize(
+    ("odd", "field"),
+    [
+        ('"started_at": "2024-05-01T09:00:00"', "started_at"),
+        ('"started_at": "soon"', "started_at"),
+        ('"started_at": "9999-12-31T00:00:00Z"', "started_at"),
+        ('"agent": true', "agent"),
+        ('"agent": {"name": "Ada"}', "agent"),
+        ('"customer": "' + "x" * 501 + '"', "customer"),
+        ('"score": NaN', "score"),
+        ('"score": 1' + "0" * 5_000 + ', "agent": []', "agent"),
+        ('"deep": ' + "[" * 40 + "]" * 40, "deep"),
+        ('"note": "\\u0000"', "note"),
+        ('"note": "' + "x" * 70_000 + '"', "note"),
+    ],
+)
+def test_one_odd_field_of_a_sidecar_costs_itself_and_is_named(tmp_path, odd, field):
+    (tmp_path / "call.json").write_text(f'{{"call_id": "c-1", {odd}, "campaign": "spring"}}')
+
+    said = sidecar_of(tmp_path / "call.wav")
+
+    assert said.call.call_id == "c-1"
+    assert said.call.attributes["campaign"] == "spring"
+    assert getattr(said.call, field, None) is None
+    (notice,) = said.notices
+    assert notice.code == ErrorCode.SIDECAR_INVALID
+    assert f"left out: {field} (" in notice.message
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+def test_a_sidecar_is_read_in_any_encoding(tmp_path, encoding):
+    (tmp_path / "call.json").write_bytes('{"agent": "J\u00fcrgen"}'.encode(encoding))
+
+    assert sidecar_of(tmp_path / "call.wav").call == CallInfo(agent="J\u00fcrgen")
+
+
+def test_fields_of_sidecars_under_other_names_are_told_once(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.json").write_text(f'{{"Call ID": {number}.0, "Agent Name": "Ada"}}')
+
+    read = read_sidecars([os.fsencode(tmp_path / f"{n}.wav") for n in range(3)], Disk().read)
+    said = list(read)
+
+    assert [each.call for each in said] == [CallInfo(str(n), agent="Ada") for n in range(3)]
+    assert [len(each.notices) for each in said] == [1, 0, 0]
+    assert "'Call ID' as call_id" in said[0].notices[0].message
 
 
 @pytest.mark.parametrize(
@@ -272,23 +367,33 @@ def test_a_sidecar_that_cannot_be_understood_is_noticed_and_does_no_harm(tmp_pat
     ],
 )
 def test_a_name_is_read_by_its_pattern(pattern, name, expected):
-    assert NamePattern(pattern).read(os.fsencode(f"/calls/{name}")) == expected
+    assert NamePattern(pattern).read(os.fsencode(f"/calls/{name}")) == Said(expected)
 
 
-@pytest.mark.parametrize("name", ["Ada.wav", "20241345-000000_Ada.wav", "20240501-110000_Ada.mp3"])
+@pytest.mark.parametrize("name", ["Ada.wav", "20240501-110000_Ada.mp3"])
 def test_a_name_that_does_not_fit_is_noticed(name):
     pattern = NamePattern("{started_at:%Y%m%d-%H%M%S}_{agent}.wav", BERLIN)
 
-    notice = pattern.read(os.fsencode(name))
+    said = pattern.read(os.fsencode(name))
 
-    assert isinstance(notice, Notice)
-    assert notice.code == NAME_UNMATCHED
+    assert said.call == CallInfo()
+    assert [notice.code for notice in said.notices] == [NAME_UNMATCHED]
+
+
+@pytest.mark.parametrize("date", ["20241345-000000", "00010101-000000", "99991231-235959"])
+def test_an_odd_date_in_a_name_costs_itself(date):
+    pattern = NamePattern("{started_at:%Y%m%d-%H%M%S}_{agent}.wav", BERLIN)
+
+    said = pattern.read(os.fsencode(f"{date}_Ada.wav"))
+
+    assert said.call == CallInfo(agent="Ada")
+    assert "started_at" in said.notices[0].message
 
 
 def test_a_moment_in_a_name_takes_the_zone_given():
     pattern = NamePattern("{started_at:%Y%m%d-%H%M%S}.wav", BERLIN)
 
-    assert pattern.read(b"20240501-110000.wav") == CallInfo(started_at=NINE)
+    assert pattern.read(b"20240501-110000.wav") == Said(CallInfo(started_at=NINE))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from producer.walk import HIDDEN, NOT_AUDIO, REPEATED, Found, walk
+from producer.walk import HIDDEN, NOT_AUDIO, REPEATED, SET_ASIDE, Found, walk
 from schema.errors import ErrorCode
 from tests.unit.producer import sounds
 
@@ -91,6 +91,51 @@ def test_hidden_files_are_counted(tmp_path):
 
     assert found(tmp_path) == []
     assert "2 files" in notices(tmp_path)[HIDDEN].message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("#recycle", "@Recycle", "$RECYCLE.BIN", "$Recycle.Bin", "RECYCLER", ".recycle"),
+        *(".Trash", ".Trash-1000", ".Trashes", "Network Trash Folder"),
+        *("~snapshot", ".snapshot", ".snapshots", "#snapshot", "@Recently-Snapshot", ".zfs"),
+        *("@GMT-2026.05.01-00.00.00", ".ckpt"),
+        *("@eaDir", "@tmp", ".@__thumb", ".AppleDouble", "__MACOSX", ".TemporaryItems"),
+        *("lost+found", "FOUND.000", "System Volume Information"),
+    ],
+)
+def test_what_a_system_keeps_of_its_own_is_left_out_by_name(tmp_path, name):
+    touch(tmp_path / "a.wav")
+    touch(tmp_path / name / "deleted.wav")
+    touch(tmp_path / "may" / name / "deep" / "deleted.wav")
+
+    assert found(tmp_path) == [b"a.wav"]
+    said = notices(tmp_path)
+    assert set(said) == {SET_ASIDE}
+    assert f"2 directories were left out, with all that is in them: {name} (2)" in (
+        said[SET_ASIDE].message
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["recycle", "#recycled calls", "snapshot", "trash", "found.wave", "tmp", "@recycle2"]
+)
+def test_a_name_that_calls_may_have_is_walked(tmp_path, name):
+    touch(tmp_path / name / "a.wav")
+
+    assert len(found(tmp_path)) == 1
+
+
+def test_a_file_of_such_a_name_is_a_file(tmp_path):
+    touch(tmp_path / "lost+found", sounds.wav_bytes(bytes(100)))
+
+    assert found(tmp_path) == [b"lost+found"]
+
+
+def test_who_names_such_a_directory_means_it(tmp_path):
+    touch(tmp_path / "~snapshot" / "nightly" / "a.wav")
+
+    assert found(tmp_path / "~snapshot") == [b"nightly/a.wav"]
 
 
 def test_a_suffix_said_to_be_raw_counts_as_audio(tmp_path):

@@ -1,0 +1,56 @@
+"""What a drop folder's submission holds: the content of each file, and where it lies now."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, and_, case, select, update
+
+from schema.records import Location
+from schema.tables import Recording
+
+
+class Held(NamedTuple):
+    """When a file was taken, ns; its size and digest, None of what was stopped at the door."""
+
+    taken_at_ns: int
+    size_bytes: int | None
+    content_digest: str | None
+
+
+def contents(connection: Connection, submission_id: UUID) -> dict[Location, Held]:
+    """Return what a submission holds, by source."""
+    rows = connection.execute(
+        select(
+            Recording.source_root,
+            Recording.source_path,
+            Recording.created_at,
+            Recording.size_bytes,
+            Recording.content_digest,
+        ).where(Recording.submission_id == submission_id)
+    )
+    return {
+        Location(root, bytes(path)): Held(int(at.timestamp() * 10**6) * 1_000, size, digest)
+        for root, path, at, size, digest in rows
+    }
+
+
+def follow(connection: Connection, submission_id: UUID, old: Location, new: Location) -> None:
+    """Note that a recording's file was moved: workers read it there, and people see its name."""
+    is_source = and_(Recording.audio_root == old.root, Recording.audio_path == old.path)
+    connection.execute(
+        update(Recording)
+        .where(
+            Recording.submission_id == submission_id,
+            Recording.source_root == old.root,
+            Recording.source_path == old.path,
+        )
+        .values(
+            source_root=new.root,
+            source_path=new.path,
+            name=new.name,
+            audio_root=case((is_source, new.root), else_=Recording.audio_root),
+            audio_path=case((is_source, new.path), else_=Recording.audio_path),
+        )
+    )
