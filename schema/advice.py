@@ -180,10 +180,11 @@ ADVICE: Mapping[Code, Advice] = {
         "followed.",
     ),
     Code.MANIFEST_INVALID: Advice(
-        "No column `file`, a row with more or fewer columns, a date that is none, text that is not "
-        "UTF-8, a line that is no JSON.",
-        _NOTHING_DONE,
-        "Mend the line that it names; spreadsheets: save as CSV UTF-8, commas between.",
+        "No column `file`, a row with more columns, a date that is none, a line that is no JSON, a "
+        "workbook.",
+        "A row or a field costs itself, and is noted beside the submission. A manifest of which "
+        "nothing is understood ends the command, with exit code 2.",
+        "Mend the line that it names; save a workbook as CSV.",
         "[manifest.invalid] calls.csv, line 3: it has not 4 columns. A manifest is a CSV whose "
         "header names 'file', or JSON Lines.",
     ),
@@ -208,7 +209,7 @@ ADVICE: Mapping[Code, Advice] = {
     ),
     Code.SIDECAR_INVALID: Advice(
         "A `call.json` that is no JSON, too large, or has a date that is none.",
-        f"{_NOTICED}; its call is transcribed without it.",
+        f"{_NOTICED}; its call is transcribed without it, or without the field that it names.",
         "Mend it and submit again: nothing is decoded twice.",
         "[sidecar.invalid] calls/a.json: it is no JSON object; the recording is submitted without "
         "it.",
