@@ -28,7 +28,7 @@ from producer.doctor import Verdict, examine_host, fix
 from producer.drop import Settling
 from producer.enqueue import Enqueuer, celery_app
 from producer.exits import ExitCode, exit_code
-from producer.export import recording_json, to_jsonl
+from producer.export import call_json, recording_json, to_jsonl
 from producer.models import named_models, own_files, profile_section
 from producer.moments import parse_age, parse_moment
 from producer.parquet import opened_table
@@ -60,7 +60,7 @@ from producer.stream import (
     stream,
     write_cursor,
 )
-from producer.submit import Request, Summary, check_notify, submit
+from producer.submit import Looked, Request, Summary, check_notify, look, submit
 from producer.submit import watch as watch_folder
 from producer.traces import search_traces
 from producer.watch import Pace
@@ -169,6 +169,7 @@ def _ledger(settings: Settings) -> Iterator[Ledger]:
     "--manifest calls.csv --wait · producer submit dump/ --raw .ulaw=mulaw:8000 --language en · "
     "producer submit /srv/drop --watch · producer submit broken.mp3 --truncated take · "
     "producer submit today/complaint.wav --priority --wait · "
+    "producer submit calls/ --manifest calls.csv --dry-run · "
     "producer submit calls/ --notify https://crm.example/callscribe",
 )
 def submit_command(
@@ -243,12 +244,15 @@ def submit_command(
     notify: Annotated[
         str | None, typer.Option(help="Told of each recording that ends, signed.", metavar="URL")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be handed in; reads no audio.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Hand in recordings to be transcribed; prints the submission's id."""
     settings = load_settings()
-    if drop and (wait or manifest):
-        raise typer.BadParameter("--watch goes with neither --wait nor --manifest")
+    if drop and (wait or manifest or dry_run):
+        raise typer.BadParameter("--watch goes with neither --wait, --manifest nor --dry-run")
     changes = {
         "plan": _given(
             channels=channels,
@@ -276,6 +280,9 @@ def submit_command(
         urgent=priority,
         notify=check_notify(notify, settings) if notify else None,
     )
+    if dry_run:
+        _print_looked(look(request, settings), as_json=as_json)
+        return
     with _ledger(settings) as ledger:
         enqueuer = Enqueuer(Publisher(celery_app(settings)), settings.high_water)
         if drop:
@@ -292,6 +299,28 @@ def submit_command(
             progress = watch_submission(ledger, summary.submission, err)
         _print_submission(ledger, progress, as_json=as_json, shown=wait)
     raise typer.Exit(_submission_exit(progress, summary.unmatched_rows))
+
+
+def _print_looked(looked: Looked, *, as_json: bool) -> None:
+    if as_json:
+        files = [
+            {"root": source.root, "file": source.name, "call": call_json(call)}
+            for source, call in looked.files
+        ]
+        notices = [asdict(notice) for notice in looked.notices]
+        _print_json({"files": files, "notices": notices})
+        return
+    table = Table(box=None)
+    for heading in ("file", "call id", "started", "agent", "line"):
+        table.add_column(heading, overflow="fold")
+    for source, call in looked.files:
+        started = f"{call.started_at:%Y-%m-%d %H:%M %Z}" if call.started_at else ""
+        cells = (source.name, call.call_id or "", started, call.agent or "", call.line or "")
+        table.add_row(*map(printable, cells))
+    out.print(table)
+    for notice in looked.notices:
+        err.print(printable(f"[{notice.code}] {notice.subject}: {notice.message}"), soft_wrap=True)
+    err.print(f"{len(looked.files)} files; nothing is handed in", highlight=False)
 
 
 def _watch_folder(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from schema.records import CallInfo
 from schema.store.read import RecordingSummary, StoredTranscript
 from schema.transcript import (
     Coverage,
@@ -81,6 +82,16 @@ def recording_json(recording: RecordingSummary) -> dict[str, Any]:
             if recording.error_code
             else None
         ),
+        **call_json(call),
+        "duration_ms": recording.duration_ms,
+        "channels": recording.channels,
+        "flags": list(recording.flags),
+    }
+
+
+def call_json(call: CallInfo) -> dict[str, Any]:
+    """Return what the call centre knows of a call."""
+    return {
         "call_id": call.call_id,
         "started_at": call.started_at.isoformat() if call.started_at else None,
         "direction": call.direction,
@@ -88,9 +99,6 @@ def recording_json(recording: RecordingSummary) -> dict[str, Any]:
         "agent": call.agent,
         "customer": call.customer,
         "attributes": call.attributes,
-        "duration_ms": recording.duration_ms,
-        "channels": recording.channels,
-        "flags": list(recording.flags),
     }
 
 

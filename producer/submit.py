@@ -145,6 +145,29 @@ def submit(
     return summary
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a request would hand in: each file with what is known of its call; and what is odd."""
+
+    files: tuple[tuple[Location, CallInfo], ...]
+    notices: tuple[Notice, ...]
+
+
+def look(request: Request, settings: Settings) -> Looked:
+    """Find what a request would hand in, and hand nothing in; no audio is read.
+
+    Raises:
+        BadRequest: as :func:`submit`.
+    """
+    raw = {**RAW_DEFAULTS, **dict(parse_raw_option(text) for text in request.raw)}
+    calls, place = _Calls(request), Anywhere(settings)
+    found, notices = _found(request, raw, place)
+    _refuse_all_outside(found, settings)
+    described, described_notices = calls.describe(found, place)
+    files = tuple((_source(job.path, settings), job.call) for job in described)
+    return Looked(files, (*notices, *described_notices))
+
+
 def watch(
     request: Request,
     settings: Settings,

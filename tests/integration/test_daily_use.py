@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from sqlalchemy import text
 
 from producer import cli
 from producer.exits import ExitCode
@@ -337,7 +338,7 @@ def test_a_cursor_is_of_what_it_was_first_used_for(
     ledger: Ledger, producer: Producer, tmp_path: Path
 ):
     to = submission(ledger)
-    transcribed(ledger, utterance("agent", 0, "hello"))
+    transcribed(ledger, utterance("agent", "hello"), to=to)
     cursor = tmp_path / "lake.cursor"
     export = ("export", "--format", "jsonl", "--out", str(tmp_path), "--cursor", str(cursor))
     assert producer(*export, str(to.id)).code == ExitCode.OK
@@ -348,3 +349,27 @@ def test_a_cursor_is_of_what_it_was_first_used_for(
     cursor.unlink()
     assert producer(*export).code == ExitCode.OK
     assert producer(*export, str(to.id)).code == ExitCode.USAGE
+
+
+def test_a_dry_run_says_what_would_be_handed_in_and_hands_nothing_in(
+    ledger: Ledger, producer: Producer, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setenv("CALLSCRIBE_ROOTS", f"calls={tmp_path}")
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    (tmp_path / "b.wav").write_bytes(b"RIFF")
+    manifest = tmp_path / "calls.csv"
+    manifest.write_text("Call ID,file\nACD-1,a.wav\nACD-9,gone.wav\n")
+    command = ("submit", str(tmp_path), "--manifest", str(manifest), "--dry-run")
+    said = json.loads(producer(*command, "--json").out)
+    assert [(f["file"], f["call"]["call_id"]) for f in said["files"]] == [
+        ("a.wav", "ACD-1"),
+        ("b.wav", None),
+    ]
+    assert {notice["code"] for notice in said["notices"]} >= {
+        "manifest.unmatched-row",
+        "manifest.unmatched-file",
+    }
+    plain = producer(*command)
+    assert "2 files; nothing is handed in" in plain.err
+    with ledger.reading() as connection:
+        assert connection.execute(text("select count(*) from submissions")).scalar() == 0
