@@ -360,8 +360,8 @@ def _record_failure(
     else:
         log.exception("segment_failed", fate=fate)
         # A spoilt child that went on would strike out the whole queue; the next begins sound.
-        worker.recycle = worker.route.is_spoilt_by(error)
-        if worker.recycle:
+        if worker.route.is_spoilt_by(error) and not worker.recycle:
+            worker.recycle = True
             metrics.count(RECYCLES, reason=Recycled.ERROR)
     paused = fate not in (Fate.FOR_GOOD, Fate.STRIKE)
     metrics.count(SEGMENTS, outcome=Outcome.POSTPONED if paused else Outcome.FAILED)
