@@ -54,6 +54,37 @@ class Base(DeclarativeBase):
     }
 
 
+#: SQL: what waits for a worker, and for a reducer, as the sweep alone says it. Statistics are older
+#: than a backlog, and a planner that believes nothing is pending would walk any index of what is,
+#: all of it, for each row that it looks up. So written, an index is taken for the sweep's own
+#: queries, and no other one is.
+SEGMENT_WAITS = "state || '' = 'pending'"
+REDUCE_WAITS = "state || '' = 'stitching'"
+
+#: SQL: when the sweep may send a pending segment again depends on how often it was sent. The turn
+#: counts that, up to a cap; 0 was never sent or is to be sent anew, and -1 waits for the end of a
+#: pause. Since is when it was sent, or when its pause ends. An index begins with both, so that of a
+#: million that wait those alone are read that are due: :mod:`schema.store.sweep`.
+TURNS_MAX = 10
+SEGMENT_TURN = (
+    f"(greatest(least(dispatches, {TURNS_MAX}), 1) * (dispatched_at is not null)::integer"
+    " - (dispatched_at is null and next_attempt_at is not null)::integer)"
+)
+SEGMENT_SINCE = "coalesce(dispatched_at, next_attempt_at, '-infinity'::timestamp with time zone)"
+
+#: The same of a recording's reduce.
+REDUCE_TURN = (
+    f"(greatest(least(reduce_dispatches, {TURNS_MAX}), 1)"
+    " * (reduce_dispatched_at is not null)::integer)"
+)
+REDUCE_SINCE = "coalesce(reduce_dispatched_at, '-infinity'::timestamp with time zone)"
+
+#: SQL: what the sweep gives up, by :data:`schema.store.work.ATTEMPTS_MAX` and the like. Numbers,
+#: since an index of them cannot be asked for with parameters.
+SEGMENT_EXHAUSTED = "state in ('pending', 'leased') and (attempts >= 20 or strikes >= 3)"
+REDUCE_EXHAUSTED = f"{REDUCE_WAITS} and reduce_attempts >= 5"
+
+
 def _one_of(
     column: str,
     values: type[SubmissionState | SegmentState | SegmentKind | RecordingState | EventState],
@@ -121,6 +152,20 @@ class Recording(Base):
             "recordings_stitching_ix",
             "reduce_dispatched_at",
             postgresql_where=text("state='stitching'"),
+        ),
+        # For the sweep alone: what is due, in order, and what is given up.
+        Index(
+            "recordings_due_ix",
+            text(REDUCE_TURN),
+            text(REDUCE_SINCE),
+            postgresql_where=text(REDUCE_WAITS),
+            postgresql_concurrently=True,
+        ),
+        Index(
+            "recordings_exhausted_ix",
+            "id",
+            postgresql_where=text(REDUCE_EXHAUSTED),
+            postgresql_concurrently=True,
         ),
         # For figures alone: what was lately handed in, the oldest that is open, and what is under
         # way or lately ended.
@@ -205,18 +250,43 @@ class SegmentRow(Base):
             postgresql_where=text("state='leased'"),
         ),
         Index("segments_pending_decode_ix", "decode_key", postgresql_where=text("state='pending'")),
-        # For the sweep alone, which says the second condition though it always holds. Statistics
+        # Whoever reads it says the second condition, though it always holds. Statistics
         # are older than a backlog, and a planner that believes nothing is pending would walk this
-        # index, all of it, where a key could be looked up in the other.
+        # index, all of it, where a key could be looked up in the other. Sweeps of before revision
+        # 0010 read this one, and who counts what waits; what is due is found in the one below.
         Index(
             "segments_pending_ix",
             "dispatched_at",
             postgresql_where=text("state='pending' and dispatches >= 0"),
         ),
+        # For sweeps of before revision 0010.
         Index(
             "segments_urgent_ix",
             "dispatched_at",
             postgresql_where=text("state='pending' and urgent"),
+            postgresql_concurrently=True,
+        ),
+        Index(
+            "segments_due_ix",
+            "urgent",
+            text(SEGMENT_TURN),
+            text(SEGMENT_SINCE),
+            "start_ms",
+            postgresql_where=text(SEGMENT_WAITS),
+            postgresql_concurrently=True,
+        ),
+        Index(
+            "segments_exhausted_ix",
+            "recording_id",
+            "id",
+            postgresql_where=text(SEGMENT_EXHAUSTED),
+            postgresql_concurrently=True,
+        ),
+        # Whoever decodes by another key than was planned, see below: few, and seldom any.
+        Index(
+            "segments_decoding_ix",
+            "decoding_key",
+            postgresql_where=text("decoding_key is not null"),
             postgresql_concurrently=True,
         ),
         Index("segments_leased_ix", "lease_expires_at", postgresql_where=text("state='leased'")),
@@ -235,6 +305,9 @@ class SegmentRow(Base):
     end_ms: Mapped[int]
     pcm_digest: Mapped[str]
     decode_key: Mapped[str]
+    #: The key it is decoded by while it is leased, where that is another: by a fallback, or by
+    #: another version. One that was put back may keep it until its next claim.
+    decoding_key: Mapped[str | None]
     #: Decode even where a result is known.
     force: Mapped[bool] = mapped_column(default=False)
     #: Its submission's: the sweep looks for these among all that waits.
@@ -272,6 +345,10 @@ class ResultRow(Base):
     """The words of one decode key: decoded once, used by every segment with that key."""
 
     __tablename__ = "results"
+    # For the sweep: what came lately, which others may wait for.
+    __table_args__ = (
+        Index("results_created_at_ix", "created_at", "decode_key", postgresql_concurrently=True),
+    )
 
     decode_key: Mapped[str] = mapped_column(primary_key=True)
     #: JSON as text: nobody asks the database what is in it, and every finish writes one.

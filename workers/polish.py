@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from schema.errors import ErrorCode, Misconfigured
 from schema.profile import RenderSettings
 from schema.transcript import Utterance, is_cjk, join_words
 from schema.words import Word
@@ -54,6 +55,25 @@ def polish(
     if not render.itn or language not in _LANGUAGES:
         return tuple(utterances)
     return tuple(polished(utterance, normalized) for utterance in utterances)
+
+
+def require_rules(language: str | None, render: RenderSettings) -> None:
+    """Load the rules that a transcript in ``language`` is polished by, if the profile wants any.
+
+    Raises:
+        Misconfigured: this host has none.
+    """
+    if not render.itn or language not in _LANGUAGES:
+        return
+    try:
+        _normalizer(language)
+    except Exception as error:
+        raise Misconfigured(
+            ErrorCode.WEIGHTS_MISSING,
+            "rules for numbers",
+            f"wetext cannot be loaded: {type(error).__name__}: {error}",
+            "Install the extra itn on each host that reduces.",
+        ) from error
 
 
 def polished(utterance: Utterance, rewrite: Rewriter) -> Utterance:

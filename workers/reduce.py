@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from schema.errors import CallscribeError, ErrorCode, LeaseLost, Misconfigured
+from schema.errors import CallscribeError, ErrorCode, LeaseLost, Misconfigured, Transient
 from schema.metrics import FENCED_WRITES, REDUCE_SECONDS, REDUCES, ReduceOutcome, Task
 from schema.profile import RenderSettings
 from schema.span import Span
@@ -38,7 +38,7 @@ from workers.guards import doubts, guard
 from workers.language import foreign_places, spoken_language
 from workers.lease import KeptLease
 from workers.loudness import Loudness
-from workers.polish import marked, polish
+from workers.polish import marked, polish, require_rules
 from workers.repair import Redecoded, repaired
 from workers.room import SMALLER_MODEL
 from workers.stitch import Heard, Track, stitch
@@ -52,7 +52,11 @@ _LEASE_LIMIT_S = 3600
 
 
 def reduce_recording(worker: Worker, message: Message) -> None:
-    """Stitch the recording that a message names, if that is still to be done."""
+    """Stitch the recording that a message names, if that is still to be done.
+
+    A host that cannot, say for want of a model, leaves it to others and rests, lest it be the
+    fastest to take the next.
+    """
     lease_s = worker.settings.lease_s
     try:
         claim = worker.ledger.single(
@@ -61,6 +65,7 @@ def reduce_recording(worker: Worker, message: Message) -> None:
     except Misconfigured as error:
         log.warning("reduce_failed", recording=str(message.id), error=str(error))
         metrics.count(REDUCES, outcome=ReduceOutcome.ERROR)
+        time.sleep(worker.settings.sweep_s)
         return
     if claim is None:
         log.info("reduce_not_claimed", recording=str(message.id))
@@ -70,31 +75,71 @@ def reduce_recording(worker: Worker, message: Message) -> None:
         lease_s=lease_s,
         limit_s=_LEASE_LIMIT_S,
     )
-    begun_s = time.monotonic()
+    rests = False
     with structlog.contextvars.bound_contextvars(recording=str(claim.recording_id)), renewed:
         try:
-            segments = worker.ledger.transact(lambda c: store.ended_segments(c, claim.recording_id))
-            if _order_repairs(worker, claim, segments):
-                metrics.count(REDUCES, outcome=ReduceOutcome.REPAIRS)
-                return
-            punctuation = claim.profile.render.punctuation
-            mark = worker.marker(punctuation) if punctuation else None
-            draft = draft_transcript(claim, segments, mark)
-            state = worker.ledger.transact(
-                lambda c: store.store_transcript(c, claim, segments, draft)
-            )
-            log.info("recording_done", state=state, flags=draft.flags, seams=len(draft.seams))
-            metrics.count(REDUCES, outcome=state)
-            metrics.observe(REDUCE_SECONDS, time.monotonic() - begun_s)
+            _reduce(worker, claim)
         except LeaseLost as error:
             log.warning("write_fenced", error=str(error))
             metrics.count(FENCED_WRITES, task=Task.REDUCE)
+        except (Misconfigured, Transient) as left:
+            rests = isinstance(left, Misconfigured)
+            _leave(worker, claim, left)
         except Exception as error:
             log.exception("reduce_failed")
             metrics.count(REDUCES, outcome=ReduceOutcome.ERROR)
             code = error.code if isinstance(error, CallscribeError) else ErrorCode.ENGINE_FAILED
             text = f"{type(error).__name__}: {error}"
             worker.ledger.transact(lambda c: store.fail_reduce(c, claim, code, text))
+    if rests:
+        time.sleep(worker.settings.sweep_s)
+
+
+def _leave(worker: Worker, claim: ReduceClaim, error: CallscribeError) -> None:
+    """Put a recording back that cannot be reduced here or now, and its attempt with it."""
+    log.warning("reduce_failed", error=str(error))
+    metrics.count(REDUCES, outcome=ReduceOutcome.ERROR)
+    worker.ledger.transact(lambda c: store.leave_reduce(c, claim, error.code, str(error)))
+
+
+def _reduce(worker: Worker, claim: ReduceClaim) -> None:
+    """Order repairs where words are missing, else store the transcript.
+
+    Raises:
+        Misconfigured: this host lacks a model that the profile asks for.
+    """
+    begun_s = time.monotonic()
+    segments = worker.ledger.transact(lambda c: store.ended_segments(c, claim.recording_id))
+    if _order_repairs(worker, claim, segments):
+        metrics.count(REDUCES, outcome=ReduceOutcome.REPAIRS)
+        return
+    draft = draft_transcript(claim, segments, _marker(worker, claim))
+    # What was drafted without the rules that this host lacks is thrown away.
+    require_rules(draft.language, claim.profile.render)
+    state = worker.ledger.transact(lambda c: store.store_transcript(c, claim, segments, draft))
+    log.info("recording_done", state=state, flags=draft.flags, seams=len(draft.seams))
+    metrics.count(REDUCES, outcome=state)
+    metrics.observe(REDUCE_SECONDS, time.monotonic() - begun_s)
+
+
+def _marker(worker: Worker, claim: ReduceClaim) -> Callable[[str], str] | None:
+    """Return the model that writes marks, for a profile that wants one.
+
+    Raises:
+        Misconfigured: its weights, or the library that reads them, are not here.
+    """
+    punctuation = claim.profile.render.punctuation
+    if punctuation is None:
+        return None
+    try:
+        return worker.marker(punctuation)
+    except ImportError as error:
+        raise Misconfigured(
+            ErrorCode.WEIGHTS_MISSING,
+            f"model {punctuation.model}",
+            f"what loads it is not installed: {error}",
+            "Install the worker's extras on each host that reduces.",
+        ) from error
 
 
 def _order_repairs(worker: Worker, claim: ReduceClaim, segments: Sequence[EndedSegment]) -> bool:

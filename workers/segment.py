@@ -23,7 +23,7 @@ from schema.errors import (
 )
 from schema.metrics import ERRORS, FENCED_WRITES, RECYCLES, SEGMENTS, Outcome, Recycled, Task
 from schema.store import work
-from schema.store.work import Claim, Ended, Fate
+from schema.store.work import Claim, Ended, Fate, Turn
 from schema.wire import Message
 from workers import metrics
 from workers.lease import KeptLease
@@ -206,17 +206,35 @@ def _work_together(worker: Worker, claims: Sequence[Claim]) -> None:
 def _alike(worker: Worker, held: Sequence[_Held]) -> list[_Held]:
     """Return what is decoded by the models of the first, as it is decoded here.
 
-    What needs no decoding, or other models, is left to be worked by itself.
+    What needs no decoding, or other models, is left to be worked by itself, and so is what another
+    decodes.
 
     Raises:
         Misconfigured: this host cannot decode it.
     """
     models = held[0].claim.profile.models
-    return [
+    wanted = [
         each._replace(here=_as_decoded_here(worker, each.claim))
         for each in held
         if not each.claim.known and each.claim.profile.models == models
     ]
+    return [each for each in wanted if _turn(worker, each) == Turn()]
+
+
+def _turn(worker: Worker, held: _Held) -> Turn:
+    """Ask whether a segment is to be decoded here by another key than was planned.
+
+    One whose lease was lost meanwhile is none of ours, as one that another decodes.
+    """
+    key = held.as_decoded.decode_key
+    if key == held.claim.decode_key:
+        return Turn()
+    try:
+        return worker.ledger.transact(lambda c: work.decode_as(c, held.claim, key))
+    except LeaseLost as error:
+        log.warning("write_fenced", error=str(error))
+        metrics.count(FENCED_WRITES, task=Task.SEGMENT)
+        return Turn(busy=True)
 
 
 def _decoded_together(
@@ -296,19 +314,32 @@ def _fenced() -> Iterator[None]:
         metrics.count(FENCED_WRITES, task=Task.SEGMENT)
 
 
-def _decode_and_finish(worker: Worker, held: _Held) -> tuple[Claim, Ended]:
-    """Decode and store; return the claim with the key of what was stored."""
+def _decode_and_finish(worker: Worker, held: _Held) -> tuple[Claim, Ended] | None:
+    """Decode and store; return the claim with the key of what was stored.
+
+    None where another decodes it: it was put back then.
+    """
     claim = held.claim
     if claim.known:
         log.info("segment_known")
         ended = worker.ledger.single(lambda c: work.finish(c, claim, None))
         metrics.count_known(claim.span.duration_ms)
         return claim, ended
-    here = _as_decoded_here(worker, claim)
+    held = held._replace(here=_as_decoded_here(worker, claim))
+    here, turn = held.as_decoded, _turn(worker, held)
+    if turn.busy:
+        log.info("segment_decoded_elsewhere")
+        return None
+    if turn.known is not None:
+        log.info("segment_known")
+        words = _tagged(held, turn.known)
+        ended = worker.ledger.single(lambda c: work.finish(c, here, words))
+        metrics.count_known(claim.span.duration_ms)
+        return replace(here, known=True), ended
     with GpuMemory(device_memory(worker.settings.device)) as memory:
         result, seconds = worker.route.decode(here, held.lease.carry_on)
     _recycle_if_stuck(worker, memory)
-    return here, _finish(worker, held._replace(here=here), _Decoded(result, seconds, memory))
+    return here, _finish(worker, held, _Decoded(result, seconds, memory))
 
 
 def _recycle_if_stuck(worker: Worker, memory: GpuMemory) -> None:
@@ -320,8 +351,7 @@ def _recycle_if_stuck(worker: Worker, memory: GpuMemory) -> None:
 def _finish(worker: Worker, held: _Held, decoded: _Decoded) -> Ended:
     """Store a segment's words, count and log them."""
     claim, (result, seconds, memory) = held.as_decoded, decoded
-    if claim.profile.decode.model != held.claim.profile.decode.model:
-        result = replace(result, tags={**result.tags, SMALLER_MODEL: claim.profile.decode.model})
+    result = _tagged(held, result)
     begun_s = time.monotonic()
     ended = worker.ledger.single(lambda c: work.finish(c, claim, result))
     store_s = time.monotonic() - begun_s
@@ -339,6 +369,14 @@ def _finish(worker: Worker, held: _Held, decoded: _Decoded) -> Ended:
         device_after=memory.after.device._asdict(),
     )
     return ended
+
+
+def _tagged(held: _Held, result: SegmentResult) -> SegmentResult:
+    """Return words that say which model wrote them, where another was asked for."""
+    model = held.as_decoded.profile.decode.model
+    if model == held.claim.profile.decode.model:
+        return result
+    return replace(result, tags={**result.tags, SMALLER_MODEL: model})
 
 
 def _record_failure(
@@ -372,11 +410,13 @@ def _record_failure(
 
 
 def _tell(worker: Worker, claim: Claim, ended: Ended) -> None:
-    """Ask for the reduces that this end made due, after its commit."""
+    """Ask for the reduces that this end made due, and wake who waited for it, after its commit."""
     due = [ended.reduce] if ended.reduce else []
     if ended.twins:
         decoded = not claim.known
         due += worker.ledger.transact(
             lambda c: work.settle_twins(c, claim.decode_key, decoded=decoded)
         )
+    if ended.left:
+        due += worker.ledger.transact(lambda c: work.wake(c, ended.left))
     worker.publisher.publish(due)

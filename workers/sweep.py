@@ -17,7 +17,7 @@ from schema.publish import Publisher
 from schema.settings import SPOOL_ROOT, Settings
 from schema.store import read
 from schema.store.ledger import Ledger
-from schema.store.sweep import Swept, sweep
+from schema.store.sweep import SENT_MAX, Swept, sweep
 from workers import metrics
 from workers.spool import tidy
 
@@ -46,7 +46,25 @@ class Sweeper:
                 log.exception("sweep_failed")
 
     def once(self) -> Swept | None:
-        """Sweep once; return what was done, or None where another sweep is under way."""
+        """Sweep until there is nothing left to be done at once; return what was done.
+
+        None where another sweep is under way.
+        """
+        total: Swept | None = None
+        for _ in range(1 + self._settings.high_water // SENT_MAX):
+            swept, sent = self._sweep()
+            if swept is None:
+                break
+            if total is None:
+                total = swept
+            else:
+                total.add(swept)
+            if not swept.more or sent < len(swept.dispatches):
+                break
+        return total
+
+    def _sweep(self) -> tuple[Swept | None, int]:
+        """Do one transaction of a sweep; return what was done, and how many messages were sent."""
         queued = self._publisher.queued()
         swept = self._ledger.transact(
             lambda c: sweep(
@@ -58,7 +76,7 @@ class Sweeper:
         )
         metrics.show(SWEEP_LAST, time.time())
         if swept is None:
-            return None
+            return None, 0
         sent = self._publisher.publish(swept.dispatches)
         metrics.count(LEASES_EXPIRED, swept.expired)
         metrics.count(GIVEN_UP, swept.given_up)
@@ -72,7 +90,7 @@ class Sweeper:
                 given_up=swept.given_up,
                 settled=swept.settled,
             )
-        return swept
+        return swept, sent
 
     def _tidy(self) -> None:
         """Now and then, remove copies from the spool that nothing will read any more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -82,32 +82,37 @@ def open_submission(
     ``key`` stands for everything that the command asked for; the same command again resumes.
     ``receiver`` is told what has ended (:mod:`schema.store.notify`).
     """
-    inserted = connection.execute(
-        upsert(Submission)
-        .values(
-            id=uuid4(),
-            key=key,
-            state=SubmissionState.OPEN,
-            title=_storable(title),
-            # What is not set is not said, so that a worker of the version before can read it.
-            profile=profile.model_dump(mode="json", exclude_none=True),
-            force=force,
-            **({"urgent": True} if urgent else {}),
-            **({"receiver_id": receiver} if receiver is not None else {}),
-        )
-        .on_conflict_do_nothing(
-            # Literal: a parameter, once the statement is prepared, no longer names the index.
-            index_elements=[Submission.key],
-            index_where=text("state = 'open'"),
-        )
-        .returning(Submission.id)
-    ).scalar()
-    if inserted is not None:
-        return OpenSubmission(inserted, profile, force, resumed=False, urgent=urgent)
-    found = connection.execute(
-        select(Submission.id).where(Submission.key == key, Submission.state == SubmissionState.OPEN)
-    ).scalar_one()
-    return OpenSubmission(found, profile, force, resumed=True, urgent=urgent)
+    values = {
+        "key": key,
+        "state": SubmissionState.OPEN,
+        "title": _storable(title),
+        # What is not set is not said, so that a worker of the version before can read it.
+        "profile": profile.model_dump(mode="json", exclude_none=True),
+        "force": force,
+        **({"urgent": True} if urgent else {}),
+        **({"receiver_id": receiver} if receiver is not None else {}),
+    }
+    while True:
+        inserted = connection.execute(
+            upsert(Submission)
+            .values(id=uuid4(), **values)
+            .on_conflict_do_nothing(
+                # Literal: a parameter, once the statement is prepared, no longer names the index.
+                index_elements=[Submission.key],
+                index_where=text("state = 'open'"),
+            )
+            .returning(Submission.id)
+        ).scalar()
+        if inserted is not None:
+            return OpenSubmission(inserted, profile, force, resumed=False, urgent=urgent)
+        found = connection.execute(
+            select(Submission.id).where(
+                Submission.key == key, Submission.state == SubmissionState.OPEN
+            )
+        ).scalar()
+        # Another producer of the same command may have sealed it in between: then there is none.
+        if found is not None:
+            return OpenSubmission(found, profile, force, resumed=True, urgent=urgent)
 
 
 def known_sources(connection: Connection, submission_id: UUID) -> set[Location]:
@@ -164,6 +169,9 @@ def replace_plan(
             ended_at=None,
             error_code=None,
             error_message=None,
+            reduce_owner=None,
+            reduce_token=None,
+            reduce_expires_at=None,
             reduce_attempts=0,
             reduce_dispatches=0,
             **_audio_values(item),
@@ -211,7 +219,7 @@ def _refuse_sealed(connection: Connection, submission_id: UUID) -> None:
     """Hold the submission open until this commit, or refuse: a wait for it may have ended."""
     state = connection.execute(
         select(Submission.state).where(Submission.id == submission_id).with_for_update(read=True)
-    ).scalar_one()
+    ).scalar()  # None where it was sealed, and all of it forgotten.
     if state != SubmissionState.OPEN:
         raise BadRequest(
             ErrorCode.OPTION_INVALID,
@@ -267,7 +275,7 @@ def _recording_values(
     submission_id: UUID, item: NewRecording | QuarantinedRecording, now: datetime
 ) -> dict[str, Any]:
     # Whoever hands it in has been told; here nothing passes that a reader could stumble over.
-    call, left_out = bounded(item.call, now)
+    call, left_out = bounded(_storable_call(item.call), now)
     # Every row of one INSERT names the same columns, hence the Nones.
     values: dict[str, Any] = dict.fromkeys((*_AUDIO_COLUMNS, "error_code", "error_message"))
     values |= {
@@ -310,14 +318,27 @@ def _audio_values(item: NewRecording) -> dict[str, Any]:
 
 def _call_values(call: CallInfo) -> dict[str, Any]:
     return {
-        "call_id": _storable(call.call_id),
+        "call_id": call.call_id,
         "started_at": call.started_at,
-        "direction": _storable(call.direction),
-        "line": _storable(call.line),
-        "agent": _storable(call.agent),
-        "customer": _storable(call.customer),
-        "attributes": _storable(call.attributes),
+        "direction": call.direction,
+        "line": call.line,
+        "agent": call.agent,
+        "customer": call.customer,
+        "attributes": call.attributes,
     }
+
+
+def _storable_call(call: CallInfo) -> CallInfo:
+    """Return a call whose texts Postgres takes; what is nested without end is left to its bounds."""
+    texts = {name: _storable(getattr(call, name)) for name in _CALL_TEXTS}
+    try:
+        attributes = _storable(call.attributes)
+    except RecursionError:
+        attributes = call.attributes
+    return replace(call, **texts, attributes=attributes)
+
+
+_CALL_TEXTS = ("call_id", "direction", "line", "agent", "customer")
 
 
 def _segment_values(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, RowMapping, case, func, insert, select, text, update
@@ -18,7 +19,7 @@ from schema.store.work import BACKOFF_LAST_S, backoff_s
 from schema.tables import Recording, ResultRow, SeamRow, SegmentRow, Transcript, UtteranceRow
 from schema.transcript import Draft
 from schema.wire import Dispatch, Message
-from schema.words import SegmentResult
+from schema.words import SegmentResult, clean, clean_json
 
 #: Reduces that raised or died, after which the recording is given up.
 REDUCE_ATTEMPTS_MAX = 5
@@ -136,7 +137,7 @@ def ended_segments(connection: Connection, recording_id: UUID) -> tuple[EndedSeg
             index=row["index"],
             kind=row["kind"],
             span=Span(row["start_ms"], row["end_ms"]),
-            result=SegmentResult.from_json(row["body"]) if row["body"] is not None else None,
+            result=_result(row["body"]),
             error_code=row["error_code"],
             error_message=row["error_message"],
             core=_core(row),
@@ -145,6 +146,11 @@ def ended_segments(connection: Connection, recording_id: UUID) -> tuple[EndedSeg
         )
         for row in rows
     )
+
+
+def _result(body: dict[str, Any] | None) -> SegmentResult | None:
+    # Cleaned here, too: a finish of an earlier version kept a NUL, which no transcript takes.
+    return None if body is None else SegmentResult.from_json(clean_json(body))
 
 
 def _core(row: RowMapping) -> Span | None:
@@ -206,18 +212,18 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
             id=uuid4(),
             recording_id=recording_id,
             version=latest.scalar_subquery() + 1,
-            language=draft.language,
+            language=None if draft.language is None else clean(draft.language),
             flags=list(draft.flags),
             speech_ms=draft.speech_ms,
             worded_ms=draft.worded_ms,
             gaps=[
-                [gap.channel, gap.speaker, gap.span.start_ms, gap.span.end_ms, gap.code]
+                [gap.channel, clean(gap.speaker), gap.span.start_ms, gap.span.end_ms, gap.code]
                 for gap in draft.gaps
             ],
             coverage=[coverage.to_json() for coverage in draft.coverage],
-            repairs=[repair.to_json() for repair in draft.repairs],
+            repairs=clean_json([repair.to_json() for repair in draft.repairs]),
             languages=[list(pair) for pair in draft.languages],
-            **({"talk": draft.talk.to_json()} if draft.talk else {}),
+            **({"talk": clean_json(draft.talk.to_json())} if draft.talk else {}),
         )
         .returning(Transcript.id)
     ).scalar_one()
@@ -229,11 +235,11 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
                     "transcript_id": transcript_id,
                     "index": index,
                     "channel": utterance.channel,
-                    "speaker": utterance.speaker,
+                    "speaker": clean(utterance.speaker),
                     "start_ms": utterance.start_ms,
                     "end_ms": utterance.end_ms,
-                    "text": utterance.text,
-                    "words": [word.to_json() for word in utterance.words],
+                    "text": clean(utterance.text),
+                    "words": clean_json([word.to_json() for word in utterance.words]),
                 }
                 for index, utterance in enumerate(draft.utterances)
             ],
@@ -249,8 +255,8 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
                     "rule": seam.rule,
                     "at_ms": seam.at_ms,
                     "confidence": seam.confidence,
-                    "dropped_left": [word.to_json() for word in seam.dropped_left],
-                    "dropped_right": [word.to_json() for word in seam.dropped_right],
+                    "dropped_left": clean_json([word.to_json() for word in seam.dropped_left]),
+                    "dropped_right": clean_json([word.to_json() for word in seam.dropped_right]),
                 }
                 for seam in draft.seams
             ],
@@ -274,6 +280,7 @@ _PUT_BACK = text(
     """
     update recordings
        set reduce_owner = null, reduce_token = null, reduce_expires_at = null,
+           reduce_attempts = reduce_attempts - :given_back,
            reduce_dispatched_at = now() + make_interval(secs => :pause_s),
            error_code = :code, error_message = :message
      where id = :id and reduce_token = :lease and state = 'stitching'
@@ -282,18 +289,41 @@ _PUT_BACK = text(
 
 
 def fail_reduce(connection: Connection, held: ReduceClaim, code: ErrorCode, message: str) -> None:
-    """Record that a reduce failed; the sweep dispatches it again, or gives the recording up."""
-    attempts = connection.execute(
-        select(Recording.reduce_attempts).where(Recording.id == held.recording_id)
-    ).scalar_one()
+    """Record that a reduce failed; the sweep dispatches it again, or gives the recording up.
+
+    Nothing is recorded where another reducer took over, or the recording was forgotten.
+    """
+    _put_back(connection, held, code, message, given_back=0)
+
+
+def leave_reduce(connection: Connection, held: ReduceClaim, code: ErrorCode, message: str) -> None:
+    """Record that this host cannot reduce it, or not now: a pause, and the attempt is given back.
+
+    Another host's reducer may, or this one later.
+    """
+    _put_back(connection, held, code, message, given_back=1)
+
+
+def _put_back(
+    connection: Connection, held: ReduceClaim, code: ErrorCode, message: str, *, given_back: int
+) -> None:
+    row = connection.execute(
+        select(Recording.reduce_attempts, Recording.reduce_dispatches).where(
+            Recording.id == held.recording_id
+        )
+    ).one_or_none()
+    if row is None:
+        return
+    earlier = row.reduce_dispatches if given_back else row.reduce_attempts
     connection.execute(
         _PUT_BACK,
         {
             "id": held.recording_id,
             "lease": held.lease,
-            "pause_s": backoff_s(attempts),
+            "given_back": given_back,
+            "pause_s": backoff_s(earlier),
             "code": code,
-            "message": message,
+            "message": clean(message),
         },
     )
 
@@ -348,6 +378,7 @@ def retry_failed(connection: Connection, submission_id: UUID) -> tuple[int, int]
             attempts=0,
             strikes=0,
             next_attempt_at=None,
+            dispatch_token=func.gen_random_uuid(),
             dispatched_at=None,
             dispatches=0,
             ended_at=None,
@@ -360,6 +391,10 @@ def retry_failed(connection: Connection, submission_id: UUID) -> tuple[int, int]
             open_segments=OPEN_SEGMENTS,
             state=case((OPEN_SEGMENTS > 0, RecordingState.RUNNING), else_=RecordingState.STITCHING),
             ended_at=None,
+            # A reducer that froze in an earlier attempt may wake with what it made of it then.
+            reduce_owner=None,
+            reduce_token=None,
+            reduce_expires_at=None,
             reduce_attempts=0,
             reduce_dispatch_token=func.gen_random_uuid(),
             reduce_dispatched_at=None,

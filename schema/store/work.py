@@ -2,12 +2,13 @@
 
 Claiming and finishing are one statement each, so that a segment costs two round trips: the ledger
 must never be what a fleet waits for. Both lock the recording first; ``claim`` also relies on the
-unique index over live decodes, which refuses a second decode of one key.
+unique index over live decodes, which refuses a second decode of one key. Whoever decodes by another
+key than was planned says so first (:func:`decode_as`): that index does not know of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -25,7 +26,7 @@ from schema.span import Span
 from schema.store.dispatches import Row, reduce_dispatch, segment_dispatch
 from schema.store.ledger import CLOSE_ONE, Cursor
 from schema.wire import Dispatch, Message, Priority
-from schema.words import SegmentResult
+from schema.words import SegmentResult, clean, clean_json
 
 #: Attempts that raised or killed their worker, after which a segment is given up: poison.
 STRIKES_MAX = 3
@@ -82,11 +83,14 @@ class Fate(StrEnum):
 class Ended:
     """What ended with a segment: perhaps a recording's last, perhaps others' wait.
 
-    ``twins`` says that other segments wait for the words of the same decode key.
+    ``twins`` says that other segments wait for the words of the same decode key. ``left`` are keys
+    whose decode has ended without words of theirs: one that waited for it is to be woken
+    (:func:`wake`).
     """
 
     reduce: Dispatch | None
     twins: bool = False
+    left: tuple[str, ...] = ()
 
 
 #: What of a segment ``t`` and its recording ``h`` says where its samples lie.
@@ -101,6 +105,9 @@ _SOURCE_COLUMNS = """
               and p.channel is not distinct from t.channel
               and p.start_ms < t.end_ms and p.end_ms > t.start_ms) end as parts
 """
+
+#: Whether somebody works on ``o``: so written that no index but its key's is taken for it.
+_IS_LIVE = "coalesce(o.state = 'leased' and o.lease_expires_at > now(), false)"
 
 _CLAIM = f"""
 with held as materialized (
@@ -118,7 +125,8 @@ taken as (
            lease_owner = %(owner)s,
            lease_token = %(lease)s,
            leased_at = now(),
-           lease_expires_at = now() + make_interval(secs => %(lease_s)s)
+           lease_expires_at = now() + make_interval(secs => %(lease_s)s),
+           decoding_key = null
       from held
      where s.id = %(id)s
        and s.recording_id = held.id
@@ -128,6 +136,9 @@ taken as (
        and coalesce(s.next_attempt_at <= now(), true)
        and (s.state = 'pending' or (s.state = 'leased' and s.lease_expires_at < now()))
        and (s.attempts = 0 or not %(untried)s)
+       and not exists (
+           select from segments o
+            where o.decoding_key = s.decode_key and {_IS_LIVE} and o.id <> s.id)
  returning s.*
 ),
 begun as (
@@ -253,6 +264,67 @@ def source_ahead(cursor: Cursor, message: Message) -> SegmentSource | None:
     return None if row is None else _source(row)
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Whether a segment is to be decoded by a key that is not the planned one.
+
+    Not where the words of that key are ``known``, and not where another is ``busy`` with them.
+    """
+
+    known: SegmentResult | None = None
+    busy: bool = False
+
+
+_IN_TURN = text("select pg_advisory_xact_lock(hashtextextended(:key, 0))")
+
+_DECODE_AS = text(
+    f"""
+    update segments s
+       set decoding_key = :key
+     where s.id = :id and s.lease_token = :lease and s.state = 'leased'
+ returning s.dispatches,
+           (select x.body from results x where x.decode_key = :key and not s.force) as known,
+           exists (select from segments o
+                    where o.decode_key = :key and o.state = 'leased'
+                      and o.lease_expires_at > now() and o.id <> s.id)
+           or exists (select from segments o
+                       where o.decoding_key = :key and {_IS_LIVE} and o.id <> s.id) as busy
+    """
+)
+
+_NOT_NOW = text(
+    """
+    update segments
+       set state = 'pending', attempts = attempts - 1,
+           next_attempt_at = now() + make_interval(secs => :pause_s), dispatched_at = null,
+           lease_owner = null, lease_token = null, lease_expires_at = null
+     where id = :id and lease_token = :lease and state = 'leased'
+    """
+)
+
+
+def decode_as(connection: Connection, held: Claim, key: str) -> Turn:
+    """Say that a claimed segment is decoded by another ``key`` than was planned, or why not.
+
+    Two that ask for one key ask one after the other. Where another decodes by it, the segment is
+    put back, and the attempt with it: by its next one the words are known.
+
+    Raises:
+        LeaseLost: another worker took over.
+    """
+    connection.execute(_IN_TURN, {"key": key})
+    parameters = {"id": held.segment_id, "lease": held.lease, "key": key}
+    row = connection.execute(_DECODE_AS, parameters).one_or_none()
+    if row is None:
+        raise _lease_lost(held)
+    if row.known is not None:
+        return Turn(known=SegmentResult.from_json(row.known))
+    if row.busy:
+        pause = {"pause_s": backoff_s(row.dispatches - 1)}
+        connection.execute(_NOT_NOW, {**parameters, **pause})
+    return Turn(busy=row.busy)
+
+
 _RENEW = """
 update segments s
    set lease_expires_at = now() + make_interval(secs => %(lease_s)s)
@@ -279,13 +351,13 @@ known as materialized (
 ended as (
     update segments s
        set state = 'done', result_key = %(key)s, ended_at = now(),
-           error_code = null, error_message = null,
+           error_code = null, error_message = null, decoding_key = null,
            lease_owner = null, lease_token = null, lease_expires_at = null
       from held
      where s.id = %(id)s and s.recording_id = held.id
        and s.lease_token = %(lease)s and s.state = 'leased'
        and (cast(%(body)s as json) is not null or exists (select from known))
- returning s.recording_id
+ returning s.recording_id, s.decode_key
 ),
 kept as (
     insert into results (decode_key, body)
@@ -293,10 +365,10 @@ kept as (
         on conflict (decode_key) do update set body = excluded.body, created_at = now()
 ),
 closed as ({CLOSE_ONE})
-select closed.*,
+select closed.*, ended.decode_key as planned_key,
        exists (select from segments t where t.decode_key = %(key)s and t.state = 'pending')
            as twins
-  from closed
+  from closed, ended
 """
 
 
@@ -312,12 +384,14 @@ def finish(cursor: Cursor, held: Claim, result: SegmentResult | None) -> Ended:
         "id": held.segment_id,
         "lease": held.lease,
         "key": held.decode_key,
-        "body": None if result is None else to_json(result.to_json()).decode(),
+        "body": None if result is None else to_json(clean_json(result.to_json())).decode(),
     }
     row = cursor.execute(_FINISH, parameters).fetchone()
     if row is None:
         raise _lease_lost(held)
-    return Ended(_reduce_of(row), twins=row["twins"])
+    planned = row["planned_key"]
+    left = () if planned == held.decode_key else (planned,)
+    return Ended(_reduce_of(row), twins=row["twins"], left=left)
 
 
 _SETTLE = text(
@@ -372,7 +446,7 @@ def settle_twins(connection: Connection, decode_key: str, *, decoded: bool) -> l
 
 _LEASED_FOR_UPDATE = text(
     """
-    select s.strikes, s.attempts, s.dispatches
+    select s.strikes, s.attempts, s.dispatches, s.decode_key, s.decoding_key
       from segments s join recordings r on r.id = s.recording_id
      where s.id = :id and s.lease_token = :lease and s.state = 'leased' and r.id = :recording
        for no key update of r, s
@@ -396,6 +470,7 @@ _GIVE_UP = text(
     with ended as (
         update segments
            set state = 'failed', ended_at = now(), error_code = :code, error_message = :message,
+               decoding_key = null,
                lease_owner = null, lease_token = null, lease_expires_at = null
          where id = :id and state in ('pending', 'leased')
      returning recording_id
@@ -417,7 +492,8 @@ def fail(connection: Connection, held: Claim, code: ErrorCode, message: str, fat
         raise _lease_lost(held)
     strikes = row.strikes + (fate is Fate.STRIKE)
     if fate is Fate.FOR_GOOD or strikes >= STRIKES_MAX:
-        return Ended(give_up(connection, held.segment_id, code, message))
+        left = tuple(key for key in (row.decode_key, row.decoding_key) if key is not None)
+        return Ended(give_up(connection, held.segment_id, code, message), left=left)
     connection.execute(
         _PUT_BACK,
         {
@@ -426,7 +502,7 @@ def fail(connection: Connection, held: Claim, code: ErrorCode, message: str, fat
             "attempts": row.attempts - (fate in (Fate.PAUSE, Fate.NOT_HERE)),
             "pause_s": backoff_s(row.dispatches - 1),
             "code": code,
-            "message": message,
+            "message": clean(message),
         },
     )
     return Ended(None)
@@ -436,7 +512,7 @@ def give_up(
     connection: Connection, segment_id: UUID, code: ErrorCode, message: str
 ) -> Dispatch | None:
     """End a segment as failed; the caller holds its recording's lock. Return a reduce now due."""
-    parameters = {"id": segment_id, "code": code, "message": message}
+    parameters = {"id": segment_id, "code": code, "message": clean(message)}
     row = connection.execute(_GIVE_UP, parameters).mappings().one_or_none()
     return None if row is None else _reduce_of(row)
 
@@ -500,6 +576,31 @@ def dispatch_again(connection: Connection, message: Message) -> Dispatch | None:
     parameters = {"id": message.id, "token": message.token}
     row = connection.execute(_WAITING, parameters).mappings().one_or_none()
     return None if row is None else segment_dispatch(row, Priority.FIRST)
+
+
+_ONE_EACH = text(
+    """
+    select distinct on (s.decode_key)
+           s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
+           s.end_ms, r.submission_id
+      from segments s join recordings r on r.id = s.recording_id
+     where s.decode_key = any(:keys) and s.state = 'pending'
+       and coalesce(s.next_attempt_at <= now(), true)
+       and not exists (select from segments l
+                        where l.decode_key = s.decode_key and l.state = 'leased')
+     order by s.decode_key, s.dispatched_at
+    """
+)
+
+
+def wake(connection: Connection, keys: Sequence[str]) -> list[Dispatch]:
+    """Return the message of one segment that waited for the decode of each of ``keys``, as it was.
+
+    That decode has ended without their words, and their messages may have come meanwhile and been
+    dropped. Of several, the first one's finish serves the rest.
+    """
+    rows = connection.execute(_ONE_EACH, {"keys": list(keys)}).mappings()
+    return [segment_dispatch(row, Priority.FIRST) for row in rows]
 
 
 def backoff_s(earlier: int) -> int:

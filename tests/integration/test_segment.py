@@ -19,6 +19,7 @@ from schema.settings import Settings
 from schema.states import SegmentState
 from schema.store import intake, work
 from schema.store.cancel import cancel
+from schema.store.intake import OpenSubmission
 from schema.store.ledger import Ledger
 from schema.store.work import Claim, return_leases
 from schema.tables import ResultRow, SegmentRow
@@ -566,3 +567,89 @@ def test_a_host_that_cannot_decode_them_puts_all_back_and_rests_once(
     together.work()
     assert set(together.rows().values()) == {("pending", 0, 0)}
     assert rests == [together.worker.settings.sweep_s]
+
+
+def asked_for(ledger: Ledger, model: str, fallback: str | None = None) -> OpenSubmission:
+    """Open a submission that asks for a model, and takes a smaller one."""
+    decode: dict[str, object] = {"model": model, "files": {"model.bin": "0" * 64}}
+    if fallback is None:
+        decode = {"model": model}
+    else:
+        decode["fallback"] = {"model": fallback}
+    asked = load_profile("call", {"decode": decode})
+    return ledger.transact(
+        lambda c: intake.open_submission(c, uuid4().hex, "calls", asked, force=False)
+    )
+
+
+@pytest.mark.parametrize("models", [("big", "big"), ("big", "bigger"), (None, "big")])
+def test_hosts_that_decode_by_a_fallback_decode_one_audio_once(worker, ledger: Ledger, models):
+    """Whether they were asked for one model, for two, or for the fallback by its name."""
+    targets = [
+        asked_for(ledger, model, "whisper-tiny.en")
+        if model
+        else asked_for(ledger, "whisper-tiny.en")
+        for model in models
+    ]
+    dispatches = [added(ledger, recording("a"), to=to).dispatches[0] for to in targets]
+    worker.route.fitting = lambda profile: profile.smaller or profile
+
+    for dispatch in dispatches:
+        work_segment(worker, dispatch.message)
+
+    assert len(worker.route.decoded) == 1
+    with ledger.reading() as connection:
+        rows = connection.execute(select(SegmentRow.state, SegmentRow.result_key)).all()
+        (body,) = connection.scalars(select(ResultRow.body)).all()
+    assert [row.state for row in rows] == [SegmentState.DONE] * 2
+    assert len({row.result_key for row in rows}) == 1
+    assert SegmentResult.from_json(body).tags[SMALLER_MODEL] == "whisper-tiny.en"
+
+
+def test_while_another_decodes_by_the_fallback_a_segment_waits(worker, ledger: Ledger):
+    one, other = (
+        added(ledger, recording("a"), to=asked_for(ledger, model, "whisper-tiny.en")).dispatches[0]
+        for model in ("big", "bigger")
+    )
+    worker.route.fitting = lambda profile: profile.smaller or profile
+    second = SimpleNamespace(**{**vars(worker), "owner": "host:other", "route": FakeRoute()})
+    second.route.fitting = worker.route.fitting
+    worker.route.meanwhile = lambda: work_segment(second, other.message)
+
+    work_segment(worker, one.message)
+
+    assert second.route.decoded == []
+    with ledger.reading() as connection:
+        row = connection.execute(
+            select(SegmentRow.state, SegmentRow.attempts, SegmentRow.strikes).where(
+                SegmentRow.id == other.message.id
+            )
+        ).one()
+    assert row == (SegmentState.PENDING, 0, 0)
+
+
+def test_a_twin_of_what_is_given_up_is_sent_at_once(worker, ledger: Ledger):
+    first, twin = added(ledger, recording("same"), recording("same")).dispatches
+
+    def dropped() -> None:
+        assert ledger.single(lambda c: work.claim(c, twin.message, owner="x", lease_s=9)) is None
+
+    worker.route.meanwhile = dropped
+    worker.route.failure = BadRecording(ErrorCode.AUDIO_CHANGED, "call.wav", "it changed")
+
+    work_segment(worker, first.message)
+
+    sent = [d.message for d in worker.publisher.sent if d.task == "transcribe_segment"]
+    assert sent == [twin.message]
+
+
+def test_who_waited_for_the_planned_words_is_sent_where_a_fallback_wrote_others(
+    worker, ledger: Ledger
+):
+    to = asked_for(ledger, "big", "whisper-tiny.en")
+    first, twin = added(ledger, recording("same"), recording("same"), to=to).dispatches
+    worker.route.fitting = lambda profile: profile.smaller or profile
+
+    work_segment(worker, first.message)
+
+    assert twin.message in [d.message for d in worker.publisher.sent]

@@ -8,15 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from schema.store import work
 from schema.store.ledger import Ledger
+from schema.store.sweep import sweep
+from schema.wire import Queued
 from tests.factories import added, recording, result, unique
 
 _WAITING = 400
 _READ = text(
     "select sum(idx_tup_read) from pg_stat_user_indexes where indexrelname like 'segments%pending%'"
+)
+_READ_AT_ALL = text(
+    "select sum(seq_tup_read) + sum(idx_tup_fetch) + (select sum(idx_tup_read)"
+    "  from pg_stat_user_indexes where relname = 'segments')"
+    "  from pg_stat_user_tables where relname = 'segments'"
 )
 
 
@@ -37,19 +44,19 @@ def backlog(ledger: Ledger) -> Ledger:
     return ledger
 
 
-def read_by(ledger: Ledger, act: Callable[[], object]) -> int:
+def read_by(ledger: Ledger, act: Callable[[], object], read: TextClause = _READ) -> int:
     """Return how many entries of indexes of what waits an act has read."""
-    before = _read(ledger)
+    before = _read(ledger, read)
     act()
-    return _read(ledger) - before
+    return _read(ledger, read) - before
 
 
-def _read(ledger: Ledger) -> int:
+def _read(ledger: Ledger, read: TextClause) -> int:
     with ledger.engine.connect() as connection:
         autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
         autocommit.execute(text("select pg_stat_force_next_flush()"))
         autocommit.execute(text("select 1"))
-        return int(autocommit.scalar(_READ) or 0)
+        return int(autocommit.scalar(read) or 0)
 
 
 def test_a_finish(backlog: Ledger):
@@ -59,3 +66,21 @@ def test_a_finish(backlog: Ledger):
 def test_a_submit(backlog: Ledger):
     batch = [recording(unique("pcm")) for _ in range(10)]
     assert read_by(backlog, lambda: added(backlog, *batch)) < _WAITING
+
+
+@pytest.mark.parametrize("room", [0, 5])
+def test_a_sweep_reads_what_it_sends(backlog: Ledger, room: int):
+    """Whatever lay in Redis is lost: all of it is due."""
+    high_water = 10
+    lost = "update segments set dispatched_at = now() - interval '1 hour' where state = 'pending'"
+    backlog.transact(lambda c: c.execute(text(lost)))
+    queued = Queued(high_water - room, 0)
+
+    def swept() -> None:
+        done = backlog.transact(
+            lambda c: sweep(c, queued=queued, high_water=high_water, interval_s=15)
+        )
+        assert len(done.dispatches) == room
+
+    # What was decoded lately is looked at, too: here 50.
+    assert read_by(backlog, swept, _READ_AT_ALL) < _WAITING / 4

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import pytest
+from sqlalchemy import select, text
+
+from schema.errors import BadRequest
 from schema.records import CallInfo, Notice
 from schema.states import RecordingState, SegmentState
 from schema.store import intake, read, work
@@ -120,3 +125,23 @@ def test_open_segments_count_what_is_pending(ledger: Ledger):
 
     assert rows(ledger, Recording.open_segments) == [(3,)]
     assert rows(ledger, SegmentRow.state) == [(SegmentState.PENDING,)] * 3
+
+
+def test_producers_of_one_command_meet_without_an_error(ledger: Ledger):
+    """One seals between the other's INSERT, which found it open, and its SELECT."""
+
+    def hand_in(_: int) -> None:
+        for _ in range(40):
+            to = submission(ledger, key="same")
+            ledger.transact(partial(intake.seal, submission_id=to.id))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(hand_in, range(3)))
+
+
+def test_a_submission_that_was_sealed_and_forgotten_is_refused_as_a_sealed_one(ledger: Ledger):
+    to = submission(ledger)
+    ledger.transact(lambda c: c.execute(text("delete from submissions")))
+
+    with pytest.raises(BadRequest, match="sealed"):
+        added(ledger, recording("a"), to=to)

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import select, text, update
 
-from schema.errors import ErrorCode, Misconfigured
+from schema.errors import ErrorCode, LeaseLost, Misconfigured, Transient
+from schema.settings import Settings
 from schema.states import RecordingState, SegmentState
 from schema.store import reduce, work
+from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
 from schema.store.sweep import Swept, sweep
-from schema.store.work import STRIKES_MAX
-from schema.tables import Recording, SegmentRow
-from schema.wire import Queued
-from tests.factories import added, recording, result
+from schema.store.work import ATTEMPTS_MAX, STRIKES_MAX
+from schema.tables import REDUCE_EXHAUSTED, SEGMENT_EXHAUSTED, Recording, SegmentRow
+from schema.transcript import Draft
+from schema.wire import Dispatch, Queued
+from tests.factories import added, recording, result, submission
+from workers.sweep import Sweeper
 
 EMPTY = Queued(0, 0)
+DRAFT = Draft("en", (), 0, 0, (), ())
+
+
+@dataclass
+class Redis:
+    """Holds what it is sent, and hands out nothing."""
+
+    sent: list[Dispatch] = field(default_factory=list)
+
+    def publish(self, dispatches: list[Dispatch]) -> int:
+        self.sent += dispatches
+        return len(dispatches)
+
+    def queued(self) -> Queued:
+        return Queued(len(self.sent), 0)
 
 
 def swept(ledger: Ledger, *, queued: int = 0, high_water: int = 100) -> Swept:
@@ -202,3 +225,173 @@ def test_only_one_sweep_runs_at_a_time(ledger: Ledger):
 
     assert first is not None
     assert second is None
+
+
+def test_a_reducer_that_was_given_up_and_taken_up_again_stores_nothing(ledger: Ledger):
+    to = submission(ledger)
+    (dispatch,) = added(ledger, recording("a"), to=to).dispatches
+    due = ledger.transact(
+        lambda c: work.fail(
+            c, claimed(ledger, dispatch), ErrorCode.ENGINE_FAILED, "x", work.Fate.FOR_GOOD
+        )
+    ).reduce
+    ledger.transact(lambda c: c.execute(update(Recording).values(reduce_attempts=4)))
+    frozen = ledger.single(lambda c: reduce.claim_reduce(c, due.message, owner="r", lease_s=60))
+    old = ledger.transact(lambda c: reduce.ended_segments(c, frozen.recording_id))
+    age(ledger)
+    assert swept(ledger).given_up == 1
+
+    ledger.transact(lambda c: reduce.retry_failed(c, to.id))
+    (again,) = swept(ledger).dispatches
+    ledger.single(lambda c: work.finish(c, claimed(ledger, again), result("it", "works")))
+
+    with pytest.raises(LeaseLost):
+        ledger.transact(lambda c: reduce.store_transcript(c, frozen, old, DRAFT))
+    assert not ledger.single(lambda c: reduce.renew_reduce(c, frozen, lease_s=60))
+    with ledger.reading() as connection:
+        assert connection.scalars(select(Recording.state)).one() == RecordingState.STITCHING
+
+
+def test_a_retry_voids_what_a_sweep_of_the_release_before_gave_up_with_its_lease(ledger: Ledger):
+    to = submission(ledger)
+    (dispatch,) = added(ledger, recording("a"), to=to).dispatches
+    due = ledger.single(lambda c: work.finish(c, claimed(ledger, dispatch), result("hi"))).reduce
+    frozen = ledger.single(lambda c: reduce.claim_reduce(c, due.message, owner="r", lease_s=60))
+    old = ledger.transact(lambda c: reduce.ended_segments(c, frozen.recording_id))
+    ledger.transact(lambda c: c.execute(update(Recording).values(state="failed")))
+
+    ledger.transact(lambda c: reduce.retry_failed(c, to.id))
+
+    with pytest.raises(LeaseLost):
+        ledger.transact(lambda c: reduce.store_transcript(c, frozen, old, DRAFT))
+
+
+def test_a_twin_of_what_is_given_up_is_woken_by_the_sweep_that_gives_up(ledger: Ledger):
+    first, twin = added(ledger, recording("same"), recording("same")).dispatches
+    claimed(ledger, first, "dead")
+    assert claimed(ledger, twin) is None, "its message has come, and is gone"
+    ledger.transact(
+        lambda c: c.execute(
+            update(SegmentRow).where(SegmentRow.id == first.message.id).values(strikes=STRIKES_MAX)
+        )
+    )
+    age(ledger, "70 s")
+
+    sent = swept(ledger, queued=100).dispatches
+
+    woken = [d for d in sent if d.message.id == twin.message.id]
+    assert claimed(ledger, woken[0]) is not None
+
+
+def test_more_than_one_sweep_sends_is_left_to_the_next(ledger: Ledger, monkeypatch):
+    monkeypatch.setattr("schema.store.sweep.SENT_MAX", 4)
+    added(ledger, *(recording(str(i)) for i in range(10)), room=0)
+
+    assert [(len(s.dispatches), s.more) for s in (swept(ledger) for _ in range(3))] == [
+        (4, True),
+        (4, True),
+        (2, False),
+    ]
+
+
+def test_a_sweeper_goes_on_until_the_queue_is_full(ledger: Ledger, monkeypatch):
+    for module in ("schema.store.sweep", "workers.sweep"):
+        monkeypatch.setattr(f"{module}.SENT_MAX", 4)
+    added(ledger, *(recording(str(i)) for i in range(20)), room=0)
+    redis = Redis()
+    settings = Settings(database_url="postgresql://", redis_url="redis://", high_water=10)
+
+    done = Sweeper(ledger, redis, settings).once()
+
+    assert len(done.dispatches) == len(redis.sent) == 10
+
+
+def test_a_sweep_may_take_longer_than_a_lease(ledger: Ledger, monkeypatch):
+    """Where a lease is shorter than its statement, it would be broken off, and again each time."""
+    url = ledger.engine.url
+    brief = Ledger(create_ledger_engine(url.render_as_string(False), lease_s=1, answer_s=1))
+    slow = text("select pg_sleep(2.5)")
+    monkeypatch.setattr(
+        "schema.store.sweep._give_up_reduces", lambda connection, _: connection.execute(slow)
+    )
+    try:
+        done = brief.transact(lambda c: sweep(c, queued=EMPTY, high_water=9, interval_s=15))
+        with pytest.raises(Transient):
+            brief.transact(lambda c: c.execute(slow))
+    finally:
+        brief.close()
+
+    assert done is not None
+
+
+#: How a segment came to wait: sent so often, that long ago, or put back with a pause until then.
+_WAITS = st.tuples(
+    st.integers(0, 30),
+    st.none() | st.integers(-1_300, 0),
+    st.none() | st.integers(-700, 700),
+    st.integers(0, 3),
+    st.booleans(),
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(waits=st.lists(_WAITS, min_size=1, max_size=12), room=st.integers(1, 12))
+def test_what_is_due_is_sent_in_order_and_nothing_else_is(ledger: Ledger, waits, room):
+    """As it was told before there was an index for it: one condition, one order."""
+    ledger.transact(lambda c: c.execute(text("truncate submissions cascade")))
+    rows = added(ledger, *(recording(f"{i}") for i in range(len(waits))), room=0)
+    assert rows.segments == len(waits)
+    with ledger.engine.begin() as connection:
+        ids = connection.scalars(select(SegmentRow.id).order_by(SegmentRow.pcm_digest)).all()
+        for segment_id, (sent, sent_s, due_s, start, urgent) in zip(ids, waits, strict=True):
+            connection.execute(
+                _WAITING,
+                {
+                    "id": segment_id,
+                    # A row that is put back has no message out; one that was sent was sent once.
+                    "sent": max(sent, int(sent_s is not None)),
+                    "sent_s": sent_s,
+                    "due_s": due_s,
+                    "start": start,
+                    "urgent": urgent,
+                },
+            )
+    with ledger.engine.begin() as connection:
+        due = connection.execute(_DUE_AS_BEFORE, {"room": room}).all()
+        done = sweep(connection, queued=Queued(0, 0), high_water=room, interval_s=15)
+        connection.rollback()
+
+    found = [d.message.id for d in done.dispatches]
+    assert len(found) == len(set(found)) == len(due)
+    if len(due) < room:
+        assert set(found) == {row.id for row in due}
+    urgent = {row.id for row in due if row.urgent}
+    assert set(found[: len(urgent)]) <= {i for i, wait in zip(ids, waits, strict=True) if wait[4]}
+
+
+_WAITING = text(
+    """
+    update segments
+       set dispatches = :sent, dispatched_at = now() + make_interval(secs => :sent_s),
+           next_attempt_at = now() + make_interval(secs => :due_s), start_ms = :start,
+           urgent = :urgent
+     where id = :id
+    """
+)
+
+_DUE_AS_BEFORE = text(
+    """
+    select id, urgent from segments
+     where state = 'pending'
+       and coalesce(next_attempt_at <= now(), true)
+       and coalesce(dispatched_at <= now() - make_interval(secs => least(
+               30 * 2.0 ^ greatest(least(dispatches, 20) - 1, 0), 600)), true)
+     order by urgent desc, dispatched_at nulls first, start_ms
+     limit :room
+    """
+)
+
+
+def test_what_the_sweep_gives_up_by_index_is_what_it_gives_up_by_rule():
+    assert f"attempts >= {ATTEMPTS_MAX} or strikes >= {STRIKES_MAX}" in SEGMENT_EXHAUSTED
+    assert f"reduce_attempts >= {reduce.REDUCE_ATTEMPTS_MAX}" in REDUCE_EXHAUSTED

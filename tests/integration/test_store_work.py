@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import select, text, update
 
 from schema.errors import ErrorCode, LeaseLost
 from schema.records import SegmentSource
 from schema.states import RecordingState, SegmentState
 from schema.store import reduce, work
+from schema.store.forget import forget
 from schema.store.ledger import Ledger
-from schema.store.work import ATTEMPTS_MAX, STRIKES_MAX, Claim, Fate
+from schema.store.work import ATTEMPTS_MAX, STRIKES_MAX, Claim, Fate, Turn
 from schema.tables import Recording, ResultRow, SegmentRow
-from schema.transcript import Draft
+from schema.transcript import Draft, Utterance
 from schema.wire import Dispatch, Message
-from schema.words import SegmentResult
+from schema.words import SegmentResult, Word
 from tests.factories import added, recording, result, submission
 
 
@@ -336,3 +341,152 @@ def test_retry_takes_up_what_failed_and_only_that(ledger: Ledger):
     assert states(ledger) == [SegmentState.DONE, SegmentState.PENDING]
     assert recording_state(ledger) == RecordingState.RUNNING
     assert segment(ledger, Recording.open_segments) == (1,)
+
+
+def test_what_waited_for_a_decode_that_is_given_up_is_named_and_woken(ledger: Ledger):
+    first, second = added(ledger, recording("same"), recording("same")).dispatches
+    claim = claimed(ledger, first)
+    assert claimed(ledger, second) is None
+
+    end = failed(ledger, claim, Fate.FOR_GOOD)
+    (woken,) = ledger.transact(lambda c: work.wake(c, end.left))
+
+    assert end.left == (claim.decode_key,)
+    assert woken.message == second.message, "a second message that is still on its way is no harm"
+    assert claimed(ledger, woken) is not None
+    assert ledger.transact(lambda c: work.wake(c, end.left)) == [], "it is decoded by now"
+
+
+def test_of_two_that_decode_by_one_key_one_waits_for_the_other(ledger: Ledger):
+    one, other, planned = added(ledger, *(recording(name) for name in "abc")).dispatches
+    held = [claimed(ledger, dispatch) for dispatch in (one, other)]
+    key = ledger.transact(
+        lambda c: c.scalar(select(SegmentRow.decode_key).where(SegmentRow.id == planned.message.id))
+    )
+
+    turns = [ledger.transact(lambda c, h=h: work.decode_as(c, h, key)) for h in held]
+
+    assert turns == [Turn(), Turn(busy=True)]
+    assert claimed(ledger, planned) is None, "whom the producer gave that key waits as well"
+    with pytest.raises(LeaseLost):
+        finished(ledger, held[1], "twice")
+    end = finished(ledger, replace(held[0], decode_key=key), "once")
+    assert end.twins
+    assert end.left == (held[0].decode_key,)
+    row = segment_of(ledger, other)
+    assert (row.state, row.attempts, row.dispatched_at) == (SegmentState.PENDING, 0, None)
+    make_due(ledger)
+    again = claimed(ledger, other)
+    known = ledger.transact(lambda c: work.decode_as(c, again, key)).known
+    assert [word.text for word in known.words] == ["once"]
+
+
+def test_a_forced_segment_is_decoded_whatever_is_known_by_its_other_key(ledger: Ledger):
+    (first,) = added(ledger, recording("a")).dispatches
+    finished(ledger, replace(claimed(ledger, first), decode_key="fallback's"), "old")
+    (second,) = added(ledger, recording("a"), to=submission(ledger, force=True)).dispatches
+
+    turn = ledger.transact(lambda c: work.decode_as(c, claimed(ledger, second), "fallback's"))
+
+    assert turn == Turn()
+
+
+@pytest.mark.parametrize("run", range(10))
+def test_racing_fallbacks_decode_one_audio_once(ledger: Ledger, run: int):
+    dispatches = added(ledger, *(recording(str(i)) for i in range(4))).dispatches
+    held = [claimed(ledger, dispatch) for dispatch in dispatches]
+    barrier = Barrier(4)
+
+    def ask(claim: Claim) -> Turn:
+        barrier.wait()
+        return ledger.transact(lambda c: work.decode_as(c, claim, "fallback's"))
+
+    with ThreadPoolExecutor(4) as pool:
+        turns = list(pool.map(ask, held))
+
+    assert sorted(turn.busy for turn in turns) == [False, True, True, True]
+
+
+def test_a_key_that_a_worker_of_the_release_before_left_behind_holds_up_nobody(ledger: Ledger):
+    first, second = added(ledger, recording("a"), recording("b")).dispatches
+    held = claimed(ledger, first)
+    ledger.transact(lambda c: work.decode_as(c, held, "other"))
+    ledger.transact(lambda c: work.return_leases(c, "w", died=False))
+
+    turn = ledger.transact(lambda c: work.decode_as(c, claimed(ledger, second), "other"))
+
+    assert turn == Turn()
+
+
+def segment_of(ledger: Ledger, dispatch: Dispatch):
+    columns = (SegmentRow.state, SegmentRow.attempts, SegmentRow.dispatched_at)
+    with ledger.reading() as connection:
+        return connection.execute(
+            select(*columns).where(SegmentRow.id == dispatch.message.id)
+        ).one()
+
+
+_ODD = st.text(st.characters(codec=None, categories=None), max_size=8)
+_ODD_TAGS = st.dictionaries(_ODD, _ODD | st.floats() | st.lists(_ODD, max_size=2), max_size=2)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    texts=st.lists(_ODD, min_size=1, max_size=4),
+    tags=_ODD_TAGS,
+    sure=st.none() | st.floats(),
+    said=_ODD,
+)
+def test_whatever_a_recognizer_writes_costs_no_segment_and_no_transcript(
+    ledger: Ledger, texts, tags, sure, said
+):
+    words = tuple(Word(t, i * 1_000, i * 1_000 + 500, sure) for i, t in enumerate(texts))
+    (dispatch,) = added(ledger, recording("odd"), to=submission(ledger, force=True)).dispatches
+    claim = claimed(ledger, dispatch)
+
+    end = ledger.single(lambda c: work.finish(c, claim, SegmentResult(words, (), said, tags)))
+    held = ledger.single(
+        lambda c: reduce.claim_reduce(c, end.reduce.message, owner="r", lease_s=60)
+    )
+    (ended,) = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
+    utterances = (Utterance(0, said, "".join(texts), words),)
+    draft = Draft(said, (), 0, 0, utterances, ())
+    ledger.transact(lambda c: reduce.store_transcript(c, held, [ended], draft))
+
+    odd = re.compile("[\\0\ud800-\udfff]")
+    assert [w.text for w in ended.result.words] == [odd.sub("\ufffd", t) for t in texts]
+
+
+def test_a_nul_that_was_stored_before_is_read_as_a_letter_that_can_be_stored(ledger: Ledger):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+    end = finished(ledger, claimed(ledger, dispatch), "hi")
+    stored = text("update results set body = cast(replace(body::text, 'hi', 'h\\u0000') as json)")
+    ledger.transact(lambda c: c.execute(stored))
+    held = ledger.single(
+        lambda c: reduce.claim_reduce(c, end.reduce.message, owner="r", lease_s=60)
+    )
+
+    (ended,) = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
+
+    assert ended.result.words[0].text == "h\ufffd"
+
+
+def test_an_error_that_quotes_a_nul_is_recorded(ledger: Ledger):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+    claim = claimed(ledger, dispatch)
+
+    ledger.transact(lambda c: work.fail(c, claim, ErrorCode.ENGINE_FAILED, "a\0b", Fate.FOR_GOOD))
+
+    assert segment(ledger, SegmentRow.error_message) == ("a\ufffdb",)
+
+
+def test_a_reduce_that_fails_after_its_recording_was_forgotten_records_nothing(ledger: Ledger):
+    (dispatch,) = added(ledger, recording("a")).dispatches
+    due = finished(ledger, claimed(ledger, dispatch), "hi").reduce
+    held = ledger.single(lambda c: reduce.claim_reduce(c, due.message, owner="r", lease_s=60))
+    ledger.transact(lambda c: forget(c, [held.recording_id], lambda path: None))
+
+    for put_back in (reduce.fail_reduce, reduce.leave_reduce):
+        ledger.transact(lambda c, p=put_back: p(c, held, ErrorCode.ENGINE_FAILED, "x"))
+
+    assert states(ledger) == []

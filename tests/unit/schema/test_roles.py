@@ -43,6 +43,7 @@ def test_a_worker_adds_no_segment_that_has_a_result_an_error_or_a_lease():
         "error_message",
         "ended_at",
         "next_attempt_at",
+        "decoding_key",
         "lease_owner",
         "lease_token",
         "leased_at",
