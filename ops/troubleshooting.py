@@ -42,6 +42,7 @@ _GROUPS = {
     "manifest": "What is said of calls",
     "sidecar": "",
     "option": "What was asked for",
+    "held": "",
     "not-found": "",
     "spool": "What a host lacks",
     "ledger": "",

@@ -19,6 +19,7 @@ from uuid import UUID
 import structlog
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
@@ -29,6 +30,7 @@ from producer.drop import Settling
 from producer.enqueue import Enqueuer, celery_app
 from producer.exits import ExitCode, exit_code
 from producer.export import call_json, recording_json, to_jsonl
+from producer.holds import apply_register, hold_json, place_hold, release_holds
 from producer.models import named_models, own_files, profile_section
 from producer.moments import parse_age, parse_moment
 from producer.parquet import opened_table
@@ -65,22 +67,25 @@ from producer.submit import watch as watch_folder
 from producer.traces import search_traces
 from producer.watch import Pace
 from producer.watch import watch as watch_submission
-from schema.errors import CallscribeError
+from schema.errors import CallscribeError, ErrorCode, Misconfigured
 from schema.migrate import migrate as migrate_ledger
 from schema.migrate import require_current
 from schema.models import KNOWN
 from schema.phrases import parse_query
 from schema.profile import load_profile
 from schema.publish import Publisher
+from schema.register import Register
 from schema.settings import Settings, load_settings
 from schema.states import RecordingState
 from schema.store import cancel as store_cancel
 from schema.store import forget as store_forget
+from schema.store import holds as store_holds
 from schema.store import purges as store_purges
 from schema.store import read, reduce
 from schema.store import search as store_search
 from schema.store.dispatches import clock, short_id
 from schema.store.forget import Forgotten, Old
+from schema.store.holds import Hold
 from schema.store.ledger import Ledger
 from schema.store.notify import notified
 from schema.store.read import Progress, RecordingSummary, StoredTranscript
@@ -835,10 +840,14 @@ def forget(
         ids = [each.id for each in chosen]
         remove = partial(remove_copy, settings)
         needles = ledger.transact(lambda c: needles_of(c, ids))
-        forgotten = ledger.transact(lambda c: store_forget.forget(c, ids, remove))
+        register = _register(settings)
+        forgotten = ledger.transact(lambda c: store_forget.forget(c, ids, remove, register))
         Publisher(celery_app(settings)).publish(forgotten.dispatches)
-        found = search_traces(settings, ledger, needles)
-    _print_forgotten(forgotten, as_json=as_json, traces=found)
+        # Of what is held there is everything.
+        left = None if forgotten.held else search_traces(settings, ledger, needles)
+    _print_forgotten(forgotten, as_json=as_json, traces=left)
+    if forgotten.held:
+        raise typer.Exit(ExitCode.INCOMPLETE)
 
 
 def _print_to_forget(chosen: list[RecordingSummary], *, as_json: bool) -> None:
@@ -871,12 +880,13 @@ def _forget_older(settings: Settings, age: timedelta, *, yes: bool, as_json: boo
                 partial(remove_copy, settings),
                 publisher.publish,
                 lambda done: status.update(f"erased {done} of {old.recordings} recordings"),
+                _register(settings),
             )
             if forgotten.recordings:
                 status.update("vacuuming ...")
             refused = store_purges.vacuum(ledger.engine) if forgotten.recordings else []
     _print_forgotten(forgotten, as_json=as_json)
-    if old.spared:
+    if old.spared or old.held:
         _say_spared(old)
     if refused:
         # Of a server before Postgres 17 that is as it should be: no reason to alarm anybody.
@@ -886,7 +896,12 @@ def _forget_older(settings: Settings, age: timedelta, *, yes: bool, as_json: boo
 def _print_old(old: Old, *, as_json: bool) -> None:
     if as_json:
         first = old.first.isoformat() if old.first else None
-        counts = {"recordings": old.recordings, "audio_ms": old.audio_ms, "spared": old.spared}
+        counts = {
+            "recordings": old.recordings,
+            "audio_ms": old.audio_ms,
+            "spared": old.spared,
+            "held": old.held,
+        }
         _print_json({"erased": False, "before": old.before.isoformat(), **counts, "first": first})
         return
     days = [f"{day.astimezone():%Y-%m-%d %H:%M}" for day in (old.before, old.first or old.before)]
@@ -896,13 +911,16 @@ def _print_old(old: Old, *, as_json: bool) -> None:
         f"{clock(old.audio_ms)} of audio",
         highlight=False,
     )
-    if old.spared:
+    if old.spared or old.held:
         _say_spared(old)
     err.print("nothing is erased without --yes")
 
 
 def _say_spared(old: Old) -> None:
-    err.print(f"{old.spared} more are still being transcribed, and left", highlight=False)
+    if old.spared:
+        err.print(f"{old.spared} more are still being transcribed, and left", highlight=False)
+    if old.held:
+        err.print(f"{old.held} are held, and left: producer hold", highlight=False)
 
 
 def _print_traces(traces: Sequence[Trace], *, as_json: bool) -> None:
@@ -921,6 +939,7 @@ def _print_forgotten(
     if as_json:
         counts = {k: v for k, v in asdict(forgotten).items() if k != "dispatches"}
         counts["shared"] = [str(each) for each in forgotten.shared]
+        counts["held"] = [str(each) for each in forgotten.held]
         left = {} if traces is None else {"traces": [asdict(trace) for trace in traces]}
         _print_json({"erased": True, **counts, **left})
         return
@@ -935,6 +954,13 @@ def _print_forgotten(
             "unless they are, the sweep removes them within two hours",
             highlight=False,
         )
+    if forgotten.held:
+        named = ", ".join(map(short_id, forgotten.held[:_SHARED_MAX]))
+        said = (
+            f"[{ErrorCode.HELD}] {len(forgotten.held)} recordings: they are held, and were not "
+            f"erased ({named}). Why, and how they are let go: producer hold"
+        )
+        err.print(escape(said), highlight=False)
     if forgotten.shared:
         named = ", ".join(map(short_id, forgotten.shared[:_SHARED_MAX]))
         err.print(
@@ -944,6 +970,94 @@ def _print_forgotten(
         )
     if traces is not None:
         _print_traces(traces, as_json=False)
+
+
+@app.command(
+    epilog="Examples: producer hold · producer hold ACD-20431 --reason 'claim 77' · "
+    "producer hold --line billing --reason 'audit 2026'"
+)
+def hold(
+    call: Annotated[str | None, typer.Argument(help="A call id.", metavar="CALL_ID")] = None,
+    line: Annotated[str | None, typer.Option(help="All calls of a line.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why; people who may not erase read it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Forbid that calls are erased, by whomever, until they are let go; or list what is held."""
+    if call and line:
+        raise typer.BadParameter("hold a call or a line")
+    if bool(call or line) != bool(reason):
+        raise typer.BadParameter("a hold has a --reason, and a list has none")
+    settings = load_settings()
+    with _ledger(settings) as ledger:
+        if reason:
+            held = [place_hold(ledger, _register(settings), call_id=call, line=line, reason=reason)]
+        else:
+            with ledger.reading() as connection:
+                held = store_holds.active(connection)
+    _print_holds(held, as_json=as_json)
+
+
+@app.command(epilog="Example: producer release ACD-20431")
+def release(
+    subject: Annotated[
+        str, typer.Argument(help="What is held: a call id, a line, or a hold's id.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Let go of what is held: it may be erased again, and retention will."""
+    settings = load_settings()
+    with _ledger(settings) as ledger:
+        released = release_holds(ledger, _register(settings), subject)
+    _print_holds(released, as_json=as_json)
+
+
+@app.command(epilog="Example: producer restored --yes")
+def restored(
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it, only say what.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """After a restore, before workers start: erase again what was erased, hold what is held."""
+    settings = load_settings()
+    register = _register(settings)
+    if register is None:
+        raise Misconfigured(
+            ErrorCode.SETTING_MISSING,
+            "CALLSCRIBE_ERASURES",
+            "it names no file, so that nobody knows what was erased",
+            "Set it as it was where calls were erased.",
+        )
+    with _ledger(settings) as ledger:
+        done = apply_register(ledger, register, partial(remove_copy, settings), really=yes)
+        Publisher(celery_app(settings)).publish(done.dispatches)
+    if as_json:
+        counts = {k: v for k, v in asdict(done).items() if k != "dispatches"}
+        _print_json({"applied": yes, **counts})
+        return
+    will = "" if yes else "would be "
+    out.print(
+        f"{done.erased} recordings {will}erased again, {done.held} calls and lines {will}held "
+        f"again, {done.released} {will}let go again",
+        highlight=False,
+    )
+
+
+def _register(settings: Settings) -> Register | None:
+    return None if settings.erasures is None else Register(settings.erasures)
+
+
+def _print_holds(holds: Sequence[Hold], *, as_json: bool) -> None:
+    if as_json:
+        _print_json([hold_json(each) for each in holds])
+        return
+    table = Table(box=None)
+    for heading in ("hold", "what", "since", "reason"):
+        table.add_column(heading, overflow="fold")
+    for each in holds:
+        since = f"{each.held_at.astimezone():%Y-%m-%d %H:%M}"
+        table.add_row(short_id(each.id), printable(each.subject), since, printable(each.reason))
+    out.print(table)
 
 
 @app.command(epilog="Examples: producer doctor --json · producer doctor --fix")

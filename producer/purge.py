@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from schema.register import Register
 from schema.store import forget as store
 from schema.store import purges
 from schema.store.forget import Forgotten
@@ -28,6 +29,7 @@ def purge(
     remove_copy: Callable[[bytes], None],
     publish: Callable[[Sequence[Dispatch]], object],
     advance: Callable[[int], None] = lambda _done: None,
+    register: Register | None = None,
 ) -> Forgotten:
     """Erase the recordings of calls before a moment; return what that came to.
 
@@ -40,7 +42,7 @@ def purge(
     while ids := ledger.transact(lambda c: store.older(c, before, limit=_PASS)):
         for start in range(0, len(ids), _BATCH):
             batch = ids[start : start + _BATCH]
-            forgotten = ledger.transact(partial(_erase, run, batch, remove_copy))
+            forgotten = ledger.transact(partial(_erase, run, batch, remove_copy, register))
             publish(forgotten.dispatches)
             total.add(forgotten)
             advance(total.recordings)
@@ -50,8 +52,12 @@ def purge(
 
 
 def _erase(
-    run: int, batch: Sequence[UUID], remove_copy: Callable[[bytes], None], connection: Connection
+    run: int,
+    batch: Sequence[UUID],
+    remove_copy: Callable[[bytes], None],
+    register: Register | None,
+    connection: Connection,
 ) -> Forgotten:
-    forgotten = store.forget(connection, batch, remove_copy)
+    forgotten = store.forget(connection, batch, remove_copy, register)
     purges.add(connection, run, forgotten)
     return forgotten

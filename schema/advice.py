@@ -221,6 +221,13 @@ ADVICE: Mapping[Code, Advice] = {
         "[option.invalid] profile nope: neither a built-in profile nor a file. Built in are call, "
         "meeting, lecture, noisy, fast.",
     ),
+    Code.HELD: Advice(
+        "Somebody holds the call, or its whole line: for a claim, an audit, a court.",
+        "`forget` and retention spare it, and erase the others. The command ends with exit code 3.",
+        "`producer hold` says why it is held. Whoever may decide lets go: `producer release`.",
+        "[held] 1 recordings: they are held, and were not erased (7c2e1b90). Why, and how they are "
+        "let go: producer hold",
+    ),
     Code.NOT_FOUND: Advice(
         "An id that is mistyped, that fits several submissions, or that was forgotten; a directory "
         "without recordings; a login for another ledger.",

@@ -83,6 +83,7 @@ class ErrorCode(StrEnum):
         "a sidecar cannot be understood; its call is transcribed all the same",
     )
     OPTION_INVALID = ("option.invalid", "an option makes no sense")
+    HELD = ("held", "it may not be erased until producer release lets go of it")
     NOT_FOUND = ("not-found", "no such submission, or no recording where one was asked for")
     # What the host lacks.
     SPOOL_FULL = ("spool.full", "the spool has no room left; the submit stops and can be repeated")

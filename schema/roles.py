@@ -59,6 +59,8 @@ GRANTS: Mapping[str, tuple[str, str, str]] = {
     "receivers": (_CHANGE, "select, insert", _RECEIVERS_FARE),
     "events": (f"{_CHANGE}, {_SUM_UP}", _READ, _READ),
     "purges": (_READ, "select, insert, update", _READ),
+    # To look while nobody places one takes a lock, which wants the right to change.
+    "holds": (_READ, _ALL, _READ),
     _REVISION: (_READ, _READ, _READ),
 }
 

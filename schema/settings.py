@@ -83,6 +83,9 @@ class Settings(BaseSettings):
         " between; the only places read",
     )
     spool: Path | None = Field(None, description="storage shared by all workers, for copies")
+    erasures: Path | None = Field(
+        None, description="file outside the ledger's dumps: what was erased, and what is held"
+    )
     models: Path = Field(
         Path.home() / ".cache" / "callscribe" / "models", description="directory of the weights"
     )

@@ -512,3 +512,17 @@ class EventRow(Base):
     delivered_at: Mapped[datetime | None]
     #: Why the last attempt failed.
     error: Mapped[str | None]
+
+
+class HoldRow(Base):
+    """A call, or all calls of a line, that may not be erased, and why; what was let go stays."""
+
+    __tablename__ = "holds"
+    __table_args__ = (CheckConstraint("(call_id is null) <> (line is null)", name="one_of"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    call_id: Mapped[str | None]
+    line: Mapped[str | None]
+    reason: Mapped[str]
+    held_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+    released_at: Mapped[datetime | None]

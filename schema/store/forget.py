@@ -30,9 +30,11 @@ from sqlalchemy import (
 
 from schema.bounds import EARLIEST
 from schema.errors import BadRequest, ErrorCode
+from schema.register import Erased, Register
 from schema.settings import SPOOL_ROOT
 from schema.states import TERMINAL, SubmissionState
 from schema.store.cancel import end_segments, wake_twins
+from schema.store.holds import held_among, is_held
 from schema.store.intake import SUBJECT_MAX
 from schema.store.ledger import among
 from schema.store.read import RecordingSummary, summaries
@@ -53,6 +55,8 @@ class Forgotten:
     copies: int = 0
     copies_left: int = 0
     submissions: int = 0
+    #: Recordings that were not erased since they are held.
+    held: list[UUID] = field(default_factory=list)
     #: Recordings that stay, and are the same audio: so their words stay.
     shared: list[UUID] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
@@ -65,13 +69,14 @@ class Forgotten:
         self.copies_left += other.copies_left
         self.submissions += other.submissions
         self.shared += other.shared
+        self.held += other.held
 
 
 @dataclass(frozen=True, slots=True)
 class Old:
     """Recordings of calls before a moment, ``first`` of them the oldest call's.
 
-    ``spared`` are calls as old that are still being transcribed.
+    ``spared`` are calls as old that are still being transcribed, ``held`` those that are held.
     """
 
     before: datetime
@@ -79,6 +84,7 @@ class Old:
     audio_ms: int
     spared: int
     first: datetime | None
+    held: int = 0
 
 
 def find(
@@ -144,38 +150,53 @@ _MAY_GO = Recording.state.in_(TERMINAL)
 
 def count_older(connection: Connection, before: datetime) -> Old:
     """Return how many recordings :func:`older` has to offer, all in all."""
+    goes = _MAY_GO & ~is_held()
     query = select(
-        func.count().filter(_MAY_GO),
-        func.coalesce(func.sum(Recording.duration_ms).filter(_MAY_GO), 0),
+        func.count().filter(goes),
+        func.coalesce(func.sum(Recording.duration_ms).filter(goes), 0),
         func.count().filter(~_MAY_GO),
-        func.min(_called_at()).filter(_MAY_GO),
+        func.min(_called_at()).filter(goes),
+        func.count().filter(is_held()),
     ).where(_call_before(before))
-    recordings, audio_ms, spared, first = connection.execute(query).one()
-    return Old(before, recordings, int(audio_ms), spared, first)
+    recordings, audio_ms, spared, first, held = connection.execute(query).one()
+    return Old(before, recordings, int(audio_ms or 0), spared, first, held)
 
 
 def older(connection: Connection, before: datetime, *, limit: int) -> list[UUID]:
     """Return up to ``limit`` recordings of calls before a moment, in no order.
 
-    Those that are still being transcribed are left out.
+    Those that are still being transcribed are left out, and those that are held.
     """
-    query = select(Recording.id).where(_call_before(before), _MAY_GO).limit(limit)
+    query = select(Recording.id).where(_call_before(before), _MAY_GO, ~is_held()).limit(limit)
     return list(connection.scalars(query))
 
 
 def forget(
-    connection: Connection, recordings: Collection[UUID], remove_copy: Callable[[bytes], None]
+    connection: Connection,
+    recordings: Collection[UUID],
+    remove_copy: Callable[[bytes], None],
+    register: Register | None = None,
 ) -> Forgotten:
     """Erase recordings in whatever state they are, and submissions that have none left.
+
+    What is held is spared, and named. What is erased is noted in the ``register``, if there is one,
+    before the commit: after a crash in between it is erased by whoever applies the register.
 
     ``remove_copy`` removes a file, given its path below the spool. It is called before the commit:
     a crash in between leaves rows that can be forgotten again, not a file that nobody knows of.
     """
     # No submission may open between the look for open ones and the removal of copies.
     connection.execute(text("lock table submissions in share row exclusive mode"))
+    held = held_among(connection, recordings)
     chosen = connection.execute(
-        select(Recording.id, Recording.submission_id, Recording.name, Recording.call_id)
-        .where(among(Recording.id, recordings))
+        select(
+            Recording.id,
+            Recording.submission_id,
+            Recording.name,
+            Recording.call_id,
+            Recording.content_digest,
+        )
+        .where(among(Recording.id, recordings), ~among(Recording.id, held))
         .order_by(Recording.id)
         .with_for_update()
     ).all()
@@ -187,6 +208,7 @@ def forget(
     connection.execute(delete(Recording).where(among(Recording.id, ids)))
     forgotten = Forgotten(recordings=len(ids), results=delete_unused(connection, keys))
     forgotten.shared = _sharing(connection, keys)
+    forgotten.held = list(held)
     if _is_any_open(connection):
         forgotten.copies_left = len(copies)
     else:
@@ -195,7 +217,16 @@ def forget(
         forgotten.copies = len(copies)
     forgotten.submissions = _delete_empty(connection, {row.submission_id for row in chosen})
     forgotten.dispatches = wake_twins(connection, live_keys)
+    if register is not None:
+        register.note_erased(Erased(row.id, row.content_digest, row.call_id) for row in chosen)
     return forgotten
+
+
+def erased_once(connection: Connection, register: Register) -> list[UUID]:
+    """Return the recordings that are here and were erased: those of a dump of before."""
+    query = select(Recording.id, Recording.content_digest, Recording.call_id)
+    rows = (Erased(*row) for row in connection.execute(query))
+    return register.erased_among(rows)
 
 
 def _erase_mentions(connection: Connection, chosen: Iterable[Any]) -> None:

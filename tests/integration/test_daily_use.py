@@ -12,13 +12,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
-from sqlalchemy import text
+from sqlalchemy import func, insert, select, text
 
 from producer import cli
 from producer.exits import ExitCode
 from schema.records import CallInfo
 from schema.store import notify, read
 from schema.store.ledger import Ledger
+from schema.tables import Recording, Submission
 from tests.factories import added, recording, submission, transcribed, utterance
 from tests.integration.command import Producer
 
@@ -231,13 +232,27 @@ def test_lines_go_to_the_pipe_also_where_a_terminal_shows_how_far_they_are(
     assert "1 recordings" in screen.getvalue()
 
 
-def test_submit_says_by_code_what_is_wrong_with_files(producer: Producer, tmp_path):
+def test_what_lies_under_no_root_is_refused_before_it_is_a_submission(
+    ledger: Ledger, producer: Producer, tmp_path
+):
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+
+    ran = producer("submit", "a.wav")
+
+    assert ran.code == ExitCode.USAGE
+    assert "[path.outside-roots]" in ran.err
+    with ledger.reading() as connection:
+        assert connection.scalar(select(func.count()).select_from(Submission)) == 0
+
+
+def test_submit_says_by_code_what_is_wrong_with_files(producer: Producer, tmp_path, monkeypatch):
+    monkeypatch.setenv("CALLSCRIBE_ROOTS", f"calls={tmp_path}")
     (tmp_path / "a.wav").write_bytes(b"RIFF")
 
     ran = producer("submit", "a.wav")
 
     assert ran.code == ExitCode.INCOMPLETE
-    assert "1 to look at (1 path.outside-roots): producer status" in ran.err
+    assert "1 to look at (1 audio." in ran.err
 
 
 @pytest.mark.parametrize(
@@ -373,3 +388,41 @@ def test_a_dry_run_says_what_would_be_handed_in_and_hands_nothing_in(
     assert "2 files; nothing is handed in" in plain.err
     with ledger.reading() as connection:
         assert connection.execute(text("select count(*) from submissions")).scalar() == 0
+
+
+def test_a_hold_is_placed_listed_respected_and_let_go(ledger: Ledger, producer: Producer):
+    added(ledger, recording("a", call=CallInfo(call_id="ACD-20431", line="billing")))
+    placed = json.loads(producer("hold", "ACD-20431", "--reason", "claim 77", "--json").out)
+    assert [hold["reason"] for hold in placed] == ["claim 77"]
+    assert "claim 77" in producer("hold").out
+    spared = producer("forget", "--call", "ACD-20431", "--yes")
+    assert spared.code == ExitCode.INCOMPLETE
+    assert "[held] 1 recordings" in spared.err
+    assert json.loads(producer("release", "ACD-20431", "--json").out)[0]["released_at"]
+    assert json.loads(producer("hold", "--json").out) == []
+    assert producer("release", "ACD-20431").code == ExitCode.NOTHING
+    assert producer("forget", "--call", "ACD-20431", "--yes").code == ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    "wrong", [("ACD-1",), ("--reason", "x"), ("ACD-1", "--line", "sales", "--reason", "x")]
+)
+def test_a_hold_that_makes_no_sense_is_refused(producer: Producer, wrong: tuple[str, ...]):
+    assert producer("hold", *wrong).code == ExitCode.USAGE
+
+
+def test_what_a_dump_brings_back_is_erased_again(
+    ledger: Ledger, producer: Producer, tmp_path: Path, monkeypatch
+):
+    assert producer("restored").code == ExitCode.MISCONFIGURED
+    monkeypatch.setenv("CALLSCRIBE_ERASURES", str(tmp_path / "erasures.jsonl"))
+    added(ledger, recording("a", call=CallInfo(call_id="ACD-20431")))
+    with ledger.reading() as connection:
+        rows = [dict(row) for row in connection.execute(select(Recording.__table__)).mappings()]
+    assert producer("forget", "--call", "ACD-20431", "--yes").code == ExitCode.OK
+    back = {**rows[0], "submission_id": submission(ledger).id}
+    ledger.transact(lambda c: c.execute(insert(Recording), [back]))
+    assert json.loads(producer("restored", "--json").out)["erased"] == 1
+    assert "ACD-20431" in producer("forget", "--call", "ACD-20431").out
+    assert "1 recordings erased again" in producer("restored", "--yes").out
+    assert producer("forget", "--check", "ACD-20431").code == ExitCode.OK

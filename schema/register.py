@@ -1,0 +1,138 @@
+"""What was erased and what is held, in a file that no dump of the ledger has.
+
+A ledger that is restored is that of the dump: calls that were erased since are back, and holds that
+were placed since are gone. So both are noted here as well, a line of JSON each, which is only ever
+appended to; ``producer restored`` applies them to a ledger that was restored.
+
+An erased recording is noted by a digest of its id, its content and its call id, under a key that
+lies in the file alone: whoever has the file and no ledger learns no id, and whoever guesses a call
+id cannot tell whether it was erased. A hold has the call id or the line that it is of.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from schema.errors import ErrorCode, Misconfigured
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """Of a recording: what its digest is made of."""
+
+    id: UUID
+    content_digest: str | None
+    call_id: str | None
+
+
+class Register:
+    """The file; every line that was acknowledged is on its disk.
+
+    Raises Misconfigured, from each method, where it cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def note_erased(self, recordings: Iterable[Erased]) -> None:
+        """Note that recordings are erased; to be called before that is committed."""
+        with self._locked() as file:
+            key = self._key(file)
+            for each in recordings:
+                _append(file, {"erased": _digest(key, each)})
+
+    def note_hold(
+        self, hold_id: UUID, *, call_id: str | None, line: str | None, reason: str, held_at: str
+    ) -> None:
+        """Note a hold."""
+        facts = {"call_id": call_id, "line": line, "reason": reason, "held_at": held_at}
+        with self._locked() as file:
+            self._key(file)
+            _append(file, {"hold": str(hold_id), **facts})
+
+    def note_release(self, hold_id: UUID) -> None:
+        """Note that a hold was let go."""
+        with self._locked() as file:
+            self._key(file)
+            _append(file, {"release": str(hold_id)})
+
+    def erased_among(self, recordings: Iterable[Erased]) -> list[UUID]:
+        """Return which of these recordings were erased once."""
+        with self._locked() as file:
+            key = self._key(file)
+            noted = {line["erased"] for line in _lines(file) if "erased" in line}
+        return [each.id for each in recordings if _digest(key, each) in noted]
+
+    def holds(self) -> dict[UUID, dict[str, Any]]:
+        """Return the holds that are in force, by their ids."""
+        found: dict[UUID, dict[str, Any]] = {}
+        with self._locked() as file:
+            for line in _lines(file):
+                if "hold" in line:
+                    found[UUID(line["hold"])] = line
+                elif "release" in line:
+                    found.pop(UUID(line["release"]), None)
+        return found
+
+    def _locked(self) -> Any:
+        try:
+            handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            file = os.fdopen(handle, "r+b")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise Misconfigured(
+                ErrorCode.SETTING_MISSING,
+                "CALLSCRIBE_ERASURES",
+                f"{self._path} cannot be written to: {error.strerror}",
+                "Name a file that this user may append to, outside whatever is restored.",
+            ) from error
+        return file
+
+    def _key(self, file: Any) -> bytes:
+        """Return the key, which the first line has; a new file gets one."""
+        file.seek(0)
+        first = file.readline()
+        if not first:
+            key = secrets.token_hex(32)
+            _append(file, {"version": _VERSION, "key": key})
+            return bytes.fromhex(key)
+        return bytes.fromhex(json.loads(first)["key"])
+
+
+def _digest(key: bytes, recording: Erased) -> str:
+    said = json.dumps([str(recording.id), recording.content_digest, recording.call_id])
+    return hmac.new(key, said.encode(), hashlib.sha256).hexdigest()
+
+
+def _append(file: Any, line: dict[str, Any]) -> None:
+    end = file.seek(0, os.SEEK_END)
+    if end:
+        file.seek(end - 1)
+        # Behind a line that a crash broke off.
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+    file.write(json.dumps(line).encode() + b"\n")
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _lines(file: Any) -> Iterator[dict[str, Any]]:
+    """Yield the lines behind the first; one that a crash broke off is none."""
+    file.seek(0)
+    file.readline()
+    for line in file:
+        with suppress(ValueError):
+            yield json.loads(line)

@@ -1,0 +1,260 @@
+"""What is held survives, what was erased stays erased: in any order, across restores of dumps."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sqlalchemy import Connection, select, text
+
+from producer.holds import apply_register, place_hold, release_holds
+from producer.purge import purge
+from schema.errors import BadRequest, Misconfigured
+from schema.records import CallInfo
+from schema.register import Erased, Register
+from schema.store import forget, holds
+from schema.store.ledger import Ledger
+from schema.tables import Base, Recording
+from tests.factories import added, recording
+
+CALLS = ("ACD-1", "ACD-2", "ACD-3")
+LINES = ("sales", "billing")
+
+
+def hand_in(ledger: Ledger, call_id: str, line: str) -> UUID:
+    """Enter a recording whose work has ended."""
+    digest = recording("x").content_digest
+    added(ledger, recording(digest, call=CallInfo(call_id=call_id, line=line)))
+    with ledger.reading() as connection:
+        known = "select id from recordings order by created_at desc, id limit 1"
+        recording_id = (
+            connection.execute(
+                text("select recording_id from segments where pcm_digest = :d"), {"d": digest}
+            ).scalar()
+            or connection.execute(text(known)).scalar_one()
+        )
+    ledger.transact(
+        lambda c: c.execute(text("update recordings set state = 'done', open_segments = 0"))
+    )
+    return UUID(str(recording_id))
+
+
+def erase(ledger: Ledger, ids: list[UUID], register: Register | None = None) -> Any:
+    return ledger.transact(lambda c: forget.forget(c, ids, lambda _: None, register))
+
+
+def retain(ledger: Ledger, register: Register | None = None) -> Any:
+    """Let retention erase whatever is older than an hour to come."""
+    with ledger.reading() as connection:
+        before = connection.execute(text("select now() + interval '1 hour'")).scalar_one()
+    return purge(ledger, before, lambda _: None, lambda _: None, register=register)
+
+
+def dump(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
+    """Return every row of every table, as a dump has it."""
+    with ledger.reading() as connection:
+        return {
+            table.name: [dict(row) for row in connection.execute(select(table)).mappings()]
+            for table in Base.metadata.sorted_tables
+        }
+
+
+def restore(ledger: Ledger, rows: dict[str, list[dict[str, Any]]]) -> None:
+    """Put every table in the state of a dump; no trigger writes what the dump has."""
+
+    def put(connection: Connection) -> None:
+        names = ", ".join(rows)
+        connection.execute(text(f"truncate {names}"))
+        connection.execute(text("set local session_replication_role = replica"))
+        for table in Base.metadata.sorted_tables:
+            if rows[table.name]:
+                connection.execute(table.insert(), rows[table.name])
+
+    ledger.transact(put)
+
+
+@pytest.fixture
+def register(tmp_path: Path) -> Register:
+    return Register(tmp_path / "register.jsonl")
+
+
+def present(ledger: Ledger) -> set[UUID]:
+    with ledger.reading() as connection:
+        return set(connection.scalars(select(Recording.id)))
+
+
+def test_what_is_held_is_spared_and_named_and_goes_once_it_is_let_go(ledger: Ledger):
+    kept, other = hand_in(ledger, "ACD-1", "sales"), hand_in(ledger, "ACD-2", "sales")
+    place_hold(ledger, None, call_id="ACD-1", reason="claim 77")
+    done = erase(ledger, [kept, other])
+    assert (done.recordings, done.held) == (1, [kept])
+    assert retain(ledger).recordings == 0
+    with ledger.reading() as connection:
+        now = connection.execute(text("select now() + interval '1 hour'")).scalar_one()
+        old = forget.count_older(connection, now)
+        assert (old.recordings, old.held) == (0, 1)
+    [released] = release_holds(ledger, None, "ACD-1")
+    assert released.reason == "claim 77"
+    assert retain(ledger).recordings == 1
+    assert present(ledger) == set()
+
+
+def test_a_line_that_is_held_holds_what_is_handed_in_later(ledger: Ledger):
+    place_hold(ledger, None, line="billing", reason="audit")
+    kept = hand_in(ledger, "ACD-3", "billing")
+    assert erase(ledger, [kept]).held == [kept]
+
+
+def test_nothing_is_let_go_by_a_name_that_is_not_held(ledger: Ledger):
+    hold = place_hold(ledger, None, call_id="ACD-1", reason="claim")
+    with pytest.raises(BadRequest, match="nothing is held"):
+        release_holds(ledger, None, "ACD-9")
+    assert release_holds(ledger, None, str(hold.id)[:8])[0].id == hold.id
+
+
+def test_a_restored_ledger_is_put_right_once_somebody_says_so(ledger: Ledger, register: Register):
+    gone, kept = hand_in(ledger, "ACD-1", "sales"), hand_in(ledger, "ACD-2", "sales")
+    before = dump(ledger)
+    erase(ledger, [gone], register)
+    hold = place_hold(ledger, register, call_id="ACD-2", reason="claim")
+    restore(ledger, before)
+    assert present(ledger) == {gone, kept}
+    apply = partial(apply_register, ledger, register, lambda _: None)
+    said = apply(really=False)
+    assert (said.erased, said.held, present(ledger)) == (1, 1, {gone, kept})
+    apply(really=True)
+    assert present(ledger) == {kept}
+    with ledger.reading() as connection:
+        assert holds.active(connection) == [hold]
+    again = apply(really=True)
+    assert (again.erased, again.held, again.released) == (0, 0, 0)
+
+
+def test_who_reads_the_register_learns_no_call_that_was_erased(ledger: Ledger, register: Register):
+    gone = hand_in(ledger, "ACD-1", "sales")
+    erase(ledger, [gone], register)
+    written = register._path.read_text()
+    assert "ACD-1" not in written
+    assert str(gone) not in written
+    assert register._path.stat().st_mode & 0o077 == 0
+    assert [set(json.loads(line)) for line in written.splitlines()] == [
+        {"version", "key"},
+        {"erased"},
+    ]
+
+
+def test_a_line_that_a_crash_broke_off_costs_itself_alone(register: Register):
+    ids = [Erased(UUID(int=number), "content", "ACD") for number in range(3)]
+    register.note_erased(ids[:1])
+    with register._path.open("ab") as file:
+        file.write(b'{"erased": "abc')
+    register.note_erased(ids[1:2])
+    assert register.erased_among(ids) == [each.id for each in ids[:2]]
+
+
+def test_a_register_that_cannot_be_written_stops_the_erasure(ledger: Ledger, tmp_path: Path):
+    kept = hand_in(ledger, "ACD-1", "sales")
+    with pytest.raises(Misconfigured, match="CALLSCRIBE_ERASURES"):
+        erase(ledger, [kept], Register(tmp_path / "nowhere" / "register"))
+    assert present(ledger) == {kept}
+
+
+class Orders(RuleBasedStateMachine):
+    """Any order of handing in, holding, letting go, erasing, retention, dumps and restores."""
+
+    ledger: Ledger
+    directory: Path
+    numbers = count()
+
+    @initialize()
+    def begin(self) -> None:
+        self.register = Register(self.directory / f"register-{next(self.numbers)}")
+        names = ", ".join(table.name for table in Base.metadata.sorted_tables)
+        self.ledger.transact(lambda c: c.execute(text(f"truncate {names}")))
+        self.facts: dict[UUID, tuple[str, str]] = {}
+        self.erased: set[UUID] = set()
+        self.held: set[str] = set()
+        #: What must be there: handed in, in the present ledger's past, and not erased.
+        self.here: set[UUID] = set()
+        self.dumps: list[tuple[dict[str, Any], set[UUID]]] = []
+
+    def is_held(self, recording_id: UUID) -> bool:
+        return bool(set(self.facts[recording_id]) & self.held)
+
+    @rule(call=st.sampled_from(CALLS), line=st.sampled_from(LINES))
+    def hand_in(self, call: str, line: str) -> None:
+        recording_id = hand_in(self.ledger, call, line)
+        self.facts[recording_id] = call, line
+        self.here.add(recording_id)
+
+    @rule(subject=st.sampled_from(CALLS + LINES))
+    def hold(self, subject: str) -> None:
+        if subject not in self.held:
+            named = {"call_id" if subject in CALLS else "line": subject}
+            place_hold(self.ledger, self.register, reason="claim", **named)
+            self.held.add(subject)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def let_go(self, data: st.DataObject) -> None:
+        subject = data.draw(st.sampled_from(sorted(self.held)))
+        release_holds(self.ledger, self.register, subject)
+        self.held.remove(subject)
+
+    @precondition(lambda self: self.here)
+    @rule(data=st.data())
+    def erase(self, data: st.DataObject) -> None:
+        chosen = data.draw(st.sets(st.sampled_from(sorted(self.here)), min_size=1))
+        erase(self.ledger, sorted(chosen), self.register)
+        self.note_erased(chosen)
+
+    @rule()
+    def retain(self) -> None:
+        retain(self.ledger, self.register)
+        self.note_erased(self.here)
+
+    def note_erased(self, chosen: set[UUID]) -> None:
+        gone = {each for each in chosen if not self.is_held(each)}
+        self.erased |= gone
+        self.here -= gone
+
+    @rule()
+    def dump(self) -> None:
+        self.dumps.append((dump(self.ledger), set(self.here)))
+
+    @precondition(lambda self: self.dumps)
+    @rule(data=st.data())
+    def restore(self, data: st.DataObject) -> None:
+        rows, there = data.draw(st.sampled_from(self.dumps))
+        restore(self.ledger, rows)
+        apply_register(self.ledger, self.register, lambda _: None, really=True)
+        self.here = there - self.erased
+
+    @invariant()
+    def what_is_there_is_what_was_not_erased(self) -> None:
+        if hasattr(self, "here"):
+            assert present(self.ledger) == self.here
+            with self.ledger.reading() as connection:
+                named = {hold.call_id or hold.line for hold in holds.active(connection)}
+            assert named == self.held
+
+
+def test_no_order_brings_back_what_was_erased_or_erases_what_is_held(
+    ledger: Ledger, tmp_path: Path
+):
+    case = type("Case", (Orders,), {"ledger": ledger, "directory": tmp_path}).TestCase
+    case.settings = settings(
+        max_examples=40,
+        stateful_step_count=15,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    case().runTest()
