@@ -329,7 +329,7 @@ def _call_values(call: CallInfo) -> dict[str, Any]:
 
 
 def _storable_call(call: CallInfo) -> CallInfo:
-    """Return a call whose texts Postgres takes; what is nested without end is left to its bounds."""
+    """Return a call whose texts Postgres takes; endless nesting is left to the bounds."""
     texts = {name: _storable(getattr(call, name)) for name in _CALL_TEXTS}
     try:
         attributes = _storable(call.attributes)
