@@ -85,7 +85,7 @@ def main() -> None:
     with open_bed() as bed:
         empty = _measure(bed, arguments.samples)
         bed.empty()
-        _grow(bed, arguments.segments)
+        grow(bed, arguments.segments)
         large = _measure(bed, arguments.samples)
         _end_all(bed)
         bed.publisher.publish(bed.fill(arguments.backlog, room=bed.settings.high_water))
@@ -223,11 +223,11 @@ _GROWTH = (
 )
 
 
-def _grow(bed: Bed, segments: int) -> None:
+def grow(bed: Bed, segments: int) -> None:
     """Fill the ledger with what ended long ago."""
     profile = new_submission(bed.ledger).profile.model_dump_json()
     for statement in _GROWTH:
-        _execute(bed, statement, calls=segments // 2, profile=profile)
+        execute(bed, statement, calls=segments // 2, profile=profile)
         say(f"filled {statement.split()[2]}")
     with bed.ledger.engine.connect() as connection:
         autocommit = connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -243,10 +243,11 @@ def _end_all(bed: Bed) -> None:
         " where state in ('planned', 'running', 'stitching')",
     )
     for statement in statements:
-        _execute(bed, statement)
+        execute(bed, statement)
 
 
-def _execute(bed: Bed, statement: str, **values: object) -> None:
+def execute(bed: Bed, statement: str, **values: object) -> None:
+    """Run a statement in a transaction, with those of the values that it names."""
     known = {name: value for name, value in values.items() if f":{name}" in statement}
     bed.ledger.transact(lambda c: c.execute(text(statement), known))
 
@@ -275,7 +276,7 @@ def _hour(bed: Bed) -> Hour:
         hour.redispatched += dispatched
         hour.after_the_loss += dispatched if lost else 0
         hour.longest_queue = max(hour.longest_queue, _queued(bed))
-        _execute(bed, _LATER, pause_s=pause_s)
+        execute(bed, _LATER, pause_s=pause_s)
         if number % 24 == 0:
             say(f"sweep {number + 1} of {sweeps}: {1_000 * hour.sweeps_s[-1]:.0f} ms")
     return hour

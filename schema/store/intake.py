@@ -391,7 +391,8 @@ def _start(connection: Connection, recording_ids: list[UUID]) -> list[Dispatch]:
     """Count the open segments of new recordings; those without any ask for their reduce."""
     if not recording_ids:
         return []
-    mine = (Recording.id.in_(recording_ids), Recording.state == RecordingState.PLANNED)
+    # Looked up by their ids: see schema.store.work.
+    mine = (Recording.id.in_(recording_ids), Recording.state + "" == RecordingState.PLANNED)
     connection.execute(update(Recording).where(*mine).values(open_segments=OPEN_SEGMENTS))
     idle = connection.execute(
         update(Recording)

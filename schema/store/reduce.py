@@ -64,7 +64,7 @@ update recordings r
   from submissions b
  where r.id = %(id)s
    and b.id = r.submission_id
-   and r.state = 'stitching'
+   and r.state || '' = 'stitching'
    and r.reduce_dispatch_token = %(token)s
    and r.reduce_attempts < %(attempts_max)s
    and coalesce(r.reduce_expires_at < now(), true)
@@ -116,7 +116,7 @@ update recordings
        reduce_attempts = reduce_attempts - 1,
        reduce_dispatched_at = now() + make_interval(secs => %(pause_s)s),
        error_code = %(code)s, error_message = %(message)s
- where id = %(id)s and reduce_token = %(lease)s and state = 'stitching'
+ where id = %(id)s and reduce_token = %(lease)s and state || '' = 'stitching'
 """
 
 
@@ -179,7 +179,8 @@ def store_transcript(
         .where(
             Recording.id == held.recording_id,
             Recording.reduce_token == held.lease,
-            Recording.state == RecordingState.STITCHING,
+            # Looked up by its id: see schema.store.work.
+            Recording.state + "" == RecordingState.STITCHING,
         )
         .values(
             state=state,
@@ -266,7 +267,7 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
 _RENEW = """
 update recordings
    set reduce_expires_at = now() + make_interval(secs => %(lease_s)s)
- where id = %(id)s and reduce_token = %(lease)s and state = 'stitching'
+ where id = %(id)s and reduce_token = %(lease)s and state || '' = 'stitching'
 """
 
 
@@ -283,7 +284,7 @@ _PUT_BACK = text(
            reduce_attempts = reduce_attempts - :given_back,
            reduce_dispatched_at = now() + make_interval(secs => :pause_s),
            error_code = :code, error_message = :message
-     where id = :id and reduce_token = :lease and state = 'stitching'
+     where id = :id and reduce_token = :lease and state || '' = 'stitching'
     """
 )
 

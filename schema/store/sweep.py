@@ -41,7 +41,7 @@ _LOCK = 0x73776570
 _BATCH = 200
 
 #: How many rows of a kind one sweep sends: their locks are held for a tenth of a second, no longer.
-SENT_MAX = 1_000
+SENT_MAX = 500
 
 #: How long one statement may take, however short a lease is: an index may be missing, while it is
 #: being built. No other sweep runs meanwhile.
@@ -55,7 +55,7 @@ _PATIENCE_MAX_S = 600
 #: What was decoded lately may have left others that wait for it. So many intervals back, and so
 #: many of the last decodes, are looked at; whom this misses is settled by whoever claims it.
 _SETTLED_SWEEPS = 3
-_SETTLED_MAX = 10_000
+_SETTLED_MAX = 5_000
 
 
 @dataclass(slots=True)
@@ -230,8 +230,8 @@ def _dispatched_again(chosen: str) -> TextClause:
         update segments s
            set dispatch_token = gen_random_uuid(), dispatched_at = now(),
                dispatches = s.dispatches + 1
-          from chosen, recordings r
-         where s.id = chosen.id and r.id = s.recording_id
+          from recordings r
+         where s.id = any(array(select id from chosen)) and r.id = s.recording_id
      returning s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
                s.end_ms, s.urgent, r.submission_id
         """
@@ -301,7 +301,10 @@ _SEGMENTS = _Resend(
          limit :room
         """
     ),
-    send=_dispatched_again(f"select id from segments where id = any(:ids) and {SEGMENT_WAITS}"),
+    send=_dispatched_again(
+        # So that it is looked up by its id, and in no index of what waits.
+        "select id from segments where id = any(:ids) and coalesce(state = 'pending', false)"
+    ),
     dispatch=segment_dispatch,
 )
 
@@ -322,17 +325,17 @@ _REDUCES = _Resend(
         """
     ),
     send=text(
-        f"""
+        """
         with chosen as materialized (
             select id from recordings
-             where id = any(:ids) and {REDUCE_WAITS} and coalesce(reduce_expires_at < now(), true)
+             where id = any(:ids) and coalesce(state = 'stitching', false)
+               and coalesce(reduce_expires_at < now(), true)
                for update skip locked
         )
         update recordings r
            set reduce_dispatch_token = gen_random_uuid(), reduce_dispatched_at = now(),
                reduce_dispatches = r.reduce_dispatches + 1
-          from chosen
-         where r.id = chosen.id
+         where r.id = any(array(select id from chosen))
      returning r.id as recording_id, r.submission_id, r.reduce_dispatch_token, r.duration_ms,
                (select b.urgent from submissions b where b.id = r.submission_id) as urgent
         """

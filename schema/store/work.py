@@ -4,6 +4,9 @@ Claiming and finishing are one statement each, so that a segment costs two round
 must never be what a fleet waits for. Both lock the recording first; ``claim`` also relies on the
 unique index over live decodes, which refuses a second decode of one key. Whoever decodes by another
 key than was planned says so first (:func:`decode_as`): that index does not know of it.
+
+What is looked up by its id has its state said as ``state || ''``: statistics are older than a
+backlog, and of an index of what waits, or is open, a planner would read all (:mod:`schema.tables`).
 """
 
 from __future__ import annotations
@@ -106,8 +109,8 @@ _SOURCE_COLUMNS = """
               and p.start_ms < t.end_ms and p.end_ms > t.start_ms) end as parts
 """
 
-#: Whether somebody works on ``o``: so written that no index but its key's is taken for it.
-_IS_LIVE = "coalesce(o.state = 'leased' and o.lease_expires_at > now(), false)"
+#: Whether somebody works on ``o``.
+_IS_LIVE = "o.state = 'leased' and o.lease_expires_at > now()"
 
 _CLAIM = f"""
 with held as materialized (
@@ -115,7 +118,7 @@ with held as materialized (
       from recordings r
       join submissions b on b.id = r.submission_id
      where r.id = (select recording_id from segments where id = %(id)s)
-       and r.state in ('planned', 'running')
+       and r.state || '' in ('planned', 'running')
        for no key update of r
 ),
 taken as (
@@ -143,7 +146,7 @@ taken as (
 ),
 begun as (
     update recordings r set state = 'running' from taken
-     where r.id = taken.recording_id and r.state = 'planned'
+     where r.id = taken.recording_id and r.state || '' = 'planned'
 )
 select t.id, t.recording_id, t.index, t.decode_key, t.attempts, t.language, h.name, h.profile,
        not t.force and exists (select from results x where x.decode_key = t.decode_key) as known,
@@ -208,7 +211,7 @@ update segments
        dispatched_at = null,
        error_code = %(code)s, error_message = %(message)s,
        lease_owner = null, lease_token = null, lease_expires_at = null
- where id = %(id)s and lease_token = %(lease)s and state = 'leased'
+ where id = %(id)s and lease_token = %(lease)s and state || '' = 'leased'
 """
 
 
@@ -249,7 +252,7 @@ select {_SOURCE_COLUMNS}
   from segments t
   join recordings h on h.id = t.recording_id
  where t.id = %(id)s and t.dispatch_token = %(token)s
-   and t.state = 'pending' and h.state in ('planned', 'running')
+   and t.state || '' = 'pending' and h.state || '' in ('planned', 'running')
    and (t.force or not exists (select from results x where x.decode_key = t.decode_key))
 """
 
@@ -281,12 +284,11 @@ _DECODE_AS = text(
     f"""
     update segments s
        set decoding_key = :key
-     where s.id = :id and s.lease_token = :lease and s.state = 'leased'
+     where s.id = :id and s.lease_token = :lease and s.state || '' = 'leased'
  returning s.dispatches,
            (select x.body from results x where x.decode_key = :key and not s.force) as known,
            exists (select from segments o
-                    where o.decode_key = :key and o.state = 'leased'
-                      and o.lease_expires_at > now() and o.id <> s.id)
+                    where o.decode_key = :key and {_IS_LIVE} and o.id <> s.id)
            or exists (select from segments o
                        where o.decoding_key = :key and {_IS_LIVE} and o.id <> s.id) as busy
     """
@@ -298,7 +300,7 @@ _NOT_NOW = text(
        set state = 'pending', attempts = attempts - 1,
            next_attempt_at = now() + make_interval(secs => :pause_s), dispatched_at = null,
            lease_owner = null, lease_token = null, lease_expires_at = null
-     where id = :id and lease_token = :lease and state = 'leased'
+     where id = :id and lease_token = :lease and state || '' = 'leased'
     """
 )
 
@@ -329,8 +331,8 @@ _RENEW = """
 update segments s
    set lease_expires_at = now() + make_interval(secs => %(lease_s)s)
   from recordings r
- where s.id = %(id)s and s.lease_token = %(lease)s and s.state = 'leased'
-   and r.id = s.recording_id and r.state = 'running'
+ where s.id = %(id)s and s.lease_token = %(lease)s and s.state || '' = 'leased'
+   and r.id = s.recording_id and r.state || '' = 'running'
 """
 
 
@@ -342,7 +344,7 @@ def renew(cursor: Cursor, held: Claim, *, lease_s: int) -> bool:
 
 _FINISH = f"""
 with held as materialized (
-    select id from recordings where id = %(recording)s and state = 'running' for no key update
+    select id from recordings where id = %(recording)s and state || '' = 'running' for no key update
 ),
 known as materialized (
     -- Locked, since another's forget may be about to erase it.
@@ -355,7 +357,7 @@ ended as (
            lease_owner = null, lease_token = null, lease_expires_at = null
       from held
      where s.id = %(id)s and s.recording_id = held.id
-       and s.lease_token = %(lease)s and s.state = 'leased'
+       and s.lease_token = %(lease)s and s.state || '' = 'leased'
        and (cast(%(body)s as json) is not null or exists (select from known))
  returning s.recording_id, s.decode_key
 ),
@@ -398,7 +400,7 @@ _SETTLE = text(
     f"""
     with held as materialized (
         select r.id from recordings r
-         where r.id = :recording and r.state in ('planned', 'running') for no key update
+         where r.id = :recording and r.state || '' in ('planned', 'running') for no key update
     ),
     known as materialized (
         select decode_key from results where decode_key = :key for key share
@@ -407,7 +409,7 @@ _SETTLE = text(
         update segments s
            set state = 'done', result_key = s.decode_key, ended_at = now()
           from held, known
-         where s.id = :id and s.recording_id = held.id and s.state = 'pending'
+         where s.id = :id and s.recording_id = held.id and s.state || '' = 'pending'
            and s.decode_key = known.decode_key
            and (:decoded or not s.force)
      returning s.recording_id
@@ -448,7 +450,7 @@ _LEASED_FOR_UPDATE = text(
     """
     select s.strikes, s.attempts, s.dispatches, s.decode_key, s.decoding_key
       from segments s join recordings r on r.id = s.recording_id
-     where s.id = :id and s.lease_token = :lease and s.state = 'leased' and r.id = :recording
+     where s.id = :id and s.lease_token = :lease and s.state || '' = 'leased' and r.id = :recording
        for no key update of r, s
     """
 )
@@ -472,7 +474,7 @@ _GIVE_UP = text(
            set state = 'failed', ended_at = now(), error_code = :code, error_message = :message,
                decoding_key = null,
                lease_owner = null, lease_token = null, lease_expires_at = null
-         where id = :id and state in ('pending', 'leased')
+         where id = :id and state || '' in ('pending', 'leased')
      returning recording_id
     )
     {CLOSE_ONE}
@@ -535,7 +537,7 @@ _RETURN = text(
            dispatches = s.dispatches + 1
       from recordings r
      where r.id = s.recording_id and s.id in (select id from held)
-       and s.lease_owner = :owner and s.state = 'leased'
+       and s.lease_owner = :owner and s.state || '' = 'leased'
  returning s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
            s.end_ms, r.submission_id
     """
@@ -566,7 +568,7 @@ _WAITING = text(
     select s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
            s.end_ms, r.submission_id
       from segments s join recordings r on r.id = s.recording_id
-     where s.id = :id and s.dispatch_token = :token and s.state = 'pending'
+     where s.id = :id and s.dispatch_token = :token and s.state || '' = 'pending'
     """
 )
 

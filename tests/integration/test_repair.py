@@ -33,7 +33,7 @@ from schema.words import Word
 from tests.factories import unique
 from tests.fakes import FakeDetector, FakeRecognizer
 from workers.audio import SAMPLES_PER_MS
-from workers.engines.base import Decoding
+from workers.engines.base import Decoding, Outcome, Request
 from workers.reduce import reduce_recording
 from workers.segment import work_segment
 from workers.transcribe import Route
@@ -48,9 +48,10 @@ class BrokenRecognizer(FakeRecognizer):
     drops: Callable[[Samples], bool] = lambda _: False
     dropped: int = 0
 
-    def decode(self, samples: Samples, regions, **options) -> Decoding:
-        kept = [region for region in regions if not self._is_dropped(samples, region)]
-        return super().decode(samples, kept, **options)
+    def _decode(self, request: Request) -> Outcome:
+        samples = request.samples
+        kept = [region for region in request.regions if not self._is_dropped(samples, region)]
+        return super()._decode(replace(request, regions=kept))
 
     def _is_dropped(self, samples: Samples, region: Span) -> bool:
         own = samples[region.start_ms * SAMPLES_PER_MS : region.end_ms * SAMPLES_PER_MS]
@@ -81,10 +82,13 @@ class OnlyTheFirstTime:
 class Polyglot(BrokenRecognizer):
     """Takes a little speech for Welsh unless it is told better, and writes down which it was."""
 
-    def decode(self, samples: Samples, regions, *, language: str, **options) -> Decoding:
+    def _decode(self, request: Request) -> Outcome:
+        language = request.language
         if language == "auto":
-            language = "cy" if sum(region.duration_ms for region in regions) < 6_000 else "en"
-        decoding = super().decode(samples, regions, language=language, **options)
+            heard_ms = sum(region.duration_ms for region in request.regions)
+            language = "cy" if heard_ms < 6_000 else "en"
+        decoding = super()._decode(replace(request, language=language))
+        assert isinstance(decoding, Decoding)
         words = tuple(replace(word, text=language) for word in decoding.words)
         return replace(decoding, words=words)
 
@@ -197,6 +201,7 @@ def fleet(
         route=Route(settings),
         publisher=Mailbox(),
         recycle=False,
+        rests=False,
     )
     profile = PROFILES["call"].model_copy(update={"plan": plan})
     fleet = Fleet(ledger, settings, profile, worker)
