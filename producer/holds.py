@@ -84,22 +84,22 @@ def apply_register(
     """Do to a ledger of a dump what was done since: hold, let go, then erase.
 
     In this order, so that what was erased and is held today is erased: it was before the hold, or
-    the hold had been let go. What is erased here is held against nobody's hold.
+    the hold had been let go. A hold of which the register knows nothing stays, and what it holds.
     """
 
     def apply(connection: Connection) -> Restored:
         done = Restored()
-        wanted = register.holds()
+        wanted, released = register.holds()
         here = {hold.id for hold in holds.active(connection)}
-        gone = forget.erased_once(connection, register)
-        done.held, done.released = len(wanted.keys() - here), len(here - wanted.keys())
-        done.erased = len(gone)
+        erased = forget.erased_once(connection, register)
+        done.held, done.released = len(wanted.keys() - here), len(here & released)
+        done.erased = len(erased)
         if not really:
             return done
-        for hold_id in here:
+        for hold_id in here & (wanted.keys() | released):
             holds.release(connection, str(hold_id))
-        forgotten = forget.forget(connection, gone, remove_copy)
-        done.dispatches = forgotten.dispatches
+        forgotten = forget.forget(connection, erased, remove_copy)
+        done.erased, done.dispatches = forgotten.recordings, forgotten.dispatches
         holds.forget_holds(connection, wanted)
         for hold_id, facts in wanted.items():
             holds.place(

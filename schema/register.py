@@ -76,16 +76,20 @@ class Register:
             noted = {line["erased"] for line in _lines(file) if "erased" in line}
         return [each.id for each in recordings if _digest(key, each) in noted]
 
-    def holds(self) -> dict[UUID, dict[str, Any]]:
-        """Return the holds that are in force, by their ids."""
-        found: dict[UUID, dict[str, Any]] = {}
+    def holds(self) -> tuple[dict[UUID, dict[str, Any]], set[UUID]]:
+        """Return the holds that are in force, by their ids, and the ids of those let go of.
+
+        Of a hold that is in neither it knows nothing: it was placed without it.
+        """
+        active: dict[UUID, dict[str, Any]] = {}
+        released: set[UUID] = set()
         with self._locked() as file:
             for line in _lines(file):
                 if "hold" in line:
-                    found[UUID(line["hold"])] = line
+                    active[UUID(line["hold"])] = line
                 elif "release" in line:
-                    found.pop(UUID(line["release"]), None)
-        return found
+                    released.add(UUID(line["release"]))
+        return {hold_id: active[hold_id] for hold_id in active.keys() - released}, released
 
     def _locked(self) -> Any:
         try:

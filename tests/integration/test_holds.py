@@ -138,6 +138,18 @@ def test_a_restored_ledger_is_put_right_once_somebody_says_so(ledger: Ledger, re
     assert (again.erased, again.held, again.released) == (0, 0, 0)
 
 
+def test_a_hold_that_the_register_does_not_know_is_never_let_go(ledger: Ledger, register: Register):
+    """It was placed on a host that names no register, and what it holds may have no other copy."""
+    kept = hand_in(ledger, "ACD-1", "sales")
+    hold = place_hold(ledger, None, call_id="ACD-1", reason="claim")
+    register.note_erased([Erased(UUID(int=1), "other", None)])
+    done = apply_register(ledger, register, lambda _: None, really=True)
+    assert (done.erased, done.released) == (0, 0)
+    with ledger.reading() as connection:
+        assert holds.active(connection) == [hold]
+    assert erase(ledger, [kept], register).held == [kept]
+
+
 def test_who_reads_the_register_learns_no_call_that_was_erased(ledger: Ledger, register: Register):
     gone = hand_in(ledger, "ACD-1", "sales")
     erase(ledger, [gone], register)
