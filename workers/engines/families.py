@@ -166,11 +166,11 @@ class Paraformer:
         hidden, convolved, weights, counts = heard
         padded = torch.nn.functional.pad(hidden, (0, 0, 0, weights.shape[1] - hidden.shape[1]))
         embeddings = integrate(padded, weights, tokens)
-        sure, ids = self.run(
-            "decoder", self._decode, hidden, batch.device_lengths, embeddings, counts
-        )
         if self._bias is not None and hotwords:
             sure, ids = self._biased(self._bias, batch, hidden, embeddings, counts, hotwords)
+        else:
+            given = hidden, batch.device_lengths, embeddings, counts
+            sure, ids = self.run("decoder", self._decode, *given)
         times = self._upsampled(hidden, convolved, batch, counts)
         chosen = weights if times is None else times
         # One copy, so that the device is waited for once; ids are whole numbers below 2 ** 24.
