@@ -90,6 +90,7 @@ from schema.store.ledger import Ledger
 from schema.store.notify import notified
 from schema.store.read import Progress, RecordingSummary, StoredTranscript
 from schema.store.search import Filters
+from schema.store.since import Mark
 from schema.store.traces import Needle, Trace, needles_of
 
 _EXITS = "\n\n".join(
@@ -550,6 +551,12 @@ def export(
     raise typer.Exit(ExitCode.INCOMPLETE if incomplete else ExitCode.OK)
 
 
+_REPEATS = (
+    "The database failed over, or was restored, since the cursor was written. What was stored in"
+    " the hour before it is written again: let the later line of a recording replace the earlier."
+)
+
+
 def _export_stream(
     formats: list[str],
     submission: str | None,
@@ -571,9 +578,10 @@ def _export_stream(
             with ledger.reading() as connection:
                 chosen = read.find_submission(connection, submission)
         begin = (read_cursor(cursor, chosen) if cursor else None) or first
+        begin_at = begin.moment if isinstance(begin, Mark) else begin
         with ExitStack() as files:
             writers = [
-                files.enter_context(_opened(name, directory, begin, chosen)) for name in formats
+                files.enter_context(_opened(name, directory, begin_at, chosen)) for name in formats
             ]
             # Opened last: a status that moves takes standard output to itself, pipe or not.
             advance = files.enter_context(_writing(directory))
@@ -585,12 +593,14 @@ def _export_stream(
                 advance=advance,
             )
     if cursor:
-        write_cursor(cursor, streamed.until, chosen)
-    following = moment_text(streamed.until)
+        write_cursor(cursor, streamed.mark, chosen)
+    following = moment_text(streamed.mark.moment)
     if as_json:
         counts = {"recordings": streamed.recordings, "out": str(directory), "next": following}
-        _print_json(counts)
+        _print_json({**counts, "repeats": streamed.repeats})
     else:
+        if streamed.repeats:
+            err.print(Text(_REPEATS))
         err.print(
             f"{streamed.recordings} recordings; the next: --since {following}",
             highlight=False,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +20,7 @@ from schema.store import since as store
 from schema.store.dispatches import short_id
 from schema.store.ledger import Ledger
 from schema.store.read import StoredTranscript
-from schema.store.since import Place
+from schema.store.since import Mark, Place, Stretch
 
 _PAGE = 100
 
@@ -28,50 +28,77 @@ _PAGE = 100
 _PATIENCE_S = 120.0
 _POLL_S = 0.05
 
+#: More than two servers' clocks ever differ by.
+_CLOCKS_DIFFER = timedelta(hours=1)
+
 #: Where lines go instead of a file.
 STANDARD_OUTPUT = Path("-")
 
 
 @dataclass(slots=True)
 class Streamed:
-    """How many recordings were written, and the moment from which the next export goes on."""
+    """How many recordings were written, and the mark from which the next export goes on.
 
-    until: datetime
+    ``repeats`` tells that some may have been written before: the database's history is another one
+    since.
+    """
+
+    mark: Mark
     recordings: int = 0
+    repeats: bool = False
 
 
 def stream(
     ledger: Ledger,
     write: Callable[[StoredTranscript], object],
     *,
-    since: datetime | None = None,
+    since: datetime | Mark | None = None,
     submission: UUID | None = None,
     advance: Callable[[int], None] = lambda _done: None,
 ) -> Streamed:
     """Write the latest transcript of each recording of which that was stored since a moment.
 
     Of the whole ledger, or of one submission; in the order in which they were stored, holding one
-    transcript at a time. Exports that go on from each other's ``until`` write every transcript
-    that stays its recording's latest once.
+    transcript at a time. Exports that go on from each other's ``mark`` write every transcript
+    that stays its recording's latest once, whatever the database's clock does. Those that go on
+    from its moment alone rely on the clock.
 
     Raises:
         Transient: a transcript is being stored for minutes.
     """
-    streamed = Streamed(_settled_moment(ledger))
-    until = streamed.until
-    for place in _places(ledger, since, until, submission):
-        recording = place.recording_id
-        found = ledger.transact(partial(store.stored_before, recording_id=recording, until=until))
-        if found is not None:
-            write(found)
+    mark = _settled_mark(ledger)
+    stretches = _stretches(since, mark)
+    streamed = Streamed(mark, repeats=len(stretches) > 1)
+    for place in _places(ledger, stretches, submission):
+        transcript = ledger.transact(partial(store.unchanged, place=place))
+        if transcript is not None:
+            write(transcript)
             streamed.recordings += 1
             advance(streamed.recordings)
     return streamed
 
 
-def _settled_moment(ledger: Ledger) -> datetime:
-    """Return a moment before which nothing more will be stored."""
-    moment = ledger.transact(store.now)
+def _stretches(since: datetime | Mark | None, until: Mark) -> list[Stretch]:
+    """Return what an export writes that goes on from ``since`` and ends at ``until``.
+
+    Where the history is another one, what was lost and stored again may have a position of before;
+    its time is later, but for the difference of two servers' clocks.
+    """
+    if since is None:
+        return [Stretch(upto=until.position)]
+    if not isinstance(since, Mark):
+        return [Stretch(since=since, until=until.moment)]
+    if since.position is None:
+        return [Stretch(since=since.moment, upto=until.position)]
+    later = Stretch(after=since.position, upto=until.position)
+    if since.history == until.history:
+        return [later]
+    return [Stretch(since=since.moment - _CLOCKS_DIFFER, upto=since.position), later]
+
+
+def _settled_mark(ledger: Ledger) -> Mark:
+    """Return a mark before which nothing more will be stored."""
+    mark = ledger.transact(store.now)
     busy = ledger.transact(store.writers)
     deadline_s = time.monotonic() + _PATIENCE_S
     while busy:
@@ -84,22 +111,23 @@ def _settled_moment(ledger: Ledger) -> datetime:
             )
         time.sleep(_POLL_S)
         busy &= ledger.transact(store.writers)
-    return moment
+    return mark
 
 
 def _places(
-    ledger: Ledger, since: datetime | None, until: datetime, submission: UUID | None
+    ledger: Ledger, stretches: Iterable[Stretch], submission: UUID | None
 ) -> Iterator[Place]:
-    after: Place | None = None
-    while True:
-        ask = partial(
-            store.page, since=since, after=after, until=until, submission=submission, limit=_PAGE
-        )
-        places = ledger.transact(ask)
-        yield from places
-        if len(places) < _PAGE:
-            return
-        after = places[-1]
+    for stretch in stretches:
+        last: Place | None = None
+        while True:
+            ask = partial(
+                store.page, stretch=stretch, last=last, submission=submission, limit=_PAGE
+            )
+            places = ledger.transact(ask)
+            yield from places
+            if len(places) < _PAGE:
+                break
+            last = places[-1]
 
 
 def file_name(since: datetime | None, submission: UUID | None = None, suffix: str = "jsonl") -> str:
@@ -166,8 +194,11 @@ def _make_durable(directory: Path) -> None:
         os.close(opened_directory)
 
 
-def read_cursor(path: Path, submission: UUID | None = None) -> datetime | None:
-    """Return the moment that a cursor's file holds, or None where there is no file yet.
+def read_cursor(path: Path, submission: UUID | None = None) -> Mark | None:
+    """Return the mark that a cursor's file holds, or None where there is no file yet.
+
+    The first line has its moment and, where the exports are of one, a submission. The second has
+    its position and history; a release that knew no positions wrote none.
 
     Raises:
         BadRequest: it holds something else, or is the cursor of other exports than this
@@ -175,11 +206,12 @@ def read_cursor(path: Path, submission: UUID | None = None) -> datetime | None:
         Misconfigured: it cannot be read.
     """
     try:
-        moment, _, of = path.read_text("utf-8", "replace").strip().partition(" ")
+        lines = path.read_text("utf-8", "replace").strip().splitlines()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise _unwritable(path, error) from error
+    moment, _, of = (lines[0] if lines else "").strip().partition(" ")
     if of != ("" if submission is None else str(submission)):
         raise BadRequest(
             ErrorCode.OPTION_INVALID,
@@ -187,11 +219,19 @@ def read_cursor(path: Path, submission: UUID | None = None) -> datetime | None:
             f"it is the cursor of exports of submission {of}" if of else "it is of all submissions",
             "Give each its own: --cursor FILE.",
         )
-    return parse_moment(moment, str(path))
+    position, history = _position(lines[1:])
+    return Mark(parse_moment(moment, str(path)), position, history)
 
 
-def write_cursor(path: Path, moment: datetime, submission: UUID | None = None) -> None:
-    """Keep a moment for the next export; the file is the old one or the new one, never half.
+def _position(lines: Sequence[str]) -> tuple[int | None, str | None]:
+    match [line.split() for line in lines]:
+        case [["position", position, history]] if position.isascii() and position.isdigit():
+            return int(position), history
+    return None, None
+
+
+def write_cursor(path: Path, mark: Mark, submission: UUID | None = None) -> None:
+    """Keep a mark for the next export; the file is the old one or the new one, never half.
 
     With it the submission that the export was of, if it was of one.
 
@@ -200,7 +240,8 @@ def write_cursor(path: Path, moment: datetime, submission: UUID | None = None) -
     """
     of = "" if submission is None else f" {submission}"
     with opened(path.parent, path.name) as write:
-        write(f"{moment_text(moment)}{of}\n")
+        write(f"{moment_text(mark.moment)}{of}\n")
+        write(f"position {mark.position} {mark.history}\n")
 
 
 def moment_text(moment: datetime) -> str:

@@ -67,6 +67,10 @@ GRANTS: Mapping[str, tuple[str, str, str]] = {
 #: What everybody may read beside the tables: see migration 0008.
 _VIEWS = "talk_calls, talk_speakers"
 
+#: What takes positions of transcripts, and how far they have come.
+_POSITIONS = "transcript_positions"
+_POSITION_GRANTS = ("usage, select", "select", "select")
+
 #: What everybody may call: search asks by them, and whoever stores a transcript fills their index.
 _FUNCTIONS = "search_plain(text), search_words(text)"
 
@@ -95,6 +99,10 @@ def grant(connection: Connection) -> None:
         connection.execute(text(f"grant execute on function {_FUNCTIONS} to {role}"))
         connection.execute(text(f"revoke all on {_VIEWS} from {role}"))
         connection.execute(text(f"grant select on {_VIEWS} to {role}"))
+    for role, allowed in zip(Role, _POSITION_GRANTS, strict=True):
+        if role in roles:
+            connection.execute(text(f"revoke all on sequence {_POSITIONS} from {role}"))
+            connection.execute(text(f"grant {allowed} on sequence {_POSITIONS} to {role}"))
     for table, privileges in GRANTS.items():
         for role, allowed in zip(Role, privileges, strict=True):
             if role in roles:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Identity,
     Index,
     MetaData,
+    Sequence,
     UniqueConstraint,
     func,
     text,
@@ -356,6 +357,11 @@ class ResultRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
+#: As Alembic compares it with the server's.
+_NEXT_POSITION = text("nextval('transcript_positions')")
+Sequence("transcript_positions", metadata=Base.metadata)
+
+
 class Transcript(Base):
     """One stitched transcript of a recording; a later reduce adds a version."""
 
@@ -363,6 +369,7 @@ class Transcript(Base):
     __table_args__ = (
         UniqueConstraint("recording_id", "version"),
         Index("transcripts_created_at_ix", "created_at", "id", postgresql_concurrently=True),
+        Index("transcripts_position_ix", "position", "id", postgresql_concurrently=True),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -385,6 +392,9 @@ class Transcript(Base):
     #: When the row was written, which is after its transaction locked the table: see
     #: :mod:`schema.store.since`.
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    #: Its place in the order of storing, which no clock moves; taken under that lock, too. 0 where
+    #: revision 0012 met it.
+    position: Mapped[int] = mapped_column(BigInteger, server_default=_NEXT_POSITION)
 
 
 class Purge(Base):

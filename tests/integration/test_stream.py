@@ -7,19 +7,24 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, text
 
+from ops.local.servers import PostgresServer
 from producer import stream as module
 from producer.export import to_jsonl
 from producer.stream import stream
 from schema.errors import Transient
+from schema.migrate import migrate
 from schema.store import since as store
+from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
 from schema.store.read import StoredTranscript
+from schema.store.since import Mark
 from tests.factories import added, recording, reduced_again, submission, transcribed, utterance
 
 _BEGIN = text(
@@ -32,13 +37,15 @@ def to(written: list[str]) -> Callable[[StoredTranscript], None]:
     return lambda found: written.append(to_jsonl(found))
 
 
-def lines(ledger: Ledger, since: datetime | None = None, **options) -> tuple[list[str], datetime]:
+def lines(
+    ledger: Ledger, since: datetime | Mark | None = None, **options
+) -> tuple[list[str], Mark]:
     """Return the recordings that an export writes, and where the next one goes on."""
     written: list[str] = []
     streamed = stream(ledger, to(written), since=since, **options)
     assert streamed.recordings == len(written)
     assert all(line.endswith("\n") and line.count("\n") == 1 for line in written)
-    return [json.loads(line)["recording"] for line in written], streamed.until
+    return [json.loads(line)["recording"] for line in written], streamed.mark
 
 
 def untranscribed(ledger: Ledger) -> UUID:
@@ -64,11 +71,11 @@ def test_a_line_says_all_that_json_says_and_when_it_was_stored(ledger: Ledger):
     transcribed(ledger, utterance("agent", "我要退款"))
     written: list[str] = []
 
-    until = stream(ledger, to(written)).until
+    until = stream(ledger, to(written)).mark
 
     document = json.loads(written[0])
     assert document["utterances"][0]["text"] == "我要退款"
-    assert datetime.fromisoformat(document["stored_at"]) < until
+    assert datetime.fromisoformat(document["stored_at"]) < until.moment
 
 
 def test_a_transcript_that_is_being_stored_is_waited_for(
@@ -152,7 +159,7 @@ def test_one_that_gets_a_newer_transcript_meanwhile_is_left_to_the_next_export(l
         written.append(str(found.recording.id))
         reduced_again(ledger, second)
 
-    until = stream(ledger, write).until
+    until = stream(ledger, write).mark
 
     assert written == [str(first)]
     assert lines(ledger, until)[0] == [str(second)]
@@ -178,6 +185,71 @@ def test_pages_leave_nothing_out(ledger: Ledger, monkeypatch: pytest.MonkeyPatch
     ledger.transact(lambda c: c.execute(same_time))
 
     assert sorted(lines(ledger)[0]) == sorted(every)
+
+
+def test_a_database_clock_that_steps_back_hides_nothing_from_a_cursor(ledger: Ledger):
+    transcribed(ledger)
+    mark = lines(ledger)[1]
+    later = str(transcribed(ledger))
+    stored_at(ledger, later, mark.moment - timedelta(days=1))
+
+    assert lines(ledger, mark)[0] == [later]
+    assert lines(ledger, mark.moment)[0] == []
+
+
+def test_the_first_transcript_ever_comes_behind_the_mark_of_an_empty_ledger(ledger: Ledger):
+    mark = lines(ledger)[1]
+    first = str(transcribed(ledger))
+
+    assert lines(ledger, mark)[0] == [first]
+
+
+def test_a_mark_without_a_position_goes_on_by_its_moment_and_then_by_position(ledger: Ledger):
+    transcribed(ledger)
+    mark = lines(ledger)[1]
+    later = str(transcribed(ledger))
+
+    written, following = lines(ledger, Mark(mark.moment))
+
+    assert written == [later]
+    assert lines(ledger, following)[0] == []
+
+
+def test_after_a_failover_what_has_a_position_of_before_is_written(ledger: Ledger):
+    """The server that took over had lost the last positions, and gave them again."""
+    old, kept, lost = (str(transcribed(ledger)) for _ in range(3))
+    stored_at(ledger, old, datetime.now(UTC) - timedelta(hours=2))
+    mark = lines(ledger)[1]
+    before = replace(mark, history="of the server that was lost")
+    new = str(transcribed(ledger))
+
+    streamed = stream(ledger, to(written := []), since=before)
+
+    assert streamed.repeats
+    assert [json.loads(line)["recording"] for line in written] == [kept, lost, new]
+    assert lines(ledger, streamed.mark)[0] == []
+
+
+def test_a_restored_ledger_has_another_history(ledger: Ledger, postgres_server: PostgresServer):
+    with ledger.reading() as connection:
+        here = store.now(connection)
+        again = store.now(connection)
+    url = postgres_server.create_database("restored_history")
+    try:
+        other = Ledger(create_ledger_engine(url))
+        migrate(other.engine)
+        with other.reading() as connection:
+            there = store.now(connection)
+        other.close()
+    finally:
+        postgres_server.drop_database("restored_history")
+
+    assert here.history == again.history != there.history
+
+
+def stored_at(ledger: Ledger, recording_id: str, moment: datetime) -> None:
+    statement = text("update transcripts set created_at = :moment where recording_id = :id")
+    ledger.transact(lambda c: c.execute(statement, {"moment": moment, "id": recording_id}))
 
 
 def test_an_export_may_be_of_one_submission(ledger: Ledger):

@@ -11,7 +11,6 @@ from uuid import UUID
 import pytest
 from rich.console import Console
 
-from producer.moments import parse_moment
 from producer.stream import (
     STANDARD_OUTPUT,
     file_name,
@@ -21,6 +20,7 @@ from producer.stream import (
     write_cursor,
 )
 from schema.errors import BadRequest, Misconfigured
+from schema.store.since import Mark
 
 MOMENT = datetime(2026, 5, 1, 9, 30, 0, 7, tzinfo=timezone(timedelta(hours=2)))
 
@@ -29,10 +29,34 @@ def test_a_cursor_is_a_moment_to_the_microsecond(tmp_path: Path):
     cursor = tmp_path / "new" / "cursor"
     assert read_cursor(cursor) is None
 
-    write_cursor(cursor, MOMENT)
+    write_cursor(cursor, Mark(MOMENT, 41, "7/00000001/5"))
 
-    assert cursor.read_text() == "2026-05-01T07:30:00.000007+00:00\n"
-    assert read_cursor(cursor) == parse_moment(moment_text(MOMENT), "--since") == MOMENT
+    assert cursor.read_text() == ("2026-05-01T07:30:00.000007+00:00\nposition 41 7/00000001/5\n")
+    assert read_cursor(cursor) == Mark(MOMENT, 41, "7/00000001/5")
+
+
+def test_a_cursor_of_a_release_without_positions_is_a_moment(tmp_path: Path):
+    cursor = tmp_path / "cursor"
+    cursor.write_text("2026-05-01T07:30:00.000007+00:00\n")
+
+    assert read_cursor(cursor) == Mark(MOMENT)
+
+
+def test_a_cursor_of_one_submission_has_its_position_too(tmp_path: Path):
+    mark = Mark(MOMENT, 0, "7/00000001/5")
+
+    write_cursor(tmp_path / "cursor", mark, UUID(int=7))
+
+    assert read_cursor(tmp_path / "cursor", UUID(int=7)) == mark
+    with pytest.raises(BadRequest, match="cursor of exports of submission"):
+        read_cursor(tmp_path / "cursor")
+
+
+@pytest.mark.parametrize("second", ["position", "position x y", "position 4", "position ² h", "x"])
+def test_a_second_line_that_makes_no_sense_leaves_the_moment(tmp_path: Path, second: str):
+    (tmp_path / "cursor").write_text(f"{moment_text(MOMENT)}\n{second}\n")
+
+    assert read_cursor(tmp_path / "cursor") == Mark(MOMENT)
 
 
 def test_a_cursor_that_is_none_is_refused(tmp_path: Path):
