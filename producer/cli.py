@@ -89,7 +89,7 @@ from schema.store.holds import Hold
 from schema.store.ledger import Ledger
 from schema.store.notify import notified
 from schema.store.read import Progress, RecordingSummary, StoredTranscript
-from schema.store.search import Filters
+from schema.store.search import EVERYTHING, Filters
 from schema.store.since import Mark
 from schema.store.traces import Needle, Trace, needles_of
 
@@ -657,12 +657,7 @@ def search(
 ) -> None:
     """Find what was said, in the latest transcripts; the latest calls come first."""
     asked = parse_query(query)
-    filters = Filters(
-        since=parse_moment(since, "--since") if since else None,
-        until=parse_moment(until, "--until", end=True) if until else None,
-        speaker=speaker,
-        line=line,
-    )
+    filters = _filters(since, until, speaker, line)
     with _ledger(load_settings()) as ledger, ledger.reading() as connection:
         found = store_search.search(connection, asked, filters, limit=limit + 1)
     hits, is_more = found[:limit], len(found) > limit
@@ -677,6 +672,17 @@ def search(
         cause = "nothing found" if asked.wanted else "name a word to look for"
         err.print(Text(f"{cause}: {query}"))
     raise typer.Exit(ExitCode.OK if hits else ExitCode.NOTHING)
+
+
+def _filters(
+    since: str | None, until: str | None, speaker: str | None, line: str | None
+) -> Filters:
+    return Filters(
+        since=parse_moment(since, "--since") if since else None,
+        until=parse_moment(until, "--until", end=True) if until else None,
+        speaker=speaker,
+        line=line,
+    )
 
 
 @app.command(epilog="Example: producer retry 1f3a")
@@ -783,7 +789,8 @@ def cancel(
 @app.command(
     epilog="Examples: producer forget --call ACD-20431 · producer forget --recording 7c2e1b90 "
     "--yes · producer forget --submission 1f3a --yes · producer forget --check ACD-20431 · "
-    "producer forget --older-than 30d --yes · producer forget --older-than 30d --yes --every 24h"
+    "producer forget --older-than 30d --yes · producer forget --older-than 30d --yes --every 24h · "
+    "producer forget --older-than 90d --line billing"
 )
 def forget(
     recording: Annotated[
@@ -802,6 +809,21 @@ def forget(
         str | None,
         typer.Option(help="With --older-than: again after so long, until Ctrl-C.", metavar="AGE"),
     ] = None,
+    line: Annotated[
+        str | None, typer.Option(help="With --older-than: calls of this line.", metavar="LINE")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="With --older-than: calls of this date and later.", metavar="DATE"),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="With --older-than: calls up to this date.", metavar="DATE"),
+    ] = None,
+    speaker: Annotated[
+        str | None,
+        typer.Option(help="With --older-than: calls in which NAME speaks.", metavar="NAME"),
+    ] = None,
     check: Annotated[
         list[str] | None,
         typer.Option(
@@ -814,8 +836,9 @@ def forget(
     as_json: JsonOption = False,
 ) -> None:
     """Erase recordings for good: rows, words and copies. Files handed in and exports stay yours."""
+    filters = _filters(since, until, speaker, line)
     if check:
-        if recording or call or submission or older_than or yes:
+        if recording or call or submission or older_than or yes or filters != EVERYTHING:
             raise typer.BadParameter("--check stands alone")
         settings = load_settings()
         with _ledger(settings) as ledger:
@@ -829,12 +852,14 @@ def forget(
         )
     if every and not (older_than and yes):
         raise typer.BadParameter("--every goes with --older-than and --yes")
+    if filters != EVERYTHING and not older_than:
+        raise typer.BadParameter("--line, --since, --until and --speaker go with --older-than")
     settings = load_settings()
     if older_than:
         age = parse_age(older_than, "--older-than")
         pause_s = parse_age(every, "--every").total_seconds() if every else None
         for _ in _ticks(pause_s) if pause_s else [None]:
-            _forget_older(settings, age, yes=yes, as_json=as_json)
+            _forget_older(settings, age, filters, yes=yes, as_json=as_json)
         return
     with _ledger(settings) as ledger:
         with ledger.reading() as connection:
@@ -852,6 +877,7 @@ def forget(
         needles = ledger.transact(lambda c: needles_of(c, ids))
         register = _register(settings)
         forgotten = ledger.transact(lambda c: store_forget.forget(c, ids, remove, register))
+        store_forget.confirm(register, forgotten)
         Publisher(celery_app(settings)).publish(forgotten.dispatches)
         # Of what is held there is everything.
         left = None if forgotten.held else search_traces(settings, ledger, needles)
@@ -874,11 +900,14 @@ def _print_to_forget(chosen: list[RecordingSummary], *, as_json: bool) -> None:
     err.print(f"{len(chosen)} recordings; nothing is erased without --yes", highlight=False)
 
 
-def _forget_older(settings: Settings, age: timedelta, *, yes: bool, as_json: bool) -> None:
+def _forget_older(
+    settings: Settings, age: timedelta, filters: Filters, *, yes: bool, as_json: bool
+) -> None:
     """Erase the recordings of calls so long ago, and give room back; or say which they are."""
     with _ledger(settings) as ledger:
         with ledger.reading() as connection:
-            old = store_forget.count_older(connection, store_forget.ago(connection, age))
+            before = store_forget.ago(connection, age)
+            old = store_forget.count_older(connection, before, filters)
         if not yes:
             _print_old(old, as_json=as_json)
             return
@@ -891,6 +920,7 @@ def _forget_older(settings: Settings, age: timedelta, *, yes: bool, as_json: boo
                 publisher.publish,
                 lambda done: status.update(f"erased {done} of {old.recordings} recordings"),
                 _register(settings),
+                filters,
             )
             if forgotten.recordings:
                 status.update("vacuuming ...")
@@ -943,11 +973,20 @@ def _print_traces(traces: Sequence[Trace], *, as_json: bool) -> None:
         out.print("nothing: no row of any table and no file of the spool has it", highlight=False)
 
 
+_NOT_NOTED = (
+    "No register has this erasure: a dump that is restored brings it back. "
+    "Set CALLSCRIBE_ERASURES, and run producer restored after a restore."
+)
+
+#: Of what was erased: what only the command itself needs.
+_NOT_PRINTED = ("dispatches", "note")
+
+
 def _print_forgotten(
     forgotten: Forgotten, *, as_json: bool, traces: Sequence[Trace] | None = None
 ) -> None:
     if as_json:
-        counts = {k: v for k, v in asdict(forgotten).items() if k != "dispatches"}
+        counts = {k: v for k, v in asdict(forgotten).items() if k not in _NOT_PRINTED}
         counts["shared"] = [str(each) for each in forgotten.shared]
         counts["held"] = [str(each) for each in forgotten.held]
         left = {} if traces is None else {"traces": [asdict(trace) for trace in traces]}
@@ -978,6 +1017,8 @@ def _print_forgotten(
             f"whose words stay: {named}",
             highlight=False,
         )
+    if forgotten.recordings and forgotten.note is None:
+        err.print(Text(_NOT_NOTED))
     if traces is not None:
         _print_traces(traces, as_json=False)
 

@@ -84,22 +84,22 @@ def apply_register(
     """Do to a ledger of a dump what was done since: hold, let go, then erase.
 
     In this order, so that what was erased and is held today is erased: it was before the hold, or
-    the hold had been let go. A hold of which the register knows nothing stays, and what it holds.
+    the hold had been let go. What a crash left half noted is erased last, unless it is held. A hold
+    of which the register knows nothing stays, and what it holds.
     """
 
     def apply(connection: Connection) -> Restored:
         done = Restored()
         wanted, released = register.holds()
         here = {hold.id for hold in holds.active(connection)}
-        erased = forget.erased_once(connection, register)
+        noted = forget.erased_once(connection, register)
         done.held, done.released = len(wanted.keys() - here), len(here & released)
-        done.erased = len(erased)
+        done.erased = len(noted.erased) + len(noted.begun)
         if not really:
             return done
         for hold_id in here & (wanted.keys() | released):
             holds.release(connection, str(hold_id))
-        forgotten = forget.forget(connection, erased, remove_copy)
-        done.erased, done.dispatches = forgotten.recordings, forgotten.dispatches
+        forgotten = forget.forget(connection, noted.erased, remove_copy)
         holds.forget_holds(connection, wanted)
         for hold_id, facts in wanted.items():
             holds.place(
@@ -110,6 +110,9 @@ def apply_register(
                 hold_id=hold_id,
                 held_at=facts["held_at"],
             )
+        begun = forget.forget(connection, noted.begun, remove_copy)
+        done.erased = forgotten.recordings + begun.recordings
+        done.dispatches = forgotten.dispatches + begun.dispatches
         return done
 
     return ledger.transact(apply)

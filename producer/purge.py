@@ -12,8 +12,9 @@ from sqlalchemy import Connection
 from schema.register import Register
 from schema.store import forget as store
 from schema.store import purges
-from schema.store.forget import Forgotten
+from schema.store.forget import Forgotten, confirm
 from schema.store.ledger import Ledger
+from schema.store.search import EVERYTHING, Filters
 from schema.wire import Dispatch
 
 #: As many as are erased in one transaction: while it runs, no submission is opened or sealed.
@@ -30,23 +31,26 @@ def purge(
     publish: Callable[[Sequence[Dispatch]], object],
     advance: Callable[[int], None] = lambda _done: None,
     register: Register | None = None,
+    filters: Filters = EVERYTHING,
 ) -> Forgotten:
-    """Erase the recordings of calls before a moment; return what that came to.
+    """Erase the recordings of calls before a moment, or some of them; return what that came to.
 
     Each batch is committed by itself, and counted in the ledger with it: broken off, the next
     purge goes on. ``publish`` is given the messages to others who waited for words, ``advance``
     how many recordings are erased.
     """
     total = Forgotten()
-    run = ledger.transact(lambda c: purges.begin(c, before))
-    while ids := ledger.transact(lambda c: store.older(c, before, limit=_PASS)):
+    narrowed = filters != EVERYTHING
+    run = ledger.transact(lambda c: purges.begin(c, before, narrowed=narrowed))
+    while ids := ledger.transact(lambda c: store.older(c, before, filters, limit=_PASS)):
         for start in range(0, len(ids), _BATCH):
             batch = ids[start : start + _BATCH]
             forgotten = ledger.transact(partial(_erase, run, batch, remove_copy, register))
+            confirm(register, forgotten)
             publish(forgotten.dispatches)
             total.add(forgotten)
             advance(total.recordings)
-    left = ledger.transact(lambda c: store.count_older(c, before))
+    left = ledger.transact(lambda c: store.count_older(c, before, filters))
     ledger.transact(lambda c: purges.end(c, run, left.spared))
     return total
 

@@ -7,6 +7,9 @@ appended to; ``producer restored`` applies them to a ledger that was restored.
 An erased recording is noted by a digest of its id, its content and its call id, under a key that
 lies in the file alone: whoever has the file and no ledger learns no id, and whoever guesses a call
 id cannot tell whether it was erased. A hold has the call id or the line that it is of.
+
+An erasure is two lines: that it begins, before its commit, and that it is done. Where a crash left
+the first alone nobody knows whether it was committed.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -38,6 +41,14 @@ class Erased:
     call_id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Of recordings those that were erased, and those of which an erasure was ``begun``."""
+
+    erased: list[UUID] = field(default_factory=list)
+    begun: list[UUID] = field(default_factory=list)
+
+
 class Register:
     """The file; every line that was acknowledged is on its disk.
 
@@ -47,12 +58,19 @@ class Register:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def note_erased(self, recordings: Iterable[Erased]) -> None:
-        """Note that recordings are erased; to be called before that is committed."""
+    def note_erasing(self, recordings: Iterable[Erased]) -> str:
+        """Note that recordings are about to be erased; return the note, to be confirmed."""
+        note = secrets.token_hex(8)
         with self._locked() as file:
             key = self._key(file)
-            for each in recordings:
-                _append(file, {"erased": _digest(key, each)})
+            _append(file, {"erasing": [_digest(key, each) for each in recordings], "note": note})
+        return note
+
+    def note_erased(self, note: str) -> None:
+        """Confirm a note: its recordings are erased."""
+        with self._locked() as file:
+            self._key(file)
+            _append(file, {"erased": note})
 
     def note_hold(
         self, hold_id: UUID, *, call_id: str | None, line: str | None, reason: str, held_at: str
@@ -69,12 +87,26 @@ class Register:
             self._key(file)
             _append(file, {"release": str(hold_id)})
 
-    def erased_among(self, recordings: Iterable[Erased]) -> list[UUID]:
+    def erased_among(self, recordings: Iterable[Erased]) -> Noted:
         """Return which of these recordings were erased once."""
+        notes: dict[str, list[str]] = {}
+        erased: set[str] = set()
         with self._locked() as file:
             key = self._key(file)
-            noted = {line["erased"] for line in _lines(file) if "erased" in line}
-        return [each.id for each in recordings if _digest(key, each) in noted]
+            for line in _lines(file):
+                if "erasing" in line:
+                    notes[line["note"]] = line["erasing"]
+                elif "erased" in line:
+                    erased.update(notes.pop(line["erased"], ()))
+        begun = {digest for digests in notes.values() for digest in digests}
+        noted = Noted()
+        for each in recordings:
+            digest = _digest(key, each)
+            if digest in erased:
+                noted.erased.append(each.id)
+            elif digest in begun:
+                noted.begun.append(each.id)
+        return noted
 
     def holds(self) -> tuple[dict[UUID, dict[str, Any]], set[UUID]]:
         """Return the holds that are in force, by their ids, and the ids of those let go of.

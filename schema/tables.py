@@ -25,6 +25,7 @@ from sqlalchemy import (
     MetaData,
     Sequence,
     UniqueConstraint,
+    false,
     func,
     text,
 )
@@ -405,6 +406,8 @@ class Purge(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     #: Calls before this moment may go.
     before: Mapped[datetime]
+    #: Not all of them: those of a line, say. Which, no row tells.
+    narrowed: Mapped[bool] = mapped_column(server_default=false())
     began_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     #: Null while it runs, and where it was broken off.
     ended_at: Mapped[datetime | None]

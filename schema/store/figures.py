@@ -118,7 +118,7 @@ _OLDEST_EVENT = text(
 _PURGED = text(
     """
     select extract(epoch from now() - ended_at)::float8 as age_s, recordings, spared
-      from purges where ended_at is not null
+      from purges where ended_at is not null and not narrowed
      order by id desc limit 1
     """
 )

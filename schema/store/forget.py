@@ -17,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Select,
     String,
+    and_,
     case,
     cast,
     delete,
@@ -30,7 +31,7 @@ from sqlalchemy import (
 
 from schema.bounds import EARLIEST
 from schema.errors import BadRequest, ErrorCode
-from schema.register import Erased, Register
+from schema.register import Erased, Noted, Register
 from schema.settings import SPOOL_ROOT
 from schema.states import TERMINAL, SubmissionState
 from schema.store.cancel import end_segments, wake_twins
@@ -38,7 +39,15 @@ from schema.store.holds import held_among, is_held
 from schema.store.intake import SUBJECT_MAX
 from schema.store.ledger import among
 from schema.store.read import RecordingSummary, summaries
-from schema.tables import Recording, ResultRow, SegmentRow, Submission
+from schema.store.search import EVERYTHING, Filters
+from schema.tables import (
+    Recording,
+    ResultRow,
+    SegmentRow,
+    Submission,
+    Transcript,
+    UtteranceRow,
+)
 from schema.wire import Dispatch
 
 
@@ -60,6 +69,8 @@ class Forgotten:
     #: Recordings that stay, and are the same audio: so their words stay.
     shared: list[UUID] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
+    #: Where the register has noted what is about to be erased: :func:`confirm` it.
+    note: str | None = None
 
     def add(self, other: Forgotten) -> None:
         """Count in what else was erased; its messages are left to whoever erased it."""
@@ -70,6 +81,7 @@ class Forgotten:
         self.submissions += other.submissions
         self.shared += other.shared
         self.held += other.held
+        self.note = other.note or self.note
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +160,27 @@ def _called_at() -> Any:
 _MAY_GO = Recording.state.in_(TERMINAL)
 
 
-def count_older(connection: Connection, before: datetime) -> Old:
+def _chosen(before: datetime, filters: Filters) -> ColumnElement[bool]:
+    """Return whether a recording is of a call before a moment, and of those that are asked for."""
+    conditions = [_call_before(before)]
+    if filters.since is not None:
+        conditions.append(_called_at() >= filters.since)
+    if filters.until is not None:
+        conditions.append(_called_at() < filters.until)
+    if filters.line is not None:
+        conditions.append(Recording.line == filters.line)
+    if filters.speaker is not None:
+        conditions.append(
+            exists().where(
+                Transcript.recording_id == Recording.id,
+                UtteranceRow.transcript_id == Transcript.id,
+                func.lower(UtteranceRow.speaker) == func.lower(filters.speaker),
+            )
+        )
+    return and_(*conditions)
+
+
+def count_older(connection: Connection, before: datetime, filters: Filters = EVERYTHING) -> Old:
     """Return how many recordings :func:`older` has to offer, all in all."""
     goes = _MAY_GO & ~is_held()
     query = select(
@@ -157,17 +189,20 @@ def count_older(connection: Connection, before: datetime) -> Old:
         func.count().filter(~_MAY_GO),
         func.min(_called_at()).filter(goes),
         func.count().filter(is_held()),
-    ).where(_call_before(before))
+    ).where(_chosen(before, filters))
     recordings, audio_ms, spared, first, held = connection.execute(query).one()
     return Old(before, recordings, int(audio_ms or 0), spared, first, held)
 
 
-def older(connection: Connection, before: datetime, *, limit: int) -> list[UUID]:
+def older(
+    connection: Connection, before: datetime, filters: Filters = EVERYTHING, *, limit: int
+) -> list[UUID]:
     """Return up to ``limit`` recordings of calls before a moment, in no order.
 
-    Those that are still being transcribed are left out, and those that are held.
+    A filter's speaker is somebody who speaks in the call. Those that are still being transcribed
+    are left out, and those that are held.
     """
-    query = select(Recording.id).where(_call_before(before), _MAY_GO, ~is_held()).limit(limit)
+    query = select(Recording.id).where(_chosen(before, filters), _MAY_GO, ~is_held()).limit(limit)
     return list(connection.scalars(query))
 
 
@@ -180,7 +215,7 @@ def forget(
     """Erase recordings in whatever state they are, and submissions that have none left.
 
     What is held is spared, and named. What is erased is noted in the ``register``, if there is one,
-    before the commit: after a crash in between it is erased by whoever applies the register.
+    before the commit, and has to be confirmed after it: see :func:`confirm`.
 
     ``remove_copy`` removes a file, given its path below the spool. It is called before the commit:
     a crash in between leaves rows that can be forgotten again, not a file that nobody knows of.
@@ -218,11 +253,18 @@ def forget(
     forgotten.submissions = _delete_empty(connection, {row.submission_id for row in chosen})
     forgotten.dispatches = wake_twins(connection, live_keys)
     if register is not None:
-        register.note_erased(Erased(row.id, row.content_digest, row.call_id) for row in chosen)
+        erased = [Erased(row.id, row.content_digest, row.call_id) for row in chosen]
+        forgotten.note = register.note_erasing(erased) if erased else None
     return forgotten
 
 
-def erased_once(connection: Connection, register: Register) -> list[UUID]:
+def confirm(register: Register | None, forgotten: Forgotten) -> None:
+    """Note that what :func:`forget` has erased is committed."""
+    if register is not None and forgotten.note is not None:
+        register.note_erased(forgotten.note)
+
+
+def erased_once(connection: Connection, register: Register) -> Noted:
     """Return the recordings that are here and were erased: those of a dump of before."""
     query = select(Recording.id, Recording.content_digest, Recording.call_id)
     rows = (Erased(*row) for row in connection.execute(query))

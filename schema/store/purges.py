@@ -24,9 +24,9 @@ _ERASED_FROM = tuple(
 _MAINTAIN_SINCE = (17,)
 
 
-def begin(connection: Connection, before: datetime) -> int:
-    """Note that a run begins, which erases calls before a moment; return its id."""
-    made = insert(Purge).values(before=before).returning(Purge.id)
+def begin(connection: Connection, before: datetime, *, narrowed: bool) -> int:
+    """Note that a run begins, which erases (some of the) calls before a moment; return its id."""
+    made = insert(Purge).values(before=before, narrowed=narrowed).returning(Purge.id)
     return connection.execute(made).scalar_one()
 
 

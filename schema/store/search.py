@@ -27,6 +27,10 @@ class Filters:
     line: str | None = None
 
 
+#: All calls, and everybody's words.
+EVERYTHING = Filters()
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """An utterance that was asked for; times in it are on the recording's clock."""

@@ -48,7 +48,9 @@ def hand_in(ledger: Ledger, call_id: str, line: str) -> UUID:
 
 
 def erase(ledger: Ledger, ids: list[UUID], register: Register | None = None) -> Any:
-    return ledger.transact(lambda c: forget.forget(c, ids, lambda _: None, register))
+    forgotten = ledger.transact(lambda c: forget.forget(c, ids, lambda _: None, register))
+    forget.confirm(register, forgotten)
+    return forgotten
 
 
 def retain(ledger: Ledger, register: Register | None = None) -> Any:
@@ -142,7 +144,7 @@ def test_a_hold_that_the_register_does_not_know_is_never_let_go(ledger: Ledger, 
     """It was placed on a host that names no register, and what it holds may have no other copy."""
     kept = hand_in(ledger, "ACD-1", "sales")
     hold = place_hold(ledger, None, call_id="ACD-1", reason="claim")
-    register.note_erased([Erased(UUID(int=1), "other", None)])
+    register.note_erased(register.note_erasing([Erased(UUID(int=1), "other", None)]))
     done = apply_register(ledger, register, lambda _: None, really=True)
     assert (done.erased, done.released) == (0, 0)
     with ledger.reading() as connection:
@@ -159,17 +161,35 @@ def test_who_reads_the_register_learns_no_call_that_was_erased(ledger: Ledger, r
     assert register._path.stat().st_mode & 0o077 == 0
     assert [set(json.loads(line)) for line in written.splitlines()] == [
         {"version", "key"},
+        {"erasing", "note"},
         {"erased"},
     ]
 
 
 def test_a_line_that_a_crash_broke_off_costs_itself_alone(register: Register):
     ids = [Erased(UUID(int=number), "content", "ACD") for number in range(3)]
-    register.note_erased(ids[:1])
+    register.note_erased(register.note_erasing(ids[:1]))
     with register._path.open("ab") as file:
-        file.write(b'{"erased": "abc')
-    register.note_erased(ids[1:2])
-    assert register.erased_among(ids) == [each.id for each in ids[:2]]
+        file.write(b'{"erasing": ["abc')
+    register.note_erased(register.note_erasing(ids[1:2]))
+    assert register.erased_among(ids).erased == [each.id for each in ids[:2]]
+
+
+def test_an_erasure_that_a_crash_ended_before_its_commit_takes_nothing_that_is_held(
+    ledger: Ledger, register: Register
+):
+    """The register has it, half noted; the ledger has the recordings, and one is held since."""
+    kept, asked = hand_in(ledger, "ACD-1", "sales"), hand_in(ledger, "ACD-2", "sales")
+
+    def crash(connection: Connection) -> None:
+        forget.forget(connection, [kept, asked], lambda _: None, register)
+        connection.rollback()
+
+    ledger.transact(crash)
+    place_hold(ledger, register, call_id="ACD-1", reason="claim")
+    apply_register(ledger, register, lambda _: None, really=True)
+
+    assert present(ledger) == {kept}
 
 
 def test_a_register_that_cannot_be_written_stops_the_erasure(ledger: Ledger, tmp_path: Path):
