@@ -20,6 +20,7 @@ import structlog
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
@@ -64,6 +65,7 @@ from producer.stream import (
 )
 from producer.submit import Looked, Request, Summary, check_notify, look, submit
 from producer.submit import watch as watch_folder
+from producer.terminal import degrade_output, json_for, spinner_for
 from producer.traces import search_traces
 from producer.watch import Pace
 from producer.watch import watch as watch_submission
@@ -88,7 +90,7 @@ from schema.store.forget import Forgotten, Old
 from schema.store.holds import Hold
 from schema.store.ledger import Ledger
 from schema.store.notify import notified
-from schema.store.read import Progress, RecordingSummary, StoredTranscript
+from schema.store.read import NoticeSummary, Progress, RecordingSummary, StoredTranscript
 from schema.store.search import EVERYTHING, Filters
 from schema.store.since import Mark
 from schema.store.traces import Needle, Trace, needles_of
@@ -124,6 +126,9 @@ app = typer.Typer(
 #: What a person waits for: a statement over millions of rows, but no server that stands still.
 _ANSWER_S = 900
 
+#: Notices that are printed in full beneath a submission.
+_NOTICES_MAX = 3
+
 #: Recordings that are named where several share what stays.
 _SHARED_MAX = 5
 
@@ -143,6 +148,7 @@ SubmissionArgument = Annotated[
 
 def main() -> None:
     """Run the command line; every error of ours becomes one line and a named exit code."""
+    degrade_output()
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(30),
@@ -156,6 +162,11 @@ def main() -> None:
         if end.code == ExitCode.INTERRUPTED:
             err.print("interrupted: what was committed stays; the same command goes on from there")
         raise
+
+
+def _status(text: str) -> Status:
+    """Return what shows that something goes on, in signs that the terminal has."""
+    return err.status(text, spinner=spinner_for(sys.stderr))
 
 
 @contextmanager
@@ -293,7 +304,7 @@ def submit_command(
         enqueuer = Enqueuer(Publisher(celery_app(settings)), settings.high_water)
         if drop:
             _watch_folder(request, settings, ledger, enqueuer, settle)
-        with err.status("looking for recordings ...") as status:
+        with _status("looking for recordings ...") as status:
             summary = submit(
                 request, settings, ledger, enqueuer, lambda s: status.update(_examining(s))
             )
@@ -334,7 +345,7 @@ def _watch_folder(
 ) -> NoReturn:
     """Take what is dropped until somebody stops us."""
     told = 0
-    with err.status("looking for recordings ...") as status:
+    with _status("looking for recordings ...") as status:
 
         def tell(summary: Summary, waiting: int) -> None:
             nonlocal told
@@ -418,11 +429,21 @@ def _print_submission(ledger: Ledger, progress: Progress, *, as_json: bool, show
         told = notified(connection, progress.id)
     if shown:
         out.print(submission_view(progress, quality, problems, notices, told))
-    elif problems or notices:
+        return
+    _print_notices(notices)
+    if problems or len(notices) > _NOTICES_MAX:
         counts = [f"{len(problems)} to look at ({_codes(problems)})"] if problems else []
-        counts += [f"{len(notices)} noticed"] if notices else []
+        counts += [f"{len(notices)} notices"] if len(notices) > _NOTICES_MAX else []
         said = f"{', '.join(counts)}: producer status {short_id(progress.id)}"
         err.print(said, highlight=False)
+
+
+def _print_notices(notices: Sequence[NoticeSummary]) -> None:
+    """Print a few notices as they are; more are counted, and in the status."""
+    if len(notices) <= _NOTICES_MAX:
+        for notice in notices:
+            line = f"[{notice.code}] {notice.subject}: {notice.message}"
+            err.print(printable(line), soft_wrap=True)
 
 
 def _codes(problems: list[RecordingSummary]) -> str:
@@ -525,7 +546,7 @@ def export(
     with _ledger(settings) as ledger:
         with ledger.reading() as connection:
             found = read.find_submission(connection, submission)
-        with err.status("writing ...") as status:
+        with _status("writing ...") as status:
             delivered = deliver(
                 ledger,
                 found,
@@ -614,7 +635,7 @@ def _writing(directory: Path) -> Iterator[Callable[[int], None]]:
     if directory == STANDARD_OUTPUT and sys.stdout.isatty():
         yield lambda _done: None
         return
-    with err.status("writing ...") as status:
+    with _status("writing ...") as status:
         yield lambda done: status.update(f"wrote {done} recordings")
 
 
@@ -695,13 +716,19 @@ def retry(submission: SubmissionArgument = None, as_json: JsonOption = False) ->
         with ledger.reading() as connection:
             progress = read.progress(connection, found)
     quarantined = progress.count(RecordingState.QUARANTINED)
+    cancelled = progress.count(RecordingState.CANCELLED)
     if as_json:
         counts = {"segments": segments, "recordings": recordings, "quarantined": quarantined}
-        _print_json({"submission": str(found), **counts})
+        _print_json({"submission": str(found), **counts, "cancelled": cancelled})
         return
-    out.print(f"{segments} segments of {recordings} recordings are taken up again")
+    if recordings:
+        out.print(f"{segments} segments of {recordings} recordings are taken up again")
+    else:
+        out.print(f"nothing of submission {short_id(found)} failed", highlight=False)
     if quarantined:
         err.print(f"{quarantined} quarantined recordings are not: mend the files and submit again")
+    if cancelled:
+        err.print(f"{cancelled} cancelled recordings are not: submit their files again")
 
 
 @app.command(
@@ -723,7 +750,7 @@ def recheck(
     """
     settings = load_settings()
     begin = parse_moment(since, "--since") if since else None
-    with _ledger(settings) as ledger, err.status("looking for recordings ...") as status:
+    with _ledger(settings) as ledger, _status("looking for recordings ...") as status:
         pace = Pace()
         told = Tally(0)
 
@@ -869,10 +896,11 @@ def forget(
                 recordings=recording or (),
                 calls=call or (),
             )
-        if not yes:
-            _print_to_forget(chosen, as_json=as_json)
-            return
         ids = [each.id for each in chosen]
+        if not yes:
+            shared = ledger.transact(lambda c: store_forget.sharing(c, ids))
+            _print_to_forget(chosen, shared, as_json=as_json)
+            return
         remove = partial(remove_copy, settings)
         needles = ledger.transact(lambda c: needles_of(c, ids))
         register = _register(settings)
@@ -886,9 +914,12 @@ def forget(
         raise typer.Exit(ExitCode.INCOMPLETE)
 
 
-def _print_to_forget(chosen: list[RecordingSummary], *, as_json: bool) -> None:
+def _print_to_forget(
+    chosen: list[RecordingSummary], shared: Sequence[UUID], *, as_json: bool
+) -> None:
     if as_json:
-        _print_json({"erased": False, "list": [recording_json(each) for each in chosen]})
+        listed = [recording_json(each) for each in chosen]
+        _print_json({"erased": False, "list": listed, "shared": [str(each) for each in shared]})
         return
     table = Table(box=None)
     for heading in ("recording", "state", "call id", "file"):
@@ -897,6 +928,7 @@ def _print_to_forget(chosen: list[RecordingSummary], *, as_json: bool) -> None:
         call_id = printable(each.call.call_id or "")
         table.add_row(short_id(each.id), each.state, call_id, Text(each.name))
     out.print(table)
+    _say_shared(shared)
     err.print(f"{len(chosen)} recordings; nothing is erased without --yes", highlight=False)
 
 
@@ -912,7 +944,7 @@ def _forget_older(
             _print_old(old, as_json=as_json)
             return
         publisher = Publisher(celery_app(settings))
-        with err.status("erasing ...") as status:
+        with _status("erasing ...") as status:
             forgotten = purge(
                 ledger,
                 old.before,
@@ -978,6 +1010,18 @@ _NOT_NOTED = (
     "Set CALLSCRIBE_ERASURES, and run producer restored after a restore."
 )
 
+
+def _say_shared(shared: Sequence[UUID]) -> None:
+    """Say whose words stay, since they are the same audio."""
+    if shared:
+        named = ", ".join(map(short_id, shared[:_SHARED_MAX]))
+        err.print(
+            f"the same audio was handed in as {len(shared)} other recordings, "
+            f"whose words stay: {named}",
+            highlight=False,
+        )
+
+
 #: Of what was erased: what only the command itself needs.
 _NOT_PRINTED = ("dispatches", "note")
 
@@ -1010,13 +1054,7 @@ def _print_forgotten(
             f"erased ({named}). Why, and how they are let go: producer hold"
         )
         err.print(escape(said), highlight=False)
-    if forgotten.shared:
-        named = ", ".join(map(short_id, forgotten.shared[:_SHARED_MAX]))
-        err.print(
-            f"the same audio was handed in as {len(forgotten.shared)} other recordings, "
-            f"whose words stay: {named}",
-            highlight=False,
-        )
+    _say_shared(forgotten.shared)
     if forgotten.recordings and forgotten.note is None:
         err.print(Text(_NOT_NOTED))
     if traces is not None:
@@ -1171,7 +1209,8 @@ def migrate(
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    sys.stdout.write(json_for(sys.stdout, text) + "\n")
 
 
 if __name__ == "__main__":

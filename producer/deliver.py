@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +29,9 @@ HTML = "html"
 
 #: What the audio beside a page is called; no recording's own file is, so that none is overwritten.
 _AUDIO_SUFFIX = ".page.flac"
+
+#: What names of files here end with.
+_SUFFIXES = tuple(f".{name}" for name in (*FORMATS, HTML, "flac"))
 
 #: A transcript of a failed recording is empty, and one that runs again has an older version.
 _DELIVERED = frozenset({RecordingState.DONE, RecordingState.PARTIAL})
@@ -144,17 +148,24 @@ def _named(recordings: Sequence[RecordingSummary]) -> Iterator[tuple[RecordingSu
     """Yield each recording with its files' relative path, without suffix; no two alike.
 
     ``call.wav`` becomes ``call``; where a submission also holds ``call.mp3``, both keep their
-    suffix. Whatever would still be another's carries its recording's id.
+    suffix. Whatever would still be another's carries its recording's id. Names are compared as a
+    share of Windows or macOS does, which knows no case and one form of an accent.
     """
-    stems = Counter(_stem(recording.name) for recording in recordings)
+    stems = Counter(_folded(_stem(recording.name)) for recording in recordings)
     taken: set[str] = set()
     for recording in recordings:
         name, stem = _relative(recording.name), _stem(recording.name)
-        chosen = stem if stems[stem] == 1 else name
-        if chosen in taken or (chosen == name and stems[name]):
+        chosen = stem if stems[_folded(stem)] == 1 else name
+        if _folded(chosen) in taken or (chosen == name and stems[_folded(name)]):
             chosen = f"{name}.{short_id(recording.id)}"
-        taken.add(chosen)
+        taken.add(_folded(chosen))
         yield recording, chosen
+
+
+def _folded(path: str) -> str:
+    """Return what two paths have in common that some file system takes for one."""
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
+    return "/".join(part.rstrip(". ") for part in folded.split("/"))
 
 
 def _stem(name: str) -> str:
@@ -165,7 +176,9 @@ def _stem(name: str) -> str:
 def _relative(name: str) -> str:
     """Return a name that stays below the output directory, whatever the ledger says."""
     parts = [_short(part) for part in name.split("/") if part not in ("", ".", "..")]
-    return "/".join(parts) or "recording"
+    # A directory of a file's name would take that file's place.
+    directories = [f"{part}_" if part.endswith(_SUFFIXES) else part for part in parts[:-1]]
+    return "/".join([*directories, *parts[-1:]]) or "recording"
 
 
 def _short(part: str) -> str:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from uuid import UUID
 
 from producer.moments import parse_moment
+from producer.terminal import json_for
 from schema.errors import BadRequest, ErrorCode, Misconfigured, Transient
 from schema.store import since as store
 from schema.store.dispatches import short_id
@@ -153,7 +154,7 @@ def opened(directory: Path, name: str) -> Iterator[Callable[[str], object]]:
     if directory == STANDARD_OUTPUT:
         # While a status moves, rich has a proxy there, which sends lines to the status' screen.
         output = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
-        yield output.write
+        yield lambda text: output.write(json_for(sys.stdout, text))
         output.flush()
         return
     with appearing(directory / name) as file:

@@ -68,6 +68,17 @@ class Limits(BaseSettings):
     min_duration_ms: int = Field(100, init=False)
 
 
+def _models_directory() -> Path:
+    """Return where weights are unless told: in the user's cache, or the host's for who has no home.
+
+    A container's user, or a service's, may be a number that no file knows.
+    """
+    try:
+        return Path.home() / ".cache" / "callscribe" / "models"
+    except RuntimeError:
+        return Path("/var/cache/callscribe/models")
+
+
 class Settings(BaseSettings):
     """One host's configuration."""
 
@@ -86,9 +97,7 @@ class Settings(BaseSettings):
     erasures: Path | None = Field(
         None, description="file outside the ledger's dumps: what was erased, and what is held"
     )
-    models: Path = Field(
-        Path.home() / ".cache" / "callscribe" / "models", description="directory of the weights"
-    )
+    models: Path = Field(default_factory=_models_directory, description="directory of the weights")
     node: str = Field(default_factory=socket.gethostname, description="this host's name")
 
     device: str = Field("cpu", description="where workers decode: cpu, cuda or cuda:0")

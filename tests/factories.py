@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
@@ -93,12 +94,16 @@ def transcribed(
     call: CallInfo | None = None,
     to: OpenSubmission | None = None,
     talk: Talk | None = None,
+    item: NewRecording | None = None,
+    said: Sequence[str] = ("hi",),
 ) -> UUID:
     """Take a recording of one segment all the way to this transcript; return its id."""
-    (dispatch,) = added(ledger, recording(unique("pcm"), call=call), to=to).dispatches
-    held = ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
-    ended = ledger.single(lambda c: work.finish(c, held, result("hi")))
-    return reduced(ledger, ended.reduce, *utterances, talk=talk)
+    item = item or recording(unique("pcm"), call=call)
+    (dispatch,) = added(ledger, item, to=to).dispatches
+    if dispatch.task == TRANSCRIBE_SEGMENT:  # Its words are not known yet.
+        held = ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
+        dispatch = ledger.single(lambda c: work.finish(c, held, result(*said))).reduce
+    return reduced(ledger, dispatch, *utterances, talk=talk)
 
 
 def reduced(

@@ -60,7 +60,7 @@ SOURCES: Mapping[str, Source] = {
 
 def models_directory() -> Path:
     """Return where weights are kept, as a worker would look for them."""
-    default: Path = Settings.model_fields["models"].default
+    default = Settings.model_fields["models"].get_default(call_default_factory=True)
     return Path(os.environ.get("CALLSCRIBE_MODELS", default)).expanduser().absolute()
 
 

@@ -328,6 +328,12 @@ def decode_keys(connection: Connection, ids: Collection[UUID]) -> Sequence[str]:
     return sorted({key for row in rows for key in row if key is not None})
 
 
+def sharing(connection: Connection, recordings: Collection[UUID]) -> list[UUID]:
+    """Return the other recordings that are the same audio: their words stay."""
+    shared = _sharing(connection, decode_keys(connection, recordings))
+    return [each for each in shared if each not in set(recordings)]
+
+
 def _sharing(connection: Connection, keys: Collection[str]) -> list[UUID]:
     """Return the recordings that have words of these keys too: the same audio, handed in again."""
     query = (

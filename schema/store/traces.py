@@ -7,20 +7,27 @@ at rows as a whole, by what must not be in them, and knows nothing of how erasin
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase, ascii_uppercase
 from uuid import UUID
 
 from sqlalchemy import Connection, select, text
 
 from schema.records import Location
 from schema.store.ledger import among
-from schema.tables import Base, Recording, Transcript, UtteranceRow
+from schema.tables import Base, Recording, ResultRow, SegmentRow, Transcript, UtteranceRow
+from schema.words import SegmentResult
 
 #: Of what was said: so many words in a row are nobody else's by chance.
 _PHRASE_WORDS = 6
 #: Phrases of a recording that are looked for, from its beginning to its end.
 _PHRASES = 3
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
+#: What a recognizer takes for a word: of Chinese and Japanese, a character.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
 #: A name or a call id that is shorter is found in whatever there is.
 _NEEDLE_MIN = 4
 
@@ -56,7 +63,8 @@ def needles_of(connection: Connection, recordings: Collection[UUID]) -> list[Nee
             Needle("copy", bytes(row.audio_path or b"").hex()),
         ]
     for recording in recordings:
-        needles += _phrases(connection, recording)
+        needles += _phrases_said(connection, recording)
+    needles += _phrases_stored(connection, recordings)
     return list(dict.fromkeys(each for each in needles if len(each.text) >= _NEEDLE_MIN))
 
 
@@ -67,15 +75,17 @@ def find_traces(connection: Connection, needles: Iterable[Needle]) -> list[Trace
     """
     by_what: dict[str, list[str]] = {}
     for needle in needles:
-        # As a row is written as JSON.
-        escaped = json.dumps(needle.text, ensure_ascii=False)[1:-1]
-        by_what.setdefault(needle.what, []).extend({escaped, needle.text})
+        # In either case of ASCII: what servers make of other letters depends on their locale.
+        forms = {form.translate(_LOWER) for form in _forms(needle.text)}
+        by_what.setdefault(needle.what, []).extend(sorted(forms))
     traces = []
     for table in Base.metadata.sorted_tables:
         for what, texts in sorted(by_what.items()):
+            # Without the offset a row would be written anew for each text.
             query = text(
-                f'select count(*) from "{table.name}" r where exists (select'
-                " from unnest(cast(:texts as text[])) n where strpos(to_jsonb(r)::text, n) > 0)"
+                f'select count(*) from (select lower(to_jsonb(r)::text collate "C") as written'
+                f' from "{table.name}" r offset 0) rows where exists (select'
+                " from unnest(cast(:texts as text[])) n where strpos(written, n) > 0)"
             )
             rows = int(connection.execute(query, {"texts": texts}).scalar_one())
             if rows:
@@ -83,15 +93,43 @@ def find_traces(connection: Connection, needles: Iterable[Needle]) -> list[Trace
     return traces
 
 
-def _phrases(connection: Connection, recording: UUID) -> Iterator[Needle]:
-    """Yield phrases of a recording, as its transcripts have them and as results do."""
+def _forms(needle: str) -> Iterator[str]:
+    """Yield how a text may stand in a row that is written as JSON.
+
+    As it is; with JSON's escapes; in bytes, as paths are kept; and word by word, as results are.
+    """
+    yield needle
+    yield json.dumps(needle, ensure_ascii=False)[1:-1]
+    yield os.fsencode(needle).hex()
+    words = _WORD.findall(needle)
+    if len(words) > 1:
+        yield json.dumps(words, ensure_ascii=False)[1:-1]
+
+
+def _phrases_stored(connection: Connection, recordings: Collection[UUID]) -> Iterator[Needle]:
+    """Yield phrases of the results that recordings use, as workers heard them."""
+    query = (
+        select(ResultRow.body)
+        .join(SegmentRow, ResultRow.decode_key == SegmentRow.result_key)
+        .where(among(SegmentRow.recording_id, recordings))
+    )
+    for (body,) in connection.execute(query):
+        result = SegmentResult.from_json(body)
+        yield from _phrases([word.text for word in result.words])
+
+
+def _phrases_said(connection: Connection, recording: UUID) -> Iterator[Needle]:
+    """Yield phrases of a recording, as its transcripts have them."""
     query = (
         select(UtteranceRow.words)
         .join(Transcript, Transcript.id == UtteranceRow.transcript_id)
         .where(Transcript.recording_id == recording)
         .order_by(Transcript.version, UtteranceRow.start_ms)
     )
-    texts = [str(word[0]) for (words,) in connection.execute(query) for word in words]
+    yield from _phrases([str(word[0]) for (words,) in connection.execute(query) for word in words])
+
+
+def _phrases(texts: Sequence[str]) -> Iterator[Needle]:
     step = max(1, len(texts) // _PHRASES)
     for start in range(0, max(1, len(texts) - _PHRASE_WORDS + 1), step):
         phrase = texts[start : start + _PHRASE_WORDS]

@@ -15,6 +15,7 @@ from schema.store.cancel import cancel
 from schema.store.figures import figures
 from schema.store.forget import Forgotten
 from schema.store.ledger import Ledger
+from schema.store.search import Filters
 from schema.tables import Recording
 from tests.factories import added, quarantined, recording, submission, transcribed, utterance
 
@@ -85,6 +86,47 @@ def test_a_quarantined_recording_goes_like_any_other(ledger: Ledger):
     added(ledger, quarantined())
 
     assert purged(ledger, before=NOW + DAY).recordings == 1
+
+
+@pytest.mark.parametrize(
+    ("filters", "gone"),
+    [
+        (Filters(line="billing"), {"billed", "billed lately"}),
+        (Filters(since=NOW - 50 * DAY), {"billed lately", "sold"}),
+        (Filters(until=NOW - 50 * DAY), {"billed"}),
+        (Filters(since=NOW - 50 * DAY, line="billing"), {"billed lately"}),
+        (Filters(speaker="ANN"), {"sold"}),
+        (Filters(speaker="nobody"), set()),
+    ],
+)
+def test_what_is_old_may_be_narrowed_as_a_search_is(
+    ledger: Ledger, filters: Filters, gone: set[str]
+):
+    for name, line, days, speaker in (
+        ("billed", "billing", 60, "agent"),
+        ("billed lately", "billing", 40, "agent"),
+        ("sold", "sales", 40, "Ann"),
+        ("young", "billing", 10, "Ann"),
+    ):
+        info = CallInfo(call_id=name, line=line, started_at=NOW - days * DAY)
+        transcribed(ledger, utterance(speaker, "hello"), call=info)
+    before = NOW - 30 * DAY
+    with ledger.reading() as connection:
+        old = forget.count_older(connection, before, filters)
+
+    assert old.recordings == purged(ledger, before, filters=filters).recordings == len(gone)
+    assert names(ledger) == {"billed", "billed lately", "sold", "young"} - gone
+
+
+def test_a_narrowed_run_does_not_pass_for_retention(ledger: Ledger):
+    call(ledger, "old", started=31)
+
+    purged(ledger, filters=Filters(line="billing"))
+    with ledger.reading() as connection:
+        assert figures(connection).purged is None
+    purged(ledger)
+    with ledger.reading() as connection:
+        assert figures(connection).purged is not None
 
 
 def test_what_would_go_is_counted_as_what_goes(ledger: Ledger):

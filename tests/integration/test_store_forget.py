@@ -17,7 +17,7 @@ from schema.states import RecordingState
 from schema.store import forget, intake, notify, read, reduce, work
 from schema.store.forget import Forgotten
 from schema.store.ledger import Ledger
-from schema.store.traces import find_traces, needles_of
+from schema.store.traces import Needle, find_traces, needles_of
 from schema.tables import Base, Recording, ResultRow, SegmentRow
 from schema.transcript import Draft, Gap, Seam, SeamRule, Utterance
 from schema.words import Word
@@ -316,10 +316,40 @@ def test_no_row_of_any_table_has_anything_left(ledger: Ledger):
         )
 
 
+@pytest.mark.parametrize(
+    "asked",
+    ["/srv/calls/Ann.wav", "call ann", "Call Ann Back", "我要退款", "ACD-77", "acd-77", "Ünal"],
+)
+def test_what_is_asked_for_is_found_in_whatever_form_a_table_has_it(ledger: Ledger, asked: str):
+    """As text, as a path's bytes, and word by word as results have it."""
+    mine = replace(
+        recording("a", call=CallInfo(call_id="ACD-77", agent="Ünal")),
+        source=Location("calls", b"/srv/calls/Ann.wav"),
+    )
+    transcribed(
+        ledger, mine, submission(ledger), said=["call", "ann", "back", "我", "要", "退", "款"]
+    )
+
+    assert ledger.transact(lambda c: find_traces(c, [Needle("text", asked)]))
+    assert not ledger.transact(lambda c: find_traces(c, [Needle("text", f"{asked} x")]))
+
+
+def test_words_that_only_a_result_has_are_looked_for(ledger: Ledger):
+    """A reducer writes marks and numbers: its words are not those that a worker heard."""
+    heard = ["two", "hundred", "and", "ten", "pounds", "back"]
+    gone = transcribed(ledger, recording("a"), submission(ledger), said=heard)
+
+    needles = ledger.transact(lambda c: needles_of(c, [gone]))
+
+    assert Needle("words", " ".join(heard)) in needles
+
+
 def test_who_shares_the_audio_is_named_and_keeps_its_words(ledger: Ledger):
     to = submission(ledger)
     gone = transcribed(ledger, recording("a"), to)
     twin = transcribed(ledger, recording("a"), to)
+    assert ledger.transact(lambda c: forget.sharing(c, [gone])) == [twin]
+    assert ledger.transact(lambda c: forget.sharing(c, [gone, twin])) == []
     done = forgotten(ledger, gone)
     assert (done.results, done.shared) == (0, [twin])
     assert forgotten(ledger, twin).shared == []

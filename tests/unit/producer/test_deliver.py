@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from uuid import uuid4
 
@@ -37,10 +38,26 @@ def test_recordings_that_differ_in_suffix_keep_it():
         ("x.wav.flac", "x.wav", "x.mp3"),
         ("same.wav", "same.wav", "same.wav"),
         ("a/../b.wav", "b.wav"),
+        ("Call.wav", "call.wav"),
+        ("Night/call.wav", "night/call.wav"),
+        ("Call.wav", "call.mp3", "CALL.ogg"),
+        ("M\u00fcller.wav", "Mu\u0308ller.wav", "m\u00fcller.wav"),
+        ("stra\u00dfe.wav", "strasse.wav"),
+        ("call .wav", "call.wav", "call..wav"),
+        (f"{'x' * 250}A.wav", f"{'x' * 250}a.wav", f"{'x' * 250}b.wav"),
     ],
 )
 def test_no_two_recordings_are_written_to_one_file(names: tuple[str, ...]):
-    assert len(set(named(*names))) == len(names)
+    stems = named(*names)
+
+    assert len({unicodedata.normalize("NFC", stem.casefold()) for stem in stems}) == len(names)
+
+
+def test_a_directory_called_as_a_file_leaves_the_file_its_place(tmp_path: Path):
+    for stem in named("call.json/a.wav", "call.wav"):
+        _write(tmp_path / f"{stem}.json", "{}")
+
+    assert sorted(path.name for path in tmp_path.rglob("*.json")) == ["a.json", "call.json"]
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd.wav", "/etc/passwd.wav", "./../x.wav", ".."])
