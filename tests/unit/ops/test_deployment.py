@@ -338,6 +338,27 @@ def test_what_erases_logs_in_as_a_producer():
     assert {"name": "callscribe-producer"} in secrets
 
 
+@pytest.mark.parametrize("way", ["systemd", "compose", "k8s"])
+def test_what_erases_notes_it_where_no_dump_of_the_ledger_is(way: str):
+    if way == "systemd":
+        (service,) = [u for u in m.SERVICES if "forget" in u.name]
+        example = (m.OPS / "systemd" / "etc" / "callscribe.env.example").read_text()
+        register = re.search(r"CALLSCRIBE_ERASURES=(\S+)", example)[1]
+        writes = m.directives(service, "ReadWritePaths")
+        assert f"-{Path(register).parent}" in writes
+    elif way == "compose":
+        for name in ("forget", "producer"):
+            told = m.services()[name]
+            register = told["environment"]["CALLSCRIBE_ERASURES"]
+            (mount,) = [v for v in told["volumes"] if v["target"] == str(Path(register).parent)]
+            assert not mount.get("read_only")
+    else:
+        pod = m.containers()["forget"]
+        register = {each["name"]: each["value"] for each in pod["env"]}["CALLSCRIBE_ERASURES"]
+        mounts = {each["mountPath"] for each in pod["volumeMounts"] if not each.get("readOnly")}
+        assert str(Path(register).parent) in mounts
+
+
 # What they may
 
 
