@@ -19,7 +19,6 @@ from uuid import UUID
 import structlog
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -135,9 +134,10 @@ _SHARED_MAX = 5
 #: Of all submissions, in the order in which transcripts were stored: one file, and a place in it.
 _STREAMED = ("jsonl", "parquet")
 
-#: Results go to standard output, all that is said about them to standard error.
-out = Console(soft_wrap=False)
-err = Console(stderr=True)
+#: Results go to standard output, all that is said about them to standard error. Names and words of
+#: others are in both: what looks like rich's markup, or like an emoji's name, is no such thing.
+out = Console(soft_wrap=False, markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 SubmissionArgument = Annotated[
@@ -405,7 +405,8 @@ def _say_submitted(summary: Summary, enqueuer: Enqueuer) -> None:
         highlight=False,
     )
     if enqueuer.failed:
-        err.print("[yellow]Redis does not answer; the sweep sends the work when it does[/yellow]")
+        said = "Redis does not answer; the sweep sends the work when it does"
+        err.print(said, style="yellow", highlight=False)
 
 
 def _progress(ledger: Ledger, summary: Summary) -> Progress:
@@ -564,11 +565,10 @@ def export(
         out.print(
             f"{delivered.files} files of {delivered.recordings} recordings in {directory}",
             highlight=False,
-            markup=False,
             soft_wrap=True,
         )
         for recording in delivered.without:
-            err.print(Text(f"no transcript: {recording.name} ({recording.state})"))
+            err.print(printable(f"no transcript: {recording.name} ({recording.state})"))
     raise typer.Exit(ExitCode.INCOMPLETE if incomplete else ExitCode.OK)
 
 
@@ -926,7 +926,7 @@ def _print_to_forget(
         table.add_column(heading, overflow="fold")
     for each in chosen:
         call_id = printable(each.call.call_id or "")
-        table.add_row(short_id(each.id), each.state, call_id, Text(each.name))
+        table.add_row(short_id(each.id), each.state, call_id, printable(each.name))
     out.print(table)
     _say_shared(shared)
     err.print(f"{len(chosen)} recordings; nothing is erased without --yes", highlight=False)
@@ -1053,7 +1053,7 @@ def _print_forgotten(
             f"[{ErrorCode.HELD}] {len(forgotten.held)} recordings: they are held, and were not "
             f"erased ({named}). Why, and how they are let go: producer hold"
         )
-        err.print(escape(said), highlight=False)
+        err.print(said, highlight=False)
     _say_shared(forgotten.shared)
     if forgotten.recordings and forgotten.note is None:
         err.print(Text(_NOT_NOTED))

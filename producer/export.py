@@ -39,10 +39,17 @@ def to_json(transcript: StoredTranscript) -> str:
 
 
 def to_jsonl(transcript: StoredTranscript) -> str:
-    """Return the same on one line, with when the transcript was stored."""
+    """Return the same on one line, with when the transcript was stored.
+
+    It is one line for those, too, who take Unicode's other line ends for such.
+    """
     stored_at = transcript.stored_at.isoformat() if transcript.stored_at else None
     line = {**document(transcript), "stored_at": stored_at}
-    return json.dumps(line, ensure_ascii=False) + "\n"
+    return json.dumps(line, ensure_ascii=False).translate(_LINE_ENDS) + "\n"
+
+
+#: JSON itself escapes all that are ASCII.
+_LINE_ENDS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 
 
 def document(transcript: StoredTranscript) -> dict[str, Any]:

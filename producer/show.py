@@ -125,7 +125,7 @@ def _problem_table(problems: Sequence[RecordingSummary]) -> Table:
         style = _STYLES.get(recording.state, "")
         table.add_row(
             Text(recording.state, style=style),
-            Text(recording.name),
+            printable(recording.name),
             printable(f"[{recording.error_code}] {recording.error_message or ''}"),
         )
     _add_rest(table, len(problems))
@@ -160,7 +160,7 @@ def submissions_view(submissions: Sequence[Progress]) -> RenderableType:
             str(progress.total),
             str(progress.ended),
             f"{clock(progress.done_ms)} of {clock(progress.audio_ms)}",
-            Text(progress.title),
+            printable(progress.title),
         )
     return table
 

@@ -44,7 +44,7 @@ def lines(
     written: list[str] = []
     streamed = stream(ledger, to(written), since=since, **options)
     assert streamed.recordings == len(written)
-    assert all(line.endswith("\n") and line.count("\n") == 1 for line in written)
+    assert all(line.splitlines(keepends=True) == [line] for line in written)
     return [json.loads(line)["recording"] for line in written], streamed.mark
 
 
