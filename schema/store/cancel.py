@@ -42,7 +42,7 @@ def cancel(connection: Connection, submission_id: UUID) -> Cancelled:
         .order_by(Recording.id)
         .with_for_update(key_share=True)
     ).all()
-    keys = end_segments(connection, recordings)
+    segments, keys = end_segments(connection, recordings)
     connection.execute(
         update(Recording)
         .where(among(Recording.id, recordings))
@@ -57,33 +57,41 @@ def cancel(connection: Connection, submission_id: UUID) -> Cancelled:
             reduce_expires_at=None,
         )
     )
-    return Cancelled(len(recordings), len(keys), wake_twins(connection, keys))
+    return Cancelled(len(recordings), segments, wake_twins(connection, keys))
 
 
-def end_segments(connection: Connection, recordings: Sequence[UUID]) -> list[str]:
-    """End the open segments of recordings whose locks the caller holds; return their decode keys.
+def end_segments(connection: Connection, recordings: Sequence[UUID]) -> tuple[int, list[str]]:
+    """End the open segments of recordings whose locks the caller holds.
 
-    All at once, unlike the end of a single segment: nothing is left to be reduced.
+    All at once, unlike the end of a single segment: nothing is left to be reduced. Returns how many
+    there were, and the keys that others may have waited for: those that they were planned by, and
+    those that they were being decoded by, which a host that falls back to a smaller model has.
     """
-    return list(
-        connection.scalars(
-            update(SegmentRow)
-            .where(
-                among(SegmentRow.recording_id, recordings),
-                SegmentRow.state.in_([SegmentState.PENDING, SegmentState.LEASED]),
-            )
-            .values(
-                state=SegmentState.FAILED,
-                error_code=ErrorCode.CANCELLED,
-                error_message=ErrorCode.CANCELLED.meaning,
-                ended_at=func.now(),
-                lease_owner=None,
-                lease_token=None,
-                lease_expires_at=None,
-            )
-            .returning(SegmentRow.decode_key)
+    open_segments = (
+        select(SegmentRow.id, SegmentRow.decoding_key)
+        .where(
+            among(SegmentRow.recording_id, recordings),
+            SegmentRow.state.in_([SegmentState.PENDING, SegmentState.LEASED]),
         )
+        .with_for_update()
+        .cte("open_segments")
     )
+    rows = connection.execute(
+        update(SegmentRow)
+        .where(SegmentRow.id == open_segments.c.id)
+        .values(
+            state=SegmentState.FAILED,
+            error_code=ErrorCode.CANCELLED,
+            error_message=ErrorCode.CANCELLED.meaning,
+            ended_at=func.now(),
+            decoding_key=None,
+            lease_owner=None,
+            lease_token=None,
+            lease_expires_at=None,
+        )
+        .returning(SegmentRow.decode_key, open_segments.c.decoding_key)
+    ).all()
+    return len(rows), sorted({key for row in rows for key in row if key is not None})
 
 
 #: One segment for each key: its finish serves the rest of them.

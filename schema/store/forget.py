@@ -236,7 +236,7 @@ def forget(
         .with_for_update()
     ).all()
     ids = [row.id for row in chosen]
-    live_keys = end_segments(connection, ids)
+    _, live_keys = end_segments(connection, ids)
     keys = decode_keys(connection, ids)
     copies = _own_copies(connection, ids)
     _erase_mentions(connection, chosen)

@@ -127,3 +127,21 @@ def test_a_retry_takes_up_nothing_that_was_cancelled(ledger: Ledger):
     with ledger.reading() as connection:
         row = connection.execute(select(SegmentRow.state, SegmentRow.error_code)).one()
     assert tuple(row) == (SegmentState.FAILED, ErrorCode.CANCELLED)
+
+
+def test_who_waited_for_a_decode_by_another_key_than_planned_is_woken(ledger: Ledger):
+    """A host without the planned model decoded by a smaller one, whose key the other was given."""
+    mine, others = submission(ledger), submission(ledger)
+    (falls_back,) = added(ledger, recording("a"), to=mine).dispatches
+    (planned,) = added(ledger, recording("b"), to=others).dispatches
+    held = claimed(ledger, falls_back)
+    with ledger.reading() as connection:
+        query = select(SegmentRow.decode_key).where(SegmentRow.id == planned.message.id)
+        key = connection.scalar(query)
+    ledger.transact(lambda c: work.decode_as(c, held, key))
+    assert claimed(ledger, planned) is None
+
+    (woken,) = cancelled(ledger, mine).dispatches
+
+    assert woken.message.id == planned.message.id
+    assert claimed(ledger, woken) is not None
