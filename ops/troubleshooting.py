@@ -43,6 +43,7 @@ _GROUPS = {
     "sidecar": "",
     "option": "What was asked for",
     "held": "",
+    "transcript": "",
     "not-found": "",
     "spool": "What a host lacks",
     "ledger": "",

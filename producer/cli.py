@@ -68,7 +68,7 @@ from producer.terminal import degrade_output, json_for, spinner_for
 from producer.traces import search_traces
 from producer.watch import Pace
 from producer.watch import watch as watch_submission
-from schema.errors import CallscribeError, ErrorCode, Misconfigured
+from schema.errors import BadRecording, CallscribeError, ErrorCode, Misconfigured
 from schema.migrate import migrate as migrate_ledger
 from schema.migrate import require_current
 from schema.models import KNOWN
@@ -560,13 +560,16 @@ def export(
     incomplete = without or delivered.partial
     if as_json:
         counts = {"files": delivered.files, "recordings": delivered.recordings}
-        _print_json({**counts, "out": str(directory), "without": without})
+        unreadable = [str(error) for error in delivered.unreadable]
+        named = {"without": without, "unreadable": unreadable}
+        _print_json({**counts, "out": str(directory), **named})
     else:
         out.print(
             f"{delivered.files} files of {delivered.recordings} recordings in {directory}",
             highlight=False,
             soft_wrap=True,
         )
+        _print_unreadable(delivered.unreadable)
         for recording in delivered.without:
             err.print(printable(f"no transcript: {recording.name} ({recording.state})"))
     raise typer.Exit(ExitCode.INCOMPLETE if incomplete else ExitCode.OK)
@@ -618,8 +621,10 @@ def _export_stream(
     following = moment_text(streamed.mark.moment)
     if as_json:
         counts = {"recordings": streamed.recordings, "out": str(directory), "next": following}
-        _print_json({**counts, "repeats": streamed.repeats})
+        unreadable = [str(error) for error in streamed.unreadable]
+        _print_json({**counts, "repeats": streamed.repeats, "unreadable": unreadable})
     else:
+        _print_unreadable(streamed.unreadable)
         if streamed.repeats:
             err.print(Text(_REPEATS))
         err.print(
@@ -627,6 +632,12 @@ def _export_stream(
             highlight=False,
             soft_wrap=True,
         )
+    raise typer.Exit(ExitCode.INCOMPLETE if streamed.unreadable else ExitCode.OK)
+
+
+def _print_unreadable(unreadable: Sequence[BadRecording]) -> None:
+    for error in unreadable:
+        err.print(printable(str(error)), soft_wrap=True)
 
 
 @contextmanager
@@ -886,8 +897,8 @@ def forget(
         age = parse_age(older_than, "--older-than")
         pause_s = parse_age(every, "--every").total_seconds() if every else None
         for _ in _ticks(pause_s) if pause_s else [None]:
-            _forget_older(settings, age, filters, yes=yes, as_json=as_json)
-        return
+            is_all = _forget_older(settings, age, filters, yes=yes, as_json=as_json)
+        raise typer.Exit(ExitCode.OK if is_all else ExitCode.INCOMPLETE)
     with _ledger(settings) as ledger:
         with ledger.reading() as connection:
             chosen = store_forget.find(
@@ -934,15 +945,18 @@ def _print_to_forget(
 
 def _forget_older(
     settings: Settings, age: timedelta, filters: Filters, *, yes: bool, as_json: bool
-) -> None:
-    """Erase the recordings of calls so long ago, and give room back; or say which they are."""
+) -> bool:
+    """Erase the recordings of calls so long ago, and give room back; or say which they are.
+
+    Returns whether all went whose time has come.
+    """
     with _ledger(settings) as ledger:
         with ledger.reading() as connection:
             before = store_forget.ago(connection, age)
             old = store_forget.count_older(connection, before, filters)
         if not yes:
             _print_old(old, as_json=as_json)
-            return
+            return True
         publisher = Publisher(celery_app(settings))
         with _status("erasing ...") as status:
             forgotten = purge(
@@ -958,11 +972,14 @@ def _forget_older(
                 status.update("vacuuming ...")
             refused = store_purges.vacuum(ledger.engine) if forgotten.recordings else []
     _print_forgotten(forgotten, as_json=as_json)
+    for error in forgotten.refused:
+        err.print(printable(str(error)), soft_wrap=True)
     if old.spared or old.held:
         _say_spared(old)
     if refused:
         # Of a server before Postgres 17 that is as it should be: no reason to alarm anybody.
         err.print("autovacuum gives the room to new rows: this login may not", highlight=False)
+    return not forgotten.refused
 
 
 def _print_old(old: Old, *, as_json: bool) -> None:
@@ -1033,6 +1050,7 @@ def _print_forgotten(
         counts = {k: v for k, v in asdict(forgotten).items() if k not in _NOT_PRINTED}
         counts["shared"] = [str(each) for each in forgotten.shared]
         counts["held"] = [str(each) for each in forgotten.held]
+        counts["refused"] = [str(each) for each in forgotten.refused]
         left = {} if traces is None else {"traces": [asdict(trace) for trace in traces]}
         _print_json({"erased": True, **counts, **left})
         return

@@ -15,7 +15,7 @@ from uuid import UUID
 from producer.export import FORMATS
 from producer.page import Entry, Heard, to_entry, to_index, to_page
 from producer.sound import copy_audio
-from schema.errors import BadRequest, CallscribeError, ErrorCode, Misconfigured
+from schema.errors import BadRecording, BadRequest, CallscribeError, ErrorCode, Misconfigured
 from schema.records import AudioFormat, Location
 from schema.settings import Settings
 from schema.states import RecordingState
@@ -44,13 +44,15 @@ _NAME_BYTES = 200
 class Delivered:
     """What an export wrote, and the recordings ``without`` a transcript or not done yet.
 
-    ``partial`` counts those written of which a segment is missing.
+    ``partial`` counts those written of which a segment is missing. Of those without, some are
+    ``unreadable``.
     """
 
     files: int = 0
     recordings: int = 0
     partial: int = 0
     without: list[RecordingSummary] = field(default_factory=list)
+    unreadable: list[BadRecording] = field(default_factory=list)
 
 
 def parse_formats(text: str) -> list[str]:
@@ -95,7 +97,10 @@ def deliver(
         for done, (recording, stem) in enumerate(_named(recordings), start=1):
             transcript = None
             if recording.state in _DELIVERED:
-                transcript = read.transcript(connection, recording)
+                try:
+                    transcript = read.transcript(connection, recording)
+                except BadRecording as error:
+                    delivered.unreadable.append(error)
             if transcript is None:
                 delivered.without.append(recording)
             else:

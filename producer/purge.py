@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from uuid import UUID
 
 from sqlalchemy import Connection
 
+from schema.errors import BadRequest
 from schema.register import Register
 from schema.store import forget as store
 from schema.store import purges
@@ -36,32 +37,55 @@ def purge(
     """Erase the recordings of calls before a moment, or some of them; return what that came to.
 
     Each batch is committed by itself, and counted in the ledger with it: broken off, the next
-    purge goes on. ``publish`` is given the messages to others who waited for words, ``advance``
+    purge goes on. A recording whose copy may not be removed stays, and is named; the others go.
+    ``publish`` is given the messages to others who waited for words, ``advance``
     how many recordings are erased.
     """
     total = Forgotten()
     narrowed = filters != EVERYTHING
     run = ledger.transact(lambda c: purges.begin(c, before, narrowed=narrowed))
-    while ids := ledger.transact(lambda c: store.older(c, before, filters, limit=_PASS)):
+    erase = partial(_erase, ledger, run, remove_copy, register)
+    refused: set[UUID] = set()
+    while ids := ledger.transact(
+        lambda c: store.older(c, before, filters, limit=_PASS, without=refused)
+    ):
         for start in range(0, len(ids), _BATCH):
             batch = ids[start : start + _BATCH]
-            forgotten = ledger.transact(partial(_erase, run, batch, remove_copy, register))
-            confirm(register, forgotten)
-            publish(forgotten.dispatches)
-            total.add(forgotten)
+            for forgotten in _erase_apart(erase, batch, refused):
+                confirm(register, forgotten)
+                publish(forgotten.dispatches)
+                total.add(forgotten)
             advance(total.recordings)
     left = ledger.transact(lambda c: store.count_older(c, before, filters))
     ledger.transact(lambda c: purges.end(c, run, left.spared))
     return total
 
 
+def _erase_apart(
+    erase: Callable[[Sequence[UUID]], Forgotten], batch: Sequence[UUID], refused: set[UUID]
+) -> Iterator[Forgotten]:
+    """Erase a batch, or each of it by itself where one may not be; it is among ``refused`` then."""
+    try:
+        yield erase(batch)
+    except BadRequest as error:
+        if len(batch) == 1:
+            refused.update(batch)
+            yield Forgotten(refused=[error])
+            return
+        for each in batch:
+            yield from _erase_apart(erase, [each], refused)
+
+
 def _erase(
+    ledger: Ledger,
     run: int,
-    batch: Sequence[UUID],
     remove_copy: Callable[[bytes], None],
     register: Register | None,
-    connection: Connection,
+    batch: Sequence[UUID],
 ) -> Forgotten:
-    forgotten = store.forget(connection, batch, remove_copy, register)
-    purges.add(connection, run, forgotten)
-    return forgotten
+    def work(connection: Connection) -> Forgotten:
+        forgotten = store.forget(connection, batch, remove_copy, register)
+        purges.add(connection, run, forgotten)
+        return forgotten
+
+    return ledger.transact(work)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from uuid import UUID
 
 from producer.moments import parse_moment
 from producer.terminal import json_for
-from schema.errors import BadRequest, ErrorCode, Misconfigured, Transient
+from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured, Transient
 from schema.store import since as store
 from schema.store.dispatches import short_id
 from schema.store.ledger import Ledger
@@ -40,13 +40,14 @@ STANDARD_OUTPUT = Path("-")
 class Streamed:
     """How many recordings were written, and the mark from which the next export goes on.
 
-    ``repeats`` tells that some may have been written before: the database's history is another one
-    since.
+    Those that are ``unreadable`` are left out. ``repeats`` tells that some may have been written
+    before: the database's history is another one since.
     """
 
     mark: Mark
     recordings: int = 0
     repeats: bool = False
+    unreadable: list[BadRecording] = field(default_factory=list)
 
 
 def stream(
@@ -71,7 +72,11 @@ def stream(
     stretches = _stretches(since, mark)
     streamed = Streamed(mark, repeats=len(stretches) > 1)
     for place in _places(ledger, stretches, submission):
-        transcript = ledger.transact(partial(store.unchanged, place=place))
+        try:
+            transcript = ledger.transact(partial(store.unchanged, place=place))
+        except BadRecording as error:
+            streamed.unreadable.append(error)
+            continue
         if transcript is not None:
             write(transcript)
             streamed.recordings += 1

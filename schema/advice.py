@@ -228,6 +228,15 @@ ADVICE: Mapping[Code, Advice] = {
         "[held] 1 recordings: they are held, and were not erased (7c2e1b90). Why, and how they are "
         "let go: producer hold",
     ),
+    Code.TRANSCRIPT_UNREADABLE: Advice(
+        "A newer release stored the transcript, or somebody changed a table by hand.",
+        "Its recording is left out and named, `export` and `forget` go on, and `export` ends with "
+        "exit code 3.",
+        "Export with the release that stored it. If nobody knows one, `producer forget` the "
+        "recording and hand its file in again.",
+        "[transcript.unreadable] call-7.wav: version 2 of its transcript is not as this release "
+        "writes them. Export it with the release that stored it, or hand its file in again.",
+    ),
     Code.NOT_FOUND: Advice(
         "An id that is mistyped, that fits several submissions, or that was forgotten; a directory "
         "without recordings; a login for another ledger.",

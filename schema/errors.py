@@ -84,6 +84,10 @@ class ErrorCode(StrEnum):
     )
     OPTION_INVALID = ("option.invalid", "an option makes no sense")
     HELD = ("held", "it may not be erased until producer release lets go of it")
+    TRANSCRIPT_UNREADABLE = (
+        "transcript.unreadable",
+        "a row of the ledger is not as this release writes it; the others are exported",
+    )
     NOT_FOUND = ("not-found", "no such submission, or no recording where one was asked for")
     # What the host lacks.
     SPOOL_FULL = ("spool.full", "the spool has no room left; the submit stops and can be repeated")

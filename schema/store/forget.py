@@ -68,6 +68,8 @@ class Forgotten:
     held: list[UUID] = field(default_factory=list)
     #: Recordings that stay, and are the same audio: so their words stay.
     shared: list[UUID] = field(default_factory=list)
+    #: Why recordings were not erased: their copies may not be removed, or lie where none can.
+    refused: list[BadRequest] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
     #: Where the register has noted what is about to be erased: :func:`confirm` it.
     note: str | None = None
@@ -81,6 +83,7 @@ class Forgotten:
         self.submissions += other.submissions
         self.shared += other.shared
         self.held += other.held
+        self.refused += other.refused
         self.note = other.note or self.note
 
 
@@ -195,14 +198,20 @@ def count_older(connection: Connection, before: datetime, filters: Filters = EVE
 
 
 def older(
-    connection: Connection, before: datetime, filters: Filters = EVERYTHING, *, limit: int
+    connection: Connection,
+    before: datetime,
+    filters: Filters = EVERYTHING,
+    *,
+    limit: int,
+    without: Collection[UUID] = (),
 ) -> list[UUID]:
-    """Return up to ``limit`` recordings of calls before a moment, in no order.
+    """Return up to ``limit`` recordings of calls before a moment, in no order, ``without`` some.
 
     A filter's speaker is somebody who speaks in the call. Those that are still being transcribed
     are left out, and those that are held.
     """
-    query = select(Recording.id).where(_chosen(before, filters), _MAY_GO, ~is_held()).limit(limit)
+    may_go = _chosen(before, filters) & _MAY_GO & ~is_held() & ~among(Recording.id, without)
+    query = select(Recording.id).where(may_go).limit(limit)
     return list(connection.scalars(query))
 
 

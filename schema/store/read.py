@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -21,7 +22,7 @@ from sqlalchemy import (
 )
 
 from schema.bounds import call_moment
-from schema.errors import BadRequest, ErrorCode
+from schema.errors import BadRecording, BadRequest, ErrorCode
 from schema.records import HEADLESS, AudioFormat, CallInfo, Location
 from schema.settings import SPOOL_ROOT
 from schema.span import Span
@@ -189,14 +190,20 @@ def _waiting(connection: Connection, submission_id: UUID) -> tuple[Waiting, ...]
     return tuple(Waiting(count, str(code), message or "") for count, code, message in rows)
 
 
+def _list_of(value: str) -> str:
+    """Return the SQL of a JSON list; where no release wrote it and it is none, of an empty one."""
+    return f"case when jsonb_typeof({value}) = 'array' then {value} else '[]' end"
+
+
 _FLAGS = text(
-    """
+    f"""
     select split_part(flag, ':', 1) as name, count(distinct r.id)
       from recordings r
       left join lateral (
            select t.flags from transcripts t
             where t.recording_id = r.id order by t.version desc limit 1) latest on true
-     cross join lateral jsonb_array_elements_text(coalesce(latest.flags, r.flags)) flag
+     cross join lateral jsonb_array_elements_text(
+           {_list_of("coalesce(latest.flags, r.flags)")}) flag
      where r.submission_id = :id
      group by 1 order by 1
     """
@@ -249,7 +256,7 @@ _SEAMS = text(
 _REPAIRS = text(
     f"""
     select repair ->> 'outcome', count(*) {_LATEST}
-     cross join lateral jsonb_array_elements(latest.repairs) repair
+     cross join lateral jsonb_array_elements({_list_of("latest.repairs")}) repair
      where r.submission_id = :id
      group by 1 order by 1
     """
@@ -288,7 +295,11 @@ def talks(connection: Connection, submission_id: UUID) -> dict[UUID, Talk]:
     Without those that an older reducer stored: their figures are in no table.
     """
     rows = connection.execute(_TALKS, {"id": submission_id})
-    return {recording_id: Talk.from_json(talk) for recording_id, talk in rows}
+    found = {}
+    for recording_id, talk in rows:
+        with suppress(*MALFORMED):
+            found[recording_id] = Talk.from_json(talk)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,8 +447,16 @@ class StoredTranscript:
         return round(self.worded_ms / self.speech_ms, 3) if self.speech_ms else None
 
 
+#: What reading a row raises that somebody else wrote.
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
+
+
 def transcript(connection: Connection, recording: RecordingSummary) -> StoredTranscript | None:
-    """Return a recording's latest transcript, or None where there is none."""
+    """Return a recording's latest transcript, or None where there is none.
+
+    Raises:
+        BadRecording: it is not as this release writes transcripts.
+    """
     row = (
         connection.execute(
             select(Transcript)
@@ -450,11 +469,25 @@ def transcript(connection: Connection, recording: RecordingSummary) -> StoredTra
     )
     if row is None:
         return None
+    try:
+        return _stored_transcript(connection, recording, row)
+    except MALFORMED as error:
+        raise BadRecording(
+            ErrorCode.TRANSCRIPT_UNREADABLE,
+            recording.name,
+            f"version {row['version']} of its transcript is not as this release writes them",
+            "Export it with the release that stored it, or hand its file in again.",
+        ) from error
+
+
+def _stored_transcript(
+    connection: Connection, recording: RecordingSummary, row: RowMapping
+) -> StoredTranscript:
     return StoredTranscript(
         recording=recording,
         version=row["version"],
         language=row["language"],
-        flags=tuple(row["flags"]),
+        flags=_texts(row["flags"]),
         speech_ms=row["speech_ms"],
         worded_ms=row["worded_ms"],
         utterances=_utterances(connection, row["id"]),
@@ -477,9 +510,12 @@ def _utterances(connection: Connection, transcript_id: UUID) -> tuple[Utterance,
         .where(UtteranceRow.transcript_id == transcript_id)
         .order_by(UtteranceRow.index)
     ).mappings()
-    return tuple(
+    utterances = tuple(
         Utterance(row["channel"], row["speaker"], row["text"], _words(row["words"])) for row in rows
     )
+    if not all(utterance.words for utterance in utterances):
+        raise ValueError("an utterance has no words")
+    return utterances
 
 
 def _seams(connection: Connection, transcript_id: UUID) -> tuple[Seam, ...]:
@@ -502,5 +538,15 @@ def _seams(connection: Connection, transcript_id: UUID) -> tuple[Seam, ...]:
     )
 
 
+def _texts(values: Any) -> tuple[str, ...]:
+    if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
+        raise ValueError("it is no list of texts")
+    return tuple(values)
+
+
 def _words(values: list[Any]) -> tuple[Word, ...]:
-    return tuple(Word.from_json(value) for value in values)
+    words = tuple(Word.from_json(value) for value in values)
+    for word in words:
+        if not (isinstance(word.text, str) and isinstance(word.start_ms + word.end_ms, int)):
+            raise TypeError("it is no word")
+    return words

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 from uuid import UUID
@@ -18,6 +19,7 @@ from sqlalchemy import Connection, select, text
 
 from schema.records import Location
 from schema.store.ledger import among
+from schema.store.read import MALFORMED
 from schema.tables import Base, Recording, ResultRow, SegmentRow, Transcript, UtteranceRow
 from schema.words import SegmentResult
 
@@ -114,8 +116,9 @@ def _phrases_stored(connection: Connection, recordings: Collection[UUID]) -> Ite
         .where(among(SegmentRow.recording_id, recordings))
     )
     for (body,) in connection.execute(query):
-        result = SegmentResult.from_json(body)
-        yield from _phrases([word.text for word in result.words])
+        # What cannot be read must be erased all the same.
+        with suppress(*MALFORMED):
+            yield from _phrases([word.text for word in SegmentResult.from_json(body).words])
 
 
 def _phrases_said(connection: Connection, recording: UUID) -> Iterator[Needle]:
@@ -126,7 +129,11 @@ def _phrases_said(connection: Connection, recording: UUID) -> Iterator[Needle]:
         .where(Transcript.recording_id == recording)
         .order_by(Transcript.version, UtteranceRow.start_ms)
     )
-    yield from _phrases([str(word[0]) for (words,) in connection.execute(query) for word in words])
+    texts: list[str] = []
+    for (words,) in connection.execute(query):
+        with suppress(*MALFORMED):
+            texts += [str(word[0]) for word in words]
+    yield from _phrases(texts)
 
 
 def _phrases(texts: Sequence[str]) -> Iterator[Needle]:

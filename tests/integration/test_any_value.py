@@ -19,14 +19,19 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from ops.local.servers import RedisServer
+from producer.deliver import deliver
 from producer.exits import ExitCode
+from producer.stream import stream
+from schema.errors import ErrorCode
 from schema.records import CallInfo
 from schema.settings import load_settings
-from schema.store import notify
+from schema.store import forget, intake, notify, read
 from schema.store.ledger import Ledger
 from schema.store.sweep import sweep
+from schema.store.traces import find_traces, needles_of
 from schema.tables import Base
 from schema.wire import Queued
 from tests.factories import added, quarantined, recording, submission, transcribed, utterance
@@ -223,6 +228,53 @@ SPOIL = (
     "update submissions set title = :text",
     "update utterances set text = :said, speaker = :text",
 )
+
+#: And what no release wrote: JSON that is sound, and means nothing here.
+SPOIL_JSON = (
+    "update transcripts set gaps = cast(:json as jsonb)",
+    "update transcripts set coverage = cast(:json as jsonb)",
+    "update transcripts set repairs = cast(:json as jsonb)",
+    "update transcripts set languages = cast(:json as jsonb)",
+    "update transcripts set talk = cast(:json as jsonb)",
+    "update transcripts set flags = cast(:json as jsonb)",
+    "update utterances set words = cast(:json as jsonb)",
+    "update results set body = cast(:json as json)",
+)
+
+
+@pytest.mark.parametrize("statement", SPOIL_JSON)
+@pytest.mark.parametrize(
+    "spoilt", ["{}", "[]", "[[1]]", '[["a", "1", "2", 0.5]]', '"x"', "null", "7"]
+)
+def test_a_row_that_no_release_wrote_costs_its_own_recording(
+    ledger: Ledger, statement: str, spoilt: str, tmp_path: Path
+):
+    to = submission(ledger)
+    bad = transcribed(ledger, utterance("agent", "hello"), to=to, call=CallInfo(call_id="bad"))
+    with ledger.engine.begin() as connection:
+        try:
+            connection.execute(text(statement), {"json": spoilt})
+        except IntegrityError:
+            return  # The ledger itself refuses it.
+    good = transcribed(ledger, utterance("agent", "well met"), to=to, said=["good", "evening"])
+    ledger.transact(lambda c: intake.seal(c, to.id))
+
+    delivered = deliver(ledger, to.id, tmp_path, ["json", "csv", "html"])
+    streamed = stream(ledger, (written := []).append)
+    with ledger.reading() as connection:
+        read.talks(connection, to.id)
+        read.quality(connection, to.id)
+    needles = ledger.transact(lambda c: needles_of(c, [bad]))
+
+    assert delivered.recordings + len(delivered.unreadable) == 2
+    assert streamed.recordings + len(streamed.unreadable) == 2
+    assert good in {each.recording.id for each in written}
+    for error in (*delivered.unreadable, *streamed.unreadable):
+        assert error.code is ErrorCode.TRANSCRIPT_UNREADABLE
+    erased = ledger.transact(lambda c: forget.forget(c, [bad], lambda _: None))
+    assert erased.recordings == 1
+    assert ledger.transact(lambda c: find_traces(c, needles)) == []
+
 
 moments = st.one_of(
     st.sampled_from(["-infinity", "infinity", "4713-01-01 BC", "0001-01-01", "294276-12-31"]),

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 
 from producer.purge import purge
+from schema.errors import BadRequest, ErrorCode
 from schema.records import CallInfo
-from schema.store import forget, purges, work
+from schema.store import forget, intake, purges, read, work
 from schema.store.cancel import cancel
 from schema.store.figures import figures
 from schema.store.forget import Forgotten
@@ -116,6 +117,29 @@ def test_what_is_old_may_be_narrowed_as_a_search_is(
 
     assert old.recordings == purged(ledger, before, filters=filters).recordings == len(gone)
     assert names(ledger) == {"billed", "billed lately", "sold", "young"} - gone
+
+
+def test_a_copy_that_may_not_be_removed_keeps_its_own_recording_alone(ledger: Ledger):
+    old_and_ended(ledger, 120)
+    spool = text(
+        "update recordings set audio_root = 'spool', audio_path = convert_to(name, 'UTF8')"
+        " where audio_root is not null"
+    )
+    ledger.transact(lambda c: c.execute(spool))
+    ledger.transact(lambda c: [intake.seal(c, i) for i in read.submission_ids(c, 5)])
+    with ledger.reading() as connection:
+        kept = connection.scalar(select(func.max(Recording.name)))
+
+    def remove(path: bytes) -> None:
+        if path == kept.encode():
+            raise BadRequest(ErrorCode.FILE_UNREADABLE, kept, "this user may not remove it")
+
+    done = purge(ledger, NOW - 30 * DAY, remove, lambda _: None)
+
+    assert done.recordings == 119
+    assert [error.subject for error in done.refused] == [kept]
+    with ledger.reading() as connection:
+        assert connection.scalars(select(Recording.name)).all() == [kept]
 
 
 def test_a_narrowed_run_does_not_pass_for_retention(ledger: Ledger):
