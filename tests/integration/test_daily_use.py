@@ -142,15 +142,15 @@ def test_exports_with_a_cursor_write_every_call_once(ledger: Ledger, producer: P
     transcribed(ledger, call=CALL)
 
     first = producer(*lines)
-    begin = cursor.read_text()
+    begin = cursor.read_text().splitlines()[0]
     assert producer(*lines).code == ExitCode.OK
     transcribed(ledger, call=replace(CALL, call_id="ACD-2"))
     second = json.loads(producer(*lines, "--json").out)
 
     assert (first.code, first.out) == (ExitCode.OK, "")
-    assert begin.strip() in first.err
+    assert begin in first.err
     assert second["recordings"] == 1
-    assert cursor.read_text().strip() == second["next"]
+    assert cursor.read_text().splitlines()[0] == second["next"]
     assert sorted(documents(tmp_path / "lake").values()) == [["ACD-1"], ["ACD-2"]]
 
 
