@@ -76,6 +76,7 @@ from schema.phrases import parse_query
 from schema.profile import load_profile
 from schema.publish import Publisher
 from schema.register import Register
+from schema.roles import excess
 from schema.settings import Settings, load_settings
 from schema.states import RecordingState
 from schema.store import cancel as store_cancel
@@ -1222,8 +1223,12 @@ def migrate(
     ledger = Ledger.open(load_settings(), answer_s=_ANSWER_S)
     with ledger.reading():
         revision = migrate_ledger(ledger.engine, roles=roles)
+    with ledger.reading() as connection:
+        left = excess(connection) if roles else []
     ledger.close()
     out.print(f"the ledger is at revision {revision}", highlight=False)
+    for each in left:
+        err.print(Text(f"{each.cause}. {each.remedy}", style="yellow"), soft_wrap=True)
 
 
 def _print_json(value: Any) -> None:

@@ -23,6 +23,7 @@ from schema.errors import CallscribeError
 from schema.migrate import current_revision, head_revision, missing_indexes, outdated
 from schema.models import KNOWN
 from schema.processor import has_bfloat16
+from schema.roles import excess, existing_roles
 from schema.settings import SPOOL_ROOT, Settings
 from schema.storage import storage_of
 from schema.store.ledger import Ledger
@@ -61,6 +62,7 @@ def examine_host(settings: Settings, ledger: Ledger, app: Celery) -> Iterator[Fi
     """Yield the result of every check, as it is made."""
     yield Finding("versions", Verdict.OK, _versions())
     yield _guarded("ledger", lambda: _ledger(ledger))
+    yield _guarded("roles", lambda: _roles(ledger))
     yield _guarded("values", lambda: _values(ledger))
     yield _guarded("notify", lambda: _notify(settings, ledger))
     redis = _guarded("redis", lambda: _redis(app, settings))
@@ -141,6 +143,20 @@ def _ledger(ledger: Ledger) -> Finding:
         slow = f"{detail}; not built: {', '.join(missing)}; search, export or the sweep is slow"
         return Finding("ledger", Verdict.WARN, slow, "Run: producer migrate")
     return Finding("ledger", Verdict.OK, detail)
+
+
+def _roles(ledger: Ledger) -> Finding:
+    """Say what the roles of Postgres may do and are not to."""
+    with ledger.reading() as connection:
+        if current_revision(connection) != head_revision():
+            return Finding("roles", Verdict.WARN, "not asked: the ledger is another version's")
+        roles, found = existing_roles(connection), excess(connection)
+    if not roles:
+        return Finding("roles", Verdict.OK, "none: every login is the tables' owner")
+    if found:
+        causes, remedies = zip(*((each.cause, each.remedy) for each in found), strict=True)
+        return Finding("roles", Verdict.WARN, "; ".join(causes), ". ".join(remedies))
+    return Finding("roles", Verdict.OK, "none may do more than its work")
 
 
 def _notify(settings: Settings, ledger: Ledger) -> Finding:

@@ -1,12 +1,14 @@
 """What each kind of process may do in the ledger, as three group roles of Postgres.
 
 A role is nobody's login: an operator makes logins, and puts each into one role. Whoever migrates
-owns the tables; nobody else may drop, alter or empty one.
+owns the tables; nobody else may drop, alter or empty one. What is not a process's work it may not
+change: rights to add and to change are by column.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 from sqlalchemy import Connection, text
@@ -26,43 +28,129 @@ class Role(StrEnum):
 #: Alembic's own table, which says the ledger's revision.
 _REVISION = "alembic_version"
 
-_READ = "select"
-_CHANGE = "select, update"
-_ADD = "select, insert"
-_ALL = "select, insert, update, delete"
+#: Of :class:`Rights`: every column.
+EVERY = "*"
 
-#: A reducer orders repairs, and a repair is new: nobody's result, error or lease.
-_ORDER_REPAIRS = (
-    "insert (id, recording_id, kind, channel, index, start_ms, end_ms, pcm_digest, decode_key,"
-    " force, urgent, reason, core_start_ms, core_end_ms, language, state, attempts, strikes,"
-    " dispatch_token, dispatched_at, dispatches)"
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a role may do with a table: read, add and change columns, erase rows.
+
+    Columns are names with ", " between, :data:`EVERY` or none.
+    """
+
+    read: str = ""
+    add: str = ""
+    change: str = ""
+    erase: bool = False
+
+    def privileges(self) -> str:
+        """Return them as SQL's GRANT says them; empty where there are none."""
+        verbs = {"select": self.read, "insert": self.add, "update": self.change}
+        said = [
+            verb if columns == EVERY else f"{verb} ({columns})"
+            for verb, columns in verbs.items()
+            if columns
+        ]
+        return ", ".join([*said, "delete"] if self.erase else said)
+
+    def cover(self, verb: str, column: str) -> bool:
+        """Tell whether they let a column be read, added or changed; by SQL's verb."""
+        columns = {"select": self.read, "insert": self.add, "update": self.change}.get(verb, "")
+        return columns == EVERY or column in columns.split(", ")
+
+
+_NONE = Rights()
+_READ = Rights(EVERY)
+
+#: A lease, an attempt and an end: nothing of what was planned, by whom it was said, or where it is.
+_REDUCE = (
+    "state, ended_at, error_code, error_message, open_segments, reduce_dispatch_token,"
+    " reduce_dispatched_at, reduce_dispatches, reduce_attempts, reduce_owner, reduce_token,"
+    " reduce_expires_at"
+)
+_SEGMENT = (
+    "state, error_code, error_message, ended_at, attempts, strikes, next_attempt_at,"
+    " dispatch_token, dispatched_at, dispatches, lease_owner, lease_token, lease_expires_at,"
+    " decoding_key"
 )
 
+#: A reducer orders repairs, and a repair is new: nobody's result, error or lease.
+_REPAIR = (
+    "id, recording_id, kind, channel, index, start_ms, end_ms, pcm_digest, decode_key, force,"
+    " urgent, reason, core_start_ms, core_end_ms, language, state, attempts, strikes,"
+    " dispatch_token, dispatched_at, dispatches"
+)
+
+#: When it was stored the server says: whoever streams goes by that.
+_TRANSCRIPT = (
+    "id, recording_id, version, language, flags, speech_ms, worded_ms, gaps, coverage, repairs,"
+    " languages, talk"
+)
+_SEAM = "transcript_id, channel, index, rule, at_ms, confidence, dropped_left, dropped_right"
+
 #: The sweep says that a submission has ended; that a recording has, a trigger says.
-_SUM_UP = "insert (receiver_id, submission_id, counts, summed)"
+_SUMMARY = "receiver_id, submission_id, counts, summed"
+_DELIVERY = "summed, state, error, attempts, next_attempt_at, delivered_at"
 
 #: A receiver's URL may hold a secret.
-_RECEIVERS_FARE = "select (id, host, failing_since, failures, next_attempt_at)"
+_FARE = "failing_since, failures, next_attempt_at"
 
-#: The privileges of the worker, the producer and the reader on each table. A lock on a row wants
-#: the right to update it; what a foreign key deletes wants no right at all.
-GRANTS: Mapping[str, tuple[str, str, str]] = {
-    "submissions": (_READ, _ALL, _READ),
-    "notices": (_READ, "select, insert, delete", _READ),
-    "recordings": (_CHANGE, _ALL, _READ),
-    "segments": (f"{_CHANGE}, {_ORDER_REPAIRS}", _ALL, _READ),
+#: What a source was read as, once it is examined anew; that a date was none; what became of it.
+_EXAMINED = (
+    "audio_root, audio_path, container, encoding, rate_hz, channels, frames, duration_ms,"
+    " size_bytes, content_digest, flags, started_at"
+)
+
+#: What the worker, the producer and the reader may do with each table. A lock on a row wants the
+#: right to change a column of it, and one on a table the right to erase; what a foreign key deletes
+#: wants no right at all.
+GRANTS: Mapping[str, tuple[Rights, Rights, Rights]] = {
+    "submissions": (_READ, Rights(EVERY, EVERY, "state, title, sealed_at", erase=True), _READ),
+    "notices": (_NONE, Rights(EVERY, EVERY, erase=True), _READ),
+    "recordings": (
+        Rights(EVERY, change=_REDUCE),
+        Rights(EVERY, EVERY, f"{_REDUCE}, {_EXAMINED}", erase=True),
+        _READ,
+    ),
+    "segments": (
+        Rights(EVERY, _REPAIR, f"{_SEGMENT}, result_key, leased_at"),
+        Rights(EVERY, EVERY, _SEGMENT, erase=True),
+        _READ,
+    ),
     # The producer holds results in place that it builds on.
-    "results": ("select, insert, update", "select, update (created_at), delete", _READ),
-    "transcripts": (_ADD, _READ, _READ),
-    "utterances": (_ADD, _READ, _READ),
-    "seams": (_ADD, _READ, _READ),
-    "receivers": (_CHANGE, "select, insert", _RECEIVERS_FARE),
-    "events": (f"{_CHANGE}, {_SUM_UP}", _READ, _READ),
-    "purges": (_READ, "select, insert, update", _READ),
-    # To look while nobody places one takes a lock, which wants the right to change.
-    "holds": (_READ, _ALL, _READ),
+    "results": (
+        Rights(EVERY, "decode_key, body", "body, created_at"),
+        Rights(EVERY, change="created_at", erase=True),
+        _READ,
+    ),
+    "transcripts": (Rights(EVERY, _TRANSCRIPT), _READ, _READ),
+    "utterances": (Rights(EVERY, EVERY), _READ, _READ),
+    "seams": (Rights(EVERY, _SEAM), _READ, _READ),
+    "receivers": (
+        Rights(EVERY, change=_FARE),
+        Rights(EVERY, "id, url, host, failures"),
+        Rights(f"id, host, {_FARE}"),
+    ),
+    "events": (Rights(EVERY, _SUMMARY, _DELIVERY), _READ, _READ),
+    "purges": (
+        _READ,
+        Rights(EVERY, "before, narrowed", "ended_at, recordings, results, copies, spared"),
+        _READ,
+    ),
+    "holds": (
+        _NONE,
+        Rights(EVERY, "id, call_id, line, reason, held_at", "released_at", erase=True),
+        _READ,
+    ),
     _REVISION: (_READ, _READ, _READ),
 }
+
+
+def rights_of(role: Role, table: str) -> Rights:
+    """Return what a role may do with a table."""
+    return GRANTS[table][list(Role).index(role)]
+
 
 #: What everybody may read beside the tables: see migration 0008.
 _VIEWS = "talk_calls, talk_speakers"
@@ -75,12 +163,38 @@ _POSITION_GRANTS = ("usage, select", "select", "select")
 _FUNCTIONS = "search_plain(text), search_words(text)"
 
 
+#: What makes large objects; to import one from the server's disk is a superuser's already.
+_LARGE_OBJECTS = ("lo_creat(integer)", "lo_create(oid)", "lo_from_bytea(oid, bytea)")
+
+#: SQL that takes from everybody what no process of ours needs.
+_NO_TABLES = "revoke temporary on database {database} from public"
+_NO_OBJECTS = f"revoke execute on function {', '.join(_LARGE_OBJECTS)} from public"
+
+_IS_OWNER = text(
+    "select pg_has_role(datdba, 'usage') from pg_database where datname = current_database()"
+)
+_IS_SUPERUSER = text("select rolsuper from pg_roles where rolname = current_user")
+
+
 def create_roles(connection: Connection) -> list[Role]:
-    """Create the roles that are missing; return them."""
+    """Create the roles that are missing; return them.
+
+    Postgres lets everybody make temporary tables and large objects. Both are taken away as far as
+    this login may: the first by the database's owner, the second by a superuser alone. What is left
+    to the roles :func:`excess` says.
+    """
     missing = [role for role in Role if role not in existing_roles(connection)]
     for role in missing:
         connection.execute(text(f"create role {role} nologin"))
+    if connection.scalar(_IS_OWNER):
+        connection.exec_driver_sql(_NO_TABLES.format(database=_database(connection)))
+    if connection.scalar(_IS_SUPERUSER):
+        connection.exec_driver_sql(_NO_OBJECTS)
     return missing
+
+
+def _database(connection: Connection) -> str:
+    return str(connection.scalar(text("select quote_ident(current_database())")))
 
 
 def existing_roles(connection: Connection) -> list[Role]:
@@ -95,7 +209,7 @@ def grant(connection: Connection) -> None:
     schema = connection.scalar(text("select quote_ident(current_schema())"))
     roles = existing_roles(connection)
     for role in roles:
-        connection.execute(text(f"grant usage on schema {schema} to {role}"))
+        connection.exec_driver_sql(f"grant usage on schema {schema} to {role}")
         connection.execute(text(f"grant execute on function {_FUNCTIONS} to {role}"))
         connection.execute(text(f"revoke all on {_VIEWS} from {role}"))
         connection.execute(text(f"grant select on {_VIEWS} to {role}"))
@@ -103,11 +217,79 @@ def grant(connection: Connection) -> None:
         if role in roles:
             connection.execute(text(f"revoke all on sequence {_POSITIONS} from {role}"))
             connection.execute(text(f"grant {allowed} on sequence {_POSITIONS} to {role}"))
-    for table, privileges in GRANTS.items():
-        for role, allowed in zip(Role, privileges, strict=True):
+    for table, every in GRANTS.items():
+        for role, rights in zip(Role, every, strict=True):
             if role in roles:
                 connection.execute(text(f"revoke all on {table} from {role}"))
-                connection.execute(text(f"grant {allowed} on {table} to {role}"))
+                if privileges := rights.privileges():
+                    connection.execute(text(f"grant {privileges} on {table} to {role}"))
         # After it has erased. Older servers know no such right: their autovacuum does it.
         if Role.PRODUCER in roles and (connection.dialect.server_version_info or ()) >= (17,):
             connection.execute(text(f"grant maintain on {table} to {Role.PRODUCER}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """What a role may do and is not to, and what takes it away."""
+
+    cause: str
+    remedy: str
+
+
+_MAY = text(
+    """
+    select r.role, c.relname as table, v.verb, a.attname as column
+      from unnest(cast(:roles as text[])) as r (role)
+     cross join unnest(cast(:tables as text[])) as t (name)
+     cross join unnest(array['select', 'insert', 'update']) as v (verb)
+      join pg_class c on c.oid = to_regclass(t.name)
+      join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+     where has_column_privilege(r.role, c.oid, a.attnum, v.verb)
+     order by v.verb desc, r.role, c.relname, a.attnum
+    """
+)
+
+_MAY_MAKE = text(
+    """
+    select r.role,
+           has_database_privilege(r.role, current_database(), 'temporary') as tables,
+           exists (select from unnest(cast(:functions as text[])) f
+                    where has_function_privilege(r.role, f, 'execute')) as objects
+      from unnest(cast(:roles as text[])) as r (role)
+    """
+)
+
+
+def excess(connection: Connection) -> list[Excess]:
+    """Return what the roles may do here beyond what they are to, however they came by it."""
+    roles = [str(role) for role in existing_roles(connection)]
+    return [*_excess_rights(connection, roles), *_excess_objects(connection, roles)]
+
+
+def _excess_rights(connection: Connection, roles: list[str]) -> list[Excess]:
+    wide = [
+        f"{role} may {verb} {table}.{column}"
+        for role, table, verb, column in connection.execute(
+            _MAY, {"roles": roles, "tables": list(GRANTS)}
+        )
+        if not rights_of(Role(role), table).cover(verb, column)
+    ]
+    if not wide:
+        return []
+    more = f", and {len(wide) - 1} more that are not its work" if len(wide) > 1 else ""
+    return [Excess(f"{wide[0]}{more}", "Run producer migrate as the tables' owner")]
+
+
+def _excess_objects(connection: Connection, roles: list[str]) -> list[Excess]:
+    parameters = {"roles": roles, "functions": list(_LARGE_OBJECTS)}
+    rows = connection.execute(_MAY_MAKE, parameters).all()
+    database = _database(connection)
+    found = []
+    if tables := [row.role for row in rows if row.tables]:
+        revoke = _NO_TABLES.format(database=database)
+        remedy = f"Run producer migrate --roles as the database's owner, or: {revoke}"
+        found.append(Excess(f"{', '.join(tables)} may make temporary tables", remedy))
+    if objects := [row.role for row in rows if row.objects]:
+        remedy = f"Only a superuser can take it away, in {database}: {_NO_OBJECTS}"
+        found.append(Excess(f"{', '.join(objects)} may make large objects", remedy))
+    return found

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from sqlalchemy import Connection, Engine, make_url, text
 
 from ops.local.servers import PostgresServer
+from producer import doctor
 from producer.purge import purge
 from producer.stream import stream
 from schema.errors import ErrorCode, Misconfigured
 from schema.migrate import migrate, require_current
 from schema.phrases import parse_query
 from schema.records import Notice
-from schema.roles import GRANTS, Role, create_roles
+from schema.roles import GRANTS, Role, create_roles, excess, rights_of
 from schema.span import Span
 from schema.states import RecordingState
-from schema.store import forget, intake, notify, purges, read, reduce, work
+from schema.store import forget, holds, intake, notify, purges, read, recheck, reduce, work
 from schema.store.cancel import cancel
 from schema.store.connection import create_ledger_engine
 from schema.store.figures import figures
 from schema.store.ledger import Ledger
+from schema.store.mend import mend_dates
 from schema.store.repair import order_repairs
 from schema.store.search import Filters, search
 from schema.store.sweep import sweep
 from schema.store.work import Fate
 from schema.tables import Base
 from schema.transcript import Draft, PlannedRepair, RepairReason, Seam, SeamRule, Utterance
-from schema.wire import Queued
+from schema.wire import Dispatch, Queued
 from schema.words import Word
 from tests.factories import PROFILE, added, quarantined, recording, result, submission
 
@@ -88,6 +91,30 @@ def transcribed(producer: Ledger, worker: Ledger) -> None:
         worker.transact(lambda c, h=claim: work.settle_twins(c, h.decode_key, decoded=True))
     for end in ends:
         _reduce(worker, end)
+
+
+def _opened_for_a_receiver(connection: Connection) -> intake.OpenSubmission:
+    url = "https://crm.example/hook?token=hush"
+    receiver = notify.receiver_of(connection, url, "crm.example")
+    return intake.open_submission(
+        connection, "key", "calls", PROFILE, force=False, receiver=receiver
+    )
+
+
+def _claimed(worker: Ledger, dispatch: Dispatch, owner: str = "w") -> work.Claim:
+    return worker.single(lambda c: work.claim(c, dispatch.message, owner=owner, lease_s=60))
+
+
+def _repair(worker: Ledger, end: work.Ended) -> Dispatch:
+    message = end.reduce.message
+    held = worker.single(lambda c: reduce.claim_reduce(c, message, owner="r", lease_s=60))
+    place = PlannedRepair(0, Span(0, 10_000), Span(4_000, 6_000), RepairReason.SPEECH)
+    (ordered,) = worker.transact(lambda c: order_repairs(c, held, [place]))
+    return ordered
+
+
+def _events(worker: Ledger) -> list[notify.Delivery]:
+    return worker.transact(lambda c: notify.claim_events(c, room=9, each=9, busy=(), lease_s=60))
 
 
 def _finish(worker: Ledger, claim: work.Claim) -> work.Ended:
@@ -157,24 +184,13 @@ def test_a_recording_goes_all_the_way_under_least_rights(login: Login):
 
 def test_a_receiver_is_told_under_least_rights(login: Login):
     producer, worker = login(Role.PRODUCER), login(Role.WORKER)
-    url = "https://crm.example/hook?token=hush"
-
-    def opened(connection: Connection) -> intake.OpenSubmission:
-        receiver = notify.receiver_of(connection, url, "crm.example")
-        return intake.open_submission(
-            connection, "key", "calls", PROFILE, force=False, receiver=receiver
-        )
-
-    target = producer.transact(opened)
+    target = producer.transact(_opened_for_a_receiver)
     (dispatch,) = added(producer, recording("good"), quarantined(), to=target).dispatches
     producer.transact(lambda c: intake.seal(c, target.id))
-    claim = worker.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
-    _reduce(worker, _finish(worker, claim))
+    _reduce(worker, _finish(worker, _claimed(worker, dispatch)))
     assert worker.transact(notify.sum_up) == 1
     worker.transact(notify.give_up)
-    deliveries = worker.transact(
-        lambda c: notify.claim_events(c, room=9, each=9, busy=(), lease_s=60)
-    )
+    deliveries = _events(worker)
     worker.transact(lambda c: notify.refused(c, deliveries[0], "HTTP 500"))
     worker.transact(lambda c: notify.delivered(c, deliveries[1]))
 
@@ -191,6 +207,24 @@ def test_a_receiver_is_told_under_least_rights(login: Login):
     assert caught.value.code == ErrorCode.LEDGER_FORBIDDEN
 
 
+def test_the_doctor_says_what_a_role_may_beyond_its_work(login: Login, owner: Engine):
+    producer = login(Role.PRODUCER)
+    assert doctor._roles(producer).verdict is doctor.Verdict.OK
+    with owner.begin() as connection:
+        connection.execute(text(f"grant update (url) on receivers to {Role.WORKER}"))
+        connection.execute(text(f"grant temporary on database roles to {Role.READER}"))
+
+    found = doctor._roles(producer)
+
+    with owner.begin() as connection:
+        connection.execute(text(f"revoke temporary on database roles from {Role.READER}"))
+    migrate(owner)
+    assert found.verdict is doctor.Verdict.WARN
+    assert f"{Role.WORKER} may update receivers.url" in found.detail
+    assert f"{Role.READER} may make temporary tables" in found.detail
+    assert "Run producer migrate" in found.remedy
+
+
 def test_a_reader_is_enough_to_watch_the_fleet(login: Login):
     producer = login(Role.PRODUCER)
     transcribed(producer, login(Role.WORKER))
@@ -205,14 +239,9 @@ def test_a_reader_is_enough_to_watch_the_fleet(login: Login):
 def test_a_reducer_orders_repairs_under_least_rights(login: Login):
     worker = login(Role.WORKER)
     (dispatch,) = added(login(Role.PRODUCER), recording("a")).dispatches
-    claim = worker.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
-    message = _finish(worker, claim).reduce.message
-    held = worker.single(lambda c: reduce.claim_reduce(c, message, owner="r", lease_s=60))
-    place = PlannedRepair(0, Span(0, 10_000), Span(4_000, 6_000), RepairReason.SPEECH)
 
-    (ordered,) = worker.transact(lambda c: order_repairs(c, held, [place]))
-    claim = worker.single(lambda c: work.claim(c, ordered.message, owner="w", lease_s=60))
-    _reduce(worker, _finish(worker, claim))
+    ordered = _repair(worker, _finish(worker, _claimed(worker, dispatch)))
+    _reduce(worker, _finish(worker, _claimed(worker, ordered)))
 
     with login(Role.READER).reading() as connection:
         (found,) = read.submission_ids(connection, 10)
@@ -261,9 +290,17 @@ def test_a_producer_may_erase_and_lock_out_new_work(login: Login):
 
 
 EVERYWHERE = [
-    statement.format(table)
-    for table in GRANTS
-    for statement in ("drop table {}", "truncate {} cascade", "alter table {} add column x int")
+    *(
+        statement.format(table)
+        for table in GRANTS
+        for statement in ("drop table {}", "truncate {} cascade", "alter table {} add column x int")
+    ),
+    "create table x (x int)",
+    "create temporary table x (x int)",
+    "select lo_create(0)",
+    "select lo_creat(-1)",
+    "select lo_from_bytea(0, 'x')",
+    "select setval('transcript_positions', 1)",
 ]
 
 FORBIDDEN = {
@@ -273,6 +310,31 @@ FORBIDDEN = {
         "update submissions set title = 'x'",
         "update alembic_version set version_num = 'x'",
         "update transcripts set language = 'x'",
+        "update utterances set text = 'x'",
+        "update receivers set url = 'http://127.0.0.1/'",
+        "update receivers set host = 'x'",
+        "update events set receiver_id = gen_random_uuid()",
+        "update submissions set receiver_id = null",
+        "update submissions set profile = '{}'",
+        "update recordings set audio_root = 'calls', audio_path = 'x'",
+        "update recordings set source_path = 'x', name = 'x'",
+        "update recordings set call_id = 'x'",
+        "update recordings set line = 'x'",
+        "update recordings set started_at = now()",
+        "update recordings set attributes = '{}'",
+        "update segments set decode_key = 'x'",
+        "update segments set pcm_digest = 'x'",
+        "update segments set recording_id = gen_random_uuid()",
+        "update results set decode_key = 'x'",
+        "insert into transcripts (id, created_at) values (gen_random_uuid(), '2001-01-01')",
+        "insert into events (receiver_id, submission_id, recording_id)"
+        " values (gen_random_uuid(), gen_random_uuid(), gen_random_uuid())",
+        "insert into notices (code, subject, message) values ('x', 'x', 'x')",
+        "insert into holds (line, reason) values ('x', 'x')",
+        "insert into purges (before) values (now())",
+        "insert into receivers (id, url, host) values (gen_random_uuid(), 'x', 'x')",
+        "select from notices",
+        "select from holds",
         "insert into recordings default values",
         "insert into submissions default values",
         "insert into segments (id, result_key) values (gen_random_uuid(), 'x')",
@@ -281,14 +343,20 @@ FORBIDDEN = {
     ],
     Role.PRODUCER: [
         *EVERYWHERE,
+        "select nextval('transcript_positions')",
         *(f"delete from {table}" for table in ("transcripts", "utterances", "alembic_version")),
         "delete from purges",
         "insert into results default values",
         "update results set body = '{}'",
         "update transcripts set language = 'x'",
+        "update receivers set url = 'http://127.0.0.1/'",
+        "update recordings set call_id = 'x'",
+        "update recordings set source_path = 'x', name = 'x'",
+        "update submissions set receiver_id = null",
     ],
     Role.READER: [
         *EVERYWHERE,
+        "select url from receivers",
         *(f"delete from {table}" for table in GRANTS),
         *(f"insert into {table} default values" for table in GRANTS),
         "update recordings set state = 'done'",
@@ -337,6 +405,191 @@ def test_migrating_grants_what_is_missing_and_takes_what_is_too_much(owner: Engi
     with pytest.raises(Misconfigured):
         reader.transact(lambda c: c.execute(text("delete from submissions")))
     assert worker.transact(lambda c: c.execute(text("select from results")).all()) == []
+
+
+def test_rights_are_those_that_are_written_down(owner: Engine):
+    """Of each role on each column, as Postgres itself answers."""
+    query = text(
+        """
+        select c.relname as table, a.attname as column,
+               has_column_privilege(:role, c.oid, a.attnum, :verb) as may
+          from pg_class c join pg_attribute a on a.attrelid = c.oid
+         where c.relnamespace = 'public'::regnamespace and c.relkind = 'r' and a.attnum > 0
+        """
+    )
+    seen = set()
+    with owner.connect() as connection:
+        for role in Role:
+            for verb in ("select", "insert", "update"):
+                for row in connection.execute(query, {"role": role, "verb": verb}):
+                    covered = rights_of(role, row.table).cover(verb, row.column)
+                    assert row.may == covered, (role, verb, row.table, row.column)
+                    seen.add(row.table)
+    assert seen == set(GRANTS)
+
+
+@pytest.fixture
+def changed(owner: Engine) -> Iterator[Callable[[Role], set[str]]]:
+    """Have Postgres note whose statements set which columns, whether or not they find a row."""
+    with owner.begin() as connection:
+        for statement in _NOTE:
+            connection.execute(text(statement))
+        for table in Base.metadata.sorted_tables:
+            for column in table.columns:
+                connection.execute(
+                    text(
+                        f'create trigger "{column.name}_set" before update of "{column.name}"'
+                        f" on {table.name} for each statement"
+                        f" execute function noted.note('{column.name}')"
+                    )
+                )
+
+    def columns(role: Role) -> set[str]:
+        with owner.connect() as connection:
+            query = text("select place from noted.changes where login = :login")
+            return set(connection.scalars(query, {"login": f"login_{role}"}))
+
+    yield columns
+    with owner.begin() as connection:
+        connection.execute(text("set client_min_messages = error"))
+        connection.execute(text("drop schema noted cascade"))
+
+
+_NOTE = (
+    "create schema noted",
+    "grant usage on schema noted to public",
+    "create table noted.changes (login text, place text, primary key (login, place))",
+    """
+    create function noted.note() returns trigger language plpgsql security definer as $$
+    begin
+        insert into noted.changes values (session_user, tg_table_name || '.' || tg_argv[0])
+            on conflict do nothing;
+        return null;
+    end $$
+    """,
+    "grant execute on function noted.note() to public",
+)
+
+
+def granted(role: Role) -> set[str]:
+    """Return the columns that a role may change."""
+    return {
+        f"{table.name}.{column.name}"
+        for table in Base.metadata.sorted_tables
+        for column in table.columns
+        if rights_of(role, table.name).cover("update", column.name)
+    }
+
+
+def test_a_worker_may_change_what_its_work_changes_and_nothing_else(
+    login: Login, changed: Callable[[Role], set[str]]
+):
+    producer, worker = login(Role.PRODUCER), login(Role.WORKER)
+
+    whole_work(producer, worker)
+
+    assert changed(Role.WORKER) == granted(Role.WORKER)
+
+
+def whole_work(producer: Ledger, worker: Ledger) -> None:
+    """Have a worker and a reducer change all that they ever change."""
+    target = producer.transact(_opened_for_a_receiver)
+    dispatches = added(producer, *(recording(each) for each in "abc"), to=target).dispatches
+    producer.transact(lambda c: intake.seal(c, target.id))
+    owners = ("w", "w", "dies")
+    first, second, third = map(partial(_claimed, worker), dispatches, owners)
+    worker.transact(lambda c: work.decode_as(c, first, "another"))
+    code = ErrorCode.STORAGE_UNREACHABLE
+    worker.transact(lambda c: work.fail(c, second, code, "x", Fate.STRIKE))
+    worker.transact(lambda c: work.return_leases(c, "dies", died=True))
+    ordered = _repair(worker, _finish(worker, first))
+    _reduce(worker, _finish(worker, _claimed(worker, ordered)))
+    worker.transact(lambda c: work.give_up(c, third.segment_id, code, "x"))
+    worker.transact(lambda c: work.give_up(c, second.segment_id, code, "x"))
+    worker.transact(lambda c: sweep(c, queued=Queued(0, 0), high_water=100, interval_s=15))
+    worker.transact(notify.sum_up)
+    worker.transact(notify.give_up)
+    events = _events(worker)
+    worker.transact(lambda c: notify.refused(c, events[0], "HTTP 500"))
+    worker.transact(lambda c: notify.delivered(c, events[0]))
+
+
+def test_a_producer_may_change_what_its_commands_change_and_nothing_else(
+    login: Login, changed: Callable[[Role], set[str]]
+):
+    producer, worker = login(Role.PRODUCER), login(Role.WORKER)
+
+    transcribed(producer, worker)
+    with producer.reading() as connection:
+        (target,) = read.submission_ids(connection, 10)
+        ids = [each.id for each in read.recordings(connection, target)]
+    producer.transact(lambda c: recheck.replan(c, ids[0], recording("anew"), room=9))
+    producer.transact(lambda c: cancel(c, target))
+    producer.transact(lambda c: reduce.retry_failed(c, target))
+    producer.transact(mend_dates)
+    producer.transact(lambda c: holds.place(c, line="sales", reason="x"))
+    producer.transact(lambda c: holds.release(c, "sales"))
+    item = recording("named")
+    named = producer.transact(
+        lambda c: intake.open_submission(c, "named", item.source.name, PROFILE, force=False)
+    )
+    added(producer, item, to=named)
+    with producer.reading() as connection:
+        (gone,) = read.recordings(connection, named.id)
+    producer.transact(lambda c: forget.forget(c, [gone.id], lambda _: None))
+    purge(producer, datetime(2100, 1, 1, tzinfo=UTC), [].append, lambda _: None)
+
+    # That right is a lock's alone.
+    assert changed(Role.PRODUCER) == granted(Role.PRODUCER) - {"results.created_at"}
+
+
+def test_a_ledger_whose_roles_may_more_is_named_and_narrowed(owner: Engine, login: Login):
+    """As an earlier release granted it: the whole row."""
+    with owner.begin() as connection:
+        connection.execute(text(f"grant update on receivers, recordings to {Role.WORKER}"))
+        connection.execute(text(f"grant insert on transcripts to {Role.WORKER}"))
+        named = [each.cause for each in excess(connection)]
+
+    migrate(owner)
+
+    assert len(named) == 1
+    assert f"{Role.WORKER} may update" in named[0]
+    with owner.connect() as connection:
+        assert excess(connection) == []
+    with pytest.raises(Misconfigured):
+        login(Role.WORKER).transact(lambda c: c.execute(text("update receivers set url = 'x'")))
+
+
+@pytest.fixture
+def plain_owner(postgres_server: PostgresServer) -> Iterator[Engine]:
+    """A database whose owner is no superuser, as deployment.md makes it."""
+    admin = create_ledger_engine(postgres_server.create_database("plain"))
+    with admin.begin() as connection:
+        connection.execute(text("create role plain_owner login createrole"))
+        connection.execute(text("alter database plain owner to plain_owner"))
+    url = make_url(postgres_server.database_url("plain")).set(username="plain_owner")
+    engine = create_ledger_engine(url.render_as_string(hide_password=False))
+    yield engine
+    engine.dispose()
+    admin.dispose()
+    postgres_server.drop_database("plain")
+    admin = create_ledger_engine(postgres_server.url)
+    with admin.begin() as connection:
+        connection.execute(text("drop role plain_owner"))
+    admin.dispose()
+
+
+def test_an_owner_takes_temporary_tables_away_and_names_what_a_superuser_must(
+    owner: Engine, plain_owner: Engine
+):
+    del owner  # whose roles are the server's
+    for _ in range(2):  # again, too, once nothing is left to be taken
+        migrate(plain_owner, roles=True)
+
+        with plain_owner.connect() as connection:
+            (left,) = excess(connection)
+        assert "large objects" in left.cause
+        assert "superuser" in left.remedy
 
 
 def test_a_server_without_roles_is_migrated_all_the_same(owner: Engine, monkeypatch):
