@@ -123,6 +123,8 @@ _CLAIM = text(
          cross join lateral (
                select id from events
                 where receiver_id = v.id and state = 'waiting' and next_attempt_at <= now()
+                  -- Whoever sums up may add events: a receiver is told of its own submissions.
+                  and v.id = (select b.receiver_id from submissions b where b.id = submission_id)
                 order by next_attempt_at
                 limit case when v.failing_since is null then :each else 1 end
                   for update skip locked) e

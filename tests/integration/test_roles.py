@@ -207,6 +207,28 @@ def test_a_receiver_is_told_under_least_rights(login: Login):
     assert caught.value.code == ErrorCode.LEDGER_FORBIDDEN
 
 
+def test_a_receiver_is_told_of_no_submission_but_its_own(login: Login):
+    """Whatever a worker's login adds to the events, which is what the sweep adds them by."""
+    producer, worker = login(Role.PRODUCER), login(Role.WORKER)
+    mine = producer.transact(_opened_for_a_receiver)
+    others = submission(producer)
+
+    def forge(connection: Connection) -> None:
+        connection.execute(
+            text(
+                "insert into events (receiver_id, submission_id, counts, summed)"
+                " select b.receiver_id, s.id, '{}', true from submissions b, submissions s"
+                " where b.id = :mine and s.id = any(:every)"
+            ),
+            {"mine": mine.id, "every": [mine.id, others.id]},
+        )
+
+    worker.transact(forge)
+
+    (event,) = _events(worker)
+    assert str(mine.id) in event.body.decode()
+
+
 def test_the_doctor_says_what_a_role_may_beyond_its_work(login: Login, owner: Engine):
     producer = login(Role.PRODUCER)
     assert doctor._roles(producer).verdict is doctor.Verdict.OK
