@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 from producer import crew
-from producer.containers.account import Break
 from producer.headless import RAW_DEFAULTS, RawFormat
 from producer.plan import check_channels, choose_channels, plan_segments
 from producer.probe import Choices, Probed, check_format, check_size, probe
-from producer.refusals import unreachable
 from producer.scan import scan
-from producer.spool import copy_to_spool
-from schema.buckets import absolute, resolved
+from producer.spool import Copy, copy_to_spool
+from schema.buckets import absolute, is_url, resolved
 from schema.errors import BadRecording, CallscribeError, ErrorCode
 from schema.profile import ChannelMode, Profile
-from schema.records import AudioFormat, CallInfo, Location, NewRecording, QuarantinedRecording
+from schema.records import CallInfo, Location, NewRecording, QuarantinedRecording
 from schema.settings import SPOOL_ROOT, Settings
-from schema.storage import storage_of
+from schema.storage import storage_of, unreachable
 from schema.transcript import Flag
 
 #: A reader that takes longer hangs. Opus, the slowest, decodes at 300 times real time; a file of
@@ -134,12 +133,13 @@ def _examine(path: bytes, source: Location, call: CallInfo, terms: _Terms) -> Ne
         content_digest = _content_digest(path)
         audio = _audio(path, source, probed, content_digest, terms.settings, choices)
         check_format(audio.format, limits, name)
-        found = scan(audio.path, audio.format, name, mix=mode == "mix")
+        with _audio_on_disk(path, audio, terms.settings) as readable:
+            found = scan(readable, audio.format, name, mix=mode == "mix")
     except BadRecording:
         # A file still being written to looks truncated, or worse; that it grows is the cause.
-        _check_unchanged(path, before, name)
+        _check_unchanged(path, source, before, terms.settings)
         raise
-    _check_unchanged(path, before, name)
+    _check_unchanged(path, source, before, terms.settings)
     channels, flags = choose_channels(found, mode, limits, name)
     broken = sorted({Flag.TRUNCATED.counted(each.at_ms or 0) for each in audio.breaks})
     return NewRecording(
@@ -155,15 +155,6 @@ def _examine(path: bytes, source: Location, call: CallInfo, terms: _Terms) -> Ne
     )
 
 
-class _Audio(NamedTuple):
-    """What workers will read, where that is on this host, and where the source lacks audio."""
-
-    location: Location
-    path: bytes
-    format: AudioFormat
-    breaks: Sequence[Break] = ()
-
-
 def _audio(
     path: bytes,
     source: Location,
@@ -171,13 +162,21 @@ def _audio(
     content_digest: str,
     settings: Settings,
     choices: Choices,
-) -> _Audio:
+) -> Copy:
     """Return what workers will read: the source, or its copy."""
     if not probed.copied:
-        return _Audio(source, path, probed.format)
-    copy = copy_to_spool(path, probed, content_digest, settings, source.name, take=choices.take)
-    spool_path = copy.location.under(settings.root_path(SPOOL_ROOT))
-    return _Audio(copy.location, spool_path, copy.format, copy.breaks)
+        return Copy(source, probed.format)
+    return copy_to_spool(path, probed, content_digest, settings, source.name, take=choices.take)
+
+
+@contextmanager
+def _audio_on_disk(path: bytes, audio: Copy, settings: Settings) -> Iterator[bytes]:
+    """Give where what workers will read is on this host, the source being at ``path``."""
+    if audio.location.root != SPOOL_ROOT:
+        yield path
+        return
+    with storage_of(settings, SPOOL_ROOT).on_disk(audio.location, lambda _: None) as copy:
+        yield copy
 
 
 def _channel_mode(probed: Probed, mode: ChannelMode) -> ChannelMode:
@@ -197,12 +196,15 @@ def _identity(path: bytes) -> _Identity:
     return _Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _check_unchanged(path: bytes, before: _Identity, name: str) -> None:
-    """Refuse a file that was written to, or replaced, since ``before``."""
-    if _identity(path) != before:
+def _check_unchanged(path: bytes, source: Location, before: _Identity, settings: Settings) -> None:
+    """Refuse a file that was written to, or another of whose name was put in its place."""
+    now = [_identity(path)]
+    if not is_url(named := settings.path_of(source)):
+        now.append(_identity(named))
+    if now != [before] * len(now):
         raise BadRecording(
             ErrorCode.AUDIO_CHANGED,
-            name,
+            source.name,
             "it changed while it was read",
             "Submit it again once the recorder has finished.",
         )

@@ -34,12 +34,13 @@ from producer.headless import RAW_AMBIGUOUS, RAW_ENCODINGS, RawFormat, excerpts,
 from producer.native import NativeReader, SequenceReader, bits_of, joined_files, take_reader
 from producer.packets import MpegReader, OggReader
 from producer.pieces import Reader, UndecodableError
-from producer.refusals import empty, no_channels, truncated_at, unreachable
+from producer.refusals import empty, no_channels, truncated_at
 from schema.errors import BadRecording, ErrorCode
 from schema.profile import TracksMode
 from schema.records import HEADLESS, AudioFormat, Location
 from schema.settings import Limits
 from schema.span import duration_of
+from schema.storage import unreachable
 from schema.transcript import Flag
 
 #: Encodings whose samples depend on where reading begins, measured with libsndfile 1.2.2 by

@@ -9,8 +9,9 @@ from producer.containers.account import TOLERANCE_MS, Break, seconds
 from producer.native import NativeReader
 from producer.pieces import Lost, Piece, UndecodableError, conformed
 from producer.probe import Probed
-from producer.refusals import empty, truncated, truncated_at, unreachable
+from producer.refusals import empty, truncated, truncated_at
 from schema.pcm import Samples
+from schema.storage import unreachable
 
 
 def read_blocks(

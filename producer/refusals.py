@@ -27,15 +27,6 @@ def empty(name: str, cause: str) -> BadRecording:
     return BadRecording(ErrorCode.AUDIO_EMPTY, name, cause, "Look why the recorder wrote nothing.")
 
 
-def unreachable(name: str, error: OSError) -> BadRecording:
-    """Return the error of a file that is gone or must not be read."""
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        remedy = "Submit again if it was moved."
-        return BadRecording(ErrorCode.FILE_VANISHED, name, "there is no such file", remedy)
-    remedy = "Let this user read it."
-    return BadRecording(ErrorCode.FILE_UNREADABLE, name, error.strerror or str(error), remedy)
-
-
 def no_channels(name: str) -> BadRecording:
     """Return the error of a file whose header makes no sense."""
     cause, remedy = "its header says 0 channels", "Look at what wrote the file."

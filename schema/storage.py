@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from schema.beneath import NotRegularError, OutsideError, open_file
 from schema.buckets import BucketPath
 from schema.errors import BadRecording, CallscribeError, ErrorCode, Misconfigured, Transient
 from schema.records import Location
@@ -52,8 +52,9 @@ class Storage(Protocol):
     def on_disk(
         self, location: Location, admit: Callable[[int], None]
     ) -> AbstractContextManager[bytes]:
-        """Give a path of this host at which the file can be read, whole.
+        """Give a path of this process at which the file can be read, whole.
 
+        It leads to an open file and to no name, so that nothing takes its place meanwhile.
         ``admit`` is told how many bytes have to be fetched for it, and may refuse.
 
         Raises:
@@ -102,25 +103,18 @@ class Directory:
 
     @contextmanager
     def open(self, location: Location) -> Iterator[_Descriptor]:
-        """Open a file after its links are resolved and found under the root."""
+        """Open a file below the root, whichever links lead there."""
         root = os.fsencode(self.path)
-        path = os.path.realpath(location.under(self.path))
-        if not path.startswith(root.rstrip(b"/") + b"/"):
-            raise BadRecording(
-                ErrorCode.PATH_OUTSIDE_ROOTS,
-                location.name,
-                f"it leads out of the root {location.root}",
-                "Hand in a file that lies under a configured root.",
-            )
         try:
-            # Not blocking: a named pipe in a recording's place must not hold the worker for ever.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = open_file(root, location.path)
             try:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise BadRecording(ErrorCode.FILE_UNREADABLE, location.name, "not a file")
                 yield _Descriptor(descriptor)
             finally:
                 os.close(descriptor)
+        except OutsideError:
+            raise _outside(location) from None
+        except NotRegularError:
+            raise BadRecording(ErrorCode.FILE_UNREADABLE, location.name, "not a file") from None
         except OSError as error:
             raise _fate(error, location, root) from error
 
@@ -130,8 +124,28 @@ class Directory:
         location: Location,
         admit: Callable[[int], None],  # noqa: ARG002 - nothing has to be fetched
     ) -> Iterator[bytes]:
-        """Give the file itself; whoever opens it meets its errors."""
-        yield os.path.realpath(location.under(self.path))
+        """Give the open file itself.
+
+        By /proc, since decoders open it again and again, each with a place of its own in it. That
+        looks no name up a second time: it opens what the descriptor has open.
+        """
+        try:
+            descriptor = open_file(os.fsencode(self.path), location.path)
+        except OutsideError:
+            raise _outside(location) from None
+        except NotRegularError:
+            raise BadRecording(
+                ErrorCode.AUDIO_NOT_AUDIO,
+                location.name,
+                "it is no regular file",
+                "Hand in a regular file.",
+            ) from None
+        except OSError as error:
+            raise unreachable(location.name, error) from error
+        try:
+            yield b"/proc/self/fd/%d" % descriptor
+        finally:
+            os.close(descriptor)
 
     def check(self) -> None:
         """Look whether the directory is there and may be read."""
@@ -156,6 +170,24 @@ class _Descriptor:
         at = 0
         while block := os.pread(self.handle, 1 << 20, at):
             at += len(block)
+
+
+def _outside(location: Location) -> BadRecording:
+    return BadRecording(
+        ErrorCode.PATH_OUTSIDE_ROOTS,
+        location.name,
+        f"it leads out of the root {location.root}",
+        "Hand in a file that lies under a configured root.",
+    )
+
+
+def unreachable(name: str, error: OSError) -> BadRecording:
+    """Return the error of a file that is gone or must not be read, by whoever hands it in."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        remedy = "Submit again if it was moved."
+        return BadRecording(ErrorCode.FILE_VANISHED, name, "there is no such file", remedy)
+    remedy = "Let this user read it."
+    return BadRecording(ErrorCode.FILE_UNREADABLE, name, error.strerror or str(error), remedy)
 
 
 def _fate(error: OSError, location: Location, root: bytes) -> CallscribeError:

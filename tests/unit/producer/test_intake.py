@@ -189,6 +189,29 @@ def test_a_file_still_being_written_is_said_to_have_changed(root, settings, monk
     assert "once the recorder has finished" in recording.message
 
 
+def test_a_file_that_another_replaces_while_it_is_read_is_said_to_have_changed(
+    root, settings, monkeypatch
+):
+    path = sounds.write(root / "call.wav", sounds.voice(1))
+    other = sounds.write(root / "other.wav", sounds.voice(1, seed=2))
+    digest = intake._content_digest
+
+    def replace(name):
+        found = digest(name)
+        other.rename(path)
+        return found
+
+    monkeypatch.setattr(intake, "_content_digest", replace)
+
+    assert examined(path, settings).code is ErrorCode.AUDIO_CHANGED
+
+
+def test_a_pipe_in_a_files_place_is_refused_unopened(root, settings):
+    os.mkfifo(root / "call.wav")
+
+    assert examined(root / "call.wav", settings).code is ErrorCode.AUDIO_NOT_AUDIO
+
+
 def test_a_host_at_fault_is_no_recordings_fault(root, settings):
     path = sounds.write(root / "call.wav", sounds.voice(1), subtype="GSM610")
     full = settings.model_copy(update={"spool_reserve_bytes": 10**18})
