@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import tempfile
+import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
@@ -21,6 +21,7 @@ import soundfile
 from producer.containers.account import Break
 from producer.probe import Probed, check_format
 from producer.reading import read_blocks
+from schema.beneath import OutsideError, beneath, open_directory, open_file, refuse_link
 from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured
 from schema.pcm import Samples
 from schema.records import AudioFormat, Location
@@ -33,6 +34,8 @@ _COPY_VERSION = 2
 _MOST_CHANNELS = 8
 #: No space, quota used up, file too big for the file system.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: A file that is nobody else's, whatever lies at its name.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,13 @@ def copy_to_spool(
         )
     spool = _spool_directory(settings, name)
     location = Location(SPOOL_ROOT, _copy_name(probed, content_digest, take=take))
-    path = location.under(spool)
     breaks = list(probed.breaks)
-    if take or not _is_there(path):
-        _make(source, probed, path, settings, name, breaks if take else None)
-    audio = _format_of(path)
+    try:
+        if take or not _is_there(spool, location):
+            _make(source, probed, spool, location, settings, name, breaks if take else None)
+        audio = _format_of(spool, location)
+    except OutsideError:
+        raise _leads_out(location.under(os.fsdecode(spool)), name) from None
     ends_ms = duration_of(audio.frames, audio.rate_hz)
     placed = [Break(ends_ms, each.cause) if each.at_ms is None else each for each in breaks]
     return Copy(location, audio, placed)
@@ -90,13 +95,13 @@ def remove_copy(settings: Settings, path: bytes) -> None:
         BadRequest: the path leads out of it, or this user may not remove it.
     """
     spool = os.fsencode(settings.root_path(SPOOL_ROOT))
-    copy = os.path.realpath(os.path.join(spool, path))
     name = Location(SPOOL_ROOT, path).name
-    if not copy.startswith(spool.rstrip(b"/") + b"/"):
-        raise BadRequest(ErrorCode.PATH_OUTSIDE_ROOTS, name, "it leads out of the spool")
     try:
         with suppress(FileNotFoundError):
-            os.unlink(copy)
+            beneath(spool, path, _remove)
+    except OutsideError:
+        cause = "it leads out of the spool"
+        raise BadRequest(ErrorCode.PATH_OUTSIDE_ROOTS, name, cause) from None
     except PermissionError as error:
         raise BadRequest(
             ErrorCode.FILE_UNREADABLE,
@@ -106,10 +111,15 @@ def remove_copy(settings: Settings, path: bytes) -> None:
         ) from error
 
 
-def _is_there(path: bytes) -> bool:
+def _remove(directory: int, name: bytes) -> None:
+    refuse_link(directory, name)
+    os.unlink(name, dir_fd=directory)
+
+
+def _is_there(spool: bytes, location: Location) -> bool:
     """Tell whether a copy is there already, and if so make it young: old ones are tidied away."""
     try:
-        os.utime(path)
+        beneath(spool, location.path, _make_young)
     except FileNotFoundError:
         return False
     except PermissionError:
@@ -117,7 +127,12 @@ def _is_there(path: bytes) -> bool:
     return True
 
 
-def _spool_directory(settings: Settings, name: str) -> str:
+def _make_young(directory: int, name: bytes) -> None:
+    refuse_link(directory, name)
+    os.utime(name, dir_fd=directory, follow_symlinks=False)
+
+
+def _spool_directory(settings: Settings, name: str) -> bytes:
     if settings.spool is None:
         raise Misconfigured(
             ErrorCode.SETTING_MISSING,
@@ -133,7 +148,7 @@ def _spool_directory(settings: Settings, name: str) -> str:
             f"it must be copied for the workers, and the spool {spool} is no directory",
             "Make the directory, or correct CALLSCRIBE_SPOOL.",
         )
-    return spool
+    return os.fsencode(spool)
 
 
 def _copy_name(probed: Probed, content_digest: str, *, take: bool) -> bytes:
@@ -143,39 +158,51 @@ def _copy_name(probed: Probed, content_digest: str, *, take: bool) -> bytes:
     return os.fsencode(f"{key[:2]}/{key}.flac")
 
 
-def _format_of(path: bytes) -> AudioFormat:
-    with soundfile.SoundFile(path) as file:
+def _format_of(spool: bytes, location: Location) -> AudioFormat:
+    with (
+        open(open_file(spool, location.path), "rb") as copy,
+        soundfile.SoundFile(copy.fileno(), closefd=False) as file,
+    ):
         return AudioFormat(file.format, file.subtype, file.samplerate, file.channels, file.frames)
 
 
 def _make(
     source: bytes,
     probed: Probed,
-    path: bytes,
+    spool: bytes,
+    location: Location,
     settings: Settings,
     name: str,
     breaks: list[Break] | None,
 ) -> None:
-    """Write the copy at ``path``; leave nothing behind where that fails."""
-    partial: bytes | None = None
+    """Write the copy; leave nothing behind where that fails."""
+    parent, own = os.path.split(location.path)
+    partial = os.fsencode(f"{secrets.token_hex(8)}.partial")
     try:
-        directory = os.path.dirname(path)
-        os.makedirs(directory, exist_ok=True)
-        handle, partial = tempfile.mkstemp(suffix=b".partial", dir=directory)
-        with os.fdopen(handle, "wb", buffering=0) as file:
-            sink = _Sink(file, settings.spool_reserve_bytes)
-            _write(source, probed, sink, settings, name, breaks)
-            os.fchmod(file.fileno(), 0o640)
-            os.fsync(file.fileno())
-        os.rename(partial, path)
-        partial = None
-        _sync_directory(directory)
+        with open_directory(spool, parent, make=True) as directory:
+            handle = os.open(partial, _NEW, 0o600, dir_fd=directory)
+            try:
+                with os.fdopen(handle, "wb", buffering=0) as file:
+                    sink = _Sink(file, settings.spool_reserve_bytes)
+                    _write(source, probed, sink, settings, name, breaks)
+                    os.fchmod(file.fileno(), 0o640)
+                    os.fsync(file.fileno())
+                os.rename(partial, own, src_dir_fd=directory, dst_dir_fd=directory)
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(partial, dir_fd=directory)
+            _sync(directory)
     except OSError as error:
-        raise _unwritable(name, path, error) from error
-    finally:
-        if partial is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(partial)
+        raise _unwritable(name, location.under(os.fsdecode(spool)), error) from error
+
+
+def _leads_out(path: bytes, name: str) -> Misconfigured:
+    return Misconfigured(
+        ErrorCode.STORAGE_UNREACHABLE,
+        name,
+        f"its copy cannot be written to the spool ({os.fsdecode(path)} leads out of it)",
+        "Remove the link there, and let nobody else write to the spool; then submit again.",
+    )
 
 
 def _unwritable(name: str, path: bytes, error: OSError) -> Misconfigured:
@@ -195,9 +222,9 @@ def _unwritable(name: str, path: bytes, error: OSError) -> Misconfigured:
     )
 
 
-def _sync_directory(directory: bytes) -> None:
+def _sync(directory: int) -> None:
     """Make a rename survive a power cut."""
-    handle = os.open(directory, os.O_RDONLY)
+    handle = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     try:
         os.fsync(handle)
     finally:

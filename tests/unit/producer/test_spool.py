@@ -7,10 +7,11 @@ import pytest
 import soundfile
 from pydantic import SecretStr
 
+from producer import spool as spool_module
 from producer.headless import RAW_DEFAULTS, RawFormat
 from producer.probe import probe
-from producer.spool import copy_to_spool
-from schema.errors import BadRecording, ErrorCode, Misconfigured
+from producer.spool import copy_to_spool, remove_copy
+from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured
 from schema.settings import Limits, Settings
 from tests.unit.producer import sounds
 
@@ -222,3 +223,64 @@ def test_without_a_spool_the_setting_to_make_is_named(tmp_path, configured, miss
         copied(path, configured(spool=spool))
 
     assert caught.value.code is ErrorCode.SETTING_MISSING
+
+
+def linked_out(spool, outside, copy):
+    """Put a link out of the spool in the place of the directory of a copy."""
+    outside.mkdir()
+    directory = spool / os.fsdecode(copy.location.path[:2])
+    directory.rename(outside / directory.name)
+    directory.symlink_to(outside / directory.name)
+    return outside / directory.name
+
+
+def test_nothing_is_written_or_removed_where_a_link_leads_out_of_the_spool(
+    tmp_path, spool, configured
+):
+    path = sounds.write(tmp_path / "call.wav", sounds.voice(1), subtype="GSM610")
+    copy = copied(path, configured())
+    outside = linked_out(spool, tmp_path / "outside", copy)
+
+    with pytest.raises(BadRequest) as refused:
+        remove_copy(configured(), copy.location.path)
+    assert [each.name for each in outside.iterdir()] == [
+        os.path.basename(copy.location.path).decode()
+    ]
+    (left,) = outside.iterdir()
+    left.unlink()
+    with pytest.raises(Misconfigured, match="leads out of it") as caught:
+        copied(path, configured())
+
+    assert refused.value.code is ErrorCode.PATH_OUTSIDE_ROOTS
+    assert caught.value.code is ErrorCode.STORAGE_UNREACHABLE
+    assert list(outside.iterdir()) == []
+
+
+def test_a_link_swapped_in_while_a_copy_is_made_moves_it_nowhere(
+    tmp_path, spool, configured, monkeypatch
+):
+    path = sounds.write(tmp_path / "call.wav", sounds.voice(1), subtype="GSM610")
+    (tmp_path / "outside").mkdir()
+    write = spool_module._write
+
+    def swapping(*told):
+        (directory,) = spool.iterdir()
+        directory.rename(tmp_path / "was")
+        directory.symlink_to(tmp_path / "outside")
+        write(*told)
+
+    monkeypatch.setattr(spool_module, "_write", swapping)
+
+    with pytest.raises(Misconfigured):
+        copied(path, configured())
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_a_copy_is_removed_by_its_path_below_the_spool(tmp_path, spool, configured):
+    path = sounds.write(tmp_path / "call.wav", sounds.voice(1), subtype="GSM610")
+    copy = copied(path, configured())
+
+    for _ in range(2):
+        remove_copy(configured(), copy.location.path)
+
+    assert files_in(spool) == []

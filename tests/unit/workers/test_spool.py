@@ -45,3 +45,36 @@ def test_the_ledger_is_not_asked_without_need(spool: Path):
         raise AssertionError("asked")
 
     assert tidy(spool, ask, NOW_S - 7_200) == 0
+
+
+def test_what_a_link_out_of_the_spool_leads_to_is_nobodys_to_remove(tmp_path: Path, spool: Path):
+    outside = tmp_path.with_name("outside")
+    outside.mkdir()
+    (spool / "ab").rename(outside / "ab")
+    (spool / "ab").symlink_to(outside / "ab")
+
+    assert tidy(spool, lambda: {b"none"}, NOW_S) == 0
+    assert left(outside) == {"old", "used"}
+
+
+def test_a_link_swapped_in_while_the_ledger_is_asked_has_nothing_removed(spool: Path):
+    outside = spool.with_name("elsewhere")
+    outside.mkdir()
+    (outside / "old.flac").touch()
+    os.utime(outside / "old.flac", (0, 0))
+
+    def swap() -> set[bytes]:
+        (spool / "ab").rename(outside.with_name("was"))
+        (spool / "ab").symlink_to(outside)
+        return {b"ab/used.flac"}
+
+    assert tidy(spool, swap, NOW_S) == 0
+    assert left(outside) == {"old"}
+
+
+def test_what_a_killed_producer_left_goes_too(spool: Path):
+    (spool / "ab" / "x.partial").touch()
+    os.utime(spool / "ab" / "x.partial", (0, 0))
+    (spool / "ab.flac").touch()
+
+    assert tidy(spool, lambda: {b"ab/used.flac", b"ab/old.flac"}, NOW_S) == 1
