@@ -20,6 +20,7 @@ from threading import Thread
 from typing import NamedTuple
 
 from producer.walk import Found
+from schema.beneath import open_regular
 from schema.buckets import is_url
 from schema.errors import ErrorCode, Transient
 from schema.records import Location, Notice
@@ -261,7 +262,7 @@ def _holds(file: Found, size_bytes: int, content: Content) -> bool:
     if file.key is not None:
         return True
     try:
-        with open(file.path, "rb") as opened:
+        with open(open_regular(file.path), "rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest() == content.digest
     except OSError:
         return False

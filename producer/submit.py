@@ -424,7 +424,7 @@ class _Calls:
         if request.name_pattern is not None:
             self._pattern = NamePattern(request.name_pattern, self._zone)
 
-    def describe(self, found: Sequence[Found], place: Place) -> tuple[list[Job], list[Notice]]:
+    def describe(self, found: Sequence[Found], place: Anywhere) -> tuple[list[Job], list[Notice]]:
         """Return a job for each file, and what could not be matched or understood."""
         rows: dict[bytes, CallInfo] = {}
         notices: list[Notice] = []
@@ -433,7 +433,8 @@ class _Calls:
             rows.update(matches.calls)
             notices += matches.notices
         jobs = []
-        sidecars = read_sidecars((file.path for file in found), place.read, self._zone)
+        # Whoever may write beside recordings must not have us read what they may not.
+        sidecars = read_sidecars((file.path for file in found), place.read_in_roots, self._zone)
         for file, sidecar in zip(found, sidecars, strict=True):
             call, said = call_of(file.path, rows.get(file.path), sidecar, self._pattern)
             jobs.append(Job(file.path, call, file.size_bytes))

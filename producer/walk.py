@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from producer.containers.sniff import HEAD_BYTES, sniff
+from schema.beneath import is_beneath, open_regular
 from schema.buckets import absolute
 from schema.errors import ErrorCode
 from schema.records import Location, Notice
@@ -213,11 +214,16 @@ class Disk:
         else:
             yield Found(path, os.path.dirname(path))
 
-    def read(self, paths: Sequence[bytes], most_bytes: int) -> Iterator[bytes | OSError]:
-        """Read the first bytes of files, see :data:`Read`."""
+    def read(
+        self, paths: Sequence[bytes], most_bytes: int, roots: Sequence[bytes] | None = None
+    ) -> Iterator[bytes | OSError]:
+        """Read the first bytes of files, see :data:`Read`; of those in ``roots`` alone, if given.
+
+        A file is where its links end, and roots have none.
+        """
         for path in paths:
             try:
-                yield _head(path, most_bytes)
+                yield _head(path, most_bytes, roots)
             except OSError as error:
                 yield error
 
@@ -276,11 +282,13 @@ def _is_directory(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _head(path: bytes, most_bytes: int) -> bytes:
+def _head(path: bytes, most_bytes: int, roots: Sequence[bytes] | None) -> bytes:
     # A pipe would block whoever opens it, and is no recording; a dangling link is neither.
     if not os.path.isfile(path):
         raise FileNotFoundError(errno.ENOENT, "no file")
-    with open(path, "rb") as file:
+    with open(open_regular(path), "rb") as file:
+        if roots is not None and not is_beneath(file.fileno(), roots):
+            raise PermissionError(errno.EACCES, "it leads out of the roots")
         return file.read(most_bytes)
 
 

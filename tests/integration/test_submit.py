@@ -89,6 +89,24 @@ def door(ledger: Ledger, tmp_path: Path) -> Door:
     return Door(calls, settings, ledger)
 
 
+def test_a_sidecar_may_be_a_link_within_the_roots_and_not_out_of_them(door: Door):
+    """Whoever may write beside recordings must not have the producer read what they may not."""
+    for name in ("a.wav", "b.wav"):
+        door.tone(name)
+    (door.calls / "all.txt").write_text('{"call_id": "ACD-1"}')
+    (door.calls.parent / "settings.json").write_text('{"call_id": "SECRET"}')
+    (door.calls / "a.json").symlink_to("all.txt")
+    (door.calls / "b.json").symlink_to("../settings.json")
+
+    summary = door.submit()
+
+    found = {name: r.call.call_id for name, r in door.recordings(summary).items()}
+    assert found == {"a.wav": "ACD-1", "b.wav": None}
+    assert [each for each in door.notices(summary) if each[0] == ErrorCode.SIDECAR_INVALID] == [
+        (ErrorCode.SIDECAR_INVALID, str(door.calls / "b.json"))
+    ]
+
+
 def test_good_files_go_in_and_bad_ones_stay_at_the_door(door: Door):
     door.tone("good.wav")
     door.tone("deep/er/also 'good'\n.wav", hz=400)
