@@ -4,9 +4,9 @@
 
 The ledger has this version's tables. In each round recordings are submitted while every process of
 the fleet, one after the other, is stopped as a rollout stops it and started again from a checkout
-of REVISION, and in the next round from this one's. Every second submission is urgent, and a
-receiver is told of each. Nothing may be lost, doubled, untold or left over; words may be either
-version's. Not among the tests, since it needs the history.
+of REVISION, and in the next round from this one's; each with a login of the role for it. Every
+second submission is urgent, and a receiver is told of each. Nothing may be lost, doubled, untold or
+left over; words may be either version's. Not among the tests, since it needs the history.
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from uuid import UUID
 
+from sqlalchemy import make_url, text
+
 from ops import tables
 from ops.chaos.field import Field, Words, wait_for
 from ops.chaos.oracle import broken
 from ops.chaos.soak import compose_calls
 from ops.local.bootstrap import ROOT
 from ops.local.models import fetch
+from schema.migrate import migrate
+from schema.roles import Role
+from schema.store.connection import create_ledger_engine
 
 _HEADINGS = ("what", "count")
 
@@ -82,6 +87,7 @@ def _drill(field: Field, other: Path, rounds: int, revision: str, url: str) -> i
     first = field.submit()
     field.wait(first)
     baseline = field.words(first)
+    _take_rights(field)
     submissions: list[UUID] = []
     for number in range(2 * rounds):
         directory = ROOT if number % 2 else other
@@ -91,6 +97,8 @@ def _drill(field: Field, other: Path, rounds: int, revision: str, url: str) -> i
             # As a rollout does: asked to end, then started from the other version.
             process.stop(grace_s=60)
             process.directory = directory
+            login = {"CALLSCRIBE_DATABASE_URL": _url(field, Role.WORKER)}
+            process.environment = {**(process.environment or {}), **login}
             process.start()
     for submission in submissions:
         field.wait(submission, 600)
@@ -118,6 +126,22 @@ def _drill(field: Field, other: Path, rounds: int, revision: str, url: str) -> i
     title = f"This version and {revision}, to and fro"
     tables.print_table(title, _HEADINGS, cells, tables.measured_now(), width=90)
     return 1 if lost or wrong else 0
+
+
+def _take_rights(field: Field) -> None:
+    """Make a login in each role of this version, and have submits use the producer's."""
+    engine = create_ledger_engine(field.stack.postgres.url)
+    migrate(engine, roles=True)
+    with engine.begin() as connection:
+        for role in Role:
+            connection.execute(text(f"create role login_{role} login in role {role}"))
+    engine.dispose()
+    field.stack.environment["CALLSCRIBE_DATABASE_URL"] = _url(field, Role.PRODUCER)
+
+
+def _url(field: Field, role: Role) -> str:
+    url = make_url(field.stack.postgres.url).set(username=f"login_{role}")
+    return url.render_as_string(hide_password=False)
 
 
 def _moved(baseline: dict[str, Words], found: list[dict[str, Words]]) -> int:

@@ -126,7 +126,7 @@ class Child:
 
     Start it from the main thread: the leash is tied to the thread that starts it. ``prefix`` is
     a command that runs the program as another user; it comes before the leash. Its ``directory``
-    may be changed between a stop and a start.
+    and ``environment`` may be changed between a stop and a start.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Child:
         self.name = name
         self.log = log
         self._command = list(command)
-        self._environment = None if environment is None else dict(environment)
+        self.environment = None if environment is None else dict(environment)
         self.directory = directory
         self._prefix = list(prefix)
         self._on_our_death = on_our_death
@@ -162,7 +162,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._environment,
+                env=self.environment,
                 cwd=self.directory,
                 start_new_session=True,
             )
