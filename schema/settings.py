@@ -54,14 +54,17 @@ class Address(NamedTuple):
 
 
 class Limits(BaseSettings):
-    """What a recording may be at most; beyond, it is quarantined."""
+    """What a recording may be at most; beyond, it is quarantined.
+
+    The ledger counts milliseconds in 32 bits: a recording of 24 days would not fit.
+    """
 
     model_config = SettingsConfigDict(env_prefix="CALLSCRIBE_MAX_", frozen=True)
 
-    bytes: int = Field(4 * 1024**3, description="size of a file")
-    duration_s: int = Field(12 * 3600, description="length of a recording")
-    rate_hz: int = Field(192_000, description="sample rate")
-    channels: int = Field(8, description="channels that --channels split takes")
+    bytes: int = Field(4 * 1024**3, ge=1, le=2**50, description="size of a file")
+    duration_s: int = Field(12 * 3600, ge=1, le=7 * 86_400, description="length of a recording")
+    rate_hz: int = Field(192_000, ge=4_000, le=2**20, description="sample rate")
+    channels: int = Field(8, ge=1, le=255, description="channels that --channels split takes")
 
     #: Not settings: below these nothing can be heard.
     min_rate_hz: int = Field(4_000, init=False)
@@ -101,7 +104,7 @@ class Settings(BaseSettings):
     node: str = Field(default_factory=socket.gethostname, description="this host's name")
 
     device: str = Field("cpu", description="where workers decode: cpu, cuda or cuda:0")
-    minibatch: int = Field(8, ge=1, description="windows decoded together")
+    minibatch: int = Field(8, ge=1, le=1_024, description="windows decoded together")
     together: int | None = Field(
         None,
         ge=1,
@@ -117,13 +120,20 @@ class Settings(BaseSettings):
         " by default where the device is a GPU",
     )
 
-    lease_s: int = Field(60, ge=2, description="how long a silent worker keeps its segment")
-    shutdown_s: int = Field(
-        30, ge=1, description="how long a worker told to stop may take to end its segment"
+    lease_s: int = Field(
+        60, ge=2, le=86_400, description="how long a silent worker keeps its segment"
     )
-    sweep_s: int = Field(15, ge=1, description="pause between two sweeps")
-    high_water: int = Field(5_000, ge=1, description="messages in Redis at most")
-    spool_reserve_bytes: int = Field(1024**3, description="free space the spool leaves")
+    shutdown_s: int = Field(
+        30,
+        ge=1,
+        le=86_400,
+        description="how long a worker told to stop may take to end its segment",
+    )
+    sweep_s: int = Field(15, ge=1, le=86_400, description="pause between two sweeps")
+    high_water: int = Field(5_000, ge=1, le=10_000_000, description="messages in Redis at most")
+    spool_reserve_bytes: int = Field(
+        1024**3, ge=0, le=2**60, description="free space the spool leaves"
+    )
 
     notify_secret: SecretStr | None = Field(
         None, description="what notifications are signed with, 24 characters or more"
@@ -277,7 +287,8 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        variable = "CALLSCRIBE_" + "_".join(str(part) for part in first["loc"]).upper()
+        prefix = (Limits if error.title == Limits.__name__ else Settings).model_config["env_prefix"]
+        variable = f"{prefix}{'_'.join(map(str, first['loc']))}".upper()
         raise Misconfigured(
             ErrorCode.SETTING_MISSING,
             variable,

@@ -177,3 +177,26 @@ def test_hosts_are_listed_with_commas_between(environment):
     assert load_settings().notify_hosts == frozenset()
     environment.setenv("CALLSCRIBE_NOTIFY_HOSTS", "CRM.example, 10.0.0.7,")
     assert load_settings().notify_hosts == {"crm.example", "10.0.0.7"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CALLSCRIBE_LEASE_S", "1000000000000"),
+        ("CALLSCRIBE_LEASE_S", "-60"),
+        ("CALLSCRIBE_SHUTDOWN_S", "90s"),
+        ("CALLSCRIBE_SWEEP_S", "0"),
+        ("CALLSCRIBE_HIGH_WATER", "99999999999"),
+        ("CALLSCRIBE_MINIBATCH", "100000"),
+        ("CALLSCRIBE_SPOOL_RESERVE_BYTES", "-1"),
+        ("CALLSCRIBE_MAX_BYTES", "0"),
+        ("CALLSCRIBE_MAX_DURATION_S", "9999999999"),
+        ("CALLSCRIBE_MAX_CHANNELS", "many"),
+        ("CALLSCRIBE_MAX_RATE_HZ", "nan"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_named(environment, name: str, value: str):
+    environment.setenv(name, value)
+
+    with pytest.raises(Misconfigured, match=name):
+        load_settings()
