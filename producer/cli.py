@@ -85,6 +85,7 @@ from schema.store import holds as store_holds
 from schema.store import purges as store_purges
 from schema.store import read, reduce
 from schema.store import search as store_search
+from schema.store.connection import PEOPLE_ANSWER_S, is_pooled
 from schema.store.dispatches import clock, short_id
 from schema.store.forget import Forgotten, Old
 from schema.store.holds import Hold
@@ -122,9 +123,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-#: What a person waits for: a statement over millions of rows, but no server that stands still.
-_ANSWER_S = 900
 
 #: Notices that are printed in full beneath a submission.
 _NOTICES_MAX = 3
@@ -172,7 +170,7 @@ def _status(text: str) -> Status:
 
 @contextmanager
 def _ledger(settings: Settings) -> Iterator[Ledger]:
-    ledger = Ledger.open(settings, answer_s=_ANSWER_S)
+    ledger = Ledger.open(settings, answer_s=PEOPLE_ANSWER_S)
     try:
         with ledger.reading():
             require_current(ledger.engine)
@@ -969,14 +967,22 @@ def _forget_older(
                 _register(settings),
                 filters,
             )
-            if forgotten.recordings:
+            pooled = is_pooled(ledger.engine)
+            refused: list[str] = []
+            if forgotten.recordings and not pooled:
                 status.update("vacuuming ...")
-            refused = store_purges.vacuum(ledger.engine) if forgotten.recordings else []
+                refused = store_purges.vacuum(ledger.engine)
     _print_forgotten(forgotten, as_json=as_json)
     for error in forgotten.refused:
         err.print(printable(str(error)), soft_wrap=True)
     if old.spared or old.held:
         _say_spared(old)
+    if forgotten.recordings and pooled:
+        err.print(
+            "autovacuum gives the room to new rows: a pooler lies before the ledger; to vacuum at"
+            " once, give this command the URL of Postgres itself",
+            highlight=False,
+        )
     if refused:
         # Of a server before Postgres 17 that is as it should be: no reason to alarm anybody.
         err.print("autovacuum gives the room to new rows: this login may not", highlight=False)
@@ -1177,7 +1183,7 @@ def doctor(
 ) -> None:
     """Check what a fleet needs: ledger, Redis, roots, spool, weights, workers."""
     settings = load_settings()
-    ledger = Ledger.open(settings, answer_s=_ANSWER_S)
+    ledger = Ledger.open(settings, answer_s=PEOPLE_ANSWER_S)
     findings = [fix(ledger)] if fixes else []
     findings += examine_host(settings, ledger, celery_app(settings))
     ledger.close()
@@ -1220,9 +1226,10 @@ def migrate(
     ] = False,
 ) -> None:
     """Bring the ledger's tables to this version: once before the first run, and after updates."""
-    ledger = Ledger.open(load_settings(), answer_s=_ANSWER_S)
+    settings = load_settings()
+    ledger = Ledger.open(settings, answer_s=PEOPLE_ANSWER_S)
     with ledger.reading():
-        revision = migrate_ledger(ledger.engine, roles=roles)
+        revision = migrate_ledger(ledger.engine, roles=roles, lease_s=settings.lease_s)
     with ledger.reading() as connection:
         left = excess(connection) if roles else []
     ledger.close()

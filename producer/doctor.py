@@ -26,6 +26,7 @@ from schema.processor import has_bfloat16
 from schema.roles import excess, existing_roles
 from schema.settings import SPOOL_ROOT, Settings
 from schema.storage import storage_of
+from schema.store.connection import is_pooled, sets_limits
 from schema.store.ledger import Ledger
 from schema.store.mend import count_odd_dates, mend_dates
 from schema.store.notify import untold
@@ -62,6 +63,7 @@ def examine_host(settings: Settings, ledger: Ledger, app: Celery) -> Iterator[Fi
     """Yield the result of every check, as it is made."""
     yield Finding("versions", Verdict.OK, _versions())
     yield _guarded("ledger", lambda: _ledger(ledger))
+    yield _guarded("pooler", lambda: _pooler(ledger))
     yield _guarded("roles", lambda: _roles(ledger))
     yield _guarded("values", lambda: _values(ledger))
     yield _guarded("notify", lambda: _notify(settings, ledger))
@@ -101,6 +103,20 @@ def _unanswered(error: Exception) -> tuple[str, str]:
             return "it refuses the password", "Is the URL of Redis right?"
         cause = cause.__cause__ or cause.__context__
     return f"{type(error).__name__}: it does not answer", ""
+
+
+def _pooler(ledger: Ledger) -> Finding:
+    """Say whether a pooler lies before the ledger, and where time limits come from."""
+    if not is_pooled(ledger.engine):
+        return Finding("pooler", Verdict.OK, "none: statements are prepared once")
+    if not sets_limits(ledger.engine):
+        return Finding("pooler", Verdict.OK, "one, and the login has our time limits")
+    return Finding(
+        "pooler",
+        Verdict.WARN,
+        "one, and the login lacks our time limits: each transaction sets them, a round trip more",
+        "Run producer migrate --roles with the URL of Postgres itself, then RECONNECT the pooler.",
+    )
 
 
 def _values(ledger: Ledger) -> Finding:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from schema.settings import SPOOL_ROOT, Settings
-from schema.store.connection import unbounded
+from schema.store.connection import patient
 from schema.store.ledger import Ledger
 from schema.store.traces import Needle, Trace, find_traces
 
@@ -18,7 +18,7 @@ def search_traces(settings: Settings, ledger: Ledger, needles: Sequence[Needle])
     Copies in the spool have names that say nothing, so that one is looked for by the path that its
     recording had, beside whatever names hold what is looked for.
     """
-    with unbounded(ledger.engine) as connection:
+    with patient(ledger.engine) as connection:
         traces = find_traces(connection, needles)
     copies = {needle.text for needle in needles if needle.what == "copy"}
     texts = [(needle.what, os.fsencode(needle.text)) for needle in needles]

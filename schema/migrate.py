@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Engine, Index, text
 from sqlalchemy.schema import CreateIndex, DropIndex
 
 from schema.errors import ErrorCode, Misconfigured
-from schema.roles import create_roles, grant
-from schema.store.connection import unbounded
+from schema.roles import create_roles, grant, limit_logins
+from schema.store.connection import refuse_pooler, unbounded
 from schema.tables import Base
 
 #: Keys of advisory locks: one migration at a time, whoever else tries, and one build of indexes.
@@ -31,13 +31,15 @@ def alembic_config() -> Config:
     return config
 
 
-def migrate(engine: Engine, *, roles: bool = False) -> str:
+def migrate(engine: Engine, *, roles: bool = False, lease_s: int = 60) -> str:
     """Apply every migration that is missing; return the revision reached.
 
     The roles of :mod:`schema.roles`, where they exist, are given their rights anew: on new
-    tables, too. ``roles`` creates those that are missing. Large indexes come last, built while
+    tables, too. ``roles`` creates those that are missing, and gives their logins the time limits of
+    a fleet of such a lease. Large indexes come last, built while
     workers go on, however long that takes; one whose build was broken off is built anew.
     """
+    refuse_pooler(engine, "a migration")
     config = alembic_config()
     with engine.begin() as connection:
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
@@ -46,6 +48,7 @@ def migrate(engine: Engine, *, roles: bool = False) -> str:
         command.upgrade(config, "head")
         if roles:
             create_roles(connection)
+            limit_logins(connection, lease_s)
         grant(connection)
         revision = current_revision(connection) or ""
     _build_indexes(engine)

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import ProgrammingError
+
+from schema.store.connection import PEOPLE_ANSWER_S, limits_ms
 
 
 class Role(StrEnum):
@@ -191,6 +194,40 @@ def create_roles(connection: Connection) -> list[Role]:
     if connection.scalar(_IS_SUPERUSER):
         connection.exec_driver_sql(_NO_OBJECTS)
     return missing
+
+
+#: Logins of our roles; of one in several, the limits of the first of them in :class:`Role`.
+_LOGINS = text(
+    """
+    select distinct on (login.oid) quote_ident(login.rolname) as name, role.rolname as role
+      from pg_auth_members member
+      join pg_roles login on login.oid = member.member
+      join pg_roles role on role.oid = member.roleid
+     where role.rolname = any(:roles) and login.rolcanlogin
+     order by login.oid, array_position(cast(:roles as text[]), role.rolname::text)
+    """
+)
+
+
+def limit_logins(connection: Connection, lease_s: int) -> list[str]:
+    """Give each login of our roles its time limits; return those that this login may not change.
+
+    Every session of ours asks for its limits as it begins, but a pooler drops that: then these are
+    in force. A group's settings are not its members'.
+    """
+    refused = []
+    for name, role in connection.execute(_LOGINS, {"roles": list(Role)}).all():
+        answer_s = lease_s if role == Role.WORKER else PEOPLE_ANSWER_S
+        try:
+            with connection.begin_nested():
+                for setting, value in limits_ms(lease_s, answer_s).items():
+                    connection.exec_driver_sql(
+                        f"alter role {name} in database {_database(connection)}"
+                        f" set {setting} = {value}"
+                    )
+        except ProgrammingError:
+            refused.append(str(name))
+    return refused
 
 
 def _database(connection: Connection) -> str:

@@ -11,8 +11,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+_POSTGRES_PORT = 5432
 
 _ESCAPE = "write @ : / ? # % in a password as %40 %3A %2F %3F %23 %25"
 
@@ -25,13 +30,37 @@ _TLS_OPTIONS = frozenset(
 )
 
 
+def engine_url(url: str) -> URL:
+    """Return a database's URL as SQLAlchemy takes it; several servers may stand in it, as in libpq.
+
+    ``postgresql://user:password@first:5432,second:5433/name?target_session_attrs=read-write``
+
+    Raises:
+        ValueError: it is none.
+        ArgumentError: it is none.
+    """
+    from sqlalchemy import make_url
+
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, servers = authority.rpartition("@")
+    if "," not in servers:
+        return make_url(url)
+    if "@" in user:
+        raise ValueError("an @ in the password")
+    several = [
+        server if ":" in server else f"{server}:{_POSTGRES_PORT}" for server in servers.split(",")
+    ]
+    base = make_url(f"{scheme}://{user}{at}{slash}{path}")
+    return base.update_query_pairs([("host", server) for server in several], append=True)
+
+
 def check_database_url(url: str) -> None:
     """Raise ValueError, which quotes nothing of it, for a URL that Postgres is not found by."""
-    from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
-        parsed = make_url(url)
+        parsed = engine_url(url)
     except (ArgumentError, ValueError):
         raise ValueError(f"it is no URL of Postgres; {_ESCAPE}") from None
     if parsed.get_backend_name() != "postgresql":

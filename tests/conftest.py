@@ -25,6 +25,17 @@ settings.load_profile("unhurried")
 
 
 @contextmanager
+def required(*missing: type[Exception]) -> Iterator[None]:
+    """Skip a test whose program is missing, but in CI, where it fails."""
+    try:
+        yield
+    except missing as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@contextmanager
 def _served(kind: type[Any], directory: Path, **options: Any) -> Iterator[Any]:
     """Run a server; its directory, some 40 MB of it, does not outlive it."""
     try:

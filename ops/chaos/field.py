@@ -96,10 +96,11 @@ class Field:
         flower: bool = False,
         metrics: bool = False,
         together: int = 1,
+        pooled: bool = False,
     ) -> None:
         """Prepare a fleet in a directory; ``own`` gives a worker's own variables by its name.
 
-        Each worker decodes so many segments ``together``.
+        Each worker decodes so many segments ``together``. ``pooled``: behind pgbouncer.
         """
         self.network = network
         self.disk = _small_disk(directory / "state" / "postgres")
@@ -119,6 +120,7 @@ class Field:
             flower=flower,
             metrics=metrics,
             listen=_listeners(network),
+            pooled=pooled,
             tell=lambda _: None,
         )
         for index in range(workers):
@@ -265,6 +267,12 @@ class Field:
         finally:
             for order in orders:
                 order.unlink(missing_ok=True)
+
+    def fail_over(self) -> None:
+        """Kill Postgres; its standby takes over."""
+        self.stack.fail_over()
+        self.ledger.close()
+        self.ledger = Ledger(create_ledger_engine(self.stack.postgres.url))
 
     # What is asked of it.
 

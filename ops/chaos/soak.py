@@ -3,19 +3,22 @@
     python -m ops.chaos.soak --minutes 20 --seed 7
     python -m ops.chaos.soak --hosts            # workers on networks of their own, to be parted
     python -m ops.chaos.soak --together 4       # workers that decode four segments a claim
+    python -m ops.chaos.soak --pooler --standby sync    # pgbouncer, and a failover in the middle
 
 A fleet of its own (Postgres, Redis, two workers with real weights, a reducer) transcribes the same
 calls over and over while one fault after another is done to it, at random moments: every kind as
 often as any other, in an order that follows from the seed. At the end everything is let go on, and
 each submission that was acknowledged must have ended with the words and times of an undisturbed run
 of workers that decode one segment at a time. Prints one table; the exit code is 0 only if nothing
-was lost, doubled, condemned or changed.
+was lost, doubled, condemned or changed. Of submissions that an asynchronous standby did not have
+when it took over, how many there were is told: they are the ledger's loss, not the fleet's.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import random
 import signal
@@ -55,6 +58,8 @@ _AWAY_S = (0.5, 1.7 * LEASE_S)
 _OPEN = 2
 _END_S = 600.0
 
+_FAILOVER = "failover to the standby"
+
 Fault = Callable[[Field, random.Random], None]
 
 
@@ -71,6 +76,8 @@ class Feeder(threading.Thread):
         self._stop_asked = threading.Event()
         self.acknowledged: list[UUID] = []
         self.refusals = 0
+        #: Acknowledged by a ledger that was lost with them.
+        self.lost = 0
 
     def run(self) -> None:
         """Submit until told to stop."""
@@ -88,6 +95,13 @@ class Feeder(threading.Thread):
 
     def _open(self) -> int:
         return sum(not self._field.finished(each) for each in self.acknowledged[-_OPEN:])
+
+    def forget_what_the_ledger_lost(self) -> None:
+        """Leave out what an asynchronous standby never had."""
+        with self._field.ledger.reading() as connection:
+            here = set(connection.scalars(text("select id from submissions")))
+        self.lost = len(set(self.acknowledged) - here)
+        self.acknowledged = [each for each in self.acknowledged if each in here]
 
     def finish(self) -> None:
         """Stop, once the submit under way is acknowledged."""
@@ -339,7 +353,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10_000))
     parser.add_argument("--hosts", action="store_true", help="a network namespace for each worker")
     parser.add_argument("--together", type=int, default=1, help="segments decoded together")
+    parser.add_argument("--pooler", action="store_true", help="pgbouncer before Postgres")
+    parser.add_argument(
+        "--standby", choices=["sync", "async"], help="with --pooler: promoted in the middle"
+    )
     arguments = parser.parse_args()
+    if arguments.standby and not arguments.pooler:
+        parser.error("--standby goes with --pooler, which leads to it")
     # That a ledger is away is the point here, and no news.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     network = Network(("asr0", "asr1"), ("postgres", "redis")) if arguments.hosts else None
@@ -347,24 +367,48 @@ def main() -> int:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="callscribe-soak-"))
         if network is not None:
             stack.enter_context(network)
-        minutes, seed = arguments.minutes, arguments.seed
-        return soak(Path(directory), minutes, seed, network, together=arguments.together)
+        return soak(
+            Path(directory),
+            arguments.minutes,
+            arguments.seed,
+            network,
+            together=arguments.together,
+            pooled=arguments.pooler,
+            standby=arguments.standby,
+        )
 
 
 def soak(
-    directory: Path, minutes: float, seed: int, network: Network | None = None, together: int = 1
+    directory: Path,
+    minutes: float,
+    seed: int,
+    network: Network | None = None,
+    *,
+    together: int = 1,
+    pooled: bool = False,
+    standby: str | None = None,
 ) -> int:
     """Run the drill in a directory; return 0 if nothing was lost, doubled or changed."""
     done: Counter[str] = Counter()
     baseline = _undisturbed(directory)
-    with Field(directory / "field", models=fetch(), network=network, together=together) as field:
+    with Field(
+        directory / "field", models=fetch(), network=network, together=together, pooled=pooled
+    ) as field:
+        if standby is not None:
+            field.stack.add_standby(synchronous=standby == "sync")
         compose_calls(directory / "samples", field.calls)
         feeder = Feeder(field)
         feeder.start()
         deadline = time.monotonic() + 60 * minutes
+        middle = deadline - 30 * minutes if standby is not None else math.inf
         for name, fault, rng in _schedule(seed, _possible(field)):
             if time.monotonic() > deadline:
                 break
+            if time.monotonic() > middle:
+                say("failover: Postgres is killed, its standby takes over")
+                field.fail_over()
+                middle = math.inf
+                done[_FAILOVER] += 1
             left_s = deadline - time.monotonic()
             say(f"{name}; {left_s / 60:.1f} min to go, {len(feeder.acknowledged)} submissions")
             with suppress(ProcessLookupError, TimeoutError):
@@ -373,6 +417,7 @@ def soak(
             done[name] += 1
             time.sleep(rng.uniform(*_PAUSE_S))
         feeder.finish()
+        feeder.forget_what_the_ledger_lost()
         say("waiting for the end of the last ones")
         for submission in feeder.acknowledged:
             field.wait(submission, _END_S)
@@ -428,12 +473,13 @@ def _report(
     table = Table(title=f"{done.total()} faults, seed {seed}")
     table.add_column("fault")
     table.add_column("times", justify="right")
-    for name in FAULTS:
+    for name in (*FAULTS, _FAILOVER):
         table.add_row(name, str(done[name]))
     table.add_section()
     for name, value in {
         "submissions acknowledged": len(acknowledged),
         "submits that had to be repeated": feeder.refusals,
+        "submissions that an asynchronous standby lacked": feeder.lost,
         "recordings": len(acknowledged) * len(baseline),
         "segments": field.scalar("select count(*) from segments"),
         "claims beyond the first": field.scalar(

@@ -20,6 +20,14 @@ alter role fleet password :'worker_password';
 alter role submitter password :'producer_password';
 alter role reports password :'reader_password';
 
+-- Where a pooler (pgbouncer) lies before the ledger, these limits are in force; else every session
+-- asks for its own. Of a fleet whose CALLSCRIBE_LEASE_S is another, producer migrate --roles sets them.
+select format('alter role %I in database %I set %s = %L', login, current_database(), name, value)
+  from (values ('fleet', '60s'), ('submitter', '900s'), ('reports', '900s')) as own (login, answer)
+ cross join lateral (values ('idle_in_transaction_session_timeout', '60s'),
+                            ('lock_timeout', '30s'), ('statement_timeout', answer)
+                    ) as limits (name, value) \gexec
+
 grant callscribe_worker to fleet;
 grant callscribe_producer to submitter;
 grant callscribe_reader to reports;

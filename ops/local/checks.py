@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         stop_on_signals()
         environment = {**os.environ, "CALLSCRIBE_MODELS": str(models.fetch())}
-        _fetch_promtool()
+        _fetch_programs()
         if arguments:
             return _run(["pytest", *arguments], environment)
         failed = [" ".join(check) for check in _CHECKS if _run(check, environment) != 0]
@@ -42,12 +42,13 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _fetch_promtool() -> None:
-    """Have what checks our rules; a host that cannot have it says why, and skips that check."""
-    try:
-        debian.fetch()
-    except ProcessError as error:
-        say(f"without promtool: {error}")
+def _fetch_programs() -> None:
+    """Have what only tests want; a host that cannot have it says why, and skips those tests."""
+    for package in (debian.PROMETHEUS, debian.PGBOUNCER):
+        try:
+            debian.fetch(package)
+        except ProcessError as error:
+            say(f"without {package.name}: {error}")
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:

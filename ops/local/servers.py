@@ -34,7 +34,7 @@ from ops.local.sockets import free_port, make_private, remove_private, socket_di
 
 #: Who may come in where Postgres listens to other hosts: through the socket anybody who reaches
 #: it, others by password.
-_ADMISSION = "local all all trust\nhost all all all scram-sha-256\n"
+_ADMISSION = "local all,replication all trust\nhost all all all scram-sha-256\n"
 
 #: Start of a large ledger after a power cut: Postgres replays its log first.
 START_TIMEOUT_S = 120.0
@@ -279,6 +279,16 @@ class PostgresServer(Server):
         self._user: RunAs | None = None
 
     @property
+    def password(self) -> str:
+        """The password of whoever owns everything, for those who come from other hosts."""
+        return self._password
+
+    @property
+    def sockets(self) -> Path:
+        """The directory in which its socket lies."""
+        return self._sockets
+
+    @property
     def url(self) -> str:
         """Its URL as SQLAlchemy and libpq read it."""
         return self.database_url(self.DATABASE)
@@ -294,16 +304,17 @@ class PostgresServer(Server):
 
     def create_database(self, database: str) -> str:
         """Create an empty database and return its URL."""
-        with self._connect() as connection:
+        with self.connect() as connection:
             connection.execute(f'CREATE DATABASE "{database}"'.encode())
         return self.database_url(database)
 
     def drop_database(self, database: str) -> None:
         """Drop a database and whoever is connected to it."""
-        with self._connect() as connection:
+        with self.connect() as connection:
             connection.execute(f'DROP DATABASE "{database}" WITH (FORCE)'.encode())
 
-    def _connect(self) -> psycopg.Connection:
+    def connect(self) -> psycopg.Connection:
+        """Return a connection of the superuser, each of whose statements is committed."""
         return psycopg.connect(self.database_url("postgres"), autocommit=True, connect_timeout=5)
 
     def start(self) -> None:
@@ -316,7 +327,7 @@ class PostgresServer(Server):
             raise
 
     def _ensure_database(self) -> None:
-        with self._connect() as connection:
+        with self.connect() as connection:
             query = "SELECT 1 FROM pg_database WHERE datname = %s"
             missing = connection.execute(query, (self.DATABASE,)).fetchone() is None
             if self._addresses:  # of the role that owns everything; the socket asks for none
@@ -338,7 +349,7 @@ class PostgresServer(Server):
             self.name,
             [str(self._binaries / "postgres"), "-D", str(self._data), *self._options()],
             self.log,
-            environment=_clean_environment(),
+            environment=clean_environment(),
             prefix=self._user.prefix,
             on_our_death=self._stop_signal,
         )
@@ -358,7 +369,7 @@ class PostgresServer(Server):
                 *([] if self._durable else ["--no-sync"]),
             ],
             self.log,
-            environment=_clean_environment(),
+            environment=clean_environment(),
             prefix=user.prefix,
             on_our_death=signal.SIGKILL,
         )
@@ -404,7 +415,7 @@ class PostgresServer(Server):
 
     def _ping(self) -> bool:
         try:
-            self._connect().close()
+            self.connect().close()
         except psycopg.OperationalError:
             return False
         return True
@@ -419,7 +430,7 @@ def redis_client_url(url: str) -> str:
     return url.replace("redis+socket://", "unix://", 1)
 
 
-def _clean_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """Return our environment without what would turn Postgres' head, and with plain English."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_", "LANG"))}
     return kept | {"LC_ALL": "C"}

@@ -29,9 +29,11 @@ from kombu.exceptions import OperationalError
 from ops.local.bootstrap import ROOT
 from ops.local.bootstrap import environment as base_environment
 from ops.local.console import say
+from ops.local.pooler import Pooler
 from ops.local.process import Child, ProcessError
 from ops.local.servers import PostgresServer, RedisServer
 from ops.local.sockets import free_port
+from ops.local.standby import Standby
 from schema.wire import BROKER_SETTINGS
 
 #: Workers import Celery and connect; models are loaded later, by the first task.
@@ -105,7 +107,7 @@ class Stack:
     in place of ``workers``: the same command line around another route than the models'. With
     ``metrics`` every worker and the reducer serve figures on loopback, and "metrics" the ledger's.
     ``parts`` are those that differ, by name: "asr0", "asr1", ..., "reducer", "flower", "metrics".
-    ``listen`` says at which addresses other hosts find "postgres" and "redis"; without, each is
+    ``pooled`` has pgbouncer between the fleet and Postgres. ``listen`` says at which addresses other hosts find "postgres" and "redis"; without, each is
     behind a socket.
     """
 
@@ -123,23 +125,28 @@ class Stack:
         metrics: bool = False,
         parts: Mapping[str, Part] | None = None,
         listen: Mapping[str, Sequence[str]] | None = None,
+        pooled: bool = False,
         tell: Callable[[str], None] = say,
     ) -> None:
         self.state = state
         self.logs = state / "logs"
         listen = listen or {}
-        self.postgres = PostgresServer(
+        self.postgres: PostgresServer = PostgresServer(
             state / "postgres",
             durable=durable,
             addresses=listen.get("postgres", ()),
             log=self.logs / "postgres.log",
         )
+        self._first = self.postgres
+        self._standby: Standby | None = None
         self.redis = RedisServer(
             state / "redis",
             tcp="redis" in listen,
             addresses=listen.get("redis", ()),
             log=self.logs / "redis.log",
         )
+        #: What lies before Postgres, where the fleet is ``pooled``.
+        self.pooler = Pooler(state / "pooler", self.postgres) if pooled else None
         self._gpus = gpus
         self._workers = gpus or workers or usable_workers()
         self._worker_module = worker_module
@@ -157,7 +164,7 @@ class Stack:
     def _environment(self, models: Path, roots: Mapping[str, Path]) -> dict[str, str]:
         """Return the environment of every child; libpq's own variables would mislead them."""
         ours = {
-            "CALLSCRIBE_DATABASE_URL": self.postgres.url,
+            "CALLSCRIBE_DATABASE_URL": (self.pooler or self.postgres).url,
             "CALLSCRIBE_REDIS_URL": self.redis.url,
             "CALLSCRIBE_ROOTS": os.pathsep.join(f"{name}={path}" for name, path in roots.items()),
             "CALLSCRIBE_SPOOL": str(self.state / "spool"),
@@ -199,6 +206,8 @@ class Stack:
         self.postgres.start()
         self.redis.start()
         self._migrate()
+        if self.pooler is not None:
+            self.pooler.start()
         others = "a reducer and Flower" if self._flower else "a reducer"
         self._tell(f"Starting {self._workers} workers, {others}")
         self._fleet = [self._worker(index) for index in range(self._workers)]
@@ -214,7 +223,8 @@ class Stack:
         self._wait_until_ready()
 
     def _migrate(self) -> None:
-        with self._child("migrate", producer_command("migrate")) as child:
+        direct = {"CALLSCRIBE_DATABASE_URL": self.postgres.url}
+        with self._child("migrate", producer_command("migrate"), direct) as child:
             finished = child.wait(_MIGRATE_TIMEOUT_S)
         if not finished or child.exit_code != 0:
             raise ProcessError(child.describe_end())
@@ -290,7 +300,31 @@ class Stack:
         for child in self._fleet:
             child.stop(SIGKILL)
         self.redis.stop()
-        self.postgres.stop()
+        if self.pooler is not None:
+            self.pooler.stop()
+        if self._standby is not None:
+            self._standby.stop()
+        self._first.stop()
+
+    def add_standby(self, *, synchronous: bool) -> None:
+        """Start a standby of Postgres, to be promoted by :meth:`fail_over`."""
+        self._standby = Standby(self.state / "standby", self._first)
+        self._standby.start()
+        if synchronous:
+            self._standby.synchronise()
+
+    def fail_over(self) -> None:
+        """Kill Postgres and let the standby take over, behind the same pooler.
+
+        Raises:
+            ProcessError: there is no standby, or no pooler that can lead to it.
+        """
+        if self._standby is None or self.pooler is None:
+            raise ProcessError("a failover wants a standby, and a pooler that leads to it")
+        self.postgres.kill()
+        self._standby.promote()
+        self.postgres = self._standby
+        self.pooler.point_to(self._standby)
 
     def __enter__(self) -> Self:
         self.start()

@@ -26,7 +26,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from schema.errors import ErrorCode, Misconfigured, Transient
 from schema.settings import Settings
 from schema.states import SegmentState
-from schema.store.connection import create_ledger_engine
+from schema.store.connection import BoundedConnection, create_ledger_engine
 from schema.tables import Recording, SegmentRow, Submission
 
 T = TypeVar("T")
@@ -38,6 +38,9 @@ Cursor = psycopg.Cursor[DictRow]
 #: server shutting down, starting or too slow, full disk or too many clients, a transaction that
 #: stood still because its process did, and a server that is read-only while it fails over.
 _RETRIED_STATES = ("40001", "40P01", "55P03", "08", "57P0", "57014", "53", "25P03", "25006")
+
+#: Of them those after which another server may be the primary, at the same address.
+_ELSEWHERE_STATES = ("08", "57P", "25006")
 
 _FORBIDDEN_STATE = "42501"
 
@@ -139,8 +142,10 @@ class Ledger:
 
     def _once_autocommit(self, work: Callable[[Cursor], T]) -> T:
         pooled = self.engine.raw_connection()
-        connection = cast(psycopg.Connection[Any], pooled.driver_connection)
+        connection = cast(BoundedConnection, pooled.driver_connection)
         try:
+            if connection.limits_ms is not None:
+                return self._once_limited(connection, work)
             connection.autocommit = True
             with connection.cursor(row_factory=dict_row) as cursor:
                 return work(cursor)
@@ -151,6 +156,12 @@ class Ledger:
             else:  # It fell, or whoever used it was interrupted, as by a time limit.
                 pooled.invalidate()
 
+    def _once_limited(self, connection: BoundedConnection, work: Callable[[Cursor], T]) -> T:
+        """Run one statement in a transaction that has limits, where the session has none."""
+        with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+            connection.set_limits()
+            return work(cursor)
+
     def _retried(self, attempt: Callable[[], T]) -> T:
         try:
             try:
@@ -158,6 +169,7 @@ class Ledger:
             except _ERRORS as error:
                 if not is_passing(error):
                     raise
+                self._replace_connections(error)
             # Only now: the bookkeeping of retries costs more than what a busy worker does itself.
             return self._tried_again(attempt)
         except _ERRORS as error:
@@ -177,8 +189,21 @@ class Ledger:
             on=is_passing, attempts=None, timeout=self._retry_for_s, wait_max=2.0
         ):
             with tries:
-                return attempt()
+                try:
+                    return attempt()
+                except _ERRORS as error:
+                    self._replace_connections(error)
+                    raise
         raise AssertionError("unreachable: the context returns or raises")
+
+    def _replace_connections(self, error: Exception) -> None:
+        """Connect anew before the next try, where the server is another one by now.
+
+        After a failover sessions of before may stand, and lead to what is read-only for ever.
+        """
+        told = _told(error)
+        if told is not None and (told.sqlstate or "").startswith(_ELSEWHERE_STATES):
+            self.engine.dispose()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

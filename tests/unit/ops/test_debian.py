@@ -19,7 +19,7 @@ def program(path: Path, script: str) -> None:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host with nothing on PATH, but what a test puts in this directory, and a shell's own."""
-    monkeypatch.setattr(debian, "_UNPACKED", tmp_path / "debian" / "prometheus")
+    monkeypatch.setattr(debian, "_UNPACKED", tmp_path / "debian")
     on_path = tmp_path / "bin"
     on_path.mkdir()
     for name in ("mkdir", "touch", "chmod", "cp"):

@@ -8,13 +8,14 @@ import pytest
 
 from schema.errors import Misconfigured
 from schema.settings import Settings, load_settings
-from schema.urls import check_database_url, check_receiver_url, check_redis_url
+from schema.urls import check_database_url, check_receiver_url, check_redis_url, engine_url
 from schema.wire import BROKER_SETTINGS, broker_settings
 
 SOUND = [
     ("postgresql://", "redis://"),
     ("postgresql://me:hush@db:5432/calls?sslmode=verify-full", "redis://:hush@redis:6379/0"),
     ("postgresql://me:hush@/calls?host=%2Frun&port=5432", "redis+socket:///run/redis.sock"),
+    ("postgresql://me:h,sh@a,b:5433/calls?target_session_attrs=read-write", "redis://redis"),
     ("postgresql+psycopg://me:h%40sh@db/calls", "rediss://me:h%40sh@redis:6379/0"),
 ]
 
@@ -25,9 +26,23 @@ def test_sound_urls_are_taken(database: str, redis: str):
     check_redis_url(redis)
 
 
+def test_several_servers_stand_in_a_database_url_as_in_libpq():
+    url = engine_url("postgresql://me:h%40sh@a,b:5433/calls?target_session_attrs=read-write")
+
+    assert url.query == {"target_session_attrs": "read-write", "host": ("a:5432", "b:5433")}
+    assert (url.username, url.password, url.host, url.database) == ("me", "h@sh", None, "calls")
+    assert engine_url("postgresql://me:h,sh@a:1/calls").host == "a"
+
+
 @pytest.mark.parametrize(
     "url",
-    ["hush", "mysql://me:hush@db/calls", "postgresql://me:hu@sh@db/calls", "postgresql:hush@db"],
+    [
+        "hush",
+        "mysql://me:hush@db/calls",
+        "postgresql://me:hu@sh@db/calls",
+        "postgresql://me:hu@sh@a,b/calls",
+        "postgresql:hush@db",
+    ],
 )
 def test_a_database_url_that_could_be_misread_is_refused_unquoted(url: str):
     with pytest.raises(ValueError, match=r"postgresql://|Postgres|password") as caught:
