@@ -10,6 +10,8 @@ over the tasks that ended after the last message was sent, and shares medians of
 From claim to finish is measured in the worker's child, by its monotonic clock: from before the
 claim is asked until the finish's commit is answered. Round trips are counted on the wire, in
 libpq's trace of 100 segments in a row: each is a ReadyForQuery, pings of the pool included.
+Behind pgbouncer, in transaction mode, no statement is prepared; where the login has no time limits
+of ours, each transaction sets them.
 CPU is that of the worker, the reducer, Postgres and Redis together, a task, until all recordings
 are reduced where a reducer is on.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -33,15 +36,13 @@ from ops.bench.bed import Bed, cpu_seconds, open_bed, wait_until
 from ops.bench.nullworker import TRACED
 from ops.bench.report import milliseconds, print_table, say
 from ops.bench.times import parse_times, steady
+from ops.local.pooler import Pooler
 from ops.local.process import Child
 from ops.local.stack import reducer_command, worker_command
+from schema.store.connection import limits_ms
 
 _MODULE = "ops.bench.nullworker"
 _PATIENCE_S = 300.0
-_HEADINGS = (
-    *("task", "reducer", "tasks/s", "of bare", "CPU ms"),
-    *("p50 ms", "p95 ms", "round trips"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +81,26 @@ def main() -> None:
         for reducing in (False, True):
             bed.empty()
             measured = _measure(bed, arguments.tasks, arguments.rounds, reducing=reducing)
-            rows += _rows(measured, "on" if reducing else "off", trips)
+            rows += _rows(measured, "on" if reducing else "off", "none", trips)
+        with Pooler(bed.directory / "pooler", bed.postgres) as pooler:
+            direct = bed.environment["CALLSCRIBE_DATABASE_URL"]
+            bed.environment["CALLSCRIBE_DATABASE_URL"] = pooler.url
+            for limits in ("each transaction", "the login"):
+                if limits == "the login":
+                    _limit_login(bed, pooler)
+                bed.empty()
+                trips = _round_trips(bed)
+                bed.empty()
+                measured = _measure(
+                    bed, arguments.tasks, arguments.rounds, reducing=True, beside=[pooler.child]
+                )
+                rows += _rows(measured, "on", f"limits of {limits}", trips)
+            bed.environment["CALLSCRIBE_DATABASE_URL"] = direct
         title = f"Orchestration: {arguments.rounds} rounds of {arguments.tasks} tasks, 800 words"
         headings = (
             "task",
             "reducer",
+            "pooler",
             "tasks/s",
             "of bare",
             "CPU ms",
@@ -95,25 +111,37 @@ def main() -> None:
         print_table(bed, title, headings, rows)
 
 
-def _measure(bed: Bed, tasks: int, rounds: int, *, reducing: bool) -> dict[Kind, Measured]:
-    directory = bed.directory / f"times-{reducing}"
-    directory.mkdir()
+def _limit_login(bed: Bed, pooler: Pooler) -> None:
+    """Give the fleet's login its time limits, as ``producer migrate --roles`` does."""
+    settings = bed.settings
+    with bed.postgres.connect() as connection:
+        for name, value in limits_ms(settings.lease_s, settings.lease_s).items():
+            statement = f"alter role {bed.postgres.USER} set {name} = {value}"
+            connection.execute(statement.encode())
+    pooler.point_to(bed.postgres)
+
+
+def _measure(
+    bed: Bed, tasks: int, rounds: int, *, reducing: bool, beside: Sequence[Child] = ()
+) -> dict[Kind, Measured]:
+    directory = Path(tempfile.mkdtemp(prefix="times-", dir=bed.directory))
     bare = _worker(bed, bareworker.NAME, [sys.executable, "-m", bareworker.__name__], directory)
     null = _worker(bed, "null0", worker_command("null0", _MODULE), directory)
     reducer = bed.child("reducer", reducer_command("reducer", _MODULE))
-    beside = [reducer] if reducing else []
+    fleet = [reducer] if reducing else []
     measured = {kind: Measured() for kind in KINDS}
     with ExitStack() as stack:
-        for child in (bare, null, *beside):
+        for child in (bare, null, *fleet):
             child.start()
             stack.callback(child.stop, grace_s=1.0)
-        bed.wait_for_workers([bare, null, *beside])
+        bed.wait_for_workers([bare, null, *fleet])
         for number in range(-1, rounds):  # one to prepare statements and fill caches
             for kind in KINDS:
                 worker = null if kind.segments else bare
                 taken = Measured() if number < 0 else measured[kind]
                 count = tasks if number >= 0 else tasks // 5
-                _drain(bed, kind, count, directory / worker.name, [worker, *beside], taken)
+                workers = [worker, *fleet, *beside]
+                _drain(bed, kind, count, directory / worker.name, workers, taken)
                 say(f"round {number + 1} of {rounds}, {kind.name}: {taken.rates[-1]:.0f}/s")
     return measured
 
@@ -163,6 +191,8 @@ def _round_trips(bed: Bed) -> float:
     """Return the round trips to Postgres of one segment."""
     trace = bed.directory / "trace"
     times = bed.directory / "traced"
+    for path in (trace, times):
+        path.unlink(missing_ok=True)
     own = {"BENCH_TIMES": str(times), "BENCH_TRACE": str(trace)}
     worker = bed.child("traced", worker_command("traced", _MODULE), own)
     with worker:
@@ -192,12 +222,14 @@ def count_trips(trace: str) -> Counter[str]:
     return trips
 
 
-def _rows(measured: dict[Kind, Measured], reducer: str, trips: float) -> list[list[str]]:
+def _rows(
+    measured: dict[Kind, Measured], reducer: str, pooler: str, trips: float
+) -> list[list[str]]:
     bare = measured[KINDS[0]].rates
     rows = []
     for kind, one in measured.items():
         of_bare = median(rate / its for rate, its in zip(one.rates, bare, strict=True))
-        row = [kind.name, reducer, f"{median(one.rates):.0f}", f"{100 * of_bare:.0f} %"]
+        row = [kind.name, reducer, pooler, f"{median(one.rates):.0f}", f"{100 * of_bare:.0f} %"]
         row.append(f"{1_000 * median(one.cpu_s):.2f}")
         if kind.segments:
             row += [milliseconds(one.latencies_s, percent) for percent in (50, 95)]

@@ -107,8 +107,8 @@ class Stack:
     in place of ``workers``: the same command line around another route than the models'. With
     ``metrics`` every worker and the reducer serve figures on loopback, and "metrics" the ledger's.
     ``parts`` are those that differ, by name: "asr0", "asr1", ..., "reducer", "flower", "metrics".
-    ``pooled`` has pgbouncer between the fleet and Postgres. ``listen`` says at which addresses other hosts find "postgres" and "redis"; without, each is
-    behind a socket.
+    ``listen`` says at which addresses other hosts find "postgres" and "redis"; without, each is
+    behind a socket. ``pooled`` has pgbouncer between the fleet and Postgres.
     """
 
     def __init__(
