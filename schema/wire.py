@@ -39,6 +39,9 @@ class Priority(IntEnum):
     NORMAL = 5
 
 
+#: What ends a task for which no limit of its own did: no segment takes so long.
+BACKSTOP_S = 2 * 3600 + 600
+
 #: Before every key of ours in Redis, so that a shared server can be told apart.
 KEY_PREFIX = "callscribe:"
 

@@ -32,7 +32,7 @@ from schema.settings import Settings, load_settings
 from schema.store.ledger import Ledger
 from schema.store.reduce import return_reduces
 from schema.store.work import return_leases, source_ahead
-from schema.wire import REDUCE_QUEUE, SEGMENTS_QUEUE, Message, broker_settings
+from schema.wire import BACKSTOP_S, REDUCE_QUEUE, SEGMENTS_QUEUE, Message, broker_settings
 from workers import metrics
 from workers.control import forget_earlier
 from workers.inbox import guard
@@ -157,6 +157,8 @@ def create_app(settings: Settings) -> Celery:
         worker_disable_prefetch=_fetched(settings) == 1,
         worker_pool="prefork",
         worker_concurrency=1,
+        # Beyond all that a child keeps itself (workers.limits): one that is frozen keeps none.
+        task_time_limit=BACKSTOP_S,
         # The first task loads the models, in the child; that is not a start that hangs.
         worker_proc_alive_timeout=120,
         worker_cancel_long_running_tasks_on_connection_loss=False,

@@ -4,6 +4,10 @@ By itself Celery refuses a pickle but prints what it holds, and a body that is n
 header that is missing, ends the worker. Here each message is looked at first. What is refused is
 off the queue by then, and is counted and logged without a byte of it; the work that it may have
 meant is in the ledger, and the sweep sends a sound message.
+
+Whoever writes to Redis can ask a worker for things, too. Celery's remote control is let through as
+far as it looks and changes nothing of what a worker does; whatever list a worker takes from, but
+its own mailbox, holds tasks. Time limits are the claim's (:mod:`workers.limits`), no message's.
 """
 
 from __future__ import annotations
@@ -22,9 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from schema.errors import BadRequest
 from schema.metrics import REFUSED
 from schema.wire import (
-    REDUCE_QUEUE,
     REDUCE_RECORDING,
-    SEGMENTS_QUEUE,
     TRANSCRIBE_SEGMENT,
     Message,
 )
@@ -32,10 +34,10 @@ from workers import metrics
 
 log = structlog.get_logger(__name__)
 
-_TASK_QUEUES = (SEGMENTS_QUEUE, REDUCE_QUEUE)
 _TASKS = (TRANSCRIBE_SEGMENT, REDUCE_RECORDING)
 
 _JSON = "application/json"
+_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 #: What is logged of a content type, which whoever wrote the message chose.
 _TYPE_MAX = 60
 
@@ -53,7 +55,22 @@ class Refusal(StrEnum):
     UNKNOWN_TASK = "unknown-task"
     #: Other fields, another version, or callbacks.
     NOT_OURS = "not-ours"
+    #: A command that would change what a worker does, or that replies where nobody asked.
+    COMMAND = "command"
 
+
+#: What remote control may ask: to look, and to let go of models.
+COMMANDS = frozenset(
+    {
+        *("ping", "stats", "active", "registered", "active_queues", "conf", "scheduled"),
+        *("reserved", "revoked", "enable_events", "heartbeat", "deep_clean"),
+    }
+)
+
+#: The end of a mailbox's name, by kombu's naming.
+_MAILBOX = ".celery.pidbox"
+_REPLIES = "reply.celery.pidbox"
+_DESTINATIONS_MAX = 10_000
 
 _Limits = Annotated[list[float | None], Field(min_length=2, max_length=2)]
 
@@ -98,10 +115,46 @@ class _Headers(_Part):
     shadow: None = None
 
 
+class _ReplyTo(_Part):
+    """Where a command is answered: a queue of whoever asked, which is named by chance."""
+
+    exchange: Literal["reply.celery.pidbox"]
+    routing_key: str = Field(pattern=_UUID)
+
+
+class _Options(_Part):
+    """Of a command; what else Celery's commands take, none that looks needs."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    safe: bool | None = None
+    builtins: bool | None = None
+    with_defaults: bool | None = None
+    taskinfoitems: list[str] | None = Field(None, max_length=0)
+
+
+class _Command(_Part):
+    """A command of remote control. By pattern it asks nobody: one can take for ever to match."""
+
+    method: str
+    arguments: _Options | None = None
+    destination: list[str] | None = Field(None, max_length=_DESTINATIONS_MAX)
+    pattern: None = None
+    matcher: None = None
+    ticket: str | None = Field(None, pattern=_UUID)
+    reply_to: _ReplyTo | None = None
+
+
+class _CommandHeaders(_Part):
+    clock: int = Field(0, ge=0, le=2**53)
+    expires: float | None = None
+
+
 def refusal_of(raw: Any, *, task: bool) -> Refusal | None:
     """Return why a message, as it was parsed from Redis, is refused, or None if it is sound.
 
-    ``task`` is false for the commands of Celery's remote control, which have an envelope, too.
+    ``task`` is false for the commands of Celery's remote control, which have an envelope, too. Of
+    those, what looks is let through: :data:`COMMANDS`.
     """
     if not isinstance(raw, dict):
         return Refusal.MALFORMED
@@ -112,7 +165,10 @@ def refusal_of(raw: Any, *, task: bool) -> Refusal | None:
         body = json.loads(base64.b64decode(envelope.body, validate=True))
         if envelope.headers.get("compression") is not None:
             return Refusal.MALFORMED
-        return _refusal_of_task(_Headers.model_validate(envelope.headers), body) if task else None
+        if not task:
+            _CommandHeaders.model_validate(envelope.headers)
+            return _refusal_of_command(body)
+        return _refusal_of_task(_Headers.model_validate(envelope.headers), body)
     except (ValidationError, ValueError, RecursionError):
         return Refusal.MALFORMED
 
@@ -131,6 +187,14 @@ def _refusal_of_task(headers: _Headers, body: Any) -> Refusal | None:
     return Refusal.NOT_OURS
 
 
+def _refusal_of_command(body: Any) -> Refusal | None:
+    try:
+        command = _Command.model_validate(body)
+    except ValidationError:
+        return Refusal.COMMAND
+    return None if command.method in COMMANDS else Refusal.COMMAND
+
+
 _refused = count(1)
 
 
@@ -143,10 +207,36 @@ def _refuse(reason: Refusal, queue: str | None = None, content_type: object = No
     )
 
 
+class QoS(redis.QoS):
+    """kombu's record of what was taken and has not ended; what cannot be put back is refused.
+
+    By itself one such entry keeps every other from being put back, for ever.
+    """
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        """Put a message back into its list."""
+        try:
+            super().restore_by_tag(tag, client, leftmost)  # type: ignore[no-untyped-call]
+        except (*Transport.connection_errors, *Transport.channel_errors):
+            raise
+        except Exception:
+            with self.channel.conn_or_acquire(client) as connection, connection.pipeline() as pipe:
+                self._remove_from_indices(tag, pipe).execute()  # type: ignore[no-untyped-call]
+            _refuse(Refusal.UNREADABLE)
+
+
 class Channel(redis.Channel):
     """kombu's channel; what it cannot read is refused, where it would raise and end the worker."""
 
+    QoS = QoS
     _client: Any = None
+
+    def _do_restore_message(self, payload: Any, *where: Any, **options: Any) -> None:
+        """Put a message back; one that is none of ours is refused, where kombu would log it."""
+        if reason := refusal_of(payload, task=True):
+            _refuse(reason)
+            return
+        super()._do_restore_message(payload, *where, **options)  # type: ignore[no-untyped-call]
 
     def _brpop_read(self, **options: Any) -> Any:
         return self._reading(super()._brpop_read, **options)
@@ -184,10 +274,13 @@ class Transport(redis.Transport):
     handed_on = False
 
     def _deliver(self, message: Any, queue: str) -> None:
-        if reason := refusal_of(message, task=queue in _TASK_QUEUES):
+        is_task = not queue.endswith(_MAILBOX)
+        if reason := refusal_of(message, task=is_task):
             content_type = message.get("content-type") if isinstance(message, dict) else None
             _refuse(reason, queue, content_type)
         else:
+            if is_task:
+                message["headers"]["timelimit"] = [None, None]
             self.handed_on = True
             super()._deliver(message, queue)  # type: ignore[no-untyped-call]
 

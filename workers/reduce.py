@@ -17,6 +17,7 @@ from schema.span import Span
 from schema.states import SegmentKind
 from schema.store import reduce as store
 from schema.store import repair
+from schema.store.dispatches import REDUCE_LIMIT_S
 from schema.store.reduce import EndedSegment, ReduceClaim
 from schema.talk import talk_of
 from schema.transcript import Draft, Flag, Gap, PlannedRepair, RepairReason, is_low
@@ -37,6 +38,7 @@ from workers.dialogue import to_dialogue
 from workers.guards import doubts, guard
 from workers.language import foreign_places, spoken_language
 from workers.lease import KeptLease
+from workers.limits import limited
 from workers.loudness import Loudness
 from workers.polish import marked, polish, require_rules
 from workers.repair import Redecoded, repaired
@@ -78,7 +80,8 @@ def reduce_recording(worker: Worker, message: Message) -> None:
     rests = False
     with structlog.contextvars.bound_contextvars(recording=str(claim.recording_id)), renewed:
         try:
-            _reduce(worker, claim)
+            with limited(REDUCE_LIMIT_S):
+                _reduce(worker, claim)
         except LeaseLost as error:
             log.warning("write_fenced", error=str(error))
             metrics.count(FENCED_WRITES, task=Task.REDUCE)

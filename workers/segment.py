@@ -23,10 +23,12 @@ from schema.errors import (
 )
 from schema.metrics import ERRORS, FENCED_WRITES, RECYCLES, SEGMENTS, Outcome, Recycled, Task
 from schema.store import work
+from schema.store.dispatches import segment_limit_s
 from schema.store.work import Claim, Ended, Fate, Turn
-from schema.wire import Message
+from schema.wire import BACKSTOP_S, Message
 from workers import metrics
 from workers.lease import KeptLease
+from workers.limits import limited
 from workers.memory import GpuMemory, device_memory
 from workers.room import SMALLER_MODEL
 
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Renewing stops here at the latest: no segment's hard limit is longer.
-_LEASE_LIMIT_S = 2 * 3600 + 600
+#: Renewing stops here at the latest: no segment's limit is longer.
+_LEASE_LIMIT_S = BACKSTOP_S
 
 _FATES: dict[type[CallscribeError], Fate] = {
     BadRecording: Fate.FOR_GOOD,
@@ -171,7 +173,8 @@ def _work_alone(worker: Worker, claim: Claim, lease: KeptLease) -> None:
         ended = None
         with _fenced(), lease:
             try:
-                ended = _decode_and_finish(worker, _Held(claim, lease))
+                with limited(segment_limit_s(claim.span.duration_ms)):
+                    ended = _decode_and_finish(worker, _Held(claim, lease))
             except LeaseLost:
                 raise
             except Exception as error:
@@ -246,8 +249,9 @@ def _decoded_together(
         Exception: what ends this process' work: its time is over, or its device is spoilt.
     """
     asked = [(each.as_decoded, each.lease.carry_on) for each in wanted]
+    limit_s = segment_limit_s(sum(claim.span.duration_ms for claim, _ in asked))
     try:
-        with GpuMemory(device_memory(worker.settings.device)) as memory:
+        with limited(limit_s), GpuMemory(device_memory(worker.settings.device)) as memory:
             outcomes = worker.route.decode_all(asked)
     except Exception as error:
         is_over = isinstance(error, SoftTimeLimitExceeded | CallscribeError)

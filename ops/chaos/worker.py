@@ -4,6 +4,7 @@ It decodes like any other, with real weights, but first looks for orders: files 
 that CHAOS_ORDERS names, which whoever drills the fleet puts there and takes away.
 
     hold, hold.NODE       every decode, or that of one host, waits until this is gone
+    limit                 the limit of every decode, in seconds, in place of the usual one
     slow-start            the first decode of a process waits eight seconds, as large models do
     FILE.SEGMENT.WHAT     the decode of that segment of that recording, say "call.wav.2.die"
 
@@ -31,8 +32,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schema.errors import CallscribeError
+from schema.store.dispatches import segment_limit_s
 from schema.store.work import Claim
-from workers import segment
+from workers import limits, segment
 from workers.__main__ import main as run_worker
 from workers.memory import DeviceFigures
 from workers.transcribe import Models, Outcome, Route, Wanted
@@ -186,6 +188,20 @@ _DEEDS: dict[str, Callable[[], None]] = {
 }
 
 
+def _obey_limits(order: Path) -> None:
+    """Let decodes take as long as is ordered, and be ended soon where they do not hear it."""
+    usual_s = segment_limit_s
+    vars(limits)["_HARD_AFTER_S"] = 1.0
+
+    def ordered_s(duration_ms: int) -> float:
+        try:
+            return float(order.read_text())
+        except FileNotFoundError:
+            return usual_s(duration_ms)
+
+    vars(segment)["segment_limit_s"] = ordered_s
+
+
 def main() -> int:
     """Run a worker that obeys, by a clock that may be wrong."""
     if ahead_s := float(os.environ.get("CHAOS_CLOCK_S", "0")):
@@ -195,6 +211,7 @@ def main() -> int:
     if os.environ.get("CHAOS_DEVICE"):
         device = MadeUpDevice(orders / f"leak.{os.environ['CALLSCRIBE_NODE']}")
         vars(segment)["device_memory"] = lambda _: device
+    _obey_limits(orders / "limit")
     return run_worker(
         prepare=lambda worker: setattr(worker, "route", ObedientRoute(worker, orders))
     )

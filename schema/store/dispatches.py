@@ -15,14 +15,19 @@ from schema.wire import (
     Priority,
 )
 
-#: A worker's soft limit: start-up of the model, and decoding no slower than half real time. The
-#: hard limit follows half a minute later, for a decode that does not hear the soft one.
+#: A worker's limit: start-up of the model, and decoding no slower than half real time. Messages
+#: have it for workers of releases that went by theirs, and half a minute later for the deaf.
 _START_S = 120
 _SLOWEST = 2
 _HARD_AFTER_S = 30
 
 #: Stitching ten hours of words takes seconds; ITN of them a minute or two.
-_REDUCE_LIMIT_S = 600
+REDUCE_LIMIT_S = 600
+
+
+def segment_limit_s(duration_ms: int) -> int:
+    """Return how many seconds segments that are so long may take to decode, together."""
+    return _START_S + _SLOWEST * duration_ms // 1000
 
 
 class Row(Protocol):
@@ -39,7 +44,7 @@ def segment_dispatch(row: Row, priority: Priority | None = None) -> Dispatch:
     end_ms``, and ``urgent`` where no priority is given.
     """
     span = Span(row["start_ms"], row["end_ms"])
-    soft_s = _START_S + _SLOWEST * span.duration_ms // 1000
+    soft_s = segment_limit_s(span.duration_ms)
     channel = "mix" if row["channel"] is None else f"ch {row['channel']}"
     name = "repair" if row["kind"] == "repair" else f"seg {row['index']}"
     place = f"{channel} {name} {clock(span.start_ms)}-{clock(span.end_ms)}"
@@ -64,8 +69,8 @@ def reduce_dispatch(row: Row) -> Dispatch:
         queue=REDUCE_QUEUE,
         message=Message(row["recording_id"], row["reduce_dispatch_token"]),
         label=_label(row, clock(row["duration_ms"] or 0)),
-        soft_limit_s=_REDUCE_LIMIT_S,
-        hard_limit_s=_REDUCE_LIMIT_S + _HARD_AFTER_S,
+        soft_limit_s=REDUCE_LIMIT_S,
+        hard_limit_s=REDUCE_LIMIT_S + _HARD_AFTER_S,
         priority=_priority(row),
     )
 

@@ -203,6 +203,69 @@ def test_a_damaged_command_of_the_remote_control_ends_no_worker(bench: Bench):
     assert bench.app.control.ping(timeout=30, limit=1)
 
 
+FORGED = {
+    "add_consumer": {"queue": "evil"},
+    "cancel_consumer": {"queue": SEGMENTS_QUEUE},
+    "pool_shrink": {"n": 1},
+    "pool_restart": {"reload": True},
+    "time_limit": {"task_name": "transcribe_segment", "hard": 1, "soft": 1},
+    "rate_limit": {"task_name": "transcribe_segment", "rate_limit": "1/h"},
+    "revoke": {"task_id": HUSH, "terminate": True},
+    "shutdown": {},
+}
+
+
+@pytest.mark.usefixtures("untouched")
+def test_remote_control_changes_nothing_of_what_a_worker_does(bench: Bench):
+    before = len(bench.events("message_refused"))
+
+    for method, arguments in FORGED.items():
+        asked = bench.app.control.broadcast(method, arguments=arguments, reply=True, timeout=0.5)
+        assert asked == [], method
+    for pattern in ("(a|a)*b", "*"):
+        bench.app.control.broadcast("ping", pattern=pattern, matcher="pcre")
+    wait_for(lambda: len(bench.events("message_refused")) == before + len(FORGED) + 2)
+
+    reasons = {event["reason"] for event in bench.events("message_refused")[before:]}
+    assert reasons == {Refusal.COMMAND}
+    (queues,) = bench.app.control.inspect(timeout=10, limit=1).active_queues().values()
+    assert [queue["name"] for queue in queues] == [SEGMENTS_QUEUE]
+    bench.work_off()
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_reply_goes_to_nobody_but_who_asks_by_remote_control(bench: Bench):
+    """Else a forged command would let the worker itself write into a queue of tasks."""
+    before = len(bench.events("message_refused"))
+    body = {"method": "ping", "arguments": {}, "ticket": str(uuid4())}
+    body["reply_to"] = {"exchange": "", "routing_key": SEGMENTS_QUEUE}
+    forged = {**raw_message(body), "headers": {"clock": 1}}
+
+    bench.redis.publish(f"{KEY_PREFIX}/0.celery.pidbox", json.dumps(forged))
+
+    wait_for(lambda: len(bench.events("message_refused")) == before + 1)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_what_is_put_back_into_a_list_is_looked_at_and_what_cannot_be_keeps_nothing_from_it(
+    bench: Bench,
+):
+    """Of a message that was taken Redis has the list that it goes back to, if its worker dies."""
+    before = len(bench.events("message_refused"))
+    forged = raw_message(task="celery.chunks")
+    poison = (b"no json", b"[1, 2]", b'["hush-hush", "y", "z"]', b"[" * 200_000)
+    entries = [*poison, json.dumps([forged, "", SEGMENTS_QUEUE]).encode()]
+    for number, item in enumerate(entries):
+        bench.redis.hset(f"{KEY_PREFIX}unacked", f"forged-{number}", item)
+        bench.redis.zadd(f"{KEY_PREFIX}unacked_index", {f"forged-{number}": 1.0 + number})
+
+    wait_for(lambda: len(bench.events("message_refused")) == before + len(entries))
+
+    assert not bench.redis.exists(f"{KEY_PREFIX}unacked", f"{KEY_PREFIX}unacked_index")
+    reasons = [event["reason"] for event in bench.events("message_refused")[before:]]
+    assert sorted(reasons) == [Refusal.MALFORMED, Refusal.UNKNOWN_TASK, *[Refusal.UNREADABLE] * 3]
+
+
 @pytest.mark.usefixtures("untouched")
 def test_a_forged_or_unknown_id_or_token_does_nothing(bench: Bench):
     bench.work_off()

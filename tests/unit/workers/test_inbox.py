@@ -6,10 +6,11 @@ import zlib
 from uuid import uuid4
 
 import pytest
+from kombu.transport import redis
 
 from schema.wire import MESSAGE_VERSION
 from tests.factories import encoded, raw_message
-from workers.inbox import Refusal, refusal_of
+from workers.inbox import COMMANDS, Refusal, Transport, refusal_of
 
 
 def without(field: str, **parts: object) -> dict:
@@ -104,9 +105,90 @@ def test_other_fields_versions_and_callbacks_are_refused(body: object):
     assert refusal_of(raw_message(body), task=True) is Refusal.NOT_OURS
 
 
-def test_a_command_needs_an_envelope_and_no_task():
-    command = raw_message({"method": "ping", "arguments": {}})
-    command["headers"] = {"clock": 1, "expires": 0}
+ASKED = {"exchange": "reply.celery.pidbox", "routing_key": str(uuid4())}
 
-    assert refusal_of(command, task=False) is None
-    assert refusal_of({**command, "body": "%%%"}, task=False) is Refusal.MALFORMED
+
+def command(method: object = "ping", headers: object = None, **parts: object) -> dict:
+    message = raw_message({"method": method, "arguments": {}, **parts})
+    message["headers"] = {"clock": 1, "expires": 0} if headers is None else headers
+    return message
+
+
+def test_a_command_needs_an_envelope_and_no_task():
+    assert refusal_of(command(), task=False) is None
+    assert refusal_of({**command(), "body": "%%%"}, task=False) is Refusal.MALFORMED
+
+
+@pytest.mark.parametrize("method", sorted(COMMANDS))
+def test_what_looks_is_let_through(method: str):
+    asked = command(method, reply_to=ASKED, ticket=str(uuid4()), destination=["gpu0@host"])
+
+    assert refusal_of(asked, task=False) is None
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("add_consumer", "cancel_consumer", "pool_grow", "pool_shrink", "pool_restart"),
+        *("autoscale", "rate_limit", "time_limit", "revoke", "revoke_by_stamped_headers"),
+        *("terminate", "shutdown", "election", "memdump", "memsample", "objgraph", "hello"),
+        *("disable_events", "query_task", "PING", "", None, 7, ["ping"]),
+    ],
+)
+def test_what_would_change_what_a_worker_does_is_refused(method: object):
+    assert refusal_of(command(method), task=False) is Refusal.COMMAND
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"pattern": "(a|a)*b", "matcher": "pcre"},
+        {"pattern": "*", "matcher": "glob"},
+        {"reply_to": {"exchange": "", "routing_key": "segments"}},
+        {"reply_to": {**ASKED, "routing_key": "segments"}},
+        {"reply_to": {**ASKED, "exchange": "celeryev"}},
+        {"reply_to": "x"},
+        {"arguments": {"queue": "evil"}},
+        {"arguments": {"taskinfoitems": ["app"]}},
+        {"arguments": [1]},
+        {"destination": "gpu0@host"},
+        {"destination": [7]},
+        {"ticket": "x" * 100_000},
+    ],
+)
+def test_a_command_that_asks_for_more_is_refused(parts: dict):
+    assert refusal_of(command(**parts), task=False) is Refusal.COMMAND
+
+
+@pytest.mark.parametrize("clock", ["x", -1, 2**60, 10**400, None, [1], 1.5])
+def test_a_clock_that_is_none_is_refused(clock: object):
+    assert refusal_of(command(headers={"clock": clock}), task=False) is Refusal.MALFORMED
+
+
+@pytest.mark.parametrize("limits", [[0.2, None], [0.1, 0.2], [10**9, 10**9], [None, None]])
+def test_no_message_says_how_long_its_work_may_take(
+    monkeypatch: pytest.MonkeyPatch, limits: list[float | None]
+):
+    handed: list[dict] = []
+    monkeypatch.setattr(
+        redis.Transport, "_deliver", lambda _self, message, _queue: handed.append(message)
+    )
+    transport = object.__new__(Transport)
+
+    transport._deliver(raw_message(timelimit=limits), "segments")
+
+    assert [message["headers"]["timelimit"] for message in handed] == [[None, None]]
+
+
+@pytest.mark.parametrize("queue", ["evil", "celery", "reduce", "celery.pidbox.evil", ""])
+def test_whatever_list_but_a_mailbox_holds_tasks(monkeypatch: pytest.MonkeyPatch, queue: str):
+    handed: list[dict] = []
+    monkeypatch.setattr(
+        redis.Transport, "_deliver", lambda _self, message, _queue: handed.append(message)
+    )
+    transport = object.__new__(Transport)
+
+    transport._deliver(raw_message(task="celery.map"), queue)
+    transport._deliver(command(), queue)
+
+    assert handed == []
