@@ -404,7 +404,7 @@ def _say_submitted(summary: Summary, enqueuer: Enqueuer) -> None:
         highlight=False,
     )
     if enqueuer.failed:
-        said = "Redis does not answer; the sweep sends the work when it does"
+        said = f"{enqueuer.failure} The sweep sends the work when it does."
         err.print(said, style="yellow", highlight=False)
 
 

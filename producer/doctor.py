@@ -8,17 +8,19 @@ import re
 import shutil
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from celery import Celery
 from redis.exceptions import AuthenticationError
 
+from schema.broker import explain
 from schema.errors import CallscribeError
 from schema.migrate import current_revision, head_revision, missing_indexes, outdated
 from schema.models import KNOWN
@@ -30,7 +32,7 @@ from schema.store.connection import is_pooled, sets_limits
 from schema.store.ledger import Ledger
 from schema.store.mend import count_odd_dates, mend_dates
 from schema.store.notify import untold
-from schema.wire import queued
+from schema.wire import REDUCE_QUEUE, SEGMENTS_QUEUE, queued
 
 _PACKAGES = ("celery", "redis", "sqlalchemy", "psycopg", "soundfile", "av")
 
@@ -193,11 +195,29 @@ def _notify(settings: Settings, ledger: Ledger) -> Finding:
     return Finding("notify", Verdict.OK, f"{signed}; {events} events wait")
 
 
+def _other_kind(info: Mapping[str, Any]) -> Finding | None:
+    """Name a server that is a Redis and takes no messages."""
+    mode = info.get("redis_mode", "standalone")
+    if mode != "standalone":
+        remedy = "Name a Redis itself in CALLSCRIBE_REDIS_URL: no Sentinel and no Cluster."
+        detail = f"it is a Redis {mode.title()}, which takes no messages"
+        return Finding("redis", Verdict.FAIL, detail, remedy)
+    if info.get("role") == "slave":
+        remedy = "Name the primary in CALLSCRIBE_REDIS_URL."
+        return Finding("redis", Verdict.FAIL, "it is a replica", remedy)
+    return None
+
+
 def _redis(app: Celery, settings: Settings) -> Finding:
-    with app.connection_for_write() as connection:
-        client = connection.default_channel.client
-        waiting = queued(client)
-        info = client.info()
+    try:
+        with app.connection_for_write() as connection:
+            client = connection.default_channel.client
+            info = client.info()
+            if other := _other_kind(info):
+                return other
+            waiting = queued(client)
+    except Exception as error:
+        return Finding("redis", Verdict.FAIL, *explain(error))
     rest = waiting.segments - waiting.first
     detail = f"Redis {info['redis_version']}, {rest} of {settings.high_water} messages"
     if waiting.first:
@@ -307,9 +327,16 @@ def _has_cublas() -> bool:
 
 
 def _workers(app: Celery) -> Finding:
-    replies = app.control.ping(timeout=_PING_S)
-    names = sorted(name for reply in replies for name in reply)
-    if not names:
+    answers = app.control.inspect(timeout=_PING_S).active_queues() or {}
+    if not answers:
         remedy = "Start one: python -m workers segments, and one: python -m workers reduce"
         return Finding("workers", Verdict.WARN, "none answers", remedy)
-    return Finding("workers", Verdict.OK, ", ".join(names))
+    idle = sorted(
+        name
+        for name, queues in answers.items()
+        if not {queue["name"] for queue in queues} & {SEGMENTS_QUEUE, REDUCE_QUEUE}
+    )
+    if idle:
+        detail = f"{', '.join(idle)}: it answers, and takes work from no queue"
+        return Finding("workers", Verdict.FAIL, detail, "Start it again.")
+    return Finding("workers", Verdict.OK, ", ".join(sorted(answers)))

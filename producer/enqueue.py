@@ -32,6 +32,12 @@ class Enqueuer:
         #: Whether any message could not be sent.
         self.failed = False
 
+    @property
+    def failure(self) -> str:
+        """Why Redis takes no messages, and what to do, in a sentence or two."""
+        cause, remedy = self._publisher.failure or ("it does not answer", "")
+        return f"Redis takes no messages: {cause}. {remedy}".rstrip()
+
     def room(self, *, urgent: bool = False) -> int:
         """Return how many more segment messages the queue should take now.
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from schema.broker import explain
 from schema.wire import Dispatch, Queued, queued
 
 log = structlog.get_logger(__name__)
@@ -27,6 +28,8 @@ class Publisher:
 
     def __init__(self, app: MessageSender) -> None:
         self._app = app
+        #: Why Redis last refused, and what to do; None while it never did.
+        self.failure: tuple[str, str] | None = None
 
     def publish(self, dispatches: Iterable[Dispatch]) -> int:
         """Send messages until one fails; return how many were sent.
@@ -39,7 +42,8 @@ class Publisher:
             try:
                 self._app.send_task(dispatch.task, **dispatch.send_options(), retry=False)
             except Exception as error:
-                log.warning("publish_failed", error=type(error).__name__, sent=sent)
+                self.failure = explain(error)
+                log.warning("publish_failed", error=self.failure[0], sent=sent)
                 break
             sent += 1
         return sent
@@ -50,5 +54,6 @@ class Publisher:
             with self._app.connection_for_write() as connection:
                 return queued(connection.default_channel.client)
         except Exception as error:
-            log.warning("redis_unreachable", error=type(error).__name__)
+            self.failure = explain(error)
+            log.warning("redis_unreachable", error=self.failure[0])
             return None

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,16 @@ def required(*missing: type[Exception]) -> Iterator[None]:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
+
+
+def wait_for_port(port: int, timeout_s: float = 20.0) -> None:
+    """Wait until somebody listens on a port of loopback."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"nobody listens on port {port}")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Start a worker: ``python -m workers segments``, ``reduce``, ``sweep`` or ``metrics``.
+"""Start a worker: ``python -m workers segments``, ``reduce``, ``sweep`` or ``metrics``; or ask one.
 
 Celery's own command line would do, with the right options; here they cannot be wrong.
 """
@@ -23,6 +23,7 @@ _EPILOG = """examples:
   python -m workers reduce                   stitches; the sweep and notifications run inside it
   python -m workers sweep                    these two alone, where Redis itself is in doubt
   python -m workers metrics                  serves the ledger's figures at CALLSCRIBE_METRICS
+  python -m workers alive --name gpu0        asks whether this host's worker takes work: for probes
 """
 
 
@@ -38,13 +39,15 @@ def main(argv: list[str] | None = None, prepare: Callable[[Worker], None] = lamb
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("role", choices=("segments", "reduce", "sweep", "metrics"))
+    parser.add_argument("role", choices=("segments", "reduce", "sweep", "metrics", "alive"))
     parser.add_argument("--name", help="the worker's name on this host (default: its role)")
     arguments = parser.parse_args(argv)
     if arguments.role == "sweep":
         return _sweep()
     if arguments.role == "metrics":
         return _metrics()
+    if arguments.role == "alive":
+        return _alive(arguments.name or "segments")
     return _celery(arguments.role, arguments.name or arguments.role, prepare)
 
 
@@ -117,6 +120,15 @@ def _metrics() -> int:
     except OSError as error:
         sys.exit(f"CALLSCRIBE_METRICS: nothing can be served there: {error.strerror}")
     _stopped().wait()
+    return 0
+
+
+def _alive(name: str) -> int:
+    from workers.alive import complaint
+
+    if said := complaint(name):
+        sys.stderr.write(f"{said}\n")
+        return 1
     return 0
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from ops.local.process import Child, family
 from ops.local.servers import PostgresServer, RedisServer
 from ops.local.stack import ROOT, worker_command
+from producer.doctor import Verdict, _workers
 from producer.enqueue import Enqueuer, celery_app
 from producer.submit import Request, submit
 from schema.migrate import migrate
@@ -28,6 +29,7 @@ from schema.store.ledger import Ledger, create_ledger_engine
 from schema.wire import KEY_PREFIX, REDUCE_RECORDING, SEGMENTS_QUEUE, Message
 from tests.acceptance.conftest import wait_for
 from tests.factories import raw_message
+from workers.alive import complaint
 from workers.inbox import Refusal
 
 #: Nobody may find this in a log.
@@ -231,6 +233,21 @@ def test_remote_control_changes_nothing_of_what_a_worker_does(bench: Bench):
     (queues,) = bench.app.control.inspect(timeout=10, limit=1).active_queues().values()
     assert [queue["name"] for queue in queues] == [SEGMENTS_QUEUE]
     bench.work_off()
+
+
+def test_a_probe_and_the_doctor_tell_who_takes_work(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    for name, value in bench.worker.environment.items():
+        if name.startswith("CALLSCRIBE_"):
+            monkeypatch.setenv(name, value)
+
+    assert complaint("asr0") is None
+    assert "does not answer" in complaint("gpu9")
+    assert _workers(bench.app).verdict is Verdict.OK
+    # Nobody can take a queue from a worker any more; a release before this one let anybody.
+    monkeypatch.setattr("workers.alive.SEGMENTS_QUEUE", "another")
+    monkeypatch.setattr("producer.doctor.SEGMENTS_QUEUE", "another")
+    assert "takes work from no queue" in complaint("asr0")
+    assert _workers(bench.app).verdict is Verdict.FAIL
 
 
 @pytest.mark.usefixtures("untouched")

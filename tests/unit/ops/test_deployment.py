@@ -118,7 +118,8 @@ def test_probes_ping_the_worker_by_the_name_it_was_given():
         container = m.containers()[pod]
         (name,) = container["args"][container["args"].index("--name") + 1 :]
         for probe in ("startupProbe", "livenessProbe"):
-            assert f'--destination "{name}@$HOSTNAME"' in container[probe]["exec"]["command"][2]
+            command = container[probe]["exec"]["command"]
+            assert command == ["python", "-m", "workers", "alive", "--name", name]
     for service, told in m.services().items():
         if "WORKER_NAME" in told.get("environment", {}):
             assert told["command"][-1] == told["environment"]["WORKER_NAME"], service
