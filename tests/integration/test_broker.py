@@ -106,7 +106,7 @@ def test_a_missing_right_is_named(server: RedisServer, admin: redis.Redis):
         *("+@transaction", "+info", "+llen"),
     )
     _, said = examined(login(server, "few:hush"))
-    assert "no right to lpush" in said
+    assert "no right to sadd" in said
     admin.execute_command("ACL", "SETUSER", "few", "-llen")
     verdict, said = examined(login(server, "few:hush"))
     assert verdict is Verdict.FAIL
