@@ -24,6 +24,12 @@ from schema.urls import check_database_url, check_redis_url
 #: The root that holds copies made at submit time; a name no other root can take.
 SPOOL_ROOT = "spool"
 
+#: Before every key in Redis, unless a fleet is told another name.
+NAMESPACE = "callscribe"
+
+#: Names that stand in a key of Redis as they are: no colon, which ends them, and no wildcard.
+_NAMESPACE = re.compile(r"[a-z0-9-]{1,40}")
+
 #: What separates roots: any colon but that of s3://.
 _SEPARATOR = re.compile(r"(?<!=s3):|:(?!//)")
 
@@ -91,6 +97,9 @@ class Settings(BaseSettings):
 
     database_url: SecretStr = Field(description="Postgres: postgresql://user:password@host/name")
     redis_url: SecretStr = Field(description="Redis: redis[s]://:password@host:6379/0")
+    namespace: str = Field(
+        NAMESPACE, description="before every key in Redis: another for each fleet that shares it"
+    )
     roots: Annotated[Mapping[str, Path | BucketPath], NoDecode] = Field(
         default_factory=dict,
         description="where recordings may lie: name=/path or name=s3://bucket/prefix, with colons"
@@ -159,6 +168,13 @@ class Settings(BaseSettings):
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
         check_redis_url(value.get_secret_value())
+        return value
+
+    @field_validator("namespace")
+    @classmethod
+    def _check_namespace(cls, value: str) -> str:
+        if not _NAMESPACE.fullmatch(value):
+            raise ValueError("it is not 1 to 40 lower-case letters, digits and hyphens")
         return value
 
     @field_validator("notify_secret")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from schema.errors import BadRequest, ErrorCode
-from schema.settings import Settings
+from schema.settings import NAMESPACE, Settings
 from schema.urls import tls_options
 
 MESSAGE_VERSION = 1
@@ -42,8 +42,13 @@ class Priority(IntEnum):
 #: What ends a task for which no limit of its own did: no segment takes so long.
 BACKSTOP_S = 2 * 3600 + 600
 
-#: Before every key of ours in Redis, so that a shared server can be told apart.
-KEY_PREFIX = "callscribe:"
+
+def key_prefix(namespace: str = NAMESPACE) -> str:
+    """Return what is before every key and channel of a fleet in Redis, Celery's own included.
+
+    A namespace has no colon, so that no prefix begins another.
+    """
+    return f"{namespace}:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,9 @@ class Message:
             raise BadRequest(ErrorCode.OPTION_INVALID, "message", "ids are not UUIDs") from None
 
 
-#: How both sides speak to Redis, as Celery settings. JSON only, so that a message can hold no
-#: code; time-outs, since a frozen Redis otherwise blocks a producer for ever; no replay on a
-#: time-out, since the message may have arrived.
+#: How both sides speak to Redis, as Celery settings, in the usual namespace. JSON only, so that a
+#: message can hold no code; time-outs, since a frozen Redis otherwise blocks a producer for ever;
+#: no replay on a time-out, since the message may have arrived.
 BROKER_SETTINGS: Mapping[str, Any] = {
     "task_serializer": "json",
     "accept_content": ["json"],
@@ -87,7 +92,7 @@ BROKER_SETTINGS: Mapping[str, Any] = {
     "broker_connection_retry_on_startup": True,
     "broker_channel_error_retry": True,
     "broker_transport_options": {
-        "global_keyprefix": KEY_PREFIX,
+        "global_keyprefix": key_prefix(),
         # Each is a list of its own.
         "priority_steps": [priority.value for priority in Priority],
         # Nothing extends a message's visibility while its task runs; the lease decides who works,
@@ -105,15 +110,23 @@ BROKER_SETTINGS: Mapping[str, Any] = {
 
 
 def broker_settings(settings: Settings) -> dict[str, Any]:
-    """Return :data:`BROKER_SETTINGS` with this host's broker.
+    """Return :data:`BROKER_SETTINGS` with this host's broker, in its namespace.
 
     TLS is said beside the URL and not in it: Flower reads it there alone.
     """
     url = settings.redis_url.get_secret_value()
+    ours = settings_in(settings.namespace)
     if not url.startswith("rediss:"):
-        return {**BROKER_SETTINGS, "broker_url": url}
+        return {**ours, "broker_url": url}
     bare = url.partition("?")[0]
-    return {**BROKER_SETTINGS, "broker_url": bare, "broker_use_ssl": tls_options(url)}
+    return {**ours, "broker_url": bare, "broker_use_ssl": tls_options(url)}
+
+
+def settings_in(namespace: str) -> dict[str, Any]:
+    """Return :data:`BROKER_SETTINGS` in a namespace."""
+    options = BROKER_SETTINGS["broker_transport_options"]
+    ours = {**options, "global_keyprefix": key_prefix(namespace)}
+    return {**BROKER_SETTINGS, "broker_transport_options": ours}
 
 
 class RedisClient(Protocol):
@@ -143,7 +156,7 @@ def queued(client: RedisClient) -> Queued:
 def queue_keys(queue: str) -> list[str]:
     """Return the lists that make up a queue in Redis, the one that is taken from first before.
 
-    By kombu's naming, without our prefix.
+    By kombu's naming, without the namespace's prefix.
     """
     return [f"{queue}\x06\x16{p.value}" if p else queue for p in Priority]
 

@@ -48,7 +48,7 @@ from ops.local.models import fetch
 from ops.local.process import Child, ProcessError
 from ops.tables import cores, measured_now, print_table
 from producer.models import profile_section
-from schema.wire import KEY_PREFIX, SEGMENTS_QUEUE, queue_keys
+from schema.wire import SEGMENTS_QUEUE, key_prefix, queue_keys
 
 #: What an alert may take: the longest ``for:``, hastened, and what has to happen first.
 _FIRES_S = 120.0
@@ -352,7 +352,7 @@ def _purged(drill: Drill, hours_ago: int) -> None:
 def stranger(drill: Drill) -> Iterator[None]:
     """A message of somebody else's put into Redis."""
     with drill.field.redis as client:
-        client.lpush(KEY_PREFIX + queue_keys(SEGMENTS_QUEUE)[0], b"{}")
+        client.lpush(key_prefix() + queue_keys(SEGMENTS_QUEUE)[0], b"{}")
     yield
 
 

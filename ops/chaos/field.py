@@ -36,7 +36,7 @@ from schema.store import intake, read
 from schema.store.connection import create_ledger_engine
 from schema.store.dispatches import segment_dispatch
 from schema.store.ledger import Ledger
-from schema.wire import BROKER_SETTINGS, KEY_PREFIX, SEGMENTS_QUEUE, Dispatch, queue_keys
+from schema.wire import BROKER_SETTINGS, SEGMENTS_QUEUE, Dispatch, key_prefix, queue_keys
 
 #: Short, so that a dead worker's segments come back soon; long enough for a busy machine.
 LEASE_S = 6
@@ -338,7 +338,7 @@ class Field:
     def queue_length(self) -> int:
         """Return how many segment messages wait in Redis."""
         with self.redis as client:
-            return sum(client.llen(KEY_PREFIX + key) for key in queue_keys(SEGMENTS_QUEUE))
+            return sum(client.llen(key_prefix() + key) for key in queue_keys(SEGMENTS_QUEUE))
 
     # What is done to it.
 

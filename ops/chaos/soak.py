@@ -45,7 +45,7 @@ from ops.local.console import say
 from ops.local.models import fetch
 from ops.local.samples import compose
 from schema.store.dispatches import segment_dispatch
-from schema.wire import KEY_PREFIX, SEGMENTS_QUEUE, queue_keys
+from schema.wire import SEGMENTS_QUEUE, key_prefix, queue_keys
 
 #: Seconds of the sample call that each recording begins at, and how long each is.
 _STARTS_S = (0, 15, 30, 45, 60, 75)
@@ -301,7 +301,7 @@ def send_nonsense(field: Field, rng: random.Random) -> None:
     with suppress(Exception):
         field.celery.send_task("of_another_version", kwargs={}, queue=SEGMENTS_QUEUE)
     with field.redis as client:
-        client.lpush(KEY_PREFIX + rng.choice(queue_keys(SEGMENTS_QUEUE)), rng.choice(_NONSENSE))
+        client.lpush(key_prefix() + rng.choice(queue_keys(SEGMENTS_QUEUE)), rng.choice(_NONSENSE))
 
 
 _NONSENSE = (

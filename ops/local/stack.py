@@ -34,7 +34,8 @@ from ops.local.process import Child, ProcessError
 from ops.local.servers import PostgresServer, RedisServer
 from ops.local.sockets import free_port
 from ops.local.standby import Standby
-from schema.wire import BROKER_SETTINGS
+from schema.settings import NAMESPACE
+from schema.wire import settings_in
 
 #: Workers import Celery and connect; models are loaded later, by the first task.
 _READY_TIMEOUT_S = 90.0
@@ -166,6 +167,8 @@ class Stack:
         ours = {
             "CALLSCRIBE_DATABASE_URL": (self.pooler or self.postgres).url,
             "CALLSCRIBE_REDIS_URL": self.redis.url,
+            # Its Redis is its own, whatever the fleet of this host is told.
+            "CALLSCRIBE_NAMESPACE": NAMESPACE,
             "CALLSCRIBE_ROOTS": os.pathsep.join(f"{name}={path}" for name, path in roots.items()),
             "CALLSCRIBE_SPOOL": str(self.state / "spool"),
             "CALLSCRIBE_MODELS": str(models),
@@ -260,7 +263,7 @@ class Stack:
         expected = {child.name for child in self._fleet} - {"flower", "metrics"}
         deadline = time.monotonic() + _READY_TIMEOUT_S
         with Celery(broker=self.redis.url, set_as_current=False) as app:
-            app.conf.update(BROKER_SETTINGS)
+            app.conf.update(settings_in(self.environment["CALLSCRIBE_NAMESPACE"]))
             while missing := expected - _answering(app):
                 for child in self._fleet:
                     if not child.running and child.name in missing:

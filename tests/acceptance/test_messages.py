@@ -26,7 +26,7 @@ from schema.profile import load_profile
 from schema.publish import Publisher
 from schema.settings import Settings
 from schema.store.ledger import Ledger, create_ledger_engine
-from schema.wire import KEY_PREFIX, REDUCE_RECORDING, SEGMENTS_QUEUE, Message
+from schema.wire import REDUCE_RECORDING, SEGMENTS_QUEUE, Message, key_prefix
 from tests.acceptance.conftest import wait_for
 from tests.factories import raw_message
 from workers.alive import complaint
@@ -66,7 +66,7 @@ class Bench:
     def push(self, raw: object) -> None:
         """Put something into the queue, behind what waits there."""
         item = raw if isinstance(raw, bytes) else json.dumps(raw).encode()
-        self.redis.lpush(KEY_PREFIX + SEGMENTS_QUEUE, item)
+        self.redis.lpush(key_prefix() + SEGMENTS_QUEUE, item)
 
     def submitted(self, *, high_water: int = 100) -> str:
         """Hand in a new call of one second; return its segment's id."""
@@ -199,7 +199,7 @@ def test_a_damaged_command_of_the_remote_control_ends_no_worker(bench: Bench):
 
     for item in damaged:
         raw = item if isinstance(item, bytes) else json.dumps(item)
-        assert bench.redis.publish(f"{KEY_PREFIX}/0.celery.pidbox", raw) == 1
+        assert bench.redis.publish(f"{key_prefix()}/0.celery.pidbox", raw) == 1
     wait_for(lambda: len(bench.events("message_refused")) == before + len(damaged))
 
     assert bench.app.control.ping(timeout=30, limit=1)

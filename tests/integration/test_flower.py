@@ -9,14 +9,18 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
 from ops.flower import alive
 from ops.local.bootstrap import ROOT
 from ops.local.process import Child
+from ops.local.servers import RedisServer
 from ops.local.sockets import free_port
+from schema.wire import SEGMENTS_QUEUE, key_prefix
 
 CONFIGURATION = ROOT / "ops" / "flower" / "flowerconfig.py"
 LOGIN = "operator:secret"
@@ -39,9 +43,17 @@ def environment(redis_url: str, **told: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def flower(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Flower that runs."""
-    directory = tmp_path_factory.mktemp("flower")
+    with answering(
+        tmp_path_factory.mktemp("flower"), environment(redis_url, FLOWER_BASIC_AUTH=LOGIN)
+    ) as url:
+        yield url
+
+
+@contextmanager
+def answering(directory: Path, told: dict[str, str]) -> Iterator[str]:
+    """Run a Flower with such an environment; the address at which it answers."""
     port = free_port()
-    told = environment(redis_url, FLOWER_BASIC_AUTH=LOGIN, FLOWER_DB=str(directory / "state"))
+    told = told | {"FLOWER_DB": str(directory / "state")}
     child = Child("flower", command(f"--port={port}"), directory / "log", environment=told)
     with child:
         url = f"http://127.0.0.1:{port}"
@@ -66,6 +78,14 @@ def status(url: str, login: str = "", method: str = "GET") -> int | None:
         return None
 
 
+def body(url: str) -> str:
+    """Return a page, asked for with the login."""
+    request = urllib.request.Request(url)  # noqa: S310 - Flower's own address
+    request.add_header("Authorization", f"Basic {b64encode(LOGIN.encode()).decode()}")
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        return answer.read().decode()
+
+
 @pytest.mark.parametrize("page", PAGES + OPEN_PAGES)
 def test_every_page_asks_for_a_login(flower: str, page: str):
     assert status(f"{flower}{page}") == 401
@@ -74,14 +94,25 @@ def test_every_page_asks_for_a_login(flower: str, page: str):
 
 
 def test_the_broker_page_has_our_queues_before_any_worker_was_looked_at(flower: str):
-    request = urllib.request.Request(f"{flower}/broker")  # noqa: S310 - Flower's own address
-    request.add_header("Authorization", f"Basic {b64encode(LOGIN.encode()).decode()}")
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-        page = answer.read().decode()
+    page = body(f"{flower}/broker")
 
     assert "segments" in page
     assert "reduce" in page
     assert "No queue data" not in page
+
+
+def test_it_shows_the_fleet_of_its_namespace(redis_server: RedisServer, tmp_path: Path):
+    """Segments wait in both namespaces, and it counts its own."""
+    with redis.Redis.from_url(redis_server.client_url) as client:
+        client.lpush(key_prefix("night") + SEGMENTS_QUEUE, *[b"{}"] * 4321)
+        client.lpush(key_prefix() + SEGMENTS_QUEUE, *[b"{}"] * 1234)
+        told = environment(redis_server.url, FLOWER_BASIC_AUTH=LOGIN, CALLSCRIBE_NAMESPACE="night")
+        with answering(tmp_path, told) as flower:
+            page = body(f"{flower}/broker")
+        client.flushall()
+
+    assert "4321" in page
+    assert "1234" not in page
 
 
 @pytest.mark.parametrize(

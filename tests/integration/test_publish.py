@@ -19,12 +19,12 @@ from schema.settings import Settings
 from schema.store.dispatches import reduce_dispatch, segment_dispatch
 from schema.wire import (
     BROKER_SETTINGS,
-    KEY_PREFIX,
     REDUCE_QUEUE,
     SEGMENTS_QUEUE,
     Dispatch,
     Priority,
     Queued,
+    key_prefix,
     queue_keys,
 )
 from workers.inbox import refusal_of
@@ -65,8 +65,40 @@ def test_a_producer_reaches_both_queues(app: Celery, client: redis.Redis):
     assert publisher.publish([segment(), reduce(), segment()]) == 3
 
     assert publisher.queued() == Queued(segments=2, reduces=1)
-    lists = [KEY_PREFIX + key for key in queue_keys(SEGMENTS_QUEUE)]
+    lists = [key_prefix() + key for key in queue_keys(SEGMENTS_QUEUE)]
     assert [client.llen(key) for key in lists] == [0, 2]
+
+
+def test_unless_told_a_namespace_the_keys_are_those_of_earlier_releases(
+    app: Celery, client: redis.Redis
+):
+    Publisher(app).publish([segment(), reduce(), replace(segment(), priority=Priority.FIRST)])
+
+    assert set(client.keys()) == {
+        b"callscribe:segments",
+        b"callscribe:segments\x06\x165",
+        b"callscribe:reduce\x06\x165",
+    }
+
+
+def test_fleets_of_two_namespaces_see_nothing_of_each_other(
+    redis_server: RedisServer, app: Celery, client: redis.Redis
+):
+    """One name begins the other, and both use the same database."""
+    settings = Settings(
+        database_url="postgresql://", redis_url=redis_server.url, namespace="callscribe-2"
+    )
+    with celery_app(settings) as other:
+        Publisher(app).publish([segment()])
+        Publisher(other).publish([segment(), reduce(), segment()])
+
+        assert Publisher(app).queued() == Queued(segments=1, reduces=0)
+        assert Publisher(other).queued() == Queued(segments=2, reduces=1)
+        with other.connection_for_read() as connection, connection.SimpleQueue("segments") as queue:
+            queue.clear()
+        assert Publisher(app).queued() == Queued(segments=1, reduces=0)
+        names = {key.partition(b":")[0] for key in client.scan_iter()}
+        assert names == {b"callscribe", b"callscribe-2"}
 
 
 def test_work_that_was_begun_goes_before_what_was_not(app: Celery, client: redis.Redis):
@@ -91,7 +123,7 @@ def test_a_message_is_json_and_holds_ids_alone(app: Celery, client: redis.Redis)
     Publisher(app).publish([dispatch])
 
     _, normal = queue_keys(SEGMENTS_QUEUE)
-    message = json.loads(client.lrange(KEY_PREFIX + normal, 0, 0)[0])
+    message = json.loads(client.lrange(key_prefix() + normal, 0, 0)[0])
 
     assert message["content-type"] == "application/json"
     assert message["headers"]["argsrepr"] == dispatch.label
@@ -105,7 +137,7 @@ def test_what_we_send_is_what_a_worker_takes_in(app: Celery, client: redis.Redis
 
     for queue in (SEGMENTS_QUEUE, REDUCE_QUEUE):
         _, normal = queue_keys(queue)
-        (message,) = map(json.loads, client.lrange(KEY_PREFIX + normal, 0, -1))
+        (message,) = map(json.loads, client.lrange(key_prefix() + normal, 0, -1))
         assert refusal_of(message, task=True) is None
 
 

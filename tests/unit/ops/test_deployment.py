@@ -11,7 +11,7 @@ import yaml
 from typer.main import get_command
 
 from producer.cli import app
-from schema.settings import Address, Limits, Settings
+from schema.settings import NAMESPACE, Address, Limits, Settings
 from tests.unit.ops import manifests as m
 from workers.__main__ import main as workers_main
 
@@ -337,6 +337,46 @@ def test_what_erases_logs_in_as_a_producer():
     assert url.startswith("postgresql://submitter:")
     secrets = [each.get("secretRef") for each in m.containers()["forget"]["envFrom"]]
     assert {"name": "callscribe-producer"} in secrets
+
+
+@pytest.mark.parametrize("way", ["systemd", "compose", "k8s"])
+def test_every_part_that_reaches_redis_is_told_the_namespace(way: str):
+    """The migration alone never asks Redis."""
+    if way == "systemd":
+        told = {
+            example.name
+            for example in (m.OPS / "systemd" / "etc").iterdir()
+            if "#CALLSCRIBE_NAMESPACE=" in example.read_text()
+        }
+        units = {unit.stem: set(map(_file, _files(unit))) for unit in m.SERVICES if _files(unit)}
+        untold = {name for name, files in units.items() if not files & told}
+        assert untold == {"callscribe-migrate"}
+    elif way == "compose":
+        reaching = {
+            name: service["environment"]
+            for name, service in m.services().items()
+            if "CALLSCRIBE_REDIS_URL" in service.get("environment", {})
+        }
+        untold = {name for name, told in reaching.items() if "CALLSCRIBE_NAMESPACE" not in told}
+        assert untold == {"migrate"}
+    else:
+        untold = {
+            name
+            for name, pod in m.containers().items()
+            if {"configMapRef": {"name": "callscribe"}} not in pod["envFrom"]
+            and "CALLSCRIBE_NAMESPACE" not in {each["name"] for each in pod.get("env", ())}
+        }
+        assert untold == {"migrate"}
+        (settings,) = [each for each in m.documents() if each["kind"] == "ConfigMap"]
+        assert settings["data"]["CALLSCRIBE_NAMESPACE"] == NAMESPACE
+
+
+def _files(unit: Path) -> list[str]:
+    return m.directives(unit, "EnvironmentFile")
+
+
+def _file(named: str) -> str:
+    return f"{Path(named).name}.example"
 
 
 @pytest.mark.parametrize("way", ["systemd", "compose", "k8s"])

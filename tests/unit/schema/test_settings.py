@@ -43,6 +43,22 @@ def test_no_credential_is_quoted_by_a_library(environment):
     assert "hush" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["callscribe", "a", "night-2", "-", "7" * 40])
+def test_a_namespace_is_taken_as_it_is(environment, name: str):
+    environment.setenv("CALLSCRIBE_NAMESPACE", name)
+    assert load_settings().namespace == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", "A", "a" * 41, "a:b", "a_b", "a.b", "a*", "a?", "[a]", "a b", "a/b", "\u00e9", "a\n"],
+)
+def test_a_namespace_that_could_be_misread_in_a_key_is_refused(environment, name: str):
+    environment.setenv("CALLSCRIBE_NAMESPACE", name)
+    with pytest.raises(Misconfigured, match=r"CALLSCRIBE_NAMESPACE: .*lower-case letters"):
+        load_settings()
+
+
 def test_a_missing_variable_is_named(environment):
     environment.delenv("CALLSCRIBE_DATABASE_URL")
     with pytest.raises(Misconfigured, match="CALLSCRIBE_DATABASE_URL"):

@@ -101,6 +101,24 @@ def test_without_tls_a_broker_is_its_url():
     assert broker("redis://h:1/0") == {**BROKER_SETTINGS, "broker_url": "redis://h:1/0"}
 
 
+def test_unless_told_a_namespace_keys_are_those_of_earlier_releases():
+    options = broker("redis://h:1/0")["broker_transport_options"]
+    assert options["global_keyprefix"] == "callscribe:"
+
+
+@pytest.mark.parametrize("url", ["redis://h:1/0", "rediss://h:1/0"])
+def test_a_namespace_is_before_every_key_and_changes_nothing_else(url: str):
+    settings = Settings(database_url="postgresql://", redis_url=url, namespace="night")
+    told = broker_settings(settings)
+
+    options = told.pop("broker_transport_options")
+    assert options.pop("global_keyprefix") == "night:"
+    usual = broker(url)
+    rest = usual.pop("broker_transport_options")
+    rest = {name: value for name, value in rest.items() if name != "global_keyprefix"}
+    assert (told, options) == (usual, rest)
+
+
 @pytest.mark.parametrize("options", ["", "?ssl_ca_certs=/etc/ca.pem"])
 def test_certificates_are_verified_unless_the_url_says_otherwise(options: str):
     settings = broker(f"rediss://:hush@redis:6379/0{options}")
