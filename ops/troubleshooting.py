@@ -52,6 +52,7 @@ _GROUPS = {
     "memory": "",
     "device": "",
     "setting": "",
+    "namespace": "",
     "storage": "",
     "engine": "How work can end",
     "attempts": "",

@@ -72,6 +72,7 @@ from schema.errors import BadRecording, CallscribeError, ErrorCode, Misconfigure
 from schema.migrate import migrate as migrate_ledger
 from schema.migrate import require_current
 from schema.models import KNOWN
+from schema.namespace import BEAT_S, Namespace
 from schema.phrases import parse_query
 from schema.profile import load_profile
 from schema.publish import Publisher
@@ -300,9 +301,12 @@ def submit_command(
         _print_looked(look(request, settings), as_json=as_json)
         return
     with _ledger(settings) as ledger:
-        enqueuer = Enqueuer(Publisher(celery_app(settings)), settings.high_water)
+        celery = celery_app(settings)
+        enqueuer = Enqueuer(Publisher(celery), settings.high_water)
+        namespace = Namespace(celery, ledger, settings)
+        namespace.check()
         if drop:
-            _watch_folder(request, settings, ledger, enqueuer, settle)
+            _watch_folder(request, settings, ledger, enqueuer, settle, namespace)
         with _status("looking for recordings ...") as status:
             summary = submit(
                 request, settings, ledger, enqueuer, lambda s: status.update(_examining(s))
@@ -340,9 +344,14 @@ def _print_looked(looked: Looked, *, as_json: bool) -> None:
 
 
 def _watch_folder(
-    request: Request, settings: Settings, ledger: Ledger, enqueuer: Enqueuer, settle_s: float
+    request: Request,
+    settings: Settings,
+    ledger: Ledger,
+    enqueuer: Enqueuer,
+    settle_s: float,
+    namespace: Namespace,
 ) -> NoReturn:
-    """Take what is dropped until somebody stops us."""
+    """Take what is dropped until somebody stops us, or another fleet is in our namespace."""
     told = 0
     with _status("looking for recordings ...") as status:
 
@@ -368,7 +377,7 @@ def _watch_folder(
             enqueuer,
             tell,
             settling=Settling(settle_s),
-            rounds=_ticks(min(settle_s / 2, _LOOK_S)),
+            rounds=_alone(_ticks(min(settle_s / 2, _LOOK_S)), namespace),
         )
     raise AssertionError("ticks never end")
 
@@ -381,6 +390,16 @@ def _ticks(every_s: float) -> Iterator[None]:
     while True:
         yield
         time.sleep(every_s)
+
+
+def _alone(ticks: Iterator[None], namespace: Namespace) -> Iterator[None]:
+    """Yield ticks as long as no other ledger's fleet is found in the namespace, now and then."""
+    look_at_s = time.monotonic() + BEAT_S
+    for _ in ticks:
+        if time.monotonic() >= look_at_s:
+            look_at_s = time.monotonic() + BEAT_S
+            namespace.check()
+        yield
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -773,7 +792,9 @@ def recheck(
         replanned = Replanned()
         if again and findings:
             status.update("planning anew ...")
-            enqueuer = Enqueuer(Publisher(celery_app(settings)), settings.high_water)
+            celery = celery_app(settings)
+            Namespace(celery, ledger, settings).check()
+            enqueuer = Enqueuer(Publisher(celery), settings.high_water)
             replanned = replan(findings, settings, ledger, enqueuer)
     if as_json:
         _print_json(recheck_json(findings, told, replanned))

@@ -24,6 +24,7 @@ from schema.broker import explain
 from schema.errors import CallscribeError
 from schema.migrate import current_revision, head_revision, missing_indexes, outdated
 from schema.models import KNOWN
+from schema.namespace import Namespace, namespace_taken
 from schema.processor import has_bfloat16
 from schema.roles import excess, existing_roles
 from schema.settings import SPOOL_ROOT, Settings
@@ -71,6 +72,11 @@ def examine_host(settings: Settings, ledger: Ledger, app: Celery) -> Iterator[Fi
     yield _guarded("notify", lambda: _notify(settings, ledger))
     redis = _guarded("redis", lambda: _redis(app, settings))
     yield redis
+    if redis.verdict is Verdict.FAIL:
+        namespace = Finding("namespace", Verdict.WARN, "not asked: Redis does not answer")
+    else:
+        namespace = _guarded("namespace", lambda: _namespace(app, settings, ledger))
+    yield namespace
     for root in settings.roots:
         yield _guarded(f"root {root}", partial(_root, settings, root))
     if not settings.roots:
@@ -80,6 +86,8 @@ def examine_host(settings: Settings, ledger: Ledger, app: Celery) -> Iterator[Fi
     yield _guarded("device", lambda: device(settings))
     if redis.verdict is Verdict.FAIL:
         yield Finding("workers", Verdict.WARN, "not asked: they answer through Redis")
+    elif namespace.verdict is Verdict.FAIL:
+        yield Finding("workers", Verdict.WARN, "not asked: those that answer are another fleet's")
     else:
         yield _guarded("workers", lambda: _workers(app))
 
@@ -232,6 +240,23 @@ def _redis(app: Celery, settings: Settings) -> Finding:
         remedy = "Set appendonly yes; without it the sweep sends everything again after a restart"
         return Finding("redis", Verdict.WARN, f"{detail}, forgets when restarted", remedy)
     return Finding("redis", Verdict.OK, detail)
+
+
+def _namespace(app: Celery, settings: Settings, ledger: Ledger) -> Finding:
+    """Say whose fleet lives in this host's namespace in Redis."""
+    namespace = Namespace(app, ledger, settings)
+    holder = namespace.holder()
+    if holder is None:
+        detail = f"{settings.namespace}, which no sweep keeps now"
+        return Finding("namespace", Verdict.OK, detail)
+    try:
+        here = namespace.identity()
+    except CallscribeError:
+        detail = f"{settings.namespace}; whose it is, is not known without the ledger"
+        return Finding("namespace", Verdict.WARN, detail)
+    if holder.ledger != here:
+        raise namespace_taken(settings.namespace, holder, here)
+    return Finding("namespace", Verdict.OK, f"{settings.namespace}, kept by this ledger's sweep")
 
 
 def _root(settings: Settings, root: str) -> Finding:

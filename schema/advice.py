@@ -334,6 +334,20 @@ ADVICE: Mapping[Code, Advice] = {
         "[setting.missing] CALLSCRIBE_DATABASE_URL: it is not set. ops/quickstart sets everything "
         "up on one machine; README.md lists the variables.",
     ),
+    Code.NAMESPACE_TAKEN: Advice(
+        "Two fleets are told one Redis, one of its databases and one namespace: a test beside the "
+        "night's fleet, or a copy of its settings. Or a ledger was restored into a new cluster or "
+        "database, and the key of the old one's sweep has not expired yet.",
+        "Whoever comes second does not start, and hands nothing in: a worker, `submit` and "
+        "`recheck --retry` end with exit code 6. Workers that run leave within half a minute, and "
+        "their supervisor starts them again. The key expires two minutes after the last sweep.",
+        "Give one of the two fleets a `CALLSCRIBE_NAMESPACE` of its own, on all its hosts, its "
+        "producers and Flower. After a restore wait; supervisors start again what ended.",
+        "[namespace.taken] namespace callscribe: the fleet of another ledger uses it in this "
+        "Redis: database 16384 of cluster 7441526376311422981, not 16390 of 7441526376311422981. "
+        "Set CALLSCRIBE_NAMESPACE to another name on all hosts of one of the two. If that fleet "
+        "has ended, as before a restore, wait 97 s.",
+    ),
     Code.STORAGE_UNREACHABLE: Advice(
         "A share that is not mounted or hangs, an error of a disk, a bucket that does not answer; "
         "a spool that cannot be written to.",

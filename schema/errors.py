@@ -115,6 +115,10 @@ class ErrorCode(StrEnum):
         "a worker's GPU, its driver or a library does not work; the host leaves work to others",
     )
     SETTING_MISSING = ("setting.missing", "a variable is missing or makes no sense")
+    NAMESPACE_TAKEN = (
+        "namespace.taken",
+        "another ledger's fleet lives in this namespace of Redis: CALLSCRIBE_NAMESPACE",
+    )
     STORAGE_UNREACHABLE = (
         "storage.unreachable",
         "a root or its storage does not answer; tried again",

@@ -26,6 +26,11 @@ _EPILOG = """examples:
   python -m workers alive --name gpu0        asks whether this host's worker takes work: for probes
 """
 
+#: As ``producer`` ends where its host lacks something.
+MISCONFIGURED = 6
+#: How long the ledger has to answer before a worker starts without having asked it.
+_ANSWER_S = 10
+
 
 def main(argv: list[str] | None = None, prepare: Callable[[Worker], None] = lambda _: None) -> int:
     """Run one worker until it is told to stop.
@@ -60,7 +65,12 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
 
     from workers import metrics
     from workers.app import app, hand_back, worker  # after the environment is set
+    from workers.inbox import guard
 
+    # Before anything connects: kombu keeps the first transport that it finds.
+    guard()
+    if is_taken(worker):
+        return MISCONFIGURED
     prepare(worker)
     try:
         # A worker does not gossip: nothing here needs peers, and hundreds would talk a lot.
@@ -83,8 +93,29 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
     return 0
 
 
+def is_taken(worker: Worker) -> bool:
+    """Tell whether another ledger's fleet is in this one's namespace in Redis, and say so.
+
+    Connections that this takes are closed again: a worker is about to fork.
+    """
+    from schema.errors import Misconfigured
+    from schema.namespace import Namespace
+    from schema.store.ledger import Ledger
+
+    ledger = Ledger.open(worker.settings, answer_s=_ANSWER_S)
+    try:
+        Namespace(worker.celery, ledger, worker.settings).check()
+    except Misconfigured as error:
+        print(error, file=sys.stderr)
+        return True
+    finally:
+        ledger.close()
+    return False
+
+
 def _sweep() -> int:
     from schema.metrics import Source
+    from schema.namespace import Namespace
     from schema.store.ledger import Ledger
     from workers import metrics
     from workers.app import worker
@@ -93,12 +124,23 @@ def _sweep() -> int:
     from workers.sweep import Sweeper
 
     configure_logging()
+    if is_taken(worker):
+        return MISCONFIGURED
     metrics.serve_alone(Source.SWEEP, worker.settings.metrics)
     stop = _stopped()
     notifier = Notifier(Ledger.open(worker.settings), worker.settings)
-    threading.Thread(target=notifier.run, args=(stop,), name="notifier", daemon=True).start()
+    namespace = Namespace(worker.celery, Ledger.open(worker.settings), worker.settings)
+    refused = threading.Event()
+
+    def keep() -> None:
+        if namespace.watch(stop, namespace.keep):
+            refused.set()
+            stop.set()
+
+    for name, run in (("notifier", lambda: notifier.run(stop)), ("namespace", keep)):
+        threading.Thread(target=run, name=name, daemon=True).start()
     Sweeper(Ledger.open(worker.settings), worker.publisher, worker.settings).run(stop)
-    return 0
+    return MISCONFIGURED if refused.is_set() else 0
 
 
 def _metrics() -> int:

@@ -10,6 +10,7 @@ return at once what its predecessor died on.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +28,7 @@ from celery.signals import (
 )
 
 from schema.metrics import Source
+from schema.namespace import Namespace
 from schema.publish import Publisher
 from schema.settings import Settings, load_settings
 from schema.store.ledger import Ledger
@@ -56,6 +58,7 @@ log = structlog.get_logger(__name__)
 
 #: Set before the fork and so shared by a parent and its children; a new parent is another owner.
 BOOT_ID = uuid4().hex[:12]
+_PARENT = os.getpid()
 
 #: Processes that read ahead for one worker. One reads 5,000 times as fast as people speak; where
 #: there are cores for it, others keep up with any device.
@@ -222,6 +225,7 @@ def _on_child_start(**_: Any) -> None:
     forget_earlier()
     metrics.begin_child()
     structlog.contextvars.bind_contextvars(owner=worker.owner, pid=os.getpid())
+    _start_in_namespace(keeps=REDUCE_QUEUE in _queues)
     if REDUCE_QUEUE in _queues:
         _start_sweep()
     hand_back(died=True)
@@ -244,6 +248,22 @@ def hand_back(*, died: bool) -> None:
     else:
         if due:
             log.warning("leases_returned", died=died, count=len(due))
+
+
+def _start_in_namespace(*, keeps: bool) -> None:
+    """Look now and then, as a sweep keep, whose namespace it is; ask the parent to end if taken.
+
+    Whoever supervises it starts it again, and hears why it does not start.
+    """
+    namespace = Namespace(app, worker.ledger, worker.settings)
+    look = namespace.keep if keeps else namespace.check
+
+    def run() -> None:
+        # A child that lost its parent is about to end itself.
+        if namespace.watch(threading.Event(), look) and os.getppid() == _PARENT:
+            os.kill(_PARENT, signal.SIGTERM)
+
+    threading.Thread(target=run, name="namespace", daemon=True).start()
 
 
 def _start_sweep() -> None:
