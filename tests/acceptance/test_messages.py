@@ -258,7 +258,7 @@ def test_a_reply_goes_to_nobody_but_who_asks_by_remote_control(bench: Bench):
     body["reply_to"] = {"exchange": "", "routing_key": SEGMENTS_QUEUE}
     forged = {**raw_message(body), "headers": {"clock": 1}}
 
-    bench.redis.publish(f"{KEY_PREFIX}/0.celery.pidbox", json.dumps(forged))
+    bench.redis.publish(f"{key_prefix()}/0.celery.pidbox", json.dumps(forged))
 
     wait_for(lambda: len(bench.events("message_refused")) == before + 1)
 
@@ -273,12 +273,12 @@ def test_what_is_put_back_into_a_list_is_looked_at_and_what_cannot_be_keeps_noth
     poison = (b"no json", b"[1, 2]", b'["hush-hush", "y", "z"]', b"[" * 200_000)
     entries = [*poison, json.dumps([forged, "", SEGMENTS_QUEUE]).encode()]
     for number, item in enumerate(entries):
-        bench.redis.hset(f"{KEY_PREFIX}unacked", f"forged-{number}", item)
-        bench.redis.zadd(f"{KEY_PREFIX}unacked_index", {f"forged-{number}": 1.0 + number})
+        bench.redis.hset(f"{key_prefix()}unacked", f"forged-{number}", item)
+        bench.redis.zadd(f"{key_prefix()}unacked_index", {f"forged-{number}": 1.0 + number})
 
     wait_for(lambda: len(bench.events("message_refused")) == before + len(entries))
 
-    assert not bench.redis.exists(f"{KEY_PREFIX}unacked", f"{KEY_PREFIX}unacked_index")
+    assert not bench.redis.exists(f"{key_prefix()}unacked", f"{key_prefix()}unacked_index")
     reasons = [event["reason"] for event in bench.events("message_refused")[before:]]
     assert sorted(reasons) == [Refusal.MALFORMED, Refusal.UNKNOWN_TASK, *[Refusal.UNREADABLE] * 3]
 
