@@ -16,7 +16,7 @@ from celery import Celery
 
 from ops.bench.times import Times
 from schema.settings import Settings, load_settings
-from schema.wire import broker_settings
+from schema.wire import BACKSTOP_S, broker_settings
 
 NAME = "bare0"
 NOOP = "noop"
@@ -35,6 +35,7 @@ def create_app(settings: Settings) -> Celery:
         worker_disable_prefetch=True,
         worker_pool="prefork",
         worker_concurrency=1,
+        task_time_limit=BACKSTOP_S,
         worker_proc_alive_timeout=120,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_soft_shutdown_timeout=settings.shutdown_s,
