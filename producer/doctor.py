@@ -29,6 +29,7 @@ from schema.processor import has_bfloat16
 from schema.roles import excess, existing_roles
 from schema.settings import SPOOL_ROOT, Settings
 from schema.storage import storage_of
+from schema.store.checks import check_database
 from schema.store.connection import is_pooled, sets_limits
 from schema.store.ledger import Ledger
 from schema.store.mend import count_odd_dates, mend_dates
@@ -158,6 +159,7 @@ def _version(package: str) -> str:
 
 def _ledger(ledger: Ledger) -> Finding:
     with ledger.reading() as connection:
+        check_database(connection)
         found = current_revision(connection)
         server = connection.exec_driver_sql("show server_version").scalar()
         missing = [str(index.name) for index in missing_indexes(connection)]

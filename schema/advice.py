@@ -274,6 +274,15 @@ ADVICE: Mapping[Code, Advice] = {
         "[ledger.outdated] ledger: its revision is 0005, this version needs 0006. Run: producer "
         "migrate.",
     ),
+    Code.LEDGER_UNFIT: Advice(
+        "A database in SQL_ASCII or LATIN1; one that another application uses, whose tables have "
+        "names of ours or that Alembic migrates, too; a standby; a server before Postgres 14.",
+        _NOTHING_DONE.replace("2", "6"),
+        "The message says which it is. callscribe wants a database of its own in UTF-8: `createdb "
+        "--encoding=UTF8 --template=template0 --owner=callscribe callscribe`.",
+        "[ledger.unfit] ledger: its encoding is SQL_ASCII, and names and words are UTF-8. Make "
+        "another: createdb --encoding=UTF8 --template=template0 NAME",
+    ),
     Code.LEDGER_FORBIDDEN: Advice(
         "A login in another role than its process needs, say a reader's for `submit`; a table made "
         "by a migration that did not know the roles.",

@@ -96,6 +96,10 @@ class ErrorCode(StrEnum):
         "ledger.outdated",
         "the ledger's tables are another version's: producer migrate",
     )
+    LEDGER_UNFIT = (
+        "ledger.unfit",
+        "the database cannot be the ledger: its encoding, another application's tables, its age",
+    )
     LEDGER_FORBIDDEN = (
         "ledger.forbidden",
         "this login of Postgres may not do that; see Security",

@@ -13,6 +13,7 @@ from sqlalchemy.schema import CreateIndex, DropIndex
 
 from schema.errors import ErrorCode, Misconfigured
 from schema.roles import create_roles, grant, limit_logins
+from schema.store.checks import check_database
 from schema.store.connection import refuse_pooler, unbounded
 from schema.tables import Base
 
@@ -40,6 +41,8 @@ def migrate(engine: Engine, *, roles: bool = False, lease_s: int = 60) -> str:
     workers go on, however long that takes; one whose build was broken off is built anew.
     """
     refuse_pooler(engine, "a migration")
+    with engine.connect() as connection:
+        check_database(connection, migrates=True)
     config = alembic_config()
     with engine.begin() as connection:
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
@@ -118,6 +121,7 @@ def head_revision() -> str | None:
 def require_current(engine: Engine) -> None:
     """Raise Misconfigured unless the ledger has the tables that this code needs."""
     with engine.connect() as connection:
+        check_database(connection)
         found = current_revision(connection)
     if found != head_revision():
         raise outdated(found)

@@ -77,6 +77,8 @@ def create_ledger_engine(url: str, *, lease_s: int = 60, answer_s: int = 60) -> 
             "keepalives_count": 4,
             "tcp_user_timeout": dead_s * 1000,
             "application_name": "callscribe",
+            # Of a server in SQL_ASCII the driver would make bytes: nobody could be told so.
+            "client_encoding": "utf8",
             "options": " ".join(f"-c {name}={value}" for name, value in limits.items()),
         },
     )

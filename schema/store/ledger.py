@@ -26,6 +26,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from schema.errors import ErrorCode, Misconfigured, Transient
 from schema.settings import Settings
 from schema.states import SegmentState
+from schema.store.checks import explain
 from schema.store.connection import BoundedConnection, create_ledger_engine
 from schema.tables import Recording, SegmentRow, Submission
 
@@ -177,12 +178,9 @@ class Ledger:
                 raise _forbidden(error) from error
             if not is_passing(error):
                 raise
-            raise Transient(
-                ErrorCode.LEDGER_UNREACHABLE,
-                "ledger",
-                f"no answer for {self._retry_for_s:.0f} s ({_reason(error)})",
-                "Is Postgres up, and CALLSCRIBE_DATABASE_URL right?",
-            ) from error
+            cause, remedy = explain(_reason(error))
+            cause = f"{cause} (tried for {self._retry_for_s:.0f} s)"
+            raise Transient(ErrorCode.LEDGER_UNREACHABLE, "ledger", cause, remedy) from error
 
     def _tried_again(self, attempt: Callable[[], T]) -> T:
         for tries in stamina.retry_context(
@@ -221,12 +219,8 @@ class Ledger:
                 raise _forbidden(error) from error
             raise
         except (OperationalError, InterfaceError) as error:
-            raise Transient(
-                ErrorCode.LEDGER_UNREACHABLE,
-                "ledger",
-                _reason(error),
-                "Is Postgres up, and CALLSCRIBE_DATABASE_URL right?",
-            ) from error
+            cause, remedy = explain(_reason(error))
+            raise Transient(ErrorCode.LEDGER_UNREACHABLE, "ledger", cause, remedy) from error
 
 
 def is_passing(error: Exception) -> bool:
@@ -255,12 +249,11 @@ def _forbidden(error: Exception) -> Misconfigured:
     return Misconfigured(
         ErrorCode.LEDGER_FORBIDDEN,
         "ledger",
-        _reason(error),
+        _reason(error).partition("\n")[0] or "no reason given",
         "Use a login in the role that this process needs; README.md says which.",
     )
 
 
 def _reason(error: Exception) -> str:
-    """Return the first line of what the server or driver said; never the URL or parameters."""
-    lines = str(_told(error) or "").strip().splitlines()
-    return lines[0] if lines else "no reason given"
+    """Return what the server or driver said; never the URL or parameters."""
+    return str(_told(error) or "").strip()

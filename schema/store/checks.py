@@ -1,0 +1,156 @@
+"""Why Postgres cannot be the ledger, in a sentence that names the cause, and what to do.
+
+The same for whoever migrates, submits or examines a host. What a server or its driver says of a
+connection that fails is read for its cause; a server that answers is asked what it is.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy import Connection, text
+
+from schema.errors import ErrorCode, Misconfigured
+
+_OLDEST = 14
+
+_URL = "CALLSCRIBE_DATABASE_URL"
+_ESCAPES = "In a password write @ : / as %40 %3A %2F."
+
+#: What Postgres, libpq or a pooler says, and what that means; the first that fits is taken.
+_CAUSES: tuple[tuple[str, str, str], ...] = (
+    (r"password authentication failed", "it refuses the password", _ESCAPES),
+    (r"no password supplied", "it wants a password", f"Write one in {_URL}. {_ESCAPES}"),
+    (
+        r"no pg_hba.conf entry.*no encryption",
+        "it lets nobody in from this host without TLS",
+        f"Add ?sslmode=verify-full to {_URL}, or a line to pg_hba.conf.",
+    ),
+    (
+        r"no pg_hba.conf entry",
+        "its pg_hba.conf lets this login not in from this host",
+        "Add a line there, and reload it.",
+    ),
+    (
+        r"server does not support SSL",
+        "it speaks no TLS, which the URL asks for",
+        f"Turn ssl on there, or leave sslmode out of {_URL}.",
+    ),
+    (r'role "[^"]*" does not exist', "it has no such login", "Make it: ops/docker/logins.sql."),
+    (
+        r"(?i)database .* does not exist|no such database",
+        "it has no database of that name",
+        "Make it: createdb --encoding=UTF8 --template=template0 --owner=callscribe NAME",
+    ),
+    (
+        r"(?i)too many (clients|connections)|connection slots are reserved|no more connections"
+        r"|query_wait_timeout",
+        "it has no connection left",
+        "Raise max_connections (or the login's, or the pooler's): 3 for each worker, 50 more.",
+    ),
+    (
+        r"session is read-only|not in read-write|is in hot standby|read-only transaction",
+        "it is read-only: a standby, or a server that another has taken over from",
+        f"Name the primary in {_URL}, or all servers and ?target_session_attrs=read-write.",
+    ),
+    (
+        r"starting up|shutting down|not yet accepting|not accepting connections|recovery mode",
+        "it is starting, stopping or recovering",
+        "Wait a moment; if it stays so, its log says why.",
+    ),
+    (
+        r"(?i)connection refused",
+        "nobody listens there",
+        f"Is Postgres up, and host and port in {_URL} right?",
+    ),
+    (
+        r"(?i)could not translate host name|name or service not known|failed to resolve host",
+        "its host name is not known",
+        f"Is the host in {_URL} right?",
+    ),
+    (
+        r"No such file or directory",
+        "nobody listens at that socket",
+        f"Is Postgres up, and the host in {_URL} right?",
+    ),
+    (
+        r"received invalid response to SSL|expected authentication request",
+        "what answers there is no Postgres",
+        f"Is the port in {_URL} right?",
+    ),
+    (
+        r"(?i)time-?out|timed out|no answer for",
+        "it does not answer in time",
+        "Is Postgres up, and the way to it open?",
+    ),
+)
+
+
+def explain(said: str) -> tuple[str, str]:
+    """Return why a connection failed, of what was said of it, and what to do. No URL is in it."""
+    for pattern, cause, remedy in _CAUSES:
+        if re.search(pattern, said, re.DOTALL):
+            return cause, remedy
+    lines = said.strip().splitlines()
+    return lines[0] if lines else "no reason given", f"Is Postgres up, and {_URL} right?"
+
+
+_FACTS = text(
+    """
+    select current_setting('server_encoding') as encoding,
+           current_setting('server_version_num')::int / 10000 as version,
+           current_setting('transaction_read_only')::bool as is_read_only,
+           current_schema() as schema,
+           coalesce(has_schema_privilege(current_schema(), 'create'), false) as may_create,
+           to_regclass('alembic_version') is not null as has_revision,
+           (select array_agg(name) from unnest(cast(:ours as text[])) name
+             where to_regclass(name) is not null) as tables
+    """
+)
+
+#: Of our tables those that every release has.
+_OURS = ("submissions", "recordings", "segments", "results", "transcripts", "utterances")
+
+
+def check_database(connection: Connection, *, migrates: bool = False) -> None:
+    """Make sure that a database can be the ledger, or can become it.
+
+    Raises:
+        Misconfigured: it cannot; with the cause and what to do.
+    """
+    facts = connection.execute(_FACTS, {"ours": list(_OURS)}).one()
+    tables = set(facts.tables or ())
+    if facts.version < _OLDEST:
+        raise _unfit(f"it is Postgres {facts.version}", f"Use Postgres {_OLDEST} or later.")
+    if facts.encoding != "UTF8":
+        raise _unfit(
+            f"its encoding is {facts.encoding}, and names and words are UTF-8",
+            "Make another: createdb --encoding=UTF8 --template=template0 NAME",
+        )
+    if facts.schema is None:
+        raise _unfit(
+            "this login may use none of its schemas",
+            "Put it into its role: ops/docker/logins.sql; or grant usage on the schema.",
+        )
+    own = "Give callscribe a database of its own."
+    if tables and not facts.has_revision:
+        raise _unfit(f"it has a table {min(tables)} of another application", own)
+    if facts.has_revision and not set(_OURS) <= tables and _has_foreign_revision(connection):
+        raise _unfit("its alembic_version is another application's", own)
+    if migrates and facts.is_read_only:
+        raise _unfit(*explain("cannot execute in a read-only transaction"))
+    if migrates and not facts.may_create:
+        raise _unfit(
+            f"this login may make no tables in schema {facts.schema}",
+            "Migrate as the database's owner, or grant create on the schema.",
+        )
+
+
+def _has_foreign_revision(connection: Connection) -> bool:
+    """Tell whether a revision is there that is not written as ours are: four digits."""
+    found = connection.execute(text("select version_num from alembic_version")).scalars().all()
+    return any(not re.fullmatch(r"[0-9]{4}", str(each)) for each in found)
+
+
+def _unfit(cause: str, remedy: str) -> Misconfigured:
+    return Misconfigured(ErrorCode.LEDGER_UNFIT, "ledger", cause, remedy)
