@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -68,7 +69,7 @@ from producer.terminal import degrade_output, json_for, spinner_for
 from producer.traces import search_traces
 from producer.watch import Pace
 from producer.watch import watch as watch_submission
-from schema.errors import BadRecording, CallscribeError, ErrorCode, Misconfigured
+from schema.errors import BadRecording, BadRequest, CallscribeError, ErrorCode, Misconfigured
 from schema.migrate import migrate as migrate_ledger
 from schema.migrate import require_current
 from schema.models import KNOWN
@@ -158,6 +159,18 @@ def main() -> None:
     except CallscribeError as error:
         err.print(Text(printable(str(error)).plain, style="red"))
         sys.exit(exit_code(error))
+    except UnicodeEncodeError:
+        # Of an argument: a terminal of another country writes bytes that are no UTF-8.
+        err.print("[option.invalid] an argument: it holds text that is not UTF-8", style="red")
+        sys.exit(ExitCode.USAGE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+        # Or Python would try once more at its end.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        cause = f"standard output cannot be written: {error.strerror}"
+        err.print(f"[file.unreadable] {cause}. Make room, or write elsewhere.", style="red")
+        sys.exit(ExitCode.MISCONFIGURED)
     except SystemExit as end:
         if end.code == ExitCode.INTERRUPTED:
             err.print("interrupted: what was committed stays; the same command goes on from there")
@@ -896,6 +909,10 @@ def forget(
     """Erase recordings for good: rows, words and copies. Files handed in and exports stay yours."""
     filters = _filters(since, until, speaker, line)
     if check:
+        if short := [each for each in check if len(each.strip()) < _CHECK_MIN]:
+            cause = f"{short[0]!r} is in whatever there is"
+            remedy = f"Look for {_CHECK_MIN} characters or more."
+            raise BadRequest(ErrorCode.OPTION_INVALID, "--check", cause, remedy)
         if recording or call or submission or older_than or yes or filters != EVERYTHING:
             raise typer.BadParameter("--check stands alone")
         settings = load_settings()
@@ -1067,6 +1084,9 @@ def _say_shared(shared: Sequence[UUID]) -> None:
         )
 
 
+#: What is shorter is found everywhere.
+_CHECK_MIN = 3
+
 #: Of what was erased: what only the command itself needs.
 _NOT_PRINTED = ("dispatches", "note")
 
@@ -1128,6 +1148,9 @@ def hold(
     with _ledger(settings) as ledger:
         if reason:
             held = [place_hold(ledger, _register(settings), call_id=call, line=line, reason=reason)]
+            with ledger.reading() as connection:
+                if not store_holds.is_known(connection, call_id=call, line=line):
+                    err.print("no recording has it yet: is it written rightly?", highlight=False)
         else:
             with ledger.reading() as connection:
                 held = store_holds.active(connection)
@@ -1166,16 +1189,25 @@ def restored(
     with _ledger(settings) as ledger:
         done = apply_register(ledger, register, partial(remove_copy, settings), really=yes)
         Publisher(celery_app(settings)).publish(done.dispatches)
+    end = typer.Exit(ExitCode.INCOMPLETE if done.unreadable else ExitCode.OK)
     if as_json:
         counts = {k: v for k, v in asdict(done).items() if k != "dispatches"}
         _print_json({"applied": yes, **counts})
-        return
+        raise end
     will = "" if yes else "would be "
     out.print(
         f"{done.erased} recordings {will}erased again, {done.held} calls and lines {will}held "
         f"again, {done.released} {will}let go again",
         highlight=False,
     )
+    if done.unreadable:
+        first, count = done.unreadable[0], len(done.unreadable)
+        err.print(
+            f"{count} lines of the register cannot be read, the first is line {first}: what they"
+            " noted is not applied",
+            highlight=False,
+        )
+    raise end
 
 
 def _register(settings: Settings) -> Register | None:

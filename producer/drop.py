@@ -336,7 +336,8 @@ class _Folder:
         try:
             if not os.path.isdir(self.path):
                 os.stat(self.path)
-                return None  # a file that was named itself
+                # A file that was named itself; or one in the place of a folder.
+                return "it is no directory any more" if self._mount is not None else None
             with os.scandir(self.path) as entries:
                 next(entries, None)
         except OSError as error:

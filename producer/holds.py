@@ -36,6 +36,10 @@ def place_hold(
         except ValueError as error:
             raise BadRequest(ErrorCode.OPTION_INVALID, name, str(error)) from error
 
+    if not (call_id or line or "").strip() or not reason.strip():
+        cause, remedy = "it is blank", "Say what is held, and why."
+        raise BadRequest(ErrorCode.OPTION_INVALID, "hold", cause, remedy)
+
     def place(connection: Connection) -> Hold:
         hold = holds.place(connection, call_id=call_id, line=line, reason=reason)
         # Before the commit: what a crash leaves in the register alone, a restore holds.
@@ -71,6 +75,8 @@ class Restored:
     erased: int = 0
     held: int = 0
     released: int = 0
+    #: Lines of the register that say nothing that this release writes: they were left out.
+    unreadable: list[int] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
 
 
@@ -86,13 +92,18 @@ def apply_register(
     In this order, so that what was erased and is held today is erased: it was before the hold, or
     the hold had been let go. What a crash left half noted is erased last, unless it is held. A hold
     of which the register knows nothing stays, and what it holds.
+
+    Raises:
+        Misconfigured: there is no register, or it is none that this release writes.
     """
+    register.require()
 
     def apply(connection: Connection) -> Restored:
         done = Restored()
         wanted, released = register.holds()
         here = {hold.id for hold in holds.active(connection)}
         noted = forget.erased_once(connection, register)
+        done.unreadable = register.unreadable
         done.held, done.released = len(wanted.keys() - here), len(here & released)
         done.erased = len(noted.erased) + len(noted.begun)
         if not really:

@@ -10,6 +10,7 @@ from the sidecar, else from the name.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import string
@@ -356,6 +357,8 @@ def _text(value: Any) -> str | None:
     Raises:
         ValueError: it is neither, or longer than what can be found.
     """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no number")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int | float) and not isinstance(value, bool):

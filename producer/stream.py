@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from uuid import UUID
 
 from producer.moments import parse_moment
 from producer.terminal import json_for
+from schema.bounds import is_plausible
 from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured, Transient
 from schema.store import since as store
 from schema.store.dispatches import short_id
@@ -226,12 +228,20 @@ def read_cursor(path: Path, submission: UUID | None = None) -> Mark | None:
             "Give each its own: --cursor FILE.",
         )
     position, history = _position(lines[1:])
-    return Mark(parse_moment(moment, str(path)), position, history)
+    written_at = parse_moment(moment, str(path))
+    if not is_plausible(written_at):
+        raise BadRequest(
+            ErrorCode.OPTION_INVALID,
+            str(path),
+            f"no export was written at {written_at.isoformat()}",
+            "It is no cursor's file: name another, or remove it.",
+        )
+    return Mark(written_at, position, history)
 
 
 def _position(lines: Sequence[str]) -> tuple[int | None, str | None]:
     match [line.split() for line in lines]:
-        case [["position", position, history]] if position.isascii() and position.isdigit():
+        case [["position", position, history]] if re.fullmatch("[0-9]{1,18}", position):
             return int(position), history
     return None, None
 

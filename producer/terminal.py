@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import sys
 from typing import Any, TextIO
+
+from rich.console import Console
 
 #: Our own signs, where an encoding lacks them.
 _SIGNS = {"·": "-", "…": "..."}
@@ -17,12 +20,21 @@ def degrade_output() -> None:
     """Let standard output and error write what their encoding lacks as an escape, and never fail.
 
     Under ``PYTHONIOENCODING=ascii``, or in a terminal of another country, one name would otherwise
-    end the command.
+    end the command; in any encoding half of a character, which JSON can hold, would. A reader that
+    goes away, as ``head`` does, has had what it wanted: no command fails for it.
     """
     codecs.register_error(_ERRORS, _escape)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and not is_unicode(stream):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
+    Console.on_broken_pipe = _end_quietly  # type: ignore[method-assign,assignment]
+
+
+def _end_quietly(console: Console) -> None:
+    """End a command whose reader is gone, where rich by itself ends it as failed."""
+    console.quiet = True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(0)
 
 
 def is_unicode(stream: TextIO) -> bool:

@@ -21,7 +21,6 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from uuid import UUID
 from schema.errors import ErrorCode, Misconfigured
 
 _VERSION = 1
+_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,23 @@ class Register:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        #: Numbers of lines that say nothing that this release writes, as they were last read.
+        self.unreadable: list[int] = []
+
+    def require(self) -> None:
+        """Make sure that there is a register, as there is where calls were erased or held.
+
+        Raises:
+            Misconfigured: there is none, or an empty one, or one of another release.
+        """
+        try:
+            is_empty = not self._path.stat().st_size
+        except OSError:
+            is_empty = True
+        if is_empty:
+            raise self._unfit("there is no register, or it is empty")
+        with self._locked() as file:
+            self._key(file)
 
     def note_erasing(self, recordings: Iterable[Erased]) -> str:
         """Note that recordings are about to be erased; return the note, to be confirmed."""
@@ -93,7 +110,7 @@ class Register:
         erased: set[str] = set()
         with self._locked() as file:
             key = self._key(file)
-            for line in _lines(file):
+            for line in self._lines(file):
                 if "erasing" in line:
                     notes[line["note"]] = line["erasing"]
                 elif "erased" in line:
@@ -116,7 +133,7 @@ class Register:
         active: dict[UUID, dict[str, Any]] = {}
         released: set[UUID] = set()
         with self._locked() as file:
-            for line in _lines(file):
+            for line in self._lines(file):
                 if "hold" in line:
                     active[UUID(line["hold"])] = line
                 elif "release" in line:
@@ -125,27 +142,51 @@ class Register:
 
     def _locked(self) -> Any:
         try:
+            if self._path.exists() and not self._path.is_file():
+                raise self._unfit("it is no file")
             handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             file = os.fdopen(handle, "r+b")
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
-            raise Misconfigured(
-                ErrorCode.SETTING_MISSING,
-                "CALLSCRIBE_ERASURES",
-                f"{self._path} cannot be written to: {error.strerror}",
-                "Name a file that this user may append to, outside whatever is restored.",
-            ) from error
+            raise self._unfit(f"it cannot be written to: {error.strerror}") from error
         return file
+
+    def _unfit(self, cause: str) -> Misconfigured:
+        return Misconfigured(
+            ErrorCode.SETTING_MISSING,
+            "CALLSCRIBE_ERASURES",
+            f"{self._path}: {cause}",
+            "Name the register, a file that this user may append to, outside all that is restored.",
+        )
+
+    def _lines(self, file: Any) -> Iterator[dict[str, Any]]:
+        """Yield the lines behind the first; one that a crash or a hand broke is left out."""
+        file.seek(0)
+        file.readline()
+        self.unreadable = []
+        for number, written in enumerate(file, start=2):
+            line = _parsed(written)
+            if line is None:
+                self.unreadable.append(number)
+            else:
+                yield line
 
     def _key(self, file: Any) -> bytes:
         """Return the key, which the first line has; a new file gets one."""
         file.seek(0)
         first = file.readline()
         if not first:
-            key = secrets.token_hex(32)
-            _append(file, {"version": _VERSION, "key": key})
-            return bytes.fromhex(key)
-        return bytes.fromhex(json.loads(first)["key"])
+            key = secrets.token_bytes(_KEY_BYTES)
+            _append(file, {"version": _VERSION, "key": key.hex()})
+            return key
+        try:
+            line = json.loads(first)
+            key = bytes.fromhex(line["key"])
+        except (ValueError, TypeError, LookupError) as error:
+            raise self._unfit("its first line is none of a register's") from error
+        if line.get("version") != _VERSION or len(key) < _KEY_BYTES:
+            raise self._unfit("it is of another release")
+        return key
 
 
 def _digest(key: bytes, recording: Erased) -> str:
@@ -165,10 +206,26 @@ def _append(file: Any, line: dict[str, Any]) -> None:
     os.fsync(file.fileno())
 
 
-def _lines(file: Any) -> Iterator[dict[str, Any]]:
-    """Yield the lines behind the first; one that a crash broke off is none."""
-    file.seek(0)
-    file.readline()
-    for line in file:
-        with suppress(ValueError):
-            yield json.loads(line)
+def _parsed(written: bytes) -> dict[str, Any] | None:
+    """Return what a line says, or None where it says nothing that a register does."""
+    line: dict[str, Any]
+    try:
+        match json.loads(written):
+            case {"erasing": list(digests), "note": str()} as line if _are_texts(digests):
+                return line
+            case {"erased": str()} as line:
+                return line
+            case {"hold": str(hold), "reason": str(), "held_at": str()} as line:
+                UUID(hold)
+                named = [line.get("call_id"), line.get("line")]
+                return line if _are_texts([each for each in named if each is not None]) else None
+            case {"release": str(hold)} as line:
+                UUID(hold)
+                return line
+    except ValueError:
+        return None
+    return None
+
+
+def _are_texts(values: list[Any]) -> bool:
+    return all(isinstance(value, str) and "\0" not in value for value in values)

@@ -35,7 +35,7 @@ from schema.register import Erased, Noted, Register
 from schema.settings import SPOOL_ROOT
 from schema.states import TERMINAL, SubmissionState
 from schema.store.cancel import end_segments, wake_twins
-from schema.store.holds import held_among, is_held
+from schema.store.holds import forget_released, held_among, is_held
 from schema.store.intake import SUBJECT_MAX
 from schema.store.ledger import among
 from schema.store.read import RecordingSummary, summaries
@@ -250,6 +250,7 @@ def forget(
     copies = _own_copies(connection, ids)
     _erase_mentions(connection, chosen)
     connection.execute(delete(Recording).where(among(Recording.id, ids)))
+    forget_released(connection, {row.call_id for row in chosen if row.call_id is not None})
     forgotten = Forgotten(recordings=len(ids), results=delete_unused(connection, keys))
     forgotten.shared = _sharing(connection, keys)
     forgotten.held = list(held)
@@ -288,7 +289,10 @@ def _erase_mentions(connection: Connection, chosen: Iterable[Any]) -> None:
     """
     mentions: dict[UUID, set[str]] = {}
     for row in chosen:
-        said = {row.name, row.name.rpartition("/")[2], row.call_id or ""}
+        name = row.name.rpartition("/")[2]
+        # With its dot: a sidecar's name begins so, and that of call-10 does not with call-1's.
+        stem = f"{name.rpartition('.')[0] or name}."
+        said = {row.name, name, stem, row.call_id or ""}
         own = mentions.setdefault(row.submission_id, set())
         own |= {each for each in said if len(each) >= _MENTION_MIN} | {row.name}
     for submission_id, own in mentions.items():

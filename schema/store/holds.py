@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Exists,
     String,
@@ -95,27 +96,54 @@ def active(connection: Connection) -> list[Hold]:
 
 
 def release(connection: Connection, subject: str) -> list[Hold]:
-    """Let go of the holds of a call or a line, or of one by the beginning of its id.
+    """Let go of the holds of a call or a line; where there are none, of that whose id begins so.
 
     Raises:
-        BadRequest: none is in force that it names.
+        BadRequest: none is in force that it names, or it is the beginning of several ids.
     """
-    mine = or_(
-        HoldRow.call_id == subject,
-        HoldRow.line == subject,
-        cast(HoldRow.id, String).startswith(subject.lower(), autoescape=True),
-    )
-    found = connection.execute(
-        update(HoldRow)
-        .where(HoldRow.released_at.is_(None), mine)
-        .values(released_at=func.now())
-        .returning(HoldRow.__table__)
-    ).all()
+    named = or_(HoldRow.call_id == subject, HoldRow.line == subject)
+    found = _released(connection, named)
+    if not found and len(subject) >= _ID_MIN:
+        begins = cast(HoldRow.id, String).startswith(subject.lower(), autoescape=True)
+        ids = connection.scalars(
+            select(HoldRow.id).where(HoldRow.released_at.is_(None), begins).limit(2)
+        ).all()
+        if len(ids) > 1:
+            cause = "it is the beginning of several holds' ids"
+            raise BadRequest(ErrorCode.NOT_FOUND, subject, cause, "Write more of it.")
+        found = _released(connection, among(HoldRow.id, ids))
     if not found:
         raise BadRequest(
             ErrorCode.NOT_FOUND, subject, "nothing is held by this name", "See producer hold."
         )
-    return [_hold(row) for row in found]
+    return found
+
+
+#: Of a hold's id so much names it; less is a slip.
+_ID_MIN = 4
+
+
+def _released(connection: Connection, which: ColumnElement[bool]) -> list[Hold]:
+    rows = connection.execute(
+        update(HoldRow)
+        .where(HoldRow.released_at.is_(None), which)
+        .values(released_at=func.now())
+        .returning(HoldRow.__table__)
+    )
+    return [_hold(row) for row in rows]
+
+
+def forget_released(connection: Connection, calls: Collection[str]) -> None:
+    """Take away the rows of holds of calls that were let go: a call that is erased leaves no id."""
+    connection.execute(
+        delete(HoldRow).where(among(HoldRow.call_id, calls), HoldRow.released_at.is_not(None))
+    )
+
+
+def is_known(connection: Connection, *, call_id: str | None, line: str | None) -> bool:
+    """Tell whether there is a recording that a hold of this call or line is of."""
+    mine = Recording.call_id == call_id if call_id is not None else Recording.line == line
+    return bool(connection.scalar(select(exists().where(mine))))
 
 
 def forget_holds(connection: Connection, ids: Collection[UUID]) -> None:

@@ -60,6 +60,7 @@ def needles_of(connection: Connection, recordings: Collection[UUID]) -> list[Nee
         needles += [
             Needle("name", row.name),
             Needle("name", Location("", source).name.rpartition("/")[2]),
+            Needle("name", f"/{Location('', source).name.rpartition('/')[2].rpartition('.')[0]}."),
             Needle("path", source.hex()),
             Needle("call id", row.call_id or ""),
             Needle("copy", bytes(row.audio_path or b"").hex()),

@@ -127,3 +127,64 @@ def test_who_has_no_home_looks_for_weights_where_the_host_keeps_them(
 
     settings = Settings(database_url="postgresql://", redis_url="redis://localhost/0")
     assert settings.models == Path("/var/cache/callscribe/models")
+
+
+def test_a_reader_that_goes_away_is_no_failure_of_a_table_either(ledger: Ledger):
+    to = submission(ledger)
+    for _ in range(30):
+        transcribed(ledger, utterance("agent", "hello " * 400), to=to)
+    url = ledger.engine.url.render_as_string(hide_password=False)
+    program = f"{sys.executable} -c 'from producer.cli import main; main()'"
+    for command in ("status --all", "search hello --limit 9999", "submit --help"):
+        ran = subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {program} {command} | true"],
+            env={**ENVIRONMENT, "CALLSCRIBE_DATABASE_URL": url},
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        assert (ran.returncode, ran.stderr) == (0, b""), command
+
+
+def test_a_disk_that_is_full_is_named(ledger: Ledger):
+    url = ledger.engine.url.render_as_string(hide_password=False)
+    program = f"{sys.executable} -c 'from producer.cli import main; main()'"
+    ran = subprocess.run(
+        ["bash", "-c", f"{program} status --all > /dev/full"],
+        env={**ENVIRONMENT, "CALLSCRIBE_DATABASE_URL": url},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert b"Traceback" not in ran.stderr
+    assert (ran.returncode, b"No space left" in ran.stderr) == (6, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "caf\udce9"],
+        ["forget", "--call", "caf\udce9"],
+        ["search", "hi", "--line", "caf\udce9"],
+        ["release", "caf\udce9"],
+    ],
+)
+def test_an_argument_of_another_country_is_refused(producer: Producer, arguments: list[str]):
+    ran = producer(*arguments)
+
+    assert ran.code == 2
+    assert "option.invalid" in ran.err
+
+
+@pytest.mark.parametrize("asked", ["", " ", "a"])
+def test_what_is_in_whatever_there_is_is_not_looked_for(producer: Producer, asked: str):
+    assert producer("forget", "--check", asked).code == 2
+
+
+def test_a_hold_of_a_call_that_nobody_knows_is_placed_and_questioned(producer: Producer):
+    ran = producer("hold", "ACD-9", "--reason", "claim")
+
+    assert ran.code == 0
+    assert "no recording has it yet" in ran.err
+    assert producer("hold", "ACD-9", "--reason", " ").code == 2

@@ -290,3 +290,72 @@ def test_no_order_brings_back_what_was_erased_or_erases_what_is_held(
         suppress_health_check=list(HealthCheck),
     )
     case().runTest()
+
+
+def test_a_release_by_nothing_or_by_a_letter_lets_nothing_go(ledger: Ledger):
+    """An unset variable of a shell must not let go of all that is held."""
+    placed = [place_hold(ledger, None, call_id=name, reason="x") for name in ("5", "ACD-1", "b")]
+
+    for slip in ("", "a", str(placed[1].id)[:3]):
+        with pytest.raises(BadRequest, match="nothing is held"):
+            release_holds(ledger, None, slip)
+    assert [hold.call_id for hold in release_holds(ledger, None, "5")] == ["5"]
+    assert [hold.call_id for hold in release_holds(ledger, None, str(placed[1].id)[:8])] == [
+        "ACD-1"
+    ]
+
+
+def test_a_call_that_is_erased_leaves_no_id_in_holds_that_were_let_go(ledger: Ledger):
+    gone = hand_in(ledger, "ACD-1", "sales")
+    place_hold(ledger, None, call_id="ACD-1", reason="claim")
+    release_holds(ledger, None, "ACD-1")
+
+    erase(ledger, [gone])
+
+    with ledger.reading() as connection:
+        assert connection.scalar(text("select count(*) from holds")) == 0
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        None,
+        b"",
+        b"{}\n",
+        b'{"version": 2, "key": "' + b"0" * 64 + b'"}\n',
+        b'{"version": 1, "key": "zz"}\n',
+        b'{"version": 1, "ke',
+        b"\xff\xfe{\x00",
+        b"[]\n",
+    ],
+)
+def test_a_register_that_is_none_puts_nothing_right_and_says_so(
+    ledger: Ledger, tmp_path: Path, written: bytes | None
+):
+    path = tmp_path / "register.jsonl"
+    if written is not None:
+        path.write_bytes(written)
+
+    with pytest.raises(Misconfigured, match="CALLSCRIBE_ERASURES"):
+        apply_register(ledger, Register(path), lambda _: None, really=True)
+    assert path.exists() == (written is not None), "a name that was mistyped makes no file"
+
+
+def test_lines_that_say_nothing_are_named_and_the_others_apply(ledger: Ledger, register: Register):
+    gone = hand_in(ledger, "ACD-1", "sales")
+    before = dump(ledger)
+    erase(ledger, [gone], register)
+    odd = [b"5", b'{"hold": "zz"}', b'{"hold": "00000000-0000-0000-0000-000000000000"}']
+    odd += [b'{"erasing": [7], "note": "x"}', b'{"erased": ["x"]}', b"\xff", b"null", b'{"a": 1}']
+    with register._path.open("ab") as file:
+        file.write(b"\n".join(odd) + b"\n")
+    hold = place_hold(ledger, register, call_id="ACD-2", reason="claim")
+    restore(ledger, before)
+
+    done = apply_register(ledger, register, lambda _: None, really=True)
+
+    assert (done.erased, done.held) == (1, 1)
+    assert done.unreadable == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert present(ledger) == set()
+    with ledger.reading() as connection:
+        assert holds.active(connection) == [hold]

@@ -291,7 +291,9 @@ def test_no_row_of_any_table_has_anything_left(ledger: Ledger):
         Notice("audio.flag", f"/srv/calls/{ann.name}", "it begins late"),
         Notice("manifest.duplicate", "calls.csv", f"lines 1 and 2 both describe {ann.name}"),
         Notice("manifest.unmatched-row", "calls.csv, line 7", "ACD-77 names no file"),
+        Notice("sidecar.invalid", '/srv/calls/acme/ann "secret" smith.json', "it is no JSON"),
         Notice("scan.left-out", "/srv/calls", "2 files are no audio"),
+        Notice("sidecar.invalid", '/srv/calls/acme/ann "secret" smith-2.json', "another's"),
     ]
     ledger.transact(lambda c: intake.add_notices(c, to.id, notices))
     words = tuple(Word(f"secret{n}", 100 * n, 100 * n + 90, 0.9) for n in range(20))
@@ -310,7 +312,7 @@ def test_no_row_of_any_table_has_anything_left(ledger: Ledger):
     with ledger.reading() as connection:
         assert connection.scalars(select(Recording.id)).all() == [other]
         kept = connection.execute(text("select subject from notices")).scalars().all()
-        assert kept == ["/srv/calls"]
+        assert kept == ["/srv/calls", '/srv/calls/acme/ann "secret" smith-2.json']
         assert connection.execute(text("select title from submissions")).scalar_one() == (
             "(erased), /srv/calls/others"
         )

@@ -52,7 +52,10 @@ def test_a_cursor_of_one_submission_has_its_position_too(tmp_path: Path):
         read_cursor(tmp_path / "cursor")
 
 
-@pytest.mark.parametrize("second", ["position", "position x y", "position 4", "position ² h", "x"])
+@pytest.mark.parametrize(
+    "second",
+    ["position", "position x y", "position 4", "position ² h", "x", f"position {10**22} h"],
+)
 def test_a_second_line_that_makes_no_sense_leaves_the_moment(tmp_path: Path, second: str):
     (tmp_path / "cursor").write_text(f"{moment_text(MOMENT)}\n{second}\n")
 
@@ -141,3 +144,11 @@ def test_a_dash_is_standard_output_also_while_a_status_moves(capsys: pytest.Capt
 
     assert capsys.readouterr().out == '{"text": "longer than the screen is wide"}\n'
     assert "longer" not in screen.getvalue()
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00"])
+def test_a_cursor_of_another_age_is_refused(tmp_path: Path, moment: str):
+    (tmp_path / "cursor").write_text(f"{moment}\nposition 1 h\n")
+
+    with pytest.raises(BadRequest, match="no export was written"):
+        read_cursor(tmp_path / "cursor")

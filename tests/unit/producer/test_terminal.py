@@ -62,8 +62,11 @@ def test_our_own_signs_have_others_that_everybody_has(monkeypatch: pytest.Monkey
     assert (spinner_for(sys.stdout), spinner_for(stream("UTF-8"))) == ("line", "dots")
 
 
-def test_a_terminal_that_takes_every_character_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch):
+def test_half_of_a_character_ends_no_command_in_any_encoding(monkeypatch: pytest.MonkeyPatch):
+    """JSON can hold one, and so can an argument."""
     monkeypatch.setattr(sys, "stdout", stream("utf-8"))
     degrade_output()
 
-    assert sys.stdout.errors == "strict"
+    print(json.dumps({"name": "x\ud800"}, ensure_ascii=False))
+
+    assert json.loads(written(sys.stdout)) == {"name": "x\ud800"}
