@@ -208,23 +208,28 @@ def _append(file: Any, line: dict[str, Any]) -> None:
 
 def _parsed(written: bytes) -> dict[str, Any] | None:
     """Return what a line says, or None where it says nothing that a register does."""
-    line: dict[str, Any]
     try:
-        match json.loads(written):
-            case {"erasing": list(digests), "note": str()} as line if _are_texts(digests):
-                return line
-            case {"erased": str()} as line:
-                return line
-            case {"hold": str(hold), "reason": str(), "held_at": str()} as line:
-                UUID(hold)
-                named = [line.get("call_id"), line.get("line")]
-                return line if _are_texts([each for each in named if each is not None]) else None
-            case {"release": str(hold)} as line:
-                UUID(hold)
-                return line
+        line: Any = json.loads(written)
+        return dict(line) if _is_said(line) else None
     except ValueError:
         return None
-    return None
+
+
+def _is_said(line: Any) -> bool:
+    """Tell whether a line is one that a register has; ids that are none raise ValueError."""
+    match line:
+        case {"erasing": list(digests), "note": str()}:
+            return _are_texts(digests)
+        case {"erased": str()}:
+            return True
+        case {"hold": str(hold), "reason": str(), "held_at": str()}:
+            UUID(hold)
+            named = [line.get("call_id"), line.get("line")]
+            return _are_texts([each for each in named if each is not None])
+        case {"release": str(hold)}:
+            UUID(hold)
+            return True
+    return False
 
 
 def _are_texts(values: list[Any]) -> bool:

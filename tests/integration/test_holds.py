@@ -209,6 +209,7 @@ class Orders(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.register = Register(self.directory / f"register-{next(self.numbers)}")
+        self.register.note_erasing([])  # Of one that is empty nothing is applied.
         names = ", ".join(table.name for table in Base.metadata.sorted_tables)
         self.ledger.transact(lambda c: c.execute(text(f"truncate {names}")))
         self.facts: dict[UUID, tuple[str, str]] = {}
