@@ -19,7 +19,6 @@ from uuid import UUID
 
 import structlog
 import typer
-from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -65,7 +64,7 @@ from producer.stream import (
 )
 from producer.submit import Looked, Request, Summary, check_notify, look, submit
 from producer.submit import watch as watch_folder
-from producer.terminal import degrade_output, json_for, spinner_for
+from producer.terminal import PlainConsole, degrade_output, json_for, spinner_for
 from producer.traces import search_traces
 from producer.watch import Pace
 from producer.watch import watch as watch_submission
@@ -137,8 +136,8 @@ _STREAMED = ("jsonl", "parquet")
 
 #: Results go to standard output, all that is said about them to standard error. Names and words of
 #: others are in both: what looks like rich's markup, or like an emoji's name, is no such thing.
-out = Console(soft_wrap=False, markup=False, emoji=False)
-err = Console(stderr=True, markup=False, emoji=False)
+out = PlainConsole(soft_wrap=False)
+err = PlainConsole(stderr=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 SubmissionArgument = Annotated[

@@ -6,14 +6,41 @@ import codecs
 import io
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 #: Our own signs, where an encoding lacks them.
 _SIGNS = {"·": "-", "…": "..."}
 
 _ERRORS = "callscribe-signs"
+
+
+class PlainConsole(Console):
+    """A console that shows text as it is: nothing in it is markup, and no terminal obeys it.
+
+    What is printed comes from files, manifests and ledgers that others wrote.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield the parts of what is printed; rich's own movements of the cursor stay."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(printable(segment.text), segment.style)
+
+
+def printable(text: str) -> str:
+    """Return text with a space for each control or other character that nobody sees."""
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 
 def degrade_output() -> None:

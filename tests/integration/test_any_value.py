@@ -40,7 +40,7 @@ from workers.figures import FleetFigures
 
 #: An example runs twenty commands: to make it smaller would take as long as the suite.
 HARD = settings(
-    max_examples=int(os.environ.get("CALLSCRIBE_EXAMPLES", "6")),
+    max_examples=int(os.environ.get("CALLSCRIBE_EXAMPLES", "4")),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=list(HealthCheck),
 )
@@ -291,6 +291,13 @@ moments = st.one_of(
     words=stored_texts,
 )
 @example(said="x" * 6_000, name="../../x", moment="-infinity", which=0, words="hello \x1b[31m")
+@example(
+    said="\x1b[31mred\x1b[0m",
+    name="<script>alert(1)</script>",
+    moment="7469-10-12T18:42:08.193926+00:00",
+    which=2,
+    words="\u202egnp.exe",
+)
 @example(said="[/]", name="", moment="infinity", which=0, words="")
 def test_what_an_earlier_release_let_in_comes_back_out_of_every_command(
     at_once: Producer, ledger: Ledger, tmp_path: Path, said, name, moment, which, words

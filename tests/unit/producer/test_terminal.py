@@ -9,8 +9,10 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.table import Table
+from rich.text import Text
 
-from producer.terminal import degrade_output, json_for, spinner_for
+from producer.terminal import PlainConsole, degrade_output, json_for, spinner_for
 
 ENCODINGS = ["ascii", "latin-1", "cp1252", "gb2312", "koi8-r"]
 
@@ -37,6 +39,26 @@ def test_json_says_the_same_in_any_encoding(encoding: str, said: str):
 
 def test_json_is_as_people_read_it_where_that_can_be_written():
     assert json_for(stream("utf-8"), '"退款"') == '"退款"'
+
+
+@given(said=st.text(st.one_of(st.characters(), st.sampled_from("\x1b\x9b\r\b\u202e[]"))))
+def test_no_terminal_obeys_what_is_printed(said: str):
+    output = io.StringIO()
+    console = PlainConsole(file=output, force_terminal=True, color_system=None, width=80)
+    table = Table("said", said)
+    table.add_row(said, Text(said))
+
+    console.print(said, soft_wrap=True)
+    console.print(table)
+
+    assert all(char.isprintable() or char == "\n" for char in output.getvalue())
+
+
+@pytest.mark.parametrize("text", ["[bold]x[/bold]", "[/]", ":smile:", "[red]"])
+def test_what_looks_like_markup_is_printed_as_it_is(text: str):
+    output = io.StringIO()
+    PlainConsole(file=output).print(text)
+    assert output.getvalue() == f"{text}\n"
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
