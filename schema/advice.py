@@ -296,7 +296,8 @@ ADVICE: Mapping[Code, Advice] = {
         "so in a line and goes on, and `doctor` names the cause.",
         "Whatever was not sent is in the ledger, and the sweep sends it when Redis is back.",
         "Bring Redis back, with or without its data; nothing has to be submitted again.",
-        "Redis does not answer; the sweep sends the work when it does",
+        "Redis takes no messages: nobody listens there. Is Redis up, and the URL right? The sweep "
+        "sends the work when it does.",
     ),
     Code.WEIGHTS_MISSING: Advice(
         "A model that is on some hosts only; `CALLSCRIBE_MODELS` that names another directory, or "
@@ -348,8 +349,9 @@ ADVICE: Mapping[Code, Advice] = {
         "night's fleet, or a copy of its settings. Or a ledger was restored into a new cluster or "
         "database, and the key of the old one's sweep has not expired yet.",
         "Whoever comes second does not start, and hands nothing in: a worker, `submit` and "
-        "`recheck --retry` end with exit code 6. Workers that run leave within half a minute, and "
-        "their supervisor starts them again. The key expires two minutes after the last sweep.",
+        "`recheck --retry` end with exit code 6. Workers that began unseen leave within half a "
+        "minute. The fleet that was there first goes on, and logs `namespace_overwritten` if the "
+        "other wrote over its key. The key expires two minutes after the last sweep.",
         "Give one of the two fleets a `CALLSCRIBE_NAMESPACE` of its own, on all its hosts, its "
         "producers and Flower. After a restore wait; supervisors start again what ended.",
         "[namespace.taken] namespace callscribe: the fleet of another ledger uses it in this "

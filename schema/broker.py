@@ -57,6 +57,11 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
         "it cannot write to its disk, and so takes no messages",
         "Make room on its disk, or mend what its log says.",
     ),
+    (
+        r"WRONGTYPE",
+        "a key of callscribe's is of another type there: somebody else writes to it",
+        "The next sweep deletes it; give this fleet a Redis or a password of its own.",
+    ),
     (r"LOADING|BusyLoading", "it is still loading its data", "Wait a moment."),
     (
         r"unknown command|unknown subcommand",

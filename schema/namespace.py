@@ -3,6 +3,9 @@
 A sweep keeps a key there, with the identity of its ledger, which expires by itself. Another fleet
 would take this one's messages, find no such rows, and drop them; so whoever finds another ledger's
 key does not start, or goes no further. A server that does not answer stops nobody.
+
+Anybody who writes to Redis can write that key, and any other, too. A fleet that has met its own
+ledger's there stays, and its sweep takes the key back; keys of a wrong type, it deletes.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import redis
 import structlog
@@ -21,7 +24,7 @@ from schema.publish import MessageSender
 from schema.settings import Settings
 from schema.store.identity import WRITTEN_MAX, LedgerIdentity, identity
 from schema.store.ledger import Ledger
-from schema.wire import key_prefix
+from schema.wire import KEY_TYPES, key_prefix
 
 log = structlog.get_logger(__name__)
 
@@ -32,18 +35,46 @@ T = TypeVar("T")
 KEPT_S = 120
 BEAT_S = 30
 
-#: Keep the key for a ledger, unless another's is there: then return that and what is left of it in
-#: milliseconds. What a sweep did not write, such as a key that never expires, is replaced.
+#: Keep the key for a ledger, unless another's is there and is not to be taken back: then return
+#: that and what is left of it in milliseconds. What a sweep did not write, such as a key that never
+#: expires, is replaced.
 _KEEP = """
+if redis.call('type', KEYS[1]).ok ~= 'string' then
+    redis.call('del', KEYS[1])
+end
 local holder = redis.call('get', KEYS[1])
 local left = redis.call('pttl', KEYS[1])
-if holder and holder ~= ARGV[1] and string.find(holder, '^%d+:%d+$')
+if ARGV[4] == '0' and holder and holder ~= ARGV[1] and string.find(holder, '^%d+:%d+$')
         and #holder <= tonumber(ARGV[3]) and left >= 0 and left <= tonumber(ARGV[2]) then
     return {holder, left}
 end
 redis.call('set', KEYS[1], ARGV[1], 'px', ARGV[2])
 return {ARGV[1], tonumber(ARGV[2])}
 """
+
+#: Delete the keys whose types are not those given; return their names.
+_MEND = """
+local mended = {}
+for i, key in ipairs(KEYS) do
+    local type = redis.call('type', key).ok
+    if type ~= 'none' and type ~= ARGV[i] then
+        redis.call('del', key)
+        table.insert(mended, key)
+    end
+end
+return mended
+"""
+
+
+class Flag(Protocol):
+    """What several processes of one worker may know together."""
+
+    value: Any
+
+
+@dataclass(slots=True)
+class _OneProcess:
+    value: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +88,15 @@ class Holder:
 class Namespace:
     """A fleet's namespace in Redis, as one of its processes sees it."""
 
-    def __init__(self, app: MessageSender, ledger: Ledger, settings: Settings) -> None:
+    def __init__(
+        self,
+        app: MessageSender,
+        ledger: Ledger,
+        settings: Settings,
+        *,
+        is_ours: Flag | None = None,
+    ) -> None:
+        self._is_ours: Flag = is_ours or _OneProcess()
         self._app = app
         self._ledger = ledger
         self._name = settings.namespace
@@ -74,11 +113,17 @@ class Namespace:
             Misconfigured: one does.
         """
         holder = self._attempt(self.holder)
-        if holder is None or holder.ledger == self._here:
+        if holder is None:
             return
-        here = self._attempt(self.identity)
-        if here is not None and holder.ledger != here:
-            raise namespace_taken(self._name, holder, here)
+        here = self._here
+        if here != holder.ledger:
+            here = self._attempt(self.identity)
+        if here is None:
+            return
+        if holder.ledger == here:
+            self._is_ours.value = True
+        else:
+            self._refuse(holder, here)
 
     def keep(self) -> None:
         """Keep the namespace for this ledger for a while; what does not answer is left alone.
@@ -90,9 +135,14 @@ class Namespace:
         here = self._attempt(self.identity) or self._here
         if here is None:
             return
-        holder = self._attempt(lambda: self._keep(here))
+        holder = self._attempt(lambda: self._keep(here, take_back=False))
         if holder is not None and holder.ledger != here:
-            raise namespace_taken(self._name, holder, here)
+            self._refuse(holder, here)
+            holder = self._attempt(lambda: self._keep(here, take_back=True))
+        if holder is not None:
+            self._is_ours.value = True
+        if mended := self._attempt(self._mend_types):
+            log.warning("redis_keys_mended", keys=mended)
 
     def watch(self, stop: threading.Event, look: Callable[[], None]) -> bool:
         """Look again and again, the first time after a pause; return whether it was found taken.
@@ -120,11 +170,33 @@ class Namespace:
             self._here = identity(connection)
         return self._here
 
-    def _keep(self, here: LedgerIdentity) -> Holder | None:
+    def _refuse(self, holder: Holder, here: LedgerIdentity) -> None:
+        """Raise, unless this fleet was here before: then somebody wrote over its key.
+
+        Whoever may write to Redis can do that; it must not end a fleet.
+        """
+        if not self._is_ours.value:
+            raise namespace_taken(self._name, holder, here)
+        log.error("namespace_overwritten", error=str(namespace_taken(self._name, holder, here)))
+
+    def _keep(self, here: LedgerIdentity, *, take_back: bool) -> Holder | None:
         with self._client() as client:
             keep = client.register_script(_KEEP)
-            written, left_ms = keep(keys=[self._key], args=(str(here), KEPT_S * 1000, WRITTEN_MAX))
+            args = (str(here), KEPT_S * 1000, WRITTEN_MAX, int(take_back))
+            written, left_ms = keep(keys=[self._key], args=args)
         return _holder(written, int(left_ms))
+
+    def _mend_types(self) -> list[str]:
+        """Delete the keys of ours that are of another type than ours; return their names.
+
+        While one is there, nothing can be sent, or taken, or answered. What it held is in the
+        ledger.
+        """
+        prefix = key_prefix(self._name)
+        with self._client() as client:
+            mend = client.register_script(_MEND)
+            keys = mend(keys=[prefix + key for key in KEY_TYPES], args=list(KEY_TYPES.values()))
+        return [key.decode().removeprefix(prefix) for key in keys]
 
     @contextmanager
     def _client(self) -> Iterator[redis.Redis]:

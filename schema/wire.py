@@ -3,7 +3,7 @@
 A message holds a format version, an id and a dispatch token, nothing else: no audio, no path, no
 name of a customer. Who may read Redis learns nothing of a call; a message that someone forges can
 at most wake a worker for work that the ledger already holds. (Celery's remote control goes through
-Redis as well: who may write to it can stop workers.)
+Redis as well; of that a worker does what looks and changes nothing.)
 """
 
 from __future__ import annotations
@@ -159,6 +159,25 @@ def queue_keys(queue: str) -> list[str]:
     By kombu's naming, without the namespace's prefix.
     """
     return [f"{queue}\x06\x16{p.value}" if p else queue for p in Priority]
+
+
+#: The type of each key that is always called the same, as Redis says it, without the prefix. All
+#: but the last are kombu's.
+KEY_TYPES: Mapping[str, str] = {
+    **{key: "list" for queue in (SEGMENTS_QUEUE, REDUCE_QUEUE) for key in queue_keys(queue)},
+    "unacked": "hash",
+    "unacked_index": "zset",
+    "unacked_mutex": "string",
+    "_kombu.binding_deadlines": "zset",
+    **{
+        f"_kombu.{table}.{exchange}": "set"
+        for table in ("binding", "binding_permanent")
+        for exchange in (
+            *(SEGMENTS_QUEUE, REDUCE_QUEUE, "celeryev", "celery.pidbox", "reply.celery.pidbox"),
+        )
+    },
+    "ledger": "string",
+}
 
 
 @dataclass(frozen=True, slots=True)

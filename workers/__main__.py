@@ -64,6 +64,7 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
     limit_caches()
 
     from workers import metrics
+    from workers.alive import LifeNote
     from workers.app import app, hand_back, worker  # after the environment is set
     from workers.inbox import guard
 
@@ -90,6 +91,7 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
         # Its child is gone. Celery's own signal for this moment is not sent on a cold shutdown.
         hand_back(died=False)
         metrics.close()
+        LifeNote(worker.settings, name).remove()
     return 0
 
 
@@ -101,10 +103,11 @@ def is_taken(worker: Worker) -> bool:
     from schema.errors import Misconfigured
     from schema.namespace import Namespace
     from schema.store.ledger import Ledger
+    from workers.app import is_ours
 
     ledger = Ledger.open(worker.settings, answer_s=_ANSWER_S)
     try:
-        Namespace(worker.celery, ledger, worker.settings).check()
+        Namespace(worker.celery, ledger, worker.settings, is_ours=is_ours).check()
     except Misconfigured as error:
         print(error, file=sys.stderr)
         return True
@@ -118,7 +121,7 @@ def _sweep() -> int:
     from schema.namespace import Namespace
     from schema.store.ledger import Ledger
     from workers import metrics
-    from workers.app import worker
+    from workers.app import is_ours, worker
     from workers.logs import configure_logging
     from workers.notify import Notifier
     from workers.sweep import Sweeper
@@ -129,7 +132,8 @@ def _sweep() -> int:
     metrics.serve_alone(Source.SWEEP, worker.settings.metrics)
     stop = _stopped()
     notifier = Notifier(Ledger.open(worker.settings), worker.settings)
-    namespace = Namespace(worker.celery, Ledger.open(worker.settings), worker.settings)
+    ledger = Ledger.open(worker.settings)
+    namespace = Namespace(worker.celery, ledger, worker.settings, is_ours=is_ours)
     refused = threading.Event()
 
     def keep() -> None:
@@ -166,10 +170,11 @@ def _metrics() -> int:
 
 
 def _alive(name: str) -> int:
-    from workers.alive import complaint
+    from schema.settings import load_settings
+    from workers.alive import LifeNote
 
-    if said := complaint(name):
-        sys.stderr.write(f"{said}\n")
+    if complaint := LifeNote(load_settings(), name).complaint():
+        sys.stderr.write(f"{complaint}\n")
         return 1
     return 0
 

@@ -1,35 +1,86 @@
-"""Whether a worker of this host answers and takes work: for the probes of whatever runs it.
+"""Whether a worker of this host lives and takes work: for the probes of whatever runs it.
 
-A ping alone is answered by a worker that takes from no queue any more. What answers is the parent,
-even while a segment is decoded.
+A worker's parent writes a note of itself, on this host, every few seconds, from the loop in which
+it also takes messages; a probe reads it. Nothing of it goes through Redis: who writes there could
+have every worker started again, and a Redis that is away is no fault of a worker's.
 """
 
 from __future__ import annotations
 
-import socket
+import hashlib
+import json
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
 
-from celery import Celery
+from schema.settings import Settings
+from schema.wire import REDUCE_QUEUE, SEGMENTS_QUEUE
 
-from schema.settings import load_settings
-from schema.wire import REDUCE_QUEUE, SEGMENTS_QUEUE, broker_settings
-
-#: How long an answer may take.
-_PATIENCE_S = 10.0
+#: How often the note is written, and how old one may be.
+BEAT_S = 5
+_AGE_MAX_S = 60.0
 
 
-def complaint(name: str) -> str | None:
-    """Return what is wrong with the worker of this host that has a name, or None."""
-    node = f"{name}@{socket.gethostname()}"
-    with Celery(set_as_current=False) as app:
-        app.conf.update(broker_settings(load_settings()))
-        inspect = app.control.inspect([node], timeout=_PATIENCE_S, limit=1)
+class LifeNote:
+    """What a worker says of itself to the probes of its own host and user."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        server = urlsplit(settings.redis_url.get_secret_value())
+        # The same name may serve another fleet on this host. No password goes into the digest.
+        address = server.netloc.rpartition("@")[2]
+        fleet = "\0".join((address, server.path, settings.namespace, name))
+        directory = Path(tempfile.gettempdir()) / f"callscribe-alive-{os.geteuid()}"
+        self._path = directory / hashlib.sha256(fleet.encode()).hexdigest()[:24]
+        self._name = name
+
+    def write(self, queues: Collection[str] | None) -> None:
+        """Note that this process lives, and from which queues it takes; None without Redis.
+
+        Raises:
+            OSError: the directory is another user's, or cannot be written to.
+        """
+        _make_private(self._path.parent)
+        note = {"pid": os.getpid(), "at_s": time.monotonic(), "queues": queues and sorted(queues)}
+        partial = self._path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(note))
+        partial.replace(self._path)
+
+    def remove(self) -> None:
+        """Take the note away: this worker ends."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def complaint(self) -> str | None:
+        """Return what is wrong with the worker of this name, or None."""
         try:
-            answer = inspect.active_queues()
-        except Exception as error:  # whatever the transport makes of a Redis that is away
-            return f"Redis does not answer ({type(error).__name__})"
-    if not answer:
-        return f"{node} does not answer"
-    queues = {queue["name"] for queue in answer.get(node) or ()}
-    if not queues & {SEGMENTS_QUEUE, REDUCE_QUEUE}:
-        return f"{node} answers, and takes work from no queue: start it again"
-    return None
+            _check_private(self._path.parent)
+            note = json.loads(self._path.read_text())
+            pid, at_s, queues = int(note["pid"]), float(note["at_s"]), note["queues"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return f"no worker {self._name} of this user runs on this host"
+        if not Path(f"/proc/{pid}").exists() or at_s > time.monotonic():
+            return f"worker {self._name} has ended"
+        if queues is None:
+            return None  # It waits for Redis, and would do the same if it were started again.
+        if (age_s := time.monotonic() - at_s) > _AGE_MAX_S:
+            return f"worker {self._name} has not moved for {age_s:.0f} s: start it again"
+        if not {SEGMENTS_QUEUE, REDUCE_QUEUE} & set(queues):
+            return f"worker {self._name} takes work from no queue: start it again"
+        return None
+
+
+def _make_private(directory: Path) -> None:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    _check_private(directory)
+
+
+def _check_private(directory: Path) -> None:
+    """Raise OSError unless a directory, in a place where anybody may write, is this user's."""
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise PermissionError(f"{directory} is not this user's")

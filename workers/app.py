@@ -14,6 +14,7 @@ import signal
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -41,7 +42,7 @@ from workers.inbox import guard
 from workers.logs import configure_logging
 from workers.memory import settle
 from workers.notify import Notifier
-from workers.steps import BrokerInfo, EventsTogether
+from workers.steps import BrokerInfo, EventsTogether, Life
 from workers.sweep import Sweeper
 from workers.waiting import Waiting
 
@@ -59,6 +60,8 @@ log = structlog.get_logger(__name__)
 #: Set before the fork and so shared by a parent and its children; a new parent is another owner.
 BOOT_ID = uuid4().hex[:12]
 _PARENT = os.getpid()
+#: Whether any process of this worker met its own ledger's key in Redis: a child goes on from there.
+is_ours = get_context("fork").Value("b", False)
 
 #: Processes that read ahead for one worker. One reads 5,000 times as fast as people speak; where
 #: there are cores for it, others keep up with any device.
@@ -146,7 +149,7 @@ class Worker:
 def create_app(settings: Settings) -> Celery:
     """Create the Celery app, with the settings that were found to lose and repeat the least."""
     app = Celery("callscribe", include=["workers.tasks"])
-    app.steps["consumer"].update((BrokerInfo, EventsTogether))
+    app.steps["consumer"].update((BrokerInfo, EventsTogether, Life))
     app.conf.update(
         broker_settings(settings),
         # A message is taken off Redis only when its task has ended; what a dead child held comes
@@ -255,7 +258,7 @@ def _start_in_namespace(*, keeps: bool) -> None:
 
     Whoever supervises it starts it again, and hears why it does not start.
     """
-    namespace = Namespace(app, worker.ledger, worker.settings)
+    namespace = Namespace(app, worker.ledger, worker.settings, is_ours=is_ours)
     look = namespace.keep if keeps else namespace.check
 
     def run() -> None:

@@ -9,6 +9,7 @@ the memory, reads a number that both share.
 
 from __future__ import annotations
 
+import time
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,18 @@ log = structlog.get_logger(__name__)
 _asked = get_context("fork").Value("Q", 0)
 #: How often this process has done it; a new one has nothing to let go of.
 _done = 0
+#: A model takes half a minute to load, and anybody who may write to Redis may ask.
+_PAUSE_S = 60.0
+_asked_at_s = -_PAUSE_S
 
 
 @control_command()
 def deep_clean(state: Any) -> dict[str, str]:  # noqa: ARG001
     """Let go of models and caches before the next segment."""
+    global _asked_at_s  # noqa: PLW0603 - one a parent, which alone takes commands
+    if time.monotonic() - _asked_at_s < _PAUSE_S:
+        return {"ok": "asked within the last minute; nothing is done a second time"}
+    _asked_at_s = time.monotonic()
     ask()
     return {"ok": "models and caches go before the next segment"}
 

@@ -20,13 +20,15 @@ from queue import Empty
 from typing import Annotated, Any, Literal
 
 import structlog
-from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport import TRANSPORT_ALIASES, redis, virtual
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schema.errors import BadRequest
 from schema.metrics import REFUSED
 from schema.wire import (
+    REDUCE_QUEUE,
     REDUCE_RECORDING,
+    SEGMENTS_QUEUE,
     TRANSCRIBE_SEGMENT,
     Message,
 )
@@ -34,7 +36,13 @@ from workers import metrics
 
 log = structlog.get_logger(__name__)
 
-_TASKS = (TRANSCRIBE_SEGMENT, REDUCE_RECORDING)
+#: The only list that a task comes from, and goes back to.
+_QUEUES = {TRANSCRIBE_SEGMENT: SEGMENTS_QUEUE, REDUCE_RECORDING: REDUCE_QUEUE}
+
+#: A message of ours has some 1,500 characters; beyond this many nothing is read as JSON.
+MESSAGE_MAX = 1 << 20
+_ID_MAX = 100
+_LABEL_MAX = 1_000
 
 _JSON = "application/json"
 _UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
@@ -53,6 +61,8 @@ class Refusal(StrEnum):
     CONTENT_TYPE = "content-type"
     #: A task of another version, or of Celery's own.
     UNKNOWN_TASK = "unknown-task"
+    #: A task of ours in a list that it does not belong to.
+    WRONG_QUEUE = "wrong-queue"
     #: Other fields, another version, or callbacks.
     NOT_OURS = "not-ours"
     #: A command that would change what a worker does, or that replies where nobody asked.
@@ -71,6 +81,8 @@ COMMANDS = frozenset(
 _MAILBOX = ".celery.pidbox"
 _REPLIES = "reply.celery.pidbox"
 _DESTINATIONS_MAX = 10_000
+#: How long an answer to remote control waits for whoever asked.
+_ANSWER_S = 60
 
 _Limits = Annotated[list[float | None], Field(min_length=2, max_length=2)]
 
@@ -85,7 +97,8 @@ class _DeliveryInfo(_Part):
 
 
 class _Properties(_Part):
-    delivery_tag: str
+    delivery_tag: str = Field(max_length=_ID_MAX)
+    priority: int | None = Field(None, ge=0, le=9)
     delivery_info: _DeliveryInfo
     body_encoding: Literal["base64"]
 
@@ -103,10 +116,10 @@ class _Headers(_Part):
     """Of a task's headers those that Celery acts upon, as far as we ever set them."""
 
     task: str
-    id: str
-    root_id: str | None = None
-    parent_id: str | None = None
-    argsrepr: str | None = None
+    id: str = Field(max_length=_ID_MAX)
+    root_id: str | None = Field(None, max_length=_ID_MAX)
+    parent_id: str | None = Field(None, max_length=_ID_MAX)
+    argsrepr: str | None = Field(None, max_length=_LABEL_MAX)
     timelimit: _Limits | None = None
     retries: int = 0
     eta: None = None
@@ -145,16 +158,29 @@ class _Command(_Part):
     reply_to: _ReplyTo | None = None
 
 
-class _CommandHeaders(_Part):
-    clock: int = Field(0, ge=0, le=2**53)
-    expires: float | None = None
+class Unreadable(Exception):
+    """What came out of Redis is no JSON, or longer than any message."""
 
 
-def refusal_of(raw: Any, *, task: bool) -> Refusal | None:
+def parse(text: str) -> Any:
+    """Return what a message's text holds; nothing in it makes an object of ours or of kombu's.
+
+    Raises:
+        Unreadable: no JSON, too deep, or over :data:`MESSAGE_MAX` characters.
+    """
+    if len(text) > MESSAGE_MAX:
+        raise Unreadable
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise Unreadable from None
+
+
+def refusal_of(raw: Any, *, queue: str | None) -> Refusal | None:
     """Return why a message, as it was parsed from Redis, is refused, or None if it is sound.
 
-    ``task`` is false for the commands of Celery's remote control, which have an envelope, too. Of
-    those, what looks is let through: :data:`COMMANDS`.
+    ``queue`` is the list that a task was in; None for the commands of Celery's remote control,
+    which have an envelope, too. Of those, what looks is let through: :data:`COMMANDS`.
     """
     if not isinstance(raw, dict):
         return Refusal.MALFORMED
@@ -165,17 +191,18 @@ def refusal_of(raw: Any, *, task: bool) -> Refusal | None:
         body = json.loads(base64.b64decode(envelope.body, validate=True))
         if envelope.headers.get("compression") is not None:
             return Refusal.MALFORMED
-        if not task:
-            _CommandHeaders.model_validate(envelope.headers)
+        if queue is None:
             return _refusal_of_command(body)
-        return _refusal_of_task(_Headers.model_validate(envelope.headers), body)
+        return _refusal_of_task(_Headers.model_validate(envelope.headers), body, queue)
     except (ValidationError, ValueError, RecursionError):
         return Refusal.MALFORMED
 
 
-def _refusal_of_task(headers: _Headers, body: Any) -> Refusal | None:
-    if headers.task not in _TASKS:
+def _refusal_of_task(headers: _Headers, body: Any, queue: str) -> Refusal | None:
+    if headers.task not in _QUEUES:
         return Refusal.UNKNOWN_TASK
+    if _QUEUES[headers.task] != queue:
+        return Refusal.WRONG_QUEUE
     match body:
         # Embedded are callbacks and the like: more tasks, which the worker would send.
         case [[], dict(kwargs), dict(embedded)] if not any(embedded.values()):
@@ -185,6 +212,14 @@ def _refusal_of_task(headers: _Headers, body: Any) -> Refusal | None:
                 return Refusal.NOT_OURS
             return None
     return Refusal.NOT_OURS
+
+
+def _queue_of(payload: Any) -> str:
+    """Return the list of a message's task; empty where it names none of ours."""
+    match payload:
+        case {"headers": {"task": str(task)}}:
+            return _QUEUES.get(task, "")
+    return ""
 
 
 def _refusal_of_command(body: Any) -> Refusal | None:
@@ -225,24 +260,81 @@ class QoS(redis.QoS):
             _refuse(Refusal.UNREADABLE)
 
 
+class DeliveredMessage(virtual.Message):
+    """kombu's message, which says nothing of how long its work may take.
+
+    What was in Redis goes back there unchanged: a worker of an earlier release goes by it.
+    """
+
+    def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any) -> None:
+        super().__init__(payload, channel, **options)  # type: ignore[no-untyped-call]
+        if "timelimit" in self.headers:
+            self.headers = {**self.headers, "timelimit": [None, None]}
+
+
 class Channel(redis.Channel):
-    """kombu's channel; what it cannot read is refused, where it would raise and end the worker."""
+    """kombu's channel; what it cannot read is refused, where it would raise and end the worker.
+
+    Which lists there are, it knows by itself: kombu asks sets in Redis, into which anybody writes.
+    """
 
     QoS = QoS
+    Message = DeliveredMessage
     _client: Any = None
 
-    def _do_restore_message(self, payload: Any, *where: Any, **options: Any) -> None:
-        """Put a message back; one that is none of ours is refused, where kombu would log it."""
-        if reason := refusal_of(payload, task=True):
+    def _do_restore_message(
+        self,
+        payload: Any,
+        exchange: Any,  # noqa: ARG002
+        routing_key: Any,  # noqa: ARG002
+        pipe: Any,
+        leftmost: bool = False,
+    ) -> None:
+        """Put a message back into its task's list, whatever else is said of where it was.
+
+        One that is none of ours is refused, where kombu would log it.
+        """
+        queue = _queue_of(payload)
+        if reason := refusal_of(payload, queue=queue):
             _refuse(reason)
             return
-        super()._do_restore_message(payload, *where, **options)  # type: ignore[no-untyped-call]
+        super()._do_restore_message(  # type: ignore[no-untyped-call]
+            payload, "", queue, pipe, leftmost
+        )
+
+    def _lookup(
+        self,
+        exchange: str,
+        routing_key: str,
+        default: Any = None,  # noqa: ARG002
+    ) -> list[str]:
+        """Return the list that a message goes to, or none."""
+        if exchange == _REPLIES:
+            return self._reply_lists(routing_key)
+        queue = routing_key or exchange
+        return [queue] if queue in _QUEUES.values() else []
+
+    def _reply_lists(self, routing_key: str) -> list[str]:
+        """Return the list of whoever asked by remote control, as long as it waits."""
+        queue = f"{routing_key}.{_REPLIES}"
+        # kombu's client adds the prefix to the commands that it uses itself; this is none.
+        key = self.global_keyprefix + self.keyprefix_queue % _REPLIES
+        with self.conn_or_acquire() as client:
+            waits = client.sismember(key, self.sep.join([routing_key, "", queue]))
+        return [queue] if waits else []
+
+    def _put(self, queue: str, message: Any, **options: Any) -> None:
+        """Put a message into a list; an answer that nobody fetches does not stay."""
+        super()._put(queue, message, **options)  # type: ignore[no-untyped-call]
+        if queue.endswith(_REPLIES):
+            with self.conn_or_acquire() as client:
+                client.pexpire(queue, 1000 * _ANSWER_S)
 
     def _brpop_read(self, **options: Any) -> Any:
         return self._reading(super()._brpop_read, **options)
 
-    def _receive(self) -> Any:
-        return self._reading(super()._receive)
+    def _receive_one(self, client: Any) -> Any:
+        return self._reading(super()._receive_one, c=client)
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         """Return a client: the same one each time, where kombu makes one for every command."""
@@ -275,16 +367,22 @@ class Transport(redis.Transport):
 
     def _deliver(self, message: Any, queue: str) -> None:
         is_task = not queue.endswith(_MAILBOX)
-        if reason := refusal_of(message, task=is_task):
+        if reason := refusal_of(message, queue=queue if is_task else None):
             content_type = message.get("content-type") if isinstance(message, dict) else None
             _refuse(reason, queue, content_type)
         else:
             if is_task:
-                message["headers"]["timelimit"] = [None, None]
+                # Where it goes back to, whatever it says itself.
+                message["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
+            else:
+                # A clock that is far ahead would make the answers of all others look old.
+                message["headers"] = {}
             self.handed_on = True
             super()._deliver(message, queue)  # type: ignore[no-untyped-call]
 
 
 def guard() -> None:
     """Let this process read Redis through :class:`Transport`, before it first connects."""
+    # kombu's own makes objects of what is marked as such, and logs what it cannot read.
+    redis.loads = parse  # type: ignore[assignment, attr-defined]
     TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), f"{__name__}:Transport"))

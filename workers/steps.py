@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
 from celery import bootsteps
+
+from schema.settings import load_settings
+from workers.alive import BEAT_S, LifeNote
+
+log = structlog.get_logger(__name__)
 
 #: Events of tasks wait this long for others to be sent with.
 _EVENTS_WAIT_S = 0.1
@@ -57,3 +63,41 @@ class EventsTogether(bootsteps.StartStopStep):  # type: ignore[misc]
         self._waiting = False
         if consumer.event_dispatcher:
             consumer.event_dispatcher.flush()
+
+
+class Life(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Notes for probes that this worker's loop runs, and what it takes from (:mod:`workers.alive`).
+
+    While Redis is away there is no such loop, and the note says so.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+    label = "life"
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        name = consumer.hostname.partition("@")[0]
+        self._note = LifeNote(load_settings(), name)
+        self._beats: Any = None
+        self._write(None)
+
+    def start(self, consumer: Any) -> None:
+        """Begin to note."""
+
+        def beat() -> None:
+            self._write([queue.name for queue in consumer.task_consumer.queues])
+
+        beat()
+        self._beats = consumer.hub.call_repeatedly(BEAT_S, beat)
+
+    def stop(self, consumer: Any) -> None:  # noqa: ARG002
+        """Note that there is no connection."""
+        if self._beats is not None:
+            self._beats.cancel()
+        self._write(None)
+
+    def _write(self, queues: list[str] | None) -> None:
+        try:
+            self._note.write(queues)
+        except OSError as error:
+            log.warning("life_not_noted", error=str(error))

@@ -140,7 +140,8 @@ def test_a_replica_is_named(server: RedisServer, admin: redis.Redis):
     ids=["cluster", "sentinel"],
 )
 def test_a_cluster_and_a_sentinel_are_named(tmp_path: Path, options: list[str], cause: str):
-    port = free_port()
+    # A cluster listens 10,000 above as well.
+    port = next(port for port in iter(free_port, None) if port < 55_000)
     configuration = tmp_path / "redis.conf"
     configuration.write_text(f"port {port}\ndir {tmp_path}\nbind 127.0.0.1\n")
     with Child("redis", [find_redis(), str(configuration), *options], tmp_path / "log"):

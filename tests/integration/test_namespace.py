@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +16,12 @@ from producer.doctor import Finding, Verdict
 from producer.enqueue import celery_app
 from schema.errors import ErrorCode, Misconfigured
 from schema.migrate import migrate
-from schema.namespace import KEPT_S, Namespace
+from schema.namespace import KEPT_S, Flag, Namespace
 from schema.settings import Settings
 from schema.store.connection import create_ledger_engine
 from schema.store.identity import LedgerIdentity, identity
 from schema.store.ledger import Ledger
+from schema.wire import KEY_TYPES
 from tests.integration.command import Producer
 
 KEY = "callscribe:ledger"
@@ -49,11 +51,11 @@ def lives(redis_server: RedisServer, client: redis.Redis) -> Iterator[Callable[.
     """What a process sees whose ledger this is, and whose Redis the test's, or none."""
     apps = []
 
-    def make(ledger: Ledger, **changes: Any) -> Namespace:
+    def make(ledger: Ledger, *, is_ours: Flag | None = None, **changes: Any) -> Namespace:
         told = {"database_url": "postgresql://", "redis_url": redis_server.url, **changes}
         settings = Settings(**told)
         apps.append(celery_app(settings))
-        return Namespace(apps[-1], ledger, settings)
+        return Namespace(apps[-1], ledger, settings, is_ours=is_ours)
 
     yield make
     for app in apps:
@@ -160,10 +162,62 @@ def test_what_no_sweep_wrote_stops_nobody_and_is_replaced(
     assert client.get(KEY) == str(identity_of(ledger))
 
 
-def test_a_key_of_another_type_stops_nobody(client: redis.Redis, ledger: Ledger, lives):
+def test_a_key_of_another_type_stops_nobody_and_is_replaced(
+    client: redis.Redis, ledger: Ledger, lives
+):
     client.lpush(KEY, "1:2")
     lives(ledger).check()
     lives(ledger).keep()
+    assert client.get(KEY) == str(identity_of(ledger))
+
+
+@pytest.mark.parametrize("kind", ["string", "list", "set", "hash", "zset", "stream"])
+def test_a_sweep_deletes_what_is_of_another_type_than_ours_and_leaves_the_rest(
+    client: redis.Redis, ledger: Ledger, lives, kind: str
+):
+    write = {
+        "string": lambda key: client.set(key, "x"),
+        "list": lambda key: client.rpush(key, "x"),
+        "set": lambda key: client.sadd(key, "x"),
+        "hash": lambda key: client.hset(key, "x", "y"),
+        "zset": lambda key: client.zadd(key, {"x": 1.0}),
+        "stream": lambda key: client.xadd(key, {"x": "y"}),
+    }[kind]
+    for key in (*KEY_TYPES, "another's"):
+        write(f"callscribe:{key}")
+
+    lives(ledger).keep()
+
+    left = {key.removeprefix("callscribe:") for key in client.scan_iter()}
+    same = {key for key, of in KEY_TYPES.items() if of == kind}
+    assert left == {*same, "another's", "ledger"}
+
+
+def test_a_key_that_somebody_wrote_over_ends_nobody_who_was_there_and_is_taken_back(
+    client: redis.Redis, ledger: Ledger, lives
+):
+    sweep, worker = lives(ledger), lives(ledger)
+    sweep.keep()
+    worker.check()
+    client.set(KEY, "1:1", px=110_000)
+
+    worker.check()
+    refused(lives(ledger).check)
+    sweep.keep()
+
+    assert client.get(KEY) == str(identity_of(ledger))
+    lives(ledger).check()
+
+
+def test_a_child_knows_what_its_predecessor_met(client: redis.Redis, ledger: Ledger, lives):
+    flag = SimpleNamespace(value=False)
+    lives(ledger).keep()
+    lives(ledger, is_ours=flag).check()
+    client.set(KEY, "1:1", px=110_000)
+
+    lives(ledger, is_ours=flag).check()
+
+    assert flag.value
 
 
 def test_of_sweeps_that_begin_at_once_one_ledgers_have_it(
@@ -223,6 +277,7 @@ def test_a_sweep_goes_on_keeping_while_the_ledger_is_away(
 def test_a_watch_ends_when_another_ledgers_sweep_is_met(
     client: redis.Redis, ledger: Ledger, neighbour: Ledger, lives
 ):
+    """Of one that began before anybody kept the namespace."""
     namespace = lives(ledger, sweep_s=1)
     stop = threading.Event()
     looks = 0
@@ -231,9 +286,8 @@ def test_a_watch_ends_when_another_ledgers_sweep_is_met(
         nonlocal looks
         looks += 1
         if looks == 2:
-            client.delete(KEY)
             lives(neighbour).keep()
-        namespace.keep()
+        namespace.check()
 
     assert namespace.watch(stop, look)
     assert looks == 2

@@ -138,7 +138,7 @@ def test_what_we_send_is_what_a_worker_takes_in(app: Celery, client: redis.Redis
     for queue in (SEGMENTS_QUEUE, REDUCE_QUEUE):
         _, normal = queue_keys(queue)
         (message,) = map(json.loads, client.lrange(key_prefix() + normal, 0, -1))
-        assert refusal_of(message, task=True) is None
+        assert refusal_of(message, queue=queue) is None
 
 
 def test_a_redis_that_is_away_costs_a_bounded_time_and_no_error():

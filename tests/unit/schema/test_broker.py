@@ -20,6 +20,7 @@ from schema.broker import explain
         ("SELECT is not allowed in cluster mode", "Cluster"),
         ("READONLY You can't write against a read only replica.", "replica"),
         ("OutOfMemoryError: command not allowed when used memory > 'maxmemory'.", "memory is full"),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", "another type"),
         ("OOM command not allowed when used memory > 'maxmemory'.", "memory is full"),
         ("MISCONF Redis is configured to save RDB snapshots", "disk"),
         ("ERR unknown command 'LLEN', with args", "Sentinel"),

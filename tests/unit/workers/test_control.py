@@ -32,9 +32,20 @@ def test_nothing_is_cleaned_that_nobody_asked_for(worker):
     assert worker.route.unloaded == 0
 
 
+def test_asked_again_and_again_it_cleans_once_a_minute(worker, monkeypatch: pytest.MonkeyPatch):
+    now_s = [1_000.0]
+    monkeypatch.setattr(control, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    for after_s, cleans in ((0, True), (0, False), (59.9, False), (0.2, True), (1, False)):
+        now_s[0] += after_s
+        answer = control.deep_clean(None)["ok"]
+        assert answer.startswith("models and caches go" if cleans else "asked within")
+        assert control.clean_if_asked(worker) is cleans
+    assert worker.route.unloaded == 2
+
+
 def test_asked_twice_between_two_segments_it_cleans_once(worker):
-    control.deep_clean(None)
-    control.deep_clean(None)
+    control.ask()
+    control.ask()
     assert control.clean_if_asked(worker)
     assert not control.clean_if_asked(worker)
     assert worker.route.unloaded == 1

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import zlib
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
 from kombu.transport import redis
 
-from schema.wire import MESSAGE_VERSION
+from schema.wire import MESSAGE_VERSION, REDUCE_QUEUE, REDUCE_RECORDING, SEGMENTS_QUEUE
 from tests.factories import encoded, raw_message
-from workers.inbox import COMMANDS, Refusal, Transport, refusal_of
+from workers.inbox import (
+    COMMANDS,
+    MESSAGE_MAX,
+    DeliveredMessage,
+    Refusal,
+    Transport,
+    Unreadable,
+    parse,
+    refusal_of,
+)
 
 
 def without(field: str, **parts: object) -> dict:
@@ -26,7 +36,7 @@ def kwargs(**changes: object) -> dict:
 def test_a_sound_message_is_not_refused():
     limited = raw_message(timelimit=[330, 300], root_id="r", argsrepr="recording 1", eta=None)
 
-    assert refusal_of(limited, task=True) is None
+    assert refusal_of(limited, queue=SEGMENTS_QUEUE) is None
 
 
 @pytest.mark.parametrize(
@@ -44,7 +54,7 @@ def test_a_sound_message_is_not_refused():
 def test_everything_but_json_is_refused_unread(content_type: object):
     message = without("body", **{"content-type": content_type})
 
-    assert refusal_of(message, task=True) is Refusal.CONTENT_TYPE
+    assert refusal_of(message, queue=SEGMENTS_QUEUE) is Refusal.CONTENT_TYPE
 
 
 @pytest.mark.parametrize(
@@ -66,26 +76,32 @@ def test_everything_but_json_is_refused_unread(content_type: object):
         raw_message(id=None),
         raw_message(id=["unhashable"]),
         *(raw_message(timelimit=limit) for limit in (5, [1], ["1", "2"])),
+        raw_message(id="x" * 101),
+        raw_message(argsrepr="x" * 10_000),
+        without("properties", properties={**raw_message()["properties"], "priority": 1e400}),
+        without(
+            "properties", properties={**raw_message()["properties"], "delivery_tag": "x" * 999}
+        ),
         raw_message(retries="many"),
         raw_message(eta="2026-01-01T00:00:00"),
         raw_message(expires=1),
     ],
 )
 def test_a_damaged_message_is_refused(message: object):
-    assert refusal_of(message, task=True) is Refusal.MALFORMED
+    assert refusal_of(message, queue=SEGMENTS_QUEUE) is Refusal.MALFORMED
 
 
 def test_compression_which_could_fill_the_memory_is_refused():
     bomb = raw_message(compression="application/x-gzip")
     bomb["body"] = encoded(zlib.compress(b"[" * 1_000_000))
 
-    assert refusal_of(bomb, task=True) is Refusal.MALFORMED
-    assert refusal_of(raw_message(compression="application/x-gzip"), task=False)
+    assert refusal_of(bomb, queue=SEGMENTS_QUEUE) is Refusal.MALFORMED
+    assert refusal_of(raw_message(compression="application/x-gzip"), queue=None)
 
 
 @pytest.mark.parametrize("task", ["celery.chunks", "celery.backend_cleanup", "os.system"])
 def test_a_task_that_is_not_ours_is_refused(task: str):
-    assert refusal_of(raw_message(task=task), task=True) is Refusal.UNKNOWN_TASK
+    assert refusal_of(raw_message(task=task), queue=SEGMENTS_QUEUE) is Refusal.UNKNOWN_TASK
 
 
 @pytest.mark.parametrize(
@@ -102,7 +118,7 @@ def test_a_task_that_is_not_ours_is_refused(task: str):
     ],
 )
 def test_other_fields_versions_and_callbacks_are_refused(body: object):
-    assert refusal_of(raw_message(body), task=True) is Refusal.NOT_OURS
+    assert refusal_of(raw_message(body), queue=SEGMENTS_QUEUE) is Refusal.NOT_OURS
 
 
 ASKED = {"exchange": "reply.celery.pidbox", "routing_key": str(uuid4())}
@@ -115,15 +131,15 @@ def command(method: object = "ping", headers: object = None, **parts: object) ->
 
 
 def test_a_command_needs_an_envelope_and_no_task():
-    assert refusal_of(command(), task=False) is None
-    assert refusal_of({**command(), "body": "%%%"}, task=False) is Refusal.MALFORMED
+    assert refusal_of(command(), queue=None) is None
+    assert refusal_of({**command(), "body": "%%%"}, queue=None) is Refusal.MALFORMED
 
 
 @pytest.mark.parametrize("method", sorted(COMMANDS))
 def test_what_looks_is_let_through(method: str):
     asked = command(method, reply_to=ASKED, ticket=str(uuid4()), destination=["gpu0@host"])
 
-    assert refusal_of(asked, task=False) is None
+    assert refusal_of(asked, queue=None) is None
 
 
 @pytest.mark.parametrize(
@@ -136,7 +152,7 @@ def test_what_looks_is_let_through(method: str):
     ],
 )
 def test_what_would_change_what_a_worker_does_is_refused(method: object):
-    assert refusal_of(command(method), task=False) is Refusal.COMMAND
+    assert refusal_of(command(method), queue=None) is Refusal.COMMAND
 
 
 @pytest.mark.parametrize(
@@ -157,35 +173,73 @@ def test_what_would_change_what_a_worker_does_is_refused(method: object):
     ],
 )
 def test_a_command_that_asks_for_more_is_refused(parts: dict):
-    assert refusal_of(command(**parts), task=False) is Refusal.COMMAND
+    assert refusal_of(command(**parts), queue=None) is Refusal.COMMAND
 
 
-@pytest.mark.parametrize("clock", ["x", -1, 2**60, 10**400, None, [1], 1.5])
-def test_a_clock_that_is_none_is_refused(clock: object):
-    assert refusal_of(command(headers={"clock": clock}), task=False) is Refusal.MALFORMED
+@pytest.fixture
+def handed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict, str]]:
+    """What Celery is given, and from where."""
+    handed: list[tuple[dict, str]] = []
+    monkeypatch.setattr(redis.Transport, "_deliver", lambda _self, *message: handed.append(message))
+    return handed
+
+
+@pytest.mark.parametrize("clock", ["x", -1, 2**53, 10**400, None, [1], 1.5])
+def test_no_command_sets_the_clock_of_a_worker(handed: list[tuple[dict, str]], clock: object):
+    object.__new__(Transport)._deliver(command(headers={"clock": clock}), "gpu0.celery.pidbox")
+
+    ((message, _),) = handed
+    assert message["headers"] == {}
+
+
+@pytest.mark.parametrize(
+    ("task", "queue"), [(REDUCE_RECORDING, SEGMENTS_QUEUE), ("transcribe_segment", REDUCE_QUEUE)]
+)
+def test_a_task_in_the_list_of_another_is_refused(task: str, queue: str):
+    assert refusal_of(raw_message(task=task), queue=queue) is Refusal.WRONG_QUEUE
+
+
+def test_a_message_goes_back_to_where_it_was_whatever_it_says(handed: list[tuple[dict, str]]):
+    message = raw_message()
+    message["properties"]["delivery_info"] = {"exchange": "", "routing_key": "evil"}
+
+    object.__new__(Transport)._deliver(message, SEGMENTS_QUEUE)
+
+    ((delivered, _),) = handed
+    assert delivered["properties"]["delivery_info"] == {
+        "exchange": "",
+        "routing_key": SEGMENTS_QUEUE,
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "\ud800", "[" * 200_000, "1" * 5_000, " " * MESSAGE_MAX + "1"],
+)
+def test_what_is_no_json_or_too_long_is_unreadable(text: str):
+    with pytest.raises(Unreadable):
+        parse(text)
+
+
+def test_json_that_names_a_type_makes_no_object():
+    marked = '{"__type__": "uuid", "__value__": {"hex": "0"}}'
+
+    assert parse(marked) == {"__type__": "uuid", "__value__": {"hex": "0"}}
 
 
 @pytest.mark.parametrize("limits", [[0.2, None], [0.1, 0.2], [10**9, 10**9], [None, None]])
-def test_no_message_says_how_long_its_work_may_take(
-    monkeypatch: pytest.MonkeyPatch, limits: list[float | None]
-):
-    handed: list[dict] = []
-    monkeypatch.setattr(
-        redis.Transport, "_deliver", lambda _self, message, _queue: handed.append(message)
-    )
-    transport = object.__new__(Transport)
+def test_no_message_says_how_long_its_work_may_take(limits: list[float | None]):
+    raw = raw_message(timelimit=limits)
 
-    transport._deliver(raw_message(timelimit=limits), "segments")
+    message = DeliveredMessage(raw, SimpleNamespace(decode_body=lambda body, _: body))
 
-    assert [message["headers"]["timelimit"] for message in handed] == [[None, None]]
+    assert message.headers["timelimit"] == [None, None]
+    # For a worker of an earlier release, if it has to go back.
+    assert raw["headers"]["timelimit"] == limits
 
 
 @pytest.mark.parametrize("queue", ["evil", "celery", "reduce", "celery.pidbox.evil", ""])
-def test_whatever_list_but_a_mailbox_holds_tasks(monkeypatch: pytest.MonkeyPatch, queue: str):
-    handed: list[dict] = []
-    monkeypatch.setattr(
-        redis.Transport, "_deliver", lambda _self, message, _queue: handed.append(message)
-    )
+def test_whatever_list_but_a_mailbox_holds_tasks(handed: list[tuple[dict, str]], queue: str):
     transport = object.__new__(Transport)
 
     transport._deliver(raw_message(task="celery.map"), queue)
