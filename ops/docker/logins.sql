@@ -7,18 +7,34 @@
 \getenv producer_password PRODUCER_PASSWORD
 \getenv reader_password READER_PASSWORD
 
--- A password must reach no log of the server, in clear.
-set log_statement = 'none';
-set log_min_error_statement = 'panic';
-set log_min_duration_statement = -1;
+-- A password must reach no log of the server, in clear. A superuser can see to it; whoever is none
+-- sets passwords here only where the server logs no statements by itself.
+select rolsuper as is_superuser from pg_roles where rolname = current_user \gset
+\if :is_superuser
+  set log_statement = 'none';
+  set log_min_error_statement = 'panic';
+  set log_min_duration_statement = -1;
+\endif
+select current_setting('log_statement') = 'none'
+       and current_setting('log_min_duration_statement') = '-1' as is_unlogged \gset
 
 select format('create role %I login', name)
   from unnest(array['fleet', 'submitter', 'reports']) as name
  where not exists (select from pg_roles where rolname = name) \gexec
 
-alter role fleet password :'worker_password';
-alter role submitter password :'producer_password';
-alter role reports password :'reader_password';
+-- Whoever may not change them learns it here, by statements that may be logged.
+alter role fleet login;
+alter role submitter login;
+alter role reports login;
+
+\if :is_unlogged
+  alter role fleet password :'worker_password';
+  alter role submitter password :'producer_password';
+  alter role reports password :'reader_password';
+\else
+  \warn 'This server logs statements, so no password was set. Set each with psql, which sends it encrypted:'
+  \warn '  \\password fleet     \\password submitter     \\password reports'
+\endif
 
 -- Where a pooler (pgbouncer) lies before the ledger, these limits are in force; else every session
 -- asks for its own. Of a fleet whose CALLSCRIBE_LEASE_S is another, producer migrate --roles sets them.

@@ -15,12 +15,13 @@ import pytest
 from sqlalchemy import make_url, text
 
 from ops.local.binaries import find_postgres
-from ops.local.servers import PostgresServer
+from ops.local.servers import PostgresServer, ServerError
 from schema.migrate import migrate
 from schema.roles import Role
 from schema.store import work
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
+from tests.conftest import required
 from tests.factories import added, recording, result
 from tests.unit.ops import manifests as m
 
@@ -89,10 +90,12 @@ def psql() -> Path:
     return path
 
 
-def make_logins(url: str, **passwords: str) -> None:
-    subprocess.run(
+def make_logins(url: str, **passwords: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [psql(), "--no-psqlrc", "--quiet", f"--file={m.OPS / 'docker' / 'logins.sql'}", url],
         env={**os.environ, **_PASSWORDS, **passwords},
+        stderr=subprocess.PIPE,
+        text=True,
         check=True,
     )
 
@@ -153,3 +156,35 @@ def test_a_login_of_the_fleet_reads_the_ledger(owned: str):
     assert waiting_for_workers(ledger) == 0
 
     ledger.close()
+
+
+@pytest.fixture
+def managed(tmp_path: Path) -> Iterator[tuple[PostgresServer, str]]:
+    """A server of a provider's, where the ledger's owner may make logins and is no superuser."""
+    with required(ServerError), PostgresServer(tmp_path / "postgres", durable=False) as server:
+        with server.connect() as connection:
+            connection.execute("create role keeper login createrole")
+            connection.execute("create database managed owner keeper")
+        owner = server.database_url("managed").replace(f"//{server.USER}@", "//keeper@")
+        engine = create_ledger_engine(owner)
+        migrate(engine, roles=True)
+        engine.dispose()
+        yield server, owner
+
+
+def test_an_owner_who_is_no_superuser_makes_logins_where_nothing_is_logged(
+    managed: tuple[PostgresServer, str],
+):
+    server, owner = managed
+    make_logins(owner)
+    found = logins(server.database_url("managed"))
+    assert {login: role for login, (role, _) in found.items()} == _LOGINS
+    assert opens(found["fleet"][1], _PASSWORDS["WORKER_PASSWORD"])
+
+    with server.connect() as connection:
+        connection.execute("alter database managed set log_statement = 'ddl'")
+    done = make_logins(owner, WORKER_PASSWORD="another")  # noqa: S106
+
+    assert opens(logins(server.database_url("managed"))["fleet"][1], _PASSWORDS["WORKER_PASSWORD"])
+    assert "\\password fleet" in done.stderr
+    assert "another" not in server.log.read_text()
