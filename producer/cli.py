@@ -32,7 +32,7 @@ from producer.exits import ExitCode, exit_code
 from producer.export import call_json, recording_json, to_jsonl
 from producer.holds import apply_register, hold_json, place_hold, release_holds
 from producer.models import named_models, own_files, profile_section
-from producer.moments import parse_age, parse_moment
+from producer.moments import check_clock, parse_age, parse_moment
 from producer.parquet import opened_table
 from producer.purge import purge
 from producer.recheck import Finding as Recheck
@@ -154,6 +154,7 @@ def main() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(30),
     )
     try:
+        check_clock()
         app()
     except CallscribeError as error:
         err.print(Text(printable(str(error)).plain, style="red"))
@@ -252,6 +253,10 @@ def submit_command(
     zone: Annotated[
         str | None, typer.Option(help="Of moments that name none.", metavar="Europe/Berlin")
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Of a manifest and sidecars that are no UTF-8.", metavar="gb18030"),
+    ] = None,
     raw: Annotated[
         list[str] | None,
         typer.Option(help="Headless audio; repeatable.", metavar=".ulaw=mulaw:8000"),
@@ -265,7 +270,10 @@ def submit_command(
         bool, typer.Option("--watch", help="A drop folder: take files as they come, until Ctrl-C.")
     ] = False,
     settle: Annotated[
-        float, typer.Option(help="Of --watch: seconds that a file has not changed for.", min=1)
+        float,
+        typer.Option(
+            help="Of --watch: seconds that a file has not changed for.", min=1, max=86_400
+        ),
     ] = 10.0,
     priority: Annotated[
         bool, typer.Option("--priority", help="Urgent calls: before all that is not.")
@@ -303,6 +311,7 @@ def submit_command(
         manifest=manifest,
         name_pattern=name_pattern,
         zone=zone,
+        encoding=encoding,
         raw=tuple(raw or ()),
         force=force,
         watch=drop,
@@ -608,6 +617,7 @@ def export(
 _REPEATS = (
     "The database failed over, or was restored, since the cursor was written. What was stored in"
     " the hour before it is written again: let the later line of a recording replace the earlier."
+    " If the cursor is another ledger's, name another file."
 )
 
 
@@ -1188,7 +1198,8 @@ def restored(
     with _ledger(settings) as ledger:
         done = apply_register(ledger, register, partial(remove_copy, settings), really=yes)
         Publisher(celery_app(settings)).publish(done.dispatches)
-    end = typer.Exit(ExitCode.INCOMPLETE if done.unreadable else ExitCode.OK)
+    is_doubtful = done.unreadable or done.unknown
+    end = typer.Exit(ExitCode.INCOMPLETE if is_doubtful else ExitCode.OK)
     if as_json:
         counts = {k: v for k, v in asdict(done).items() if k != "dispatches"}
         _print_json({"applied": yes, **counts})
@@ -1199,6 +1210,12 @@ def restored(
         f"again, {done.released} {will}let go again",
         highlight=False,
     )
+    if done.unknown:
+        err.print(
+            f"{done.unknown} erasures that the ledger has noted are not in the register: is it the"
+            " right one, and whole?",
+            highlight=False,
+        )
     if done.unreadable:
         first, count = done.unreadable[0], len(done.unreadable)
         err.print(

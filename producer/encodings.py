@@ -14,6 +14,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 WINDOWS = "Windows-1252"
+#: What to do where that is wrong.
+OTHERWISE = "if it is another, say --encoding, such as gb18030 or cp1251"
 _UTF_8 = "UTF-8"
 
 #: What bytes 80 to 9F are in Windows-1252; five are nothing, and stay what Latin-1 calls them.
@@ -36,6 +38,8 @@ class Decoded:
     text: str
     encoding: str
     has_stray_bytes: bool = False
+    #: Whether somebody said that it is encoded so.
+    is_given: bool = False
 
     def readable(self, part: str) -> str:
         """Return a part of the text without stray bytes: as characters of Windows-1252."""
@@ -43,29 +47,45 @@ class Decoded:
 
     def raw(self, part: str) -> bytes:
         """Return a part of the text as bytes of a file's name: those that were in the file."""
-        if self.encoding == WINDOWS:
+        if self.encoding == WINDOWS or self.is_given:
             try:
+                if self.is_given:
+                    return part.encode(self.encoding)
                 return part.translate(_LATIN).encode("latin-1")
             except UnicodeEncodeError:  # an escape of JSON spelled it
                 return part.encode("utf-8", "surrogateescape")
         return part.encode("utf-8", "surrogateescape" if self.has_stray_bytes else "surrogatepass")
 
 
-def decoded(data: bytes, makes_sense: Callable[[str], bool]) -> Decoded:
+def check_encoding(name: str) -> str:
+    """Return the name of an encoding of text as Python has it.
+
+    Raises:
+        LookupError: it has none of that name.
+    """
+    "a".encode(name)  # which fails for what turns no text into bytes
+    return codecs.lookup(name).name
+
+
+def decoded(
+    data: bytes, makes_sense: Callable[[str], bool], encoding: str | None = None
+) -> Decoded:
     """Return a file's text.
 
     A mark at its beginning is believed. Without one it is UTF-16 where it ``makes_sense`` as that,
-    else UTF-8, else Windows-1252.
+    else UTF-8, else the ``encoding`` that is given, or Windows-1252.
     """
-    for mark, encoding in _MARKS:
+    for mark, marked in _MARKS:
         if data.startswith(mark):
-            return Decoded(data[len(mark) :].decode(encoding, "replace"), encoding.upper())
+            return Decoded(data[len(mark) :].decode(marked, "replace"), marked.upper())
     data = data.removeprefix(codecs.BOM_UTF8)
+    if encoding is not None and not _is_utf_8(data):
+        return Decoded(data.decode(encoding, "replace"), encoding, is_given=True)
     if b"\0" in data:
-        for encoding in ("utf-16-le", "utf-16-be"):
-            text = data.decode(encoding, "replace")
+        for wide in ("utf-16-le", "utf-16-be"):
+            text = data.decode(wide, "replace")
             if makes_sense(text):
-                return Decoded(text, encoding.upper())
+                return Decoded(text, wide.upper())
     return _eight_bit(data)
 
 

@@ -77,6 +77,8 @@ class Restored:
     released: int = 0
     #: Lines of the register that say nothing that this release writes: they were left out.
     unreadable: list[int] = field(default_factory=list)
+    #: Erasures that the ledger has noted and the register has not: it is another, or cut short.
+    unknown: int = 0
     dispatches: list[Dispatch] = field(default_factory=list)
 
 
@@ -104,6 +106,7 @@ def apply_register(
         here = {hold.id for hold in holds.active(connection)}
         noted = forget.erased_once(connection, register)
         done.unreadable = register.unreadable
+        done.unknown = forget.unknown_to(connection, register)
         done.held, done.released = len(wanted.keys() - here), len(here & released)
         done.erased = len(noted.erased) + len(noted.begun)
         if not really:

@@ -6,6 +6,7 @@ of which nothing can be understood is refused.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -18,7 +19,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any, NamedTuple
 
-from producer.encodings import WINDOWS, Decoded, decoded
+from producer.encodings import OTHERWISE, WINDOWS, Decoded, decoded
 from producer.headers import FILE, STARTED_AT, TEXT_FIELDS, Meanings, meanings, names_a_file
 from schema.errors import BadRequest, ErrorCode
 from schema.records import Location, Notice
@@ -43,7 +44,17 @@ _AS_TEXT = re.compile(r'="(.*)"', re.DOTALL).fullmatch
 _EXAMPLES = 3
 #: Longer digits are no number of anybody's; Python refuses those of 4,300.
 _DIGITS_MAX = 400
-_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+#: Fields of a manifest that are left out are named up to so many; a row of 10,000 columns has more.
+_FIELDS_NAMED = 20
+#: How files begin that spreadsheets write, or that are sent about, and are no text with rows.
+_NO_TABLES = {
+    b"PK\x03\x04": "it is a workbook, or zipped",
+    b"\xd0\xcf\x11\xe0": "it is a workbook",
+    b"\x1f\x8b": "it is packed by gzip",
+    b"ID;P": "it is SYLK",
+    b"<": "it is HTML or XML",
+    b"%PDF": "it is a PDF",
+}
 
 
 class Record(NamedTuple):
@@ -74,8 +85,10 @@ class Table:
         )
 
 
-def read_table(path: bytes) -> Table:
+def read_table(path: bytes, encoding: str | None = None) -> Table:
     """Read a manifest: JSON Lines where its name ends in ``.jsonl`` or ``.ndjson``, else CSV.
+
+    ``encoding`` is that of one which is no UTF-8.
 
     Raises:
         BadRequest: it cannot be read, has no column of files, or none of its rows is understood.
@@ -85,13 +98,15 @@ def read_table(path: bytes) -> Table:
             data = file.read()
     except OSError as error:
         raise invalid(path, None, error.strerror or str(error)) from error
-    if data.startswith(_WORKBOOKS):
-        raise invalid(path, None, "it is a workbook; save it as CSV UTF-8")
+    begin = data.removeprefix(codecs.BOM_UTF8).lstrip()
+    for mark, cause in _NO_TABLES.items():
+        if begin.startswith(mark):
+            raise invalid(path, None, cause, "Save it as CSV UTF-8, unpacked.")
     table = Table(path)
     if os.path.splitext(path)[1].lower() in {b".jsonl", b".ndjson"}:
-        _read_lines(table, decoded(data, lambda text: text.lstrip()[:1] in {"{", "["}))
+        _read_lines(table, decoded(data, lambda text: text.lstrip()[:1] in {"{", "["}, encoding))
     else:
-        _read_csv(table, decoded(data, lambda text: _header(text) is not None))
+        _read_csv(table, decoded(data, lambda text: _header(text) is not None, encoding))
     lost = next((n for n in table.notices if n.code == ErrorCode.MANIFEST_INVALID), None)
     if lost is not None and not table.records:
         cause = lost.message.removesuffix("; this row is left out")
@@ -277,7 +292,7 @@ def _integer(digits: str) -> int | str:
 
 def _note_encoding(table: Table, source: Decoded) -> None:
     if source.encoding == WINDOWS:
-        table.note(": encoding", f"it is not UTF-8, and was read as {WINDOWS}")
+        table.note(": encoding", f"it is not UTF-8, and was read as {WINDOWS}; {OTHERWISE}")
     elif source.has_stray_bytes:
         table.note(": encoding", f"some of it is not UTF-8, and was read as {WINDOWS}")
 
@@ -298,12 +313,15 @@ def fields_left_out(path: bytes, found: Iterable[tuple[int, str, str]]) -> Itera
     by_field: dict[str, list[str]] = defaultdict(list)
     for line, name, cause in found:
         by_field[name].append(f"line {line} ({cause})")
-    for name, lines in by_field.items():
+    for name, lines in islice(by_field.items(), _FIELDS_NAMED):
         more = ", ..." if len(lines) > _EXAMPLES else ""
         rows = "1 row" if len(lines) == 1 else f"{len(lines)} rows"
         message = f"left out of {rows}: {', '.join(lines[:_EXAMPLES])}{more}"
         subject = f"{display(path)}: {printable(name)}"
         yield Notice(ErrorCode.MANIFEST_INVALID, subject, message)
+    if (unnamed := len(by_field) - _FIELDS_NAMED) > 0:
+        message = f"left out of some rows, as those that are named: {unnamed} other fields"
+        yield Notice(ErrorCode.MANIFEST_INVALID, display(path), message)
 
 
 _REMEDY = "A manifest is a CSV whose header names 'file', or JSON Lines."

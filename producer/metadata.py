@@ -20,7 +20,7 @@ from datetime import UTC, datetime, tzinfo
 from itertools import islice
 from typing import Any, NoReturn
 
-from producer.encodings import WINDOWS, decoded
+from producer.encodings import OTHERWISE, WINDOWS, decoded
 from producer.headers import FILE, STARTED_AT, TEXT_FIELDS, meanings
 from producer.manifest import (
     Record,
@@ -47,6 +47,8 @@ NAME_UNMATCHED = "name-pattern.unmatched"
 _SIDECAR_BYTES = 1024**2
 #: Recordings whose sidecars are read at a time: together they are fetched sooner from a bucket.
 _CHUNK = 64
+#: How spreadsheets show, and save, an id of many digits that they took for a number.
+_ROUNDED = re.compile(r"[+-]?\d([.,]\d+)?E\+\d{2,3}").fullmatch
 #: Characters of a field's name in a notice.
 _SHOWN = 60
 
@@ -78,16 +80,18 @@ class Manifest:
         return Matches(found.calls, (*self.notices, *found.notices))
 
 
-def load_manifest(path: bytes, zone: tzinfo | None = None) -> Manifest:
+def load_manifest(path: bytes, zone: tzinfo | None = None, encoding: str | None = None) -> Manifest:
     """Read a manifest: JSON Lines where its name ends in ``.jsonl`` or ``.ndjson``, else CSV.
 
-    ``zone`` is that of moments which name none. A field that cannot be understood costs itself.
+    ``zone`` is that of moments which name none, ``encoding`` that of text that is no UTF-8.
+
+    A field that cannot be understood costs itself.
 
     Raises:
         BadRequest: it cannot be read or understood, describes a file twice, or none of its moments
             names a zone and no other is given; says which line.
     """
-    table = read_table(path)
+    table = read_table(path, encoding)
     rows, left_out = [], []
     for record in table.records:
         call, found = _understood(record.values, zone)
@@ -116,7 +120,10 @@ def _refuse_zoneless(table: Table, rows: Sequence[Row]) -> None:
 
 
 def read_sidecars(
-    recordings: Iterable[bytes], read: Read, zone: tzinfo | None = None
+    recordings: Iterable[bytes],
+    read: Read,
+    zone: tzinfo | None = None,
+    encoding: str | None = None,
 ) -> Iterator[Said | None]:
     """Yield what the sidecar of each recording says, or None where it has none.
 
@@ -129,7 +136,7 @@ def read_sidecars(
         candidates = [_sidecars(path) for path in chunk]
         contents = iter(read([name for names in candidates for name in names], _SIDECAR_BYTES + 1))
         for names in candidates:
-            said = [_said(name, next(contents), zone, told) for name in names]
+            said = [_said(name, next(contents), zone, encoding, told) for name in names]
             yield next((source for source in said if source is not None), None)
 
 
@@ -140,7 +147,11 @@ def _sidecars(recording: bytes) -> list[bytes]:
 
 
 def _said(
-    sidecar: bytes, content: bytes | OSError, zone: tzinfo | None, told: set[Notice]
+    sidecar: bytes,
+    content: bytes | OSError,
+    zone: tzinfo | None,
+    encoding: str | None,
+    told: set[Notice],
 ) -> Said | None:
     """Return what a sidecar says; what holds for many of them is ``told`` once."""
     if isinstance(content, FileNotFoundError | NotADirectoryError):
@@ -148,15 +159,17 @@ def _said(
     if isinstance(content, OSError):
         return _not_understood(sidecar, content.strerror or str(content))
     try:
-        return _sidecar(sidecar, content, zone, told)
+        return _sidecar(sidecar, content, zone, encoding, told)
     except ValueError as error:
         return _not_understood(sidecar, str(error))
 
 
-def _sidecar(path: bytes, data: bytes, zone: tzinfo | None, told: set[Notice]) -> Said:
+def _sidecar(
+    path: bytes, data: bytes, zone: tzinfo | None, encoding: str | None, told: set[Notice]
+) -> Said:
     if len(data) > _SIDECAR_BYTES:
         raise ValueError(f"it is larger than {_SIDECAR_BYTES} bytes")
-    source = decoded(data, lambda text: text.lstrip()[:1] == "{")
+    source = decoded(data, lambda text: text.lstrip()[:1] == "{", encoding)
     record = json_object(source.readable(source.text))
     understood = meanings(tuple(record), (*TEXT_FIELDS, STARTED_AT))
     call, left_out = _understood(understood.applied(record), zone)
@@ -165,7 +178,7 @@ def _sidecar(path: bytes, data: bytes, zone: tzinfo | None, told: set[Notice]) -
         names = ", ".join(map(repr, understood.near_misses))
         notices.add(Notice(Understood.SIDECAR, f"sidecars: {names}", said_of(understood)))
     if source.encoding == WINDOWS or source.has_stray_bytes:
-        cause = f"some are not UTF-8, and were read as {WINDOWS}"
+        cause = f"some are not UTF-8, and were read as {WINDOWS}; {OTHERWISE}"
         notices.add(Notice(Understood.SIDECAR, "sidecars: encoding", cause))
     new = sorted(notices - told, key=lambda notice: notice.subject)
     told |= notices
@@ -368,4 +381,6 @@ def _text(value: Any) -> str | None:
     if not isinstance(value, str):
         raise ValueError("it is neither text nor a number")  # noqa: TRY004
     check_text(value)
+    if _ROUNDED(value):
+        raise ValueError(f"a spreadsheet rounded it to {value}; format the column as text")
     return value

@@ -6,13 +6,27 @@ import re
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from schema.bounds import check_moment, is_plausible
-from schema.errors import BadRequest, ErrorCode
+from schema.errors import BadRequest, ErrorCode, Misconfigured
 
 _AGE = re.compile(r"(\d{1,6})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 #: A hundred years: no call is older.
 _OLDEST = timedelta(days=36_525)
+
+
+def check_clock() -> None:
+    """Make sure that this host's zone is one: every moment that people read is in it.
+
+    Raises:
+        Misconfigured: ``TZ`` names one that is more than a day off.
+    """
+    try:
+        datetime.now(UTC).astimezone()
+    except ValueError as error:
+        raise Misconfigured(
+            ErrorCode.SETTING_MISSING, "TZ", str(error), "Set it to a zone: TZ=Europe/Berlin."
+        ) from None
 
 
 def parse_age(text: str, option: str) -> timedelta:

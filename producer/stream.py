@@ -214,6 +214,10 @@ def read_cursor(path: Path, submission: UUID | None = None) -> Mark | None:
         Misconfigured: it cannot be read.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise Misconfigured(
+                ErrorCode.FILE_UNREADABLE, str(path), "it is no file", "Name another by --cursor."
+            )
         lines = path.read_text("utf-8", "replace").strip().splitlines()
     except FileNotFoundError:
         return None

@@ -22,6 +22,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from sqlalchemy import Connection
 
 from producer.drop import Content, Reach, Settling, Taken, is_gone, name_taken
+from producer.encodings import check_encoding
 from producer.enqueue import Enqueuer
 from producer.headless import RAW_DEFAULTS, RawFormat, parse_raw_option
 from producer.intake import Job, examine_all, outside_roots
@@ -55,6 +56,8 @@ class Request:
     manifest: Path | None = None
     name_pattern: str | None = None
     zone: str | None = None
+    #: Of a manifest and sidecars that are no UTF-8.
+    encoding: str | None = None
     raw: tuple[str, ...] = ()
     force: bool = False
     #: A drop folder, whose submission stays open.
@@ -77,6 +80,7 @@ class Request:
             self.zone,
             self.raw,
             self.force,
+            *(["encoding", self.encoding] if self.encoding else []),
             *(["watch"] if self.watch else []),
             *(["priority"] if self.urgent else []),
             *(["notify", self.notify] if self.notify else []),
@@ -417,9 +421,12 @@ class _Calls:
 
     def __init__(self, request: Request) -> None:
         self._zone = _zone(request.zone)
+        self._encoding = _encoding(request.encoding)
         self._manifest: Manifest | None = None
         if request.manifest is not None:
-            self._manifest = load_manifest(os.fsencode(request.manifest), self._zone)
+            self._manifest = load_manifest(
+                os.fsencode(request.manifest), self._zone, self._encoding
+            )
         self._pattern: NamePattern | None = None
         if request.name_pattern is not None:
             self._pattern = NamePattern(request.name_pattern, self._zone)
@@ -434,7 +441,8 @@ class _Calls:
             notices += matches.notices
         jobs = []
         # Whoever may write beside recordings must not have us read what they may not.
-        sidecars = read_sidecars((file.path for file in found), place.read_in_roots, self._zone)
+        paths = (file.path for file in found)
+        sidecars = read_sidecars(paths, place.read_in_roots, self._zone, self._encoding)
         for file, sidecar in zip(found, sidecars, strict=True):
             call, said = call_of(file.path, rows.get(file.path), sidecar, self._pattern)
             jobs.append(Job(file.path, call, file.size_bytes))
@@ -448,6 +456,18 @@ def _zone(name: str | None) -> tzinfo | None:
     except (ZoneInfoNotFoundError, ValueError):
         raise BadRequest(
             ErrorCode.OPTION_INVALID, f"--zone {name}", "no such time zone", "Say Europe/Berlin."
+        ) from None
+
+
+def _encoding(name: str | None) -> str | None:
+    try:
+        return None if name is None else check_encoding(name)
+    except (LookupError, ValueError):
+        raise BadRequest(
+            ErrorCode.OPTION_INVALID,
+            f"--encoding {name}",
+            "no such encoding",
+            "Say gb18030, cp1251 or shift_jis.",
         ) from None
 
 

@@ -21,12 +21,11 @@ def search_traces(settings: Settings, ledger: Ledger, needles: Sequence[Needle])
     with patient(ledger.engine) as connection:
         traces = find_traces(connection, needles)
     copies = {needle.text for needle in needles if needle.what == "copy"}
-    texts = [(needle.what, os.fsencode(needle.text)) for needle in needles]
     found: Counter[str] = Counter()
     for path in _spooled(settings):
         if path.hex() in copies:
             found["copy"] += 1
-        found.update({what for what, text in texts if text in path})
+        found.update({needle.what for needle in needles if needle.is_in(path)})
     return traces + [Trace("spool", what, count) for what, count in sorted(found.items())]
 
 

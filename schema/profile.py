@@ -383,7 +383,7 @@ def stored_profile(stored: Mapping[str, Any]) -> Profile:
 
 
 def _read(path: Path) -> Profile:
-    return Profile(**tomllib.loads(path.read_text()))
+    return Profile(**tomllib.loads(path.read_text("utf-8-sig")))
 
 
 #: Where pydantic would quote a regular expression.

@@ -20,6 +20,7 @@ import hmac
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,9 @@ from schema.errors import ErrorCode, Misconfigured
 
 _VERSION = 1
 _KEY_BYTES = 32
+#: How long another process may keep the file.
+_LOCK_S = 60.0
+_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,14 @@ class Erased:
     id: UUID
     content_digest: str | None
     call_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """That recordings are about to be erased, by their digests."""
+
+    id: str
+    digests: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +87,19 @@ class Register:
         with self._locked() as file:
             self._key(file)
 
-    def note_erasing(self, recordings: Iterable[Erased]) -> str:
+    def note_erasing(self, recordings: Iterable[Erased]) -> Note:
         """Note that recordings are about to be erased; return the note, to be confirmed."""
-        note = secrets.token_hex(8)
         with self._locked() as file:
             key = self._key(file)
-            _append(file, {"erasing": [_digest(key, each) for each in recordings], "note": note})
+            note = Note(secrets.token_hex(8), [_digest(key, each) for each in recordings])
+            _append(file, {"erasing": note.digests, "note": note.id})
         return note
 
-    def note_erased(self, note: str) -> None:
+    def note_erased(self, note: Note) -> None:
         """Confirm a note: its recordings are erased."""
         with self._locked() as file:
             self._key(file)
-            _append(file, {"erased": note})
+            _append(file, {"erased": note.id})
 
     def note_hold(
         self, hold_id: UUID, *, call_id: str | None, line: str | None, reason: str, held_at: str
@@ -103,6 +115,13 @@ class Register:
         with self._locked() as file:
             self._key(file)
             _append(file, {"release": str(hold_id)})
+
+    def unknown_among(self, digests: Iterable[str]) -> int:
+        """Return how many of these digests of erasures it has not: it is another, or cut short."""
+        with self._locked() as file:
+            self._key(file)
+            known = {digest for line in self._lines(file) for digest in line.get("erasing", ())}
+        return len(set(digests) - known)
 
     def erased_among(self, recordings: Iterable[Erased]) -> Noted:
         """Return which of these recordings were erased once."""
@@ -146,10 +165,24 @@ class Register:
                 raise self._unfit("it is no file")
             handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             file = os.fdopen(handle, "r+b")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            self._lock(file)
         except OSError as error:
             raise self._unfit(f"it cannot be written to: {error.strerror}") from error
         return file
+
+    def _lock(self, file: Any) -> None:
+        """Lock the register's file, which nobody else keeps for longer than a line takes."""
+        deadline_s = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline_s:
+                    file.close()
+                    raise self._unfit(f"another process has kept it for {_LOCK_S:.0f} s") from None
+                time.sleep(_POLL_S)
+            else:
+                return
 
     def _unfit(self, cause: str) -> Misconfigured:
         return Misconfigured(

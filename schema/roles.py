@@ -146,6 +146,7 @@ GRANTS: Mapping[str, tuple[Rights, Rights, Rights]] = {
         Rights(EVERY, "id, call_id, line, reason, held_at", "released_at", erase=True),
         _READ,
     ),
+    "erasures": (_NONE, Rights(EVERY, "digest"), _NONE),
     _REVISION: (_READ, _READ, _READ),
 }
 

@@ -170,6 +170,12 @@ class Settings(BaseSettings):
         check_redis_url(value.get_secret_value())
         return value
 
+    @field_validator("erasures", "spool", mode="before")
+    @classmethod
+    def _parse_place(cls, value: Any) -> Any:
+        """Return None for an empty text, which a deployment writes for what it has not."""
+        return value or None
+
     @field_validator("namespace")
     @classmethod
     def _check_namespace(cls, value: str) -> str:

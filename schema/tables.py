@@ -539,3 +539,12 @@ class HoldRow(Base):
     reason: Mapped[str]
     held_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     released_at: Mapped[datetime | None]
+
+
+class ErasureRow(Base):
+    """A recording that was erased: a digest under a key that the register alone has, no name."""
+
+    __tablename__ = "erasures"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    erased_at: Mapped[datetime] = mapped_column(server_default=_NOW)

@@ -28,10 +28,11 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert
 
 from schema.bounds import EARLIEST
 from schema.errors import BadRequest, ErrorCode
-from schema.register import Erased, Noted, Register
+from schema.register import Erased, Note, Noted, Register
 from schema.settings import SPOOL_ROOT
 from schema.states import TERMINAL, SubmissionState
 from schema.store.cancel import end_segments, wake_twins
@@ -41,6 +42,7 @@ from schema.store.ledger import among
 from schema.store.read import RecordingSummary, summaries
 from schema.store.search import EVERYTHING, Filters
 from schema.tables import (
+    ErasureRow,
     Recording,
     ResultRow,
     SegmentRow,
@@ -72,7 +74,7 @@ class Forgotten:
     refused: list[BadRequest] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
     #: Where the register has noted what is about to be erased: :func:`confirm` it.
-    note: str | None = None
+    note: Note | None = None
 
     def add(self, other: Forgotten) -> None:
         """Count in what else was erased; its messages are left to whoever erased it."""
@@ -265,7 +267,20 @@ def forget(
     if register is not None:
         erased = [Erased(row.id, row.content_digest, row.call_id) for row in chosen]
         forgotten.note = register.note_erasing(erased) if erased else None
+    if forgotten.note is not None:
+        _note_here(connection, forgotten.note)
     return forgotten
+
+
+def _note_here(connection: Connection, note: Note) -> None:
+    """Note an erasure in the ledger, too: a register that does not know of it is another."""
+    rows = [{"digest": digest} for digest in note.digests]
+    connection.execute(insert(ErasureRow).on_conflict_do_nothing(), rows)
+
+
+def unknown_to(connection: Connection, register: Register) -> int:
+    """Return how many erasures the ledger has that a register has not."""
+    return register.unknown_among(connection.scalars(select(ErasureRow.digest)))
 
 
 def confirm(register: Register | None, forgotten: Forgotten) -> None:

@@ -30,6 +30,8 @@ _PHRASES = 3
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 #: What a recognizer takes for a word: of Chinese and Japanese, a character.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
+#: A letter or a digit of ASCII, as the hexadecimal digits of its byte.
+_HEX_LETTER = "(?:3[0-9]|[46][1-9a-f]|[57][0-9a])"
 #: A name or a call id that is shorter is found in whatever there is.
 _NEEDLE_MIN = 4
 
@@ -40,6 +42,19 @@ class Needle:
 
     what: str
     text: str
+
+    @property
+    def is_name(self) -> bool:
+        """Whether it is a part of nothing longer: alpha-1 is not in alpha-10."""
+        return self.what in {"name", "call id", "text"}
+
+    def is_in(self, written: bytes) -> bool:
+        """Tell whether a file's path holds it."""
+        text = os.fsencode(self.text)
+        if not self.is_name:
+            return text in written
+        pattern = _whole(self.text, re.escape(text.decode("latin-1")))
+        return bool(re.search(pattern.encode("latin-1"), written))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,37 +91,54 @@ def find_traces(connection: Connection, needles: Iterable[Needle]) -> list[Trace
 
     Every table of ours is read as a whole: minutes, where there are millions of rows.
     """
-    by_what: dict[str, list[str]] = {}
+    by_what: dict[str, dict[str, str | None]] = {}
     for needle in needles:
-        # In either case of ASCII: what servers make of other letters depends on their locale.
-        forms = {form.translate(_LOWER) for form in _forms(needle.text)}
-        by_what.setdefault(needle.what, []).extend(sorted(forms))
+        by_what.setdefault(needle.what, {}).update(_patterns(needle))
     traces = []
     for table in Base.metadata.sorted_tables:
-        for what, texts in sorted(by_what.items()):
-            # Without the offset a row would be written anew for each text.
+        for what, patterns in sorted(by_what.items()):
+            # Without the offset a row would be written anew for each text. Few rows hold one, so
+            # that few are compared with a pattern.
             query = text(
                 f'select count(*) from (select lower(to_jsonb(r)::text collate "C") as written'
                 f' from "{table.name}" r offset 0) rows where exists (select'
-                " from unnest(cast(:texts as text[])) n where strpos(written, n) > 0)"
+                " from unnest(cast(:texts as text[]), cast(:patterns as text[])) n (said, pattern)"
+                " where strpos(written, said) > 0 and (pattern is null or written ~ pattern))"
             )
-            rows = int(connection.execute(query, {"texts": texts}).scalar_one())
+            parameters = {"texts": list(patterns), "patterns": list(patterns.values())}
+            rows = int(connection.execute(query, parameters).scalar_one())
             if rows:
                 traces.append(Trace(table.name, what, rows))
     return traces
 
 
-def _forms(needle: str) -> Iterator[str]:
-    """Yield how a text may stand in a row that is written as JSON.
+def _patterns(needle: Needle) -> Iterator[tuple[str, str | None]]:
+    """Yield how a text may stand in a row that is written as JSON, and a pattern for it if any.
 
-    As it is; with JSON's escapes; in bytes, as paths are kept; and word by word, as results are.
+    As it is; with JSON's escapes; in bytes, as paths are kept; and word by word, as results are. In
+    lower case of ASCII: what servers make of other letters depends on their locale.
     """
-    yield needle
-    yield json.dumps(needle, ensure_ascii=False)[1:-1]
-    yield os.fsencode(needle).hex()
-    words = _WORD.findall(needle)
+    lower = needle.text.translate(_LOWER)
+    for form in {lower, json.dumps(lower, ensure_ascii=False)[1:-1]}:
+        yield form, _whole(needle.text, re.escape(form)) if needle.is_name else None
+    # Bytes are written in either case, as they are.
+    for form in {needle.text, lower}:
+        bytes_hex = os.fsencode(form).hex()
+        yield bytes_hex, _whole(needle.text, bytes_hex, _HEX_LETTER) if needle.is_name else None
+    words = _WORD.findall(lower)
     if len(words) > 1:
-        yield json.dumps(words, ensure_ascii=False)[1:-1]
+        yield json.dumps(words, ensure_ascii=False)[1:-1], None
+
+
+def _whole(text: str, pattern: str, letter: str = "[0-9A-Za-z]") -> str:
+    """Return a pattern for a text where it is no part of a longer word or number of ASCII."""
+    begin = f"(?<!{letter})" if _is_letter(text[:1]) else ""
+    end = f"(?!{letter})" if _is_letter(text[-1:]) else ""
+    return f"{begin}{pattern}{end}"
+
+
+def _is_letter(char: str) -> bool:
+    return char.isascii() and char.isalnum()
 
 
 def _phrases_stored(connection: Connection, recordings: Collection[UUID]) -> Iterator[Needle]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from functools import partial
 from itertools import count
@@ -150,6 +151,33 @@ def test_a_hold_that_the_register_does_not_know_is_never_let_go(ledger: Ledger, 
     with ledger.reading() as connection:
         assert holds.active(connection) == [hold]
     assert erase(ledger, [kept], register).held == [kept]
+
+
+def test_a_register_that_lacks_what_the_ledger_has_erased_is_told(
+    ledger: Ledger, register: Register, tmp_path: Path
+):
+    """It is another one, or an older copy of it."""
+    gone = hand_in(ledger, "ACD-1", "sales")
+    place_hold(ledger, register, call_id="ACD-9", reason="claim")
+    older = tmp_path / "older"
+    older.write_bytes(register._path.read_bytes())
+    erase(ledger, [gone], register)
+
+    assert apply_register(ledger, register, lambda _: None, really=False).unknown == 0
+    assert apply_register(ledger, Register(older), lambda _: None, really=False).unknown == 1
+    assert apply_register(ledger, Register(older), lambda _: None, really=True).unknown == 1
+
+
+def test_a_register_that_another_process_keeps_is_waited_for_and_named(
+    register: Register, monkeypatch: pytest.MonkeyPatch
+):
+    register.note_erasing([])
+    monkeypatch.setattr("schema.register._LOCK_S", 0.1)
+    with register._path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Misconfigured, match="another process has kept it"):
+            register.note_erasing([])
+    register.note_erasing([])
 
 
 def test_who_reads_the_register_learns_no_call_that_was_erased(ledger: Ledger, register: Register):

@@ -217,7 +217,11 @@ def test_every_table_is_reached(ledger: Ledger):
     What retention erased is kept, and names no recording.
     """
     with ledger.reading() as connection:
-        tables = set(inspect(connection).get_table_names()) - {"alembic_version", "purges"}
+        tables = set(inspect(connection).get_table_names()) - {
+            "alembic_version",
+            "purges",
+            "erasures",
+        }
 
     assert tables == {
         "submissions",
@@ -334,6 +338,24 @@ def test_what_is_asked_for_is_found_in_whatever_form_a_table_has_it(ledger: Ledg
 
     assert ledger.transact(lambda c: find_traces(c, [Needle("text", asked)]))
     assert not ledger.transact(lambda c: find_traces(c, [Needle("text", f"{asked} x")]))
+
+
+@pytest.mark.parametrize("name", ["alpha-1", "ALPHA-1", "may/alpha-1.wav"])
+def test_a_name_is_not_found_in_a_longer_one(ledger: Ledger, name: str):
+    """Neither as text nor in a path's bytes; what is longer is another call."""
+    needle = Needle("text", name)
+    for longer in ("alpha-10", "alpha-12", "xalpha-1", "alpha-1a"):
+        call = CallInfo(call_id=longer)
+        path = Location("calls", f"/srv/may/{longer}.wav".encode())
+        added(ledger, replace(recording("a", call=call), source=path, audio=path))
+        assert not needle.is_in(path.path)
+    assert ledger.transact(lambda c: find_traces(c, [needle])) == []
+
+    path = Location("calls", b"/srv/may/alpha-1.wav")
+    call = CallInfo(call_id="alpha-1")
+    added(ledger, replace(recording("a", call=call), source=path, audio=path))
+    assert [trace.rows for trace in ledger.transact(lambda c: find_traces(c, [needle]))] == [1]
+    assert Needle("text", "alpha-1").is_in(path.path)
 
 
 def test_words_that_only_a_result_has_are_looked_for(ledger: Ledger):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from producer.encodings import check_encoding
 from producer.manifest import Understood, read_table
 from producer.metadata import load_manifest
 from schema.errors import BadRequest, ErrorCode
@@ -214,10 +215,60 @@ def test_a_stray_name_in_utf_8_does_not_garble_the_rest(read):
     assert table.records[1].file == b"\xff.wav"
 
 
-@pytest.mark.parametrize("head", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"])
-def test_a_workbook_is_named_as_one(read, head):
-    with pytest.raises(BadRequest, match="workbook"):
-        read(head + bytes(100))
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"PK\x03\x04", "workbook"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "workbook"),
+        (b"\x1f\x8b\x08\x00", "gzip"),
+        (b'ID;PWXL;N;E\r\nC;Y1;X1;K"file"\r\n', "SYLK"),
+        (b"\xef\xbb\xbf\r\n<html><table><tr><td>file</td></tr></table>", "HTML"),
+        (b'<?xml version="1.0"?><Workbook><Row>file</Row></Workbook>', "XML"),
+        (b"%PDF-1.7", "PDF"),
+    ],
+)
+@pytest.mark.parametrize("name", ["calls.csv", "calls.jsonl"])
+def test_what_is_no_table_is_named_as_what_it_is(read, head: bytes, kind: str, name: str):
+    with pytest.raises(BadRequest, match=kind):
+        read(head + bytes(100), name)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "agent"),
+    [
+        ("gb18030", "\u738b\u5c0f\u660e"),
+        ("cp1251", "\u0410\u043d\u043d\u0430"),
+        ("shift_jis", "\u7530\u4e2d"),
+        ("big5", "\u738b\u5c0f\u660e"),
+    ],
+)
+def test_text_is_read_in_the_encoding_that_is_given(tmp_path, encoding: str, agent: str):
+    for name, text in {
+        "calls.csv": f"file,agent\n{agent}.wav,{agent}\n",
+        "calls.jsonl": f'{{"file": "{agent}.wav", "agent": "{agent}"}}\n',
+    }.items():
+        path = tmp_path / name
+        path.write_bytes(text.encode(encoding))
+
+        (record,) = read_table(os.fsencode(path), check_encoding(encoding)).records
+
+        assert record.values["agent"] == agent
+        assert record.file == f"{agent}.wav".encode(encoding)
+
+
+def test_what_is_utf_8_is_that_whatever_encoding_is_given(tmp_path):
+    path = tmp_path / "calls.csv"
+    path.write_bytes("\ufefffile,agent\na.wav,J\u00fcrgen\n".encode())
+
+    (record,) = read_table(os.fsencode(path), "gb18030").records
+
+    assert record.values["agent"] == "J\u00fcrgen"
+
+
+@pytest.mark.parametrize("name", ["hex", "zlib", "rot13", "klingon", "", "\0"])
+def test_an_encoding_that_is_none_of_text_is_refused(name: str):
+    with pytest.raises((LookupError, ValueError)):
+        check_encoding(name)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])

@@ -41,6 +41,30 @@ def files(tmp_path):
     return found
 
 
+def test_fields_that_are_left_out_are_named_as_far_as_anybody_reads(manifest):
+    names = ",".join(f"column{n}" for n in range(5_000))
+    values = ",".join(["x" * 40] * 5_000)
+
+    loaded = manifest(f"file,call_id,{names}\na.wav,c-1,{values}\n")
+
+    assert loaded.rows[0].call.call_id == "c-1"
+    assert len(loaded.notices) == 21
+    assert "other fields" in loaded.notices[-1].message
+
+
+@pytest.mark.parametrize("rounded", ["1.23457E+15", "1,23457E+15", "1E+12", "-4.9E+100"])
+def test_an_id_that_a_spreadsheet_rounded_is_none(manifest, rounded: str):
+    loaded = manifest(f'file,call_id,agent\na.wav,"{rounded}",Ada\n')
+
+    assert (loaded.rows[0].call.call_id, loaded.rows[0].call.agent) == (None, "Ada")
+    assert "a spreadsheet rounded it" in loaded.notices[0].message
+
+
+@pytest.mark.parametrize("own", ["E15", "1e5", "12E5", "1.5E", "A1.2E+15", "2E+1"])
+def test_an_id_that_only_looks_like_it_is_kept(manifest, own: str):
+    assert manifest(f"file,call_id\na.wav,{own}\n").rows[0].call.call_id == own
+
+
 def sidecar_of(path):
     (said,) = read_sidecars([os.fsencode(path)], Disk().read)
     return said

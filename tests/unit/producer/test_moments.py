@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -9,9 +11,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.moments import parse_age, parse_call_moment, parse_moment
+from producer.moments import check_clock, parse_age, parse_call_moment, parse_moment
 from schema.bounds import is_plausible
-from schema.errors import BadRequest
+from schema.errors import BadRequest, Misconfigured
+
+
+@pytest.fixture
+def clock_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Put this process into a time zone."""
+
+    def put(zone: str) -> None:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield put
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_zone_more_than_a_day_off_is_refused_by_its_variable(clock_of: Callable[[str], None]):
+    clock_of("XXX99")
+    with pytest.raises(Misconfigured, match="TZ"):
+        check_clock()
+    for zone in ("Europe/Berlin", "UTC", "XXX-14", ""):
+        clock_of(zone)
+        check_clock()
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,15 @@ def test_a_cursor_is_a_moment_to_the_microsecond(tmp_path: Path):
     assert read_cursor(cursor) == Mark(MOMENT, 41, "7/00000001/5")
 
 
+def test_a_cursor_that_is_no_file_is_refused_and_not_waited_for(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    for path in (pipe, tmp_path, Path(os.devnull)):
+        with pytest.raises(Misconfigured, match="it is no file"):
+            read_cursor(path)
+
+
 def test_a_cursor_of_a_release_without_positions_is_a_moment(tmp_path: Path):
     cursor = tmp_path / "cursor"
     cursor.write_text("2026-05-01T07:30:00.000007+00:00\n")

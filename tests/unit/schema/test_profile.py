@@ -35,9 +35,12 @@ def test_samples_and_their_rate_change_the_key():
     assert len(keys) == 4
 
 
-def test_a_toml_file_is_a_profile(tmp_path: Path):
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_toml_file_is_a_profile(tmp_path: Path, mark: str, line_end: str):
     path = tmp_path / "mine.toml"
-    path.write_text('name = "mine"\n[decode]\nscene = "noisy"\n[plan]\nsegment_s = 120\n')
+    lines = ['name = "mine"', "[decode]", 'scene = "noisy"', "[plan]", "segment_s = 120", ""]
+    path.write_bytes(f"{mark}{line_end.join(lines)}".encode())
 
     profile = load_profile(str(path), {"decode": {"language": "zh"}})
 

@@ -189,6 +189,13 @@ def test_an_empty_variable_is_no_secret(environment):
     assert load_settings().notify_secret is None
 
 
+def test_an_empty_variable_is_no_place(environment):
+    environment.setenv("CALLSCRIBE_ERASURES", "")
+    environment.setenv("CALLSCRIBE_SPOOL", "")
+
+    assert (load_settings().erasures, load_settings().spool) == (None, None)
+
+
 def test_hosts_are_listed_with_commas_between(environment):
     assert load_settings().notify_hosts == frozenset()
     environment.setenv("CALLSCRIBE_NOTIFY_HOSTS", "CRM.example, 10.0.0.7,")
