@@ -218,6 +218,20 @@ def _other_kind(info: Mapping[str, Any]) -> Finding | None:
     return None
 
 
+def _try_as_a_worker(channel: Any) -> None:
+    """Do what a worker does and a producer does not, so that a missing right is named here."""
+    listener = channel.client.pubsub()
+    try:
+        mailbox = f"{channel.keyprefix_fanout}celery.pidbox"
+        listener.psubscribe(mailbox)
+        listener.get_message(timeout=_PING_S)
+    finally:
+        listener.close()
+    # Of a script: what it calls is not named where it may not.
+    channel.client.eval("return 1", 0)
+    channel.client.time()
+
+
 def _redis(app: Celery, settings: Settings) -> Finding:
     try:
         with app.connection_for_write() as connection:
@@ -226,6 +240,7 @@ def _redis(app: Celery, settings: Settings) -> Finding:
             if other := _other_kind(info):
                 return other
             waiting = queued(client)
+            _try_as_a_worker(connection.default_channel)
     except Exception as error:
         return Finding("redis", Verdict.FAIL, *explain(error))
     rest = waiting.segments - waiting.first

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 #: Beginnings of Redis' own errors, and what its client makes of them; the first that fits is taken.
 _CAUSES: tuple[tuple[str, str, str], ...] = (
     (
-        r"(?:NOPERM|NoPermission).*?'(?P<command>[a-z|]+)' command",
+        r"(?:NOPERM|NoPermission|ACL failure).*?'(?P<command>[a-z|]+)' command",
         "this user has no right to {command}",
         "Give it the rights of ops/docs/security.md (ACL SETUSER).",
     ),

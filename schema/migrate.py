@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from itertools import count
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, Index, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.schema import CreateIndex, DropIndex
 
-from schema.errors import ErrorCode, Misconfigured
+from schema.errors import ErrorCode, Misconfigured, Transient
 from schema.roles import create_roles, grant, limit_logins
 from schema.store.checks import check_database
 from schema.store.connection import refuse_pooler, unbounded
@@ -22,6 +25,9 @@ _LOCK = 0x63616C6C
 _BUILD_LOCK = 0x696E6478
 
 _POLL_S = 0.2
+#: How often a migration asks for the locks that it needs, and the pause between.
+_TRIES = 10
+_PAUSE_S = 1.0
 
 
 def alembic_config() -> Config:
@@ -39,10 +45,32 @@ def migrate(engine: Engine, *, roles: bool = False, lease_s: int = 60) -> str:
     tables, too. ``roles`` creates those that are missing, and gives their logins the time limits of
     a fleet of such a lease. Large indexes come last, built while
     workers go on, however long that takes; one whose build was broken off is built anew.
+
+    A table that somebody reads is asked for again and again, and never for long: whoever comes
+    meanwhile would have to wait behind us.
+
+    Raises:
+        Transient: a session keeps a table that has to change; it is named.
     """
     refuse_pooler(engine, "a migration")
     with engine.connect() as connection:
         check_database(connection, migrates=True)
+    for attempt in count(1):
+        try:
+            revision = _upgrade(engine, roles=roles, lease_s=lease_s)
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+            if attempt == _TRIES:
+                raise _kept(engine) from error
+            time.sleep(_PAUSE_S)
+        else:
+            break
+    _build_indexes(engine)
+    return revision
+
+
+def _upgrade(engine: Engine, *, roles: bool, lease_s: int) -> str:
     config = alembic_config()
     with engine.begin() as connection:
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
@@ -53,9 +81,32 @@ def migrate(engine: Engine, *, roles: bool = False, lease_s: int = 60) -> str:
             create_roles(connection)
             limit_logins(connection, lease_s)
         grant(connection)
-        revision = current_revision(connection) or ""
-    _build_indexes(engine)
-    return revision
+        return current_revision(connection) or ""
+
+
+_KEEPERS = text("""
+    select distinct a.pid, a.usename, a.application_name, a.xact_start,
+           date_trunc('second', now() - a.xact_start)::text as lasts
+      from pg_locks l join pg_stat_activity a using (pid)
+     where l.granted and l.pid <> pg_backend_pid() and l.locktype = 'relation'
+       and l.relation in (select to_regclass(name) from unnest(cast(:tables as text[])) name)
+     order by a.xact_start
+""")
+
+
+def _kept(engine: Engine) -> Transient:
+    """Return the error of a migration that had to wait for others' transactions too long."""
+    tables = [table.name for table in Base.metadata.sorted_tables]
+    with engine.connect() as connection:
+        keeper = connection.execute(_KEEPERS, {"tables": tables}).first()
+    cause, end = "sessions keep tables that the migration changes", ""
+    if keeper is not None:
+        name = f" ({keeper.application_name})" if keeper.application_name else ""
+        cause += f": the oldest, {keeper.pid} of {keeper.usename}{name}, for {keeper.lasts}"
+        end = f", or end it: select pg_terminate_backend({keeper.pid})"
+    return Transient(
+        ErrorCode.LEDGER_UNREACHABLE, "ledger", cause, f"Let it end{end}. Then migrate again."
+    )
 
 
 def _refuse_newer(connection: Connection) -> None:

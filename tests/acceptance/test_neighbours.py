@@ -21,7 +21,9 @@ from ops.chaos.oracle import broken
 from ops.local.process import Child
 from ops.local.servers import PostgresServer, RedisServer
 from ops.local.stack import ROOT, producer_command, reducer_command, worker_command
+from producer.enqueue import celery_app
 from schema.migrate import migrate
+from schema.settings import Settings
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
 from schema.wire import SEGMENTS_QUEUE, key_prefix, queue_keys
@@ -239,6 +241,53 @@ def test_a_fleet_that_began_unseen_leaves_when_it_meets_the_other(
 
     assert second.logged("namespace_taken") == 1
     assert first.logged("namespace_taken") == 0
+
+
+def events_seen(redis_url: str, ledger: Ledger) -> set[str]:
+    """Return the kinds of events that Flower would be shown within some seconds."""
+    database_url = ledger.engine.url.render_as_string(hide_password=False)
+    seen: set[str] = set()
+    settings = Settings(database_url=database_url, redis_url=redis_url)
+    with celery_app(settings) as app, app.connection_for_read() as connection:
+        handlers = {"*": lambda event: seen.add(event["type"])}
+        for _ in app.events.Receiver(connection, handlers).itercapture(limit=3, timeout=20):
+            pass
+    return seen
+
+
+def test_a_fleet_does_all_with_the_rights_that_the_page_gives_it(
+    make_fleet: Callable[[str], Fleet], tmp_path: Path
+):
+    page = (ROOT / "ops" / "docs" / "security.md").read_text()
+    (line,) = re.findall(r"ACL SETUSER callscribe ([^`]*)```", page)
+    rights = [word.replace(">PASSWORD", ">hush") for word in line.split()]
+    fleet = make_fleet("first")
+    with (
+        RedisServer(tmp_path / "redis", tcp=True) as server,
+        redis.Redis.from_url(server.client_url) as admin,
+    ):
+        admin.execute_command("ACL", "SETUSER", "callscribe", *rights)
+        url = re.sub("//[^@]*@", "//callscribe:hush@", server.url)
+        fleet.environment["CALLSCRIBE_REDIS_URL"] = url
+        with fleet.worker("asr0") as worker, fleet.reducer("reducer"):
+            wait_for(lambda: kept(admin))
+            fleet.submit(10)
+            fleet.is_whole(10)
+            told = json.loads(fleet.producer("doctor", "--json").stdout)
+            watched = events_seen(url, fleet.ledger)
+            users = {each["user"] for each in admin.client_list()}
+            worker.stop()
+        refused = admin.acl_log()
+
+    checks = {each["check"]: each for each in told}
+    assert "callscribe" in users
+    assert refused == []
+    assert "worker-heartbeat" in watched
+    assert checks["redis"]["verdict"] != "fail"
+    assert checks["workers"]["detail"].count("asr0@") == 1
+    for log in fleet.directory.glob("*.log"):
+        assert "NOPERM" not in log.read_text()
+        assert "no permissions" not in log.read_text()
 
 
 def test_two_fleets_on_purpose_transcribe_each_its_own(

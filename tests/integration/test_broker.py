@@ -113,6 +113,26 @@ def test_a_missing_right_is_named(server: RedisServer, admin: redis.Redis):
     assert said.startswith("this user has no right to llen")
 
 
+@pytest.mark.parametrize(
+    ("lacking", "named"),
+    [
+        ("-time", "to time"),
+        ("-psubscribe", "to psubscribe"),
+        ("resetchannels", "a channel"),
+        ("-eval", "to eval"),
+    ],
+)
+def test_a_right_that_workers_alone_need_is_named_by_the_doctor(
+    server: RedisServer, admin: redis.Redis, lacking: str, named: str
+):
+    admin.execute_command("ACL", "SETUSER", "callscribe", *documented_user(), lacking)
+
+    verdict, said = examined(login(server, "callscribe:hush"))
+
+    assert verdict is Verdict.FAIL
+    assert named in said
+
+
 def test_a_wrong_password_a_missing_database_and_a_full_memory_are_named(
     server: RedisServer, admin: redis.Redis
 ):

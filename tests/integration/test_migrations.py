@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from alembic import command
@@ -13,11 +14,12 @@ from sqlalchemy import Engine, inspect, text
 
 from ops.local.servers import PostgresServer
 from producer.doctor import Verdict, _ledger
-from schema.errors import ErrorCode, Misconfigured
+from schema.errors import ErrorCode, Misconfigured, Transient
 from schema.migrate import (
     alembic_config,
     concurrent_indexes,
     current_revision,
+    head_revision,
     migrate,
     require_current,
 )
@@ -48,6 +50,39 @@ def test_migrations_equal_the_models(engine: Engine):
 
 def test_migrating_again_changes_nothing(engine: Engine):
     assert migrate(engine) == migrate(engine)
+
+
+def test_whoever_keeps_a_table_is_named_and_nobody_waits_behind_the_migration_for_long(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    migrate(engine)
+    at_revision(engine, "0012")
+    monkeypatch.setattr("schema.migrate._TRIES", 2)
+    monkeypatch.setattr("schema.migrate._PAUSE_S", 0.0)
+
+    with engine.connect() as reader:
+        reader.execute(text("set application_name = 'report of the month'"))
+        reader.execute(text("select from purges"))
+        pid = reader.scalar(text("select pg_backend_pid()"))
+        with pytest.raises(Transient) as caught:
+            migrate(engine)
+    assert "(report of the month)" in str(caught.value)
+    assert f"pg_terminate_backend({pid})" in str(caught.value)
+
+    assert migrate(engine) == head_revision()
+
+
+def test_a_reader_who_ends_meanwhile_costs_a_migration_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    migrate(engine)
+    at_revision(engine, "0012")
+    reader = engine.connect()
+    reader.execute(text("select from purges"))
+    # Between two tries.
+    monkeypatch.setattr("schema.migrate.time", SimpleNamespace(sleep=lambda _: reader.close()))
+
+    assert migrate(engine) == head_revision()
 
 
 def test_words_are_compressed_fast_where_the_server_can(engine: Engine):
