@@ -146,6 +146,10 @@ SubmissionArgument = Annotated[
 ]
 
 
+#: How a write to a full or failing disk ends.
+_UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
+
+
 def main() -> None:
     """Run the command line; every error of ours becomes one line and a named exit code."""
     degrade_output()
@@ -164,7 +168,7 @@ def main() -> None:
         err.print("[option.invalid] an argument: it holds text that is not UTF-8", style="red")
         sys.exit(ExitCode.USAGE)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO):
+        if error.errno not in _UNWRITABLE or error.filename is not None:
             raise
         # Or Python would try once more at its end.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -635,7 +639,7 @@ def _export_stream(
         raise typer.BadParameter("--out - goes with --format jsonl alone")
     if as_json and directory == STANDARD_OUTPUT:
         raise typer.BadParameter("--json and --out - would both write to standard output")
-    first = parse_moment(since, "--since") if since else None
+    first = parse_moment(since, "--since") if since is not None else None
     with _ledger(load_settings()) as ledger:
         chosen = None
         if submission or not (since or cursor):
@@ -749,9 +753,13 @@ def search(
 def _filters(
     since: str | None, until: str | None, speaker: str | None, line: str | None
 ) -> Filters:
+    for option, value in {"--speaker": speaker, "--line": line}.items():
+        if value is not None and not value.strip():
+            remedy = "Leave the option out, or say whose."
+            raise BadRequest(ErrorCode.OPTION_INVALID, option, "it is blank", remedy)
     return Filters(
-        since=parse_moment(since, "--since") if since else None,
-        until=parse_moment(until, "--until", end=True) if until else None,
+        since=parse_moment(since, "--since") if since is not None else None,
+        until=parse_moment(until, "--until", end=True) if until is not None else None,
         speaker=speaker,
         line=line,
     )
@@ -800,7 +808,7 @@ def recheck(
     Releases before this one believed what headers state. Nothing is changed without --retry.
     """
     settings = load_settings()
-    begin = parse_moment(since, "--since") if since else None
+    begin = parse_moment(since, "--since") if since is not None else None
     with _ledger(settings) as ledger, _status("looking for recordings ...") as status:
         pace = Pace()
         told = Tally(0)

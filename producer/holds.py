@@ -36,8 +36,9 @@ def place_hold(
         except ValueError as error:
             raise BadRequest(ErrorCode.OPTION_INVALID, name, str(error)) from error
 
-    if not (call_id or line or "").strip() or not reason.strip():
-        cause, remedy = "it is blank", "Say what is held, and why."
+    named = [each for each in (call_id, line) if each is not None]
+    if len(named) != 1 or not named[0].strip() or not reason.strip():
+        cause, remedy = "it is blank, or both a call and a line", "Say what is held, and why."
         raise BadRequest(ErrorCode.OPTION_INVALID, "hold", cause, remedy)
 
     def place(connection: Connection) -> Hold:
@@ -118,8 +119,8 @@ def apply_register(
         for hold_id, facts in wanted.items():
             holds.place(
                 connection,
-                call_id=facts["call_id"],
-                line=facts["line"],
+                call_id=facts.get("call_id"),
+                line=facts.get("line"),
                 reason=facts["reason"],
                 hold_id=hold_id,
                 held_at=facts["held_at"],

@@ -1,8 +1,8 @@
 """A file at the door: located, probed, copied where it must be, scanned and planned.
 
 A file at fault is quarantined, whatever is wrong with it, and never ends a directory. A host at
-fault (no spool, or a full one) is no recording's fault: that error ends the submission, which can
-be submitted again once an operator has seen to it.
+fault (a full spool) is no recording's fault: that error ends the submission, which can be submitted
+again once an operator has seen to it. A host without a spool takes what needs no copy first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from producer.headless import RAW_DEFAULTS, RawFormat
 from producer.plan import check_channels, choose_channels, plan_segments
 from producer.probe import Choices, Probed, check_format, check_size, probe
 from producer.scan import scan
-from producer.spool import Copy, copy_to_spool
+from producer.spool import Copy, NoSpool, copy_to_spool
 from schema.buckets import absolute, is_url, resolved
 from schema.errors import BadRecording, CallscribeError, ErrorCode
 from schema.profile import ChannelMode, Profile
@@ -100,25 +100,40 @@ def examine_all(
     raw: Mapping[str, RawFormat] = RAW_DEFAULTS,
     workers: int | None = None,
     tick_s: float = float("inf"),
+    postponed: list[NoSpool] | None = None,
 ) -> Iterator[NewRecording | QuarantinedRecording | None]:
     """Examine files in ``workers`` child processes (one per core), in order of completion.
 
     None is yielded whenever nothing was done for ``tick_s`` seconds.
 
     A file that kills its reader, or keeps it for too long, is quarantined. Jobs are taken as
-    there is room for them, and no process outlives the iteration.
+    there is room for them, and no process outlives the iteration. With a list of what is
+    ``postponed``, a file for which there is no spool is added there, and the others go on.
 
     Raises:
         Misconfigured, Transient: as :func:`examine`.
     """
-    work = partial(examine, settings=settings, profile=profile, raw=raw)
+    work = partial(_attempt, settings=settings, profile=profile, raw=raw)
     allow_s = partial(_limit_s, longest_s=settings.limits.duration_s)
     for outcome in crew.run(work, jobs, allow_s, workers, tick_s):
         if isinstance(outcome, crew.Died):
             job, error = outcome.job, _reader_died(outcome.cause)
             yield _quarantined(job.path, settings.locate(job.path), job.call, error)
-        else:
+        elif not isinstance(outcome, NoSpool):
             yield outcome
+        elif postponed is None:
+            raise outcome
+        else:
+            postponed.append(outcome)
+
+
+def _attempt(
+    job: Job, settings: Settings, profile: Profile, raw: Mapping[str, RawFormat]
+) -> NewRecording | QuarantinedRecording | NoSpool:
+    try:
+        return examine(job, settings, profile, raw)
+    except NoSpool as error:
+        return error
 
 
 def _examine(path: bytes, source: Location, call: CallInfo, terms: _Terms) -> NewRecording:

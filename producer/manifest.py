@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import hashlib
 import io
 import json
 import os
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from producer.encodings import OTHERWISE, WINDOWS, Decoded, decoded
 from producer.headers import FILE, STARTED_AT, TEXT_FIELDS, Meanings, meanings, names_a_file
@@ -42,6 +43,8 @@ _HEADER_WITHIN = 20
 #: How Excel is told that digits are text.
 _AS_TEXT = re.compile(r'="(.*)"', re.DOTALL).fullmatch
 _EXAMPLES = 3
+#: A million calls' rows are some 200 MB.
+_BYTES_MAX = 512 * 2**20
 #: Longer digits are no number of anybody's; Python refuses those of 4,300.
 _DIGITS_MAX = 400
 #: Fields of a manifest that are left out are named up to so many; a row of 10,000 columns has more.
@@ -70,6 +73,8 @@ class Table:
     """The rows of a manifest, and what had to be understood or left out."""
 
     path: bytes
+    #: SHA-256 of the file's bytes, as hex.
+    digest: str = ""
     records: list[Record] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
 
@@ -95,14 +100,16 @@ def read_table(path: bytes, encoding: str | None = None) -> Table:
     """
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            data = file.read(_BYTES_MAX + 1)
     except OSError as error:
         raise invalid(path, None, error.strerror or str(error)) from error
+    if len(data) > _BYTES_MAX:
+        raise invalid(path, None, f"it is larger than {_BYTES_MAX >> 20} MiB")
     begin = data.removeprefix(codecs.BOM_UTF8).lstrip()
     for mark, cause in _NO_TABLES.items():
         if begin.startswith(mark):
             raise invalid(path, None, cause, "Save it as CSV UTF-8, unpacked.")
-    table = Table(path)
+    table = Table(path, hashlib.sha256(data).hexdigest())
     if os.path.splitext(path)[1].lower() in {b".jsonl", b".ndjson"}:
         _read_lines(table, decoded(data, lambda text: text.lstrip()[:1] in {"{", "["}, encoding))
     else:
@@ -278,12 +285,24 @@ def json_object(text: str) -> dict[str, Any]:
         ValueError: it is none.
     """
     try:
-        value = json.loads(text, parse_int=_integer)
+        value = json.loads(text, parse_int=_integer, parse_float=WrittenFloat)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")  # noqa: TRY004 - callers expect a ValueError
     return value
+
+
+class WrittenFloat(float):
+    """A number with a fraction, as it was written: 5.10 and 5.1 are two ids, and one number."""
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        """Return the number that a text says."""
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
 
 
 def _integer(digits: str) -> int | str:

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-import string
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, tzinfo
@@ -26,6 +26,7 @@ from producer.manifest import (
     Record,
     Table,
     Understood,
+    WrittenFloat,
     display,
     fields_left_out,
     invalid,
@@ -35,7 +36,8 @@ from producer.manifest import (
 )
 from producer.matching import Matches, Row, match, refuse_duplicates
 from producer.moments import parse_call_moment
-from producer.walk import Found, Read
+from producer.name_pattern import NameParts
+from producer.walk import Found, Read, sidecars_of
 from schema.bounds import ATTRIBUTES_MAX_BYTES, LeftOut, check_attributes, check_moment, check_text
 from schema.errors import BadRequest, ErrorCode
 from schema.records import CallInfo, Notice
@@ -49,6 +51,10 @@ _SIDECAR_BYTES = 1024**2
 _CHUNK = 64
 #: How spreadsheets show, and save, an id of many digits that they took for a number.
 _ROUNDED = re.compile(r"[+-]?\d([.,]\d+)?E\+\d{2,3}").fullmatch
+#: What spreadsheets write where a formula has no value.
+_ERRORS = frozenset({"#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!"})
+#: Words of scripts and databases for nothing; as names they are people's.
+_NO_IDS = frozenset({"null", "nan", "none", "n/a", "undefined", "<null>", "\\n"})
 #: Characters of a field's name in a notice.
 _SHOWN = 60
 
@@ -64,8 +70,16 @@ class Said:
 class Manifest:
     """The rows of a manifest, and what had to be understood or left out of it."""
 
-    def __init__(self, path: bytes, rows: Sequence[Row], notices: Sequence[Notice] = ()) -> None:
+    def __init__(
+        self,
+        path: bytes,
+        rows: Sequence[Row],
+        notices: Sequence[Notice] = (),
+        digest: str | None = None,
+    ) -> None:
         self.path = path
+        #: Of its bytes, which a pipe has but once.
+        self.digest = digest
         self.rows = tuple(rows)
         self.notices = tuple(notices)
         refuse_duplicates(path, (((row.file,), row) for row in rows))
@@ -99,7 +113,8 @@ def load_manifest(path: bytes, zone: tzinfo | None = None, encoding: str | None 
         left_out += [(record.line, each.field, each.cause) for each in found]
     if zone is None:
         _refuse_zoneless(table, rows)
-    return Manifest(path, rows, [*table.notices, *fields_left_out(path, left_out)])
+    notices = [*table.notices, *fields_left_out(path, left_out)]
+    return Manifest(path, rows, notices, table.digest)
 
 
 def _row(record: Record, call: CallInfo) -> Row:
@@ -133,17 +148,11 @@ def read_sidecars(
     told: set[Notice] = set()
     left = iter(recordings)
     while chunk := list(islice(left, _CHUNK)):
-        candidates = [_sidecars(path) for path in chunk]
+        candidates = [sidecars_of(path) for path in chunk]
         contents = iter(read([name for names in candidates for name in names], _SIDECAR_BYTES + 1))
         for names in candidates:
             said = [_said(name, next(contents), zone, encoding, told) for name in names]
             yield next((source for source in said if source is not None), None)
-
-
-def _sidecars(recording: bytes) -> list[bytes]:
-    """Return where the sidecar of a recording may be, the likeliest meant first."""
-    stem, suffix = os.path.splitext(recording)
-    return [recording + b".json", *([stem + b".json"] if suffix else [])]
 
 
 def _said(
@@ -198,48 +207,39 @@ def _kept_rest(left_out: Iterable[LeftOut]) -> str:
 
 
 class NamePattern:
-    """Reads fields out of file names, such as ``{started_at:%Y%m%d-%H%M%S}_{agent}_{call_id}.wav``.
+    """Reads what file names say of calls, see :class:`producer.name_pattern.NameParts`.
 
-    ``{field}`` stands for any text without a slash, as short as the rest allows; what is no field
-    of ``CallInfo`` becomes an attribute. ``{started_at:FORMAT}`` is a moment as strptime reads it
-    (``%Y %y %m %d %j %H %M %S %f %z %b %B %p %I``), and ``{started_at}`` one in ISO 8601. ``*``
-    stands for anything without a slash, ``{{`` and ``}}`` for braces. A pattern with slashes is
-    compared with that many directories as well.
+    What is no field of ``CallInfo`` becomes an attribute; ``{started_at}`` without a format is a
+    moment in ISO 8601. A pattern with slashes is compared with that many directories as well.
     """
 
-    _DIRECTIVES: Mapping[str, str] = {
-        **{"Y": r"\d{4}", "j": r"\d{3}", "f": r"\d{1,6}", "z": r"(?:Z|[+-]\d\d:?\d\d)"},
-        **dict.fromkeys("ymdHMSI", r"\d{2}"),
-        **{"b": "[A-Za-z]{3}", "B": "[A-Za-z]{3,9}", "p": "[AaPp][Mm]", "%": "%"},
-    }
-
     def __init__(self, pattern: str, zone: tzinfo | None = None) -> None:
-        """Compile a pattern; ``zone`` is that of moments which name none.
+        """Take a pattern apart; ``zone`` is that of moments which name none.
 
         Raises:
             BadRequest: it cannot be understood, or its moments have no zone.
         """
         self._pattern = pattern
         self._zone = zone
-        self._format: str | None = None
-        self._fields: list[str] = []
         try:
-            self._regex = re.compile("".join(self._parts()))
-        except (ValueError, re.error) as error:
+            self._parts = NameParts(pattern)
+        except ValueError as error:
             self._refuse(str(error))
+        form = self._parts.moment_format
+        if form is not None and "%z" not in form and zone is None:
+            self._refuse("its moments have no zone; add %z, or say the zone")
 
     def read(self, path: bytes) -> Said:
         """Return what a file's name says; a notice where it, or a field, does not fit."""
         depth = self._pattern.count("/") + 1
         name = "/".join(os.fsdecode(path).split("/")[-depth:])
-        found = self._regex.fullmatch(name)
-        if not found:
+        values = self._parts.read(name)
+        if values is None:
             return _unfit(path, f"its name is not {self._pattern}")
-        values = {each: found[f"f{index}"] for index, each in enumerate(self._fields)}
         moment, left_out = None, []
-        if self._format and STARTED_AT in values:
+        if self._parts.moment_format and STARTED_AT in values:
             try:
-                moment = self._moment(values.pop(STARTED_AT), self._format)
+                moment = self._moment(values.pop(STARTED_AT), self._parts.moment_format)
             except ValueError as error:
                 left_out = [LeftOut(STARTED_AT, str(error))]
         call, others = _understood(values, self._zone)
@@ -253,36 +253,6 @@ class NamePattern:
             moment = moment.replace(tzinfo=self._zone)
         check_moment(moment)
         return moment
-
-    def _parts(self) -> Iterator[str]:
-        for literal, name, spec, conversion in string.Formatter().parse(self._pattern):
-            yield "[^/]*".join(map(re.escape, literal.split("*")))
-            if name is None:
-                continue
-            if conversion or not name.isidentifier() or name in self._fields:
-                raise ValueError(f"{{{name}}} is no name of a field, or is there twice")
-            if spec and name != STARTED_AT:
-                raise ValueError(f"only started_at has a format, {name} has none")
-            yield f"(?P<f{len(self._fields)}>{self._field(spec)})"
-            self._fields.append(name)
-
-    def _field(self, spec: str | None) -> str:
-        if not spec:
-            return "[^/]+?"
-        if "%z" not in spec and self._zone is None:
-            raise ValueError("its moments have no zone; add %z, or say the zone")
-        self._format = spec
-        literal, *directives = re.split("%(.)", spec)
-        pairs = zip(directives[::2], directives[1::2], strict=True)
-        return re.escape(literal) + "".join(
-            self._directive(d) + re.escape(text) for d, text in pairs
-        )
-
-    def _directive(self, directive: str) -> str:
-        try:
-            return self._DIRECTIVES[directive]
-        except KeyError:
-            raise ValueError(f"%{directive} is not among the directives known") from None
 
     def _refuse(self, cause: str) -> NoReturn:
         raise BadRequest(
@@ -334,6 +304,8 @@ def _understood(record: Mapping[str, Any], zone: tzinfo | None) -> tuple[CallInf
     for name in (*TEXT_FIELDS, STARTED_AT):
         try:
             value = _text(record.get(name))
+            if name == "call_id" and value is not None and value.lower() in _NO_IDS:
+                raise ValueError(f"{value} is no call's id")  # noqa: TRY301
             if value is not None:
                 is_moment = name == STARTED_AT
                 values[name] = parse_call_moment(value, zone) if is_moment else value
@@ -368,19 +340,43 @@ def _text(value: Any) -> str | None:
     """Return a field as text; a number is what its digits say, an empty text is none.
 
     Raises:
-        ValueError: it is neither, or longer than what can be found.
+        ValueError: it is neither, no id of anybody's, or longer than what can be found.
     """
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} is no number")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)
-    if value is None or value == "":
+        value = _digits(value)
+    if value is None:
         return None
     if not isinstance(value, str):
         raise ValueError("it is neither text nor a number")  # noqa: TRY004
-    check_text(value)
-    if _ROUNDED(value):
-        raise ValueError(f"a spreadsheet rounded it to {value}; format the column as text")
-    return value
+    text = _stripped(value)
+    check_text(text)
+    if _ROUNDED(text):
+        raise ValueError(f"a spreadsheet rounded it to {text}; format the column as text")
+    if text.upper() in _ERRORS:
+        raise ValueError(f"it is {text}, an error of a spreadsheet's")
+    return text or None
+
+
+def _digits(number: float) -> str:
+    """Return a number as it was written, but for a fraction of nothing; one in powers as it is."""
+    text = number.text if isinstance(number, WrittenFloat) else str(number)
+    if "e" in text.lower():
+        text = str(int(number)) if float(number).is_integer() else str(float(number))
+    whole, _, fraction = text.partition(".")
+    return text if fraction.strip("0") else whole
+
+
+def _stripped(text: str) -> str:
+    """Return a text without blanks and characters that nobody sees at its ends."""
+    start, end = 0, len(text)
+    while start < end and _is_blank(text[start]):
+        start += 1
+    while start < end and _is_blank(text[end - 1]):
+        end -= 1
+    return text[start:end]
+
+
+def _is_blank(char: str) -> bool:
+    return char.isspace() or unicodedata.category(char) == "Cf"

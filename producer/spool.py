@@ -38,6 +38,10 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class NoSpool(Misconfigured):
+    """There is nowhere to copy a file to; what needs no copy can be handed in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Copy:
     """A copy in the spool, how to read it, and where its source lacks audio."""
@@ -134,7 +138,7 @@ def _make_young(directory: int, name: bytes) -> None:
 
 def _spool_directory(settings: Settings, name: str) -> bytes:
     if settings.spool is None:
-        raise Misconfigured(
+        raise NoSpool(
             ErrorCode.SETTING_MISSING,
             name,
             f"it must be copied for the workers, and {settings.node} has no spool",
@@ -142,7 +146,7 @@ def _spool_directory(settings: Settings, name: str) -> bytes:
         )
     spool = settings.root_path(SPOOL_ROOT)
     if not os.path.isdir(spool):
-        raise Misconfigured(
+        raise NoSpool(
             ErrorCode.SETTING_MISSING,
             name,
             f"it must be copied for the workers, and the spool {spool} is no directory",

@@ -28,6 +28,7 @@ from producer.headless import RAW_DEFAULTS, RawFormat, parse_raw_option
 from producer.intake import Job, examine_all, outside_roots
 from producer.metadata import Manifest, NamePattern, call_of, load_manifest, read_sidecars
 from producer.objects import Anywhere
+from producer.spool import NoSpool
 from producer.walk import SET_ASIDE, Found, Place, walk
 from schema.buckets import absolute, is_url
 from schema.errors import BadRequest, ErrorCode, Misconfigured
@@ -67,11 +68,11 @@ class Request:
     #: The URL that is told what has ended.
     notify: str | None = None
 
-    def key(self) -> str:
-        """Return what the same command again has in common with this one, as hex."""
-        manifest = None
-        if self.manifest is not None:
-            manifest = hashlib.sha256(self.manifest.read_bytes()).hexdigest()
+    def key(self, manifest: str | None = None) -> str:
+        """Return what the same command again has in common with this one, as hex.
+
+        ``manifest`` is the digest of what its manifest holds.
+        """
         asked = [
             sorted(os.fsdecode(absolute(os.fsencode(path))) for path in self.paths),
             self.profile.model_dump(mode="json", exclude_none=True),
@@ -129,7 +130,7 @@ def submit(
     found, notices = _found(request, raw, place)
     _refuse_all_outside(found, settings)
     described, described_notices = calls.describe(found, place)
-    submission = _opened(request, ledger)
+    submission = _opened(request, calls, ledger)
     summary = Summary(submission.id, resumed=submission.resumed, found=len(found))
     summary.unmatched_rows = sum(
         notice.code in {ErrorCode.MANIFEST_UNMATCHED_ROW, ErrorCode.MANIFEST_INVALID}
@@ -140,10 +141,14 @@ def submit(
         jobs = _missing(described, settings, ledger, submission.id)
         summary.already_there = len(described) - len(jobs)
     report(summary)
-    examined = examine_all(jobs, settings, request.profile, raw=raw, tick_s=_BATCH_S)
+    postponed: list[NoSpool] = []
+    examined = examine_all(
+        jobs, settings, request.profile, raw=raw, tick_s=_BATCH_S, postponed=postponed
+    )
     for batch in _batches(examined):
         _commit(batch, submission, ledger, enqueuer, summary)
         report(summary)
+    _refuse_postponed(postponed)
     ledger.transact(lambda c: intake.add_notices(c, submission.id, [*notices, *described_notices]))
     ledger.transact(lambda c: intake.seal(c, submission.id))
     return summary
@@ -197,7 +202,7 @@ def watch(
     _check_paths(request, place)
     folders = [os.fsencode(path) for path in request.paths]
     reach = Reach(folders, settling.clock)
-    submission = _opened(request, ledger)
+    submission = _opened(request, calls, ledger)
     drop = _Drop(submission, settings, ledger)
     summary = Summary(submission.id, resumed=submission.resumed, already_there=len(drop.taken))
     for _ in rounds:
@@ -210,7 +215,10 @@ def watch(
         files = {_source(file.path, settings): file for file, _ in ready}
         patient = {_source(file.path, settings) for file, is_over in ready if not is_over}
         described, notices = calls.describe([file for file, _ in ready], place)
-        examined = examine_all(described, settings, request.profile, raw=raw, tick_s=_BATCH_S)
+        postponed: list[NoSpool] = []
+        examined = examine_all(
+            described, settings, request.profile, raw=raw, tick_s=_BATCH_S, postponed=postponed
+        )
         for batch in _batches(examined):
             whole = [item for item in batch if not _may_grow(item, patient)]
             for source in {item.source for item in batch} - {item.source for item in whole}:
@@ -223,6 +231,7 @@ def watch(
             for item in new:
                 drop.take(item)
         drop.note(notices)
+        _refuse_postponed(postponed)
         report(summary, settling.waiting)
     return summary
 
@@ -312,7 +321,7 @@ class _Drop:
         return is_url(base) or is_gone(os.path.join(base, source.path))
 
 
-def _opened(request: Request, ledger: Ledger) -> OpenSubmission:
+def _opened(request: Request, calls: _Calls, ledger: Ledger) -> OpenSubmission:
     """Open a request's submission, or find the one that the same request opened."""
 
     def opened(connection: Connection) -> OpenSubmission:
@@ -322,7 +331,7 @@ def _opened(request: Request, ledger: Ledger) -> OpenSubmission:
             receiver = receiver_of(connection, request.notify, host)
         return intake.open_submission(
             connection,
-            request.key(),
+            request.key(calls.manifest_digest),
             _title(request),
             request.profile,
             force=request.force,
@@ -423,10 +432,12 @@ class _Calls:
         self._zone = _zone(request.zone)
         self._encoding = _encoding(request.encoding)
         self._manifest: Manifest | None = None
+        self.manifest_digest: str | None = None
         if request.manifest is not None:
             self._manifest = load_manifest(
                 os.fsencode(request.manifest), self._zone, self._encoding
             )
+            self.manifest_digest = self._manifest.digest
         self._pattern: NamePattern | None = None
         if request.name_pattern is not None:
             self._pattern = NamePattern(request.name_pattern, self._zone)
@@ -516,6 +527,16 @@ def _batches(
             batch, since_s = [], time.monotonic()
     if batch:
         yield batch
+
+
+def _refuse_postponed(postponed: Sequence[NoSpool]) -> None:
+    """Raise Misconfigured if anything was postponed; the rest has been handed in."""
+    if not postponed:
+        return
+    error, others = postponed[0], len(postponed) - 1
+    more = f", and {others} more files with it" if others else ""
+    remedy = f"{error.remedy} The rest is handed in; the same command goes on with these."
+    raise Misconfigured(error.code, error.subject, f"{error.cause}{more}", remedy)
 
 
 def _title(request: Request) -> str:

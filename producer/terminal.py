@@ -27,6 +27,16 @@ class PlainConsole(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; messages that cannot be written, to a full disk, are lost and end nothing."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            if not self.stderr:
+                raise
+            self.quiet = True
+            _mute(sys.stderr)
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
@@ -51,6 +61,11 @@ def degrade_output() -> None:
     goes away, as ``head`` does, has had what it wanted: no command fails for it.
     """
     codecs.register_error(_ERRORS, _escape)
+    # Whoever starts us may have closed them.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
@@ -58,10 +73,19 @@ def degrade_output() -> None:
 
 
 def _end_quietly(console: Console) -> None:
-    """End a command whose reader is gone, where rich by itself ends it as failed."""
+    """End a command whose reader is gone, where rich by itself ends it as failed.
+
+    What nobody reads of its messages is no reason to end: its result is elsewhere.
+    """
     console.quiet = True
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(0)
+    _mute(sys.stderr if console.stderr else sys.stdout)
+    if not console.stderr:
+        raise SystemExit(0)
+
+
+def _mute(stream: TextIO) -> None:
+    """Send what is still written to a stream nowhere, or Python would fail on it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def is_unicode(stream: TextIO) -> bool:

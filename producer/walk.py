@@ -47,8 +47,6 @@ _SET_ASIDE = re.compile(
     rb"|lost\+found|found\.[0-9]{3}|system volume information|\$extend",
     re.IGNORECASE | re.DOTALL,
 )
-#: What may lie beside a recording and describe it.
-_SIDECAR_SUFFIX = b".json"
 _EXAMPLES = 3
 
 
@@ -152,8 +150,8 @@ class Sieve:
     def files(self, files: list[bytes], base: bytes, read: Read) -> Iterator[Found | Notice]:
         """Yield those of a directory's files that are handed on; others may be read to tell."""
         calls = {path for path in files if self._is_call(path)}
-        stems = {stem for path in calls for stem in _described_by(path)}
-        kept = [path for path in files if path in calls or not self._is_companion(path, stems)]
+        sidecars = {each for path in calls for each in sidecars_of(path)}
+        kept = [path for path in files if path in calls or not self._is_companion(path, sidecars)]
         heads = iter(read([path for path in kept if path not in calls], HEAD_BYTES))
         for path in kept:
             if path in calls:
@@ -190,9 +188,8 @@ class Sieve:
     def _is_call(self, path: bytes) -> bool:
         return os.path.splitext(path)[1].lower() in self._suffixes
 
-    def _is_companion(self, path: bytes, stems: set[bytes]) -> bool:
-        stem, suffix = os.path.splitext(path)
-        if suffix.lower() == _SIDECAR_SUFFIX and stem in stems:
+    def _is_companion(self, path: bytes, sidecars: Collection[bytes]) -> bool:
+        if path in sidecars:
             return True
         return bool(self._known) and os.path.realpath(path) in self._known
 
@@ -270,9 +267,15 @@ def is_set_aside(name: bytes) -> bool:
     return _SET_ASIDE.fullmatch(name) is not None
 
 
-def _described_by(path: bytes) -> tuple[bytes, bytes]:
-    """Return the stems of the sidecars that may describe a recording: x and x.wav."""
-    return os.path.splitext(path)[0], path
+def sidecars_of(recording: bytes) -> list[bytes]:
+    """Return where the sidecar of a recording may be, the likeliest meant first.
+
+    Recorders that write .WAV write .JSON; to look for both everywhere would cost a bucket twice.
+    """
+    stem, suffix = os.path.splitext(recording)
+    endings = [b".json"] if suffix == suffix.lower() else [b".json", b".JSON"]
+    stems = [recording, stem] if suffix else [recording]
+    return [each + ending for each in stems for ending in endings]
 
 
 def _is_directory(entry: os.DirEntry[bytes]) -> bool:

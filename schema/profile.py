@@ -300,6 +300,12 @@ def load_profile(
             base[part] = {**base.get(part, {}), **settings}
         profile = _found(Profile(**base), find)
         _check_texts(profile.model_dump())
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise BadRequest(ErrorCode.OPTION_INVALID, f"profile {name}", cause) from error
+    except RecursionError:
+        cause = "it is nested too deeply"
+        raise BadRequest(ErrorCode.OPTION_INVALID, f"profile {name}", cause) from None
     except (ValidationError, tomllib.TOMLDecodeError, TypeError, ValueError) as error:
         raise BadRequest(ErrorCode.OPTION_INVALID, f"profile {name}", _first_line(error)) from error
     model_files(profile.decode.vad)

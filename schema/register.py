@@ -23,10 +23,12 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from schema.bounds import check_text, is_plausible
 from schema.errors import ErrorCode, Misconfigured
 
 _VERSION = 1
@@ -244,21 +246,25 @@ def _parsed(written: bytes) -> dict[str, Any] | None:
     try:
         line: Any = json.loads(written)
         return dict(line) if _is_said(line) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
 def _is_said(line: Any) -> bool:
-    """Tell whether a line is one that a register has; ids that are none raise ValueError."""
+    """Tell whether a line is one that a register has; what is no value raises ValueError."""
     match line:
         case {"erasing": list(digests), "note": str()}:
             return _are_texts(digests)
         case {"erased": str()}:
             return True
-        case {"hold": str(hold), "reason": str(), "held_at": str()}:
+        case {"hold": str(hold), "reason": str(reason), "held_at": str(held_at)}:
             UUID(hold)
-            named = [line.get("call_id"), line.get("line")]
-            return _are_texts([each for each in named if each is not None])
+            named = [each for each in (line.get("call_id"), line.get("line")) if each is not None]
+            if not _are_texts(named):
+                return False
+            for each in (*named, reason):
+                check_text(each)
+            return len(named) == 1 and is_plausible(datetime.fromisoformat(held_at))
         case {"release": str(hold)}:
             UUID(hold)
             return True

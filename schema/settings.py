@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from schema.buckets import BucketPath, is_url
 from schema.errors import ErrorCode, Misconfigured
@@ -176,6 +176,18 @@ class Settings(BaseSettings):
         """Return None for an empty text, which a deployment writes for what it has not."""
         return value or None
 
+    @field_validator("models", mode="before")
+    @classmethod
+    def _parse_models(cls, value: Any) -> Any:
+        return value or _models_directory()
+
+    @field_validator("erasures", "spool", "models")
+    @classmethod
+    def _check_place(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_absolute():
+            raise ValueError("it is no absolute path: it would be another in each directory")
+        return value
+
     @field_validator("namespace")
     @classmethod
     def _check_namespace(cls, value: str) -> str:
@@ -307,6 +319,13 @@ def load_settings() -> Settings:
     """
     try:
         return Settings()
+    except SettingsError:
+        raise Misconfigured(
+            ErrorCode.SETTING_MISSING,
+            "CALLSCRIBE_LIMITS",
+            "it is no setting",
+            "Set the limits by their names: README.md lists them.",
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         prefix = (Limits if error.title == Limits.__name__ else Settings).model_config["env_prefix"]

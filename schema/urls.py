@@ -67,6 +67,26 @@ def check_database_url(url: str) -> None:
         raise ValueError("it does not start with postgresql://")
     if "@" in f"{parsed.host}{parsed.database}":
         raise ValueError(f"its host cannot be told from its password; {_ESCAPE}")
+    _check_options(parsed)
+
+
+def _check_options(url: URL) -> None:
+    """Raise ValueError unless the options of a database's URL are those that libpq has."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import make_conninfo
+    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        dialect: Any = PGDialect_psycopg()  # type: ignore[no-untyped-call]
+        arguments, options = dialect.create_connect_args(url)
+        make_conninfo(*arguments, **{k: v for k, v in options.items() if k in url.query})
+    except (ArgumentError, ValueError):
+        raise ValueError("an option behind its ? has no value that it can have") from None
+    except ProgrammingError:
+        raise ValueError(
+            "an option behind its ? is none of libpq's; leave out what is another driver's"
+        ) from None
 
 
 def check_redis_url(url: str) -> None:

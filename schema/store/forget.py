@@ -6,6 +6,7 @@ copy that another recording is read from.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -39,7 +40,7 @@ from schema.store.cancel import end_segments, wake_twins
 from schema.store.holds import forget_released, held_among, is_held
 from schema.store.intake import SUBJECT_MAX
 from schema.store.ledger import among
-from schema.store.read import RecordingSummary, summaries
+from schema.store.read import RecordingSummary, check_id, summaries
 from schema.store.search import EVERYTHING, Filters
 from schema.tables import (
     ErasureRow,
@@ -120,6 +121,7 @@ def find(
     """
     found = summaries(connection, among(Recording.submission_id, submissions))
     for prefix in recordings:
+        check_id(f"recording {prefix}".strip(), prefix)
         id_text = cast(Recording.id, String)
         fitting = summaries(connection, id_text.startswith(prefix.lower(), autoescape=True))
         if len(fitting) != 1:
@@ -311,7 +313,11 @@ def _erase_mentions(connection: Connection, chosen: Iterable[Any]) -> None:
         own = mentions.setdefault(row.submission_id, set())
         own |= {each for each in said if len(each) >= _MENTION_MIN} | {row.name}
     for submission_id, own in mentions.items():
-        parameters = {"submission": submission_id, "said": sorted(own)}
+        mentioned = sorted(own)
+        parameters = {
+            **{"submission": submission_id, "said": mentioned},
+            "names": _names(mentioned),
+        }
         connection.execute(_DELETE_NOTICES, parameters)
         mine = Submission.id == submission_id
         title = connection.scalar(select(Submission.title).where(mine)) or ""
@@ -323,8 +329,9 @@ _DELETE_NOTICES = text(
     """
     delete from notices n
      where n.submission_id = :submission
-       and exists (select from unnest(cast(:said as text[])) said
-                    where strpos(n.subject, said) > 0 or strpos(n.message, said) > 0
+       and exists (select from unnest(cast(:said as text[]), cast(:names as text[])) m (said, name)
+                    where strpos(n.subject, said) > 0 and n.subject ~ name
+                       or strpos(n.message, said) > 0 and n.message ~ name
                        -- A subject is cut where it is long.
                        or (length(n.subject) = :cut and starts_with(said, n.subject)))
     """
@@ -336,14 +343,29 @@ _MENTION_MIN = 4
 _ERASED = "(erased)"
 
 
+def _names(said: Iterable[str]) -> list[str]:
+    """Return patterns for names and ids where they are no part of a longer one.
+
+    1.wav is none of 11.wav or call-1.wav, and ACD-1 none of ACD-1-2 or ACD-10.
+    """
+    patterns = []
+    for each in said:
+        begin = "(?<![0-9A-Za-z._-])" if each[:1].isalnum() else ""
+        end = "(?![0-9A-Za-z_-])" if each[-1:].isalnum() else ""
+        patterns.append(f"{begin}{re.escape(each)}{end}")
+    return patterns
+
+
 def _without(title: str, mentions: Collection[str]) -> str:
     """Return a submission's title, which is the paths that were handed in, without some."""
+    names = _names(mentions)
     parts = [
-        _ERASED if any(each in part for each in mentions) else part for part in title.split(", ")
+        _ERASED if any(re.search(each, part) for each in names) else part
+        for part in title.split(", ")
     ]
     kept = ", ".join(parts)
     # A name may hold what stands between two.
-    return _ERASED if any(each in kept for each in mentions) else kept
+    return _ERASED if any(re.search(each, kept) for each in names) else kept
 
 
 def decode_keys(connection: Connection, ids: Collection[UUID]) -> Sequence[str]:

@@ -94,12 +94,29 @@ class Progress:
         return sum(self.recordings.get(state, 0) for state in states)
 
 
+#: Of an id so much names it; less is a slip, such as a variable of a script that is empty.
+ID_MIN = 4
+
+
+def check_id(subject: str, prefix: str) -> None:
+    """Make sure that the beginning of an id is long enough to be meant.
+
+    Raises:
+        BadRequest: it is not.
+    """
+    if len(prefix.strip()) < ID_MIN:
+        cause = f"an id is named by {ID_MIN} of its characters or more"
+        raise BadRequest(ErrorCode.NOT_FOUND, subject, cause, "Ids: producer status --all")
+
+
 def find_submission(connection: Connection, prefix: str | None) -> UUID:
     """Return the submission whose id starts with ``prefix``; the latest one for None.
 
     Raises:
         BadRequest: there is none, or the prefix fits several.
     """
+    if prefix is not None:
+        check_id(f"submission {prefix}".strip(), prefix)
     query = select(Submission.id).order_by(Submission.created_at.desc()).limit(2)
     if prefix is None:
         found = connection.scalars(query.limit(1)).all()

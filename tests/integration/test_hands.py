@@ -62,6 +62,20 @@ def test_a_few_notices_are_printed_and_many_are_counted(
     assert (f"{count} notices" in ran.err) == (count > 3)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(("--since", ""), ("--until", ""), ("--line", ""), ("--speaker", " ")),
+        ("--since", " "),
+    ],
+)
+def test_an_option_that_a_script_left_empty_widens_nothing(producer: Producer, options: tuple):
+    for command in (("forget", "--older-than", "1h"), ("search", "hello")):
+        ran = producer(*command, *options)
+        assert ran.code == 2, command
+        assert options[0] in ran.err
+
+
 ENVIRONMENT = {"PATH": os.environ["PATH"], "CALLSCRIBE_REDIS_URL": "redis://127.0.0.1:1/0"}
 
 
@@ -100,6 +114,29 @@ def test_a_terminal_that_lacks_characters_ends_no_command(ledger: Ledger):
         shown = ran.stdout.decode("ascii")
         if arguments[-1] in ("--json", "-"):
             assert "我要退款 😀" in json.dumps(json.loads(shown), ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    "redirected", ["2>/dev/full", "2>&-", "2> >(exec 0<&-; sleep 0.2)", "2>/dev/full 0<&-"]
+)
+def test_messages_that_nobody_can_read_change_no_result(ledger: Ledger, redirected: str):
+    transcribed(ledger, utterance("agent", "hello there"))
+    within = ["bash", "-c", f'"$@" {redirected}', "bash"]
+
+    missing = run(ledger, "status", "nope-nope", before=within)
+    exported = run(
+        ledger, "export", "--format", "jsonl", "--out", "-", "--since", "2020-01-01", before=within
+    )
+
+    assert missing.returncode == 4
+    assert exported.returncode == 0
+    assert json.loads(exported.stdout)["recording"]
+
+
+def test_a_standard_output_that_is_closed_ends_no_command(ledger: Ledger):
+    ran = run(ledger, "status", "--all", "--json", before=["bash", "-c", '"$@" >&-', "bash"])
+
+    assert (ran.returncode, b"Traceback" in ran.stderr) == (0, False)
 
 
 def test_a_user_whom_no_file_knows_and_who_has_no_home_runs(ledger: Ledger):

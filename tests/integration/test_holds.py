@@ -8,7 +8,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -370,12 +370,37 @@ def test_a_register_that_is_none_puts_nothing_right_and_says_so(
     assert path.exists() == (written is not None), "a name that was mistyped makes no file"
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"call_id": "ACD", "line": ""},
+        {"call_id": "", "line": "billing"},
+        {"call_id": " "},
+        {"call_id": "ACD", "line": "billing"},
+        {},
+    ],
+)
+def test_a_hold_of_nothing_or_of_two_things_is_refused(ledger: Ledger, named: dict[str, str]):
+    with pytest.raises(BadRequest, match="blank"):
+        place_hold(ledger, None, reason="claim", **named)
+
+
 def test_lines_that_say_nothing_are_named_and_the_others_apply(ledger: Ledger, register: Register):
     gone = hand_in(ledger, "ACD-1", "sales")
     before = dump(ledger)
     erase(ledger, [gone], register)
     odd = [b"5", b'{"hold": "zz"}', b'{"hold": "00000000-0000-0000-0000-000000000000"}']
     odd += [b'{"erasing": [7], "note": "x"}', b'{"erased": ["x"]}', b"\xff", b"null", b'{"a": 1}']
+    sound = {
+        **{"hold": str(uuid4()), "reason": "r", "held_at": "2026-05-01T09:00:00+00:00"},
+        **{"call_id": "ACD-3", "line": None},
+    }
+    for change in (
+        *({"call_id": None}, {"line": "sales"}, {"held_at": "yesterday"}, {"reason": "r\0"}),
+        *({"held_at": "0001-01-01T00:00:00+00:00"}, {"call_id": "a\ud800"}, {"line": 7}),
+    ):
+        odd.append(json.dumps({**sound, **change}).encode())
+    odd.append(b"[" * 100_000)
     with register._path.open("ab") as file:
         file.write(b"\n".join(odd) + b"\n")
     hold = place_hold(ledger, register, call_id="ACD-2", reason="claim")
@@ -384,7 +409,7 @@ def test_lines_that_say_nothing_are_named_and_the_others_apply(ledger: Ledger, r
     done = apply_register(ledger, register, lambda _: None, really=True)
 
     assert (done.erased, done.held) == (1, 1)
-    assert done.unreadable == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert done.unreadable == list(range(4, 4 + len(odd)))
     assert present(ledger) == set()
     with ledger.reading() as connection:
         assert holds.active(connection) == [hold]

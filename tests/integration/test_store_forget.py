@@ -340,6 +340,48 @@ def test_what_is_asked_for_is_found_in_whatever_form_a_table_has_it(ledger: Ledg
     assert not ledger.transact(lambda c: find_traces(c, [Needle("text", f"{asked} x")]))
 
 
+def test_what_is_said_of_other_calls_stays(ledger: Ledger):
+    """Names and ids that hold the erased call's are others'."""
+    mine = replace(
+        recording("a", call=CallInfo(call_id="ACD-1")), source=Location("calls", b"nn/call1.wav")
+    )
+    title = "/srv/nn/call1.wav, /srv/nn/mycall1.wav"
+    to = ledger.transact(lambda c: intake.open_submission(c, "key", title, PROFILE, force=False))
+    others = [
+        Notice("manifest.unmatched-file", "/srv/nn/mycall1.wav", "it has no row"),
+        Notice("manifest.unmatched-row", "calls.csv, line 3", "other-call1.wav names no file"),
+        Notice("manifest.unmatched-row", "calls.csv, line 4", "ACD-10 names no file"),
+        Notice("manifest.unmatched-row", "calls.csv, line 5", "ACD-1-2 names no file"),
+    ]
+    own = [
+        Notice("audio.flag", "/srv/nn/call1.wav", "it begins late"),
+        Notice("sidecar.invalid", "/srv/nn/call1.json", "it is no JSON"),
+        Notice("manifest.unmatched-row", "calls.csv, line 6", "ACD-1 names no file"),
+        Notice("manifest.duplicate", "calls.csv", "lines 1 and 2 both describe nn/call1.wav."),
+    ]
+    ledger.transact(lambda c: intake.add_notices(c, to.id, [*others, *own]))
+    gone = transcribed(ledger, mine, to)
+    transcribed(ledger, recording("b"), to)
+
+    forgotten(ledger, gone)
+
+    with ledger.reading() as connection:
+        kept = connection.execute(text("select subject, message from notices order by id")).all()
+        title = connection.execute(text("select title from submissions")).scalar_one()
+    assert [tuple(each) for each in kept] == [(each.subject, each.message) for each in others]
+    assert title == "(erased), /srv/nn/mycall1.wav"
+
+
+@pytest.mark.parametrize("prefix", ["", " ", "1", "abc"])
+def test_less_than_four_letters_name_nobodys_recording(ledger: Ledger, prefix: str):
+    transcribed(ledger, recording("a"), submission(ledger))
+    with ledger.reading() as connection:
+        with pytest.raises(BadRequest, match="4 of its characters"):
+            forget.find(connection, recordings=[prefix])
+        with pytest.raises(BadRequest, match="4 of its characters"):
+            read.find_submission(connection, prefix)
+
+
 @pytest.mark.parametrize("name", ["alpha-1", "ALPHA-1", "may/alpha-1.wav"])
 def test_a_name_is_not_found_in_a_longer_one(ledger: Ledger, name: str):
     """Neither as text nor in a path's bytes; what is longer is another call."""

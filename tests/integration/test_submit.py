@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -245,6 +247,41 @@ def test_a_full_queue_takes_what_is_urgent(door: Door):
     with door.ledger.reading() as connection:
         assert read.progress(connection, summary.submission).urgent
     assert door.submit().submission != summary.submission
+
+
+def test_without_a_spool_what_needs_no_copy_goes_in(door: Door):
+    door.tone("a.wav")
+    for number in range(2):
+        wave = 0.3 * np.sin((1_900 + number) * np.arange(16_000) / 8_000)
+        soundfile.write(door.calls / f"x{number}.wav", wave, 8_000, subtype="GSM610")
+    spool = door.settings.spool
+    door.settings = door.settings.model_copy(update={"spool": None})
+
+    with pytest.raises(Misconfigured, match="1 more files") as caught:
+        door.submit()
+    assert "The rest is handed in" in str(caught.value)
+    door.settings = door.settings.model_copy(update={"spool": spool})
+    summary = door.submit()
+
+    assert (summary.resumed, summary.already_there) == (True, 1)
+    assert {name: r.state for name, r in door.recordings(summary).items()} == dict.fromkeys(
+        ("a.wav", "x0.wav", "x1.wav"), RecordingState.PLANNED
+    )
+
+
+def test_a_manifest_that_comes_through_a_pipe_is_read_once(door: Door, tmp_path: Path):
+    """Two of them are two requests, though both are called /dev/fd/63."""
+    door.tone("a.wav")
+    pipe = tmp_path / "calls.csv"
+    os.mkfifo(pipe)
+    summaries = []
+    for call in ("ACD-1", "ACD-2"):
+        writer = threading.Thread(target=pipe.write_text, args=(f"file,call_id\na.wav,{call}\n",))
+        writer.start()
+        summaries.append(door.submit(manifest=pipe))
+        writer.join()
+        assert door.recordings(summaries[-1])["a.wav"].call.call_id == call
+    assert summaries[0].submission != summaries[1].submission
 
 
 def test_a_spool_without_room_ends_the_submit_and_not_the_recording(door: Door):

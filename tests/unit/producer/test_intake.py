@@ -257,7 +257,7 @@ def test_a_file_that_kills_its_reader_is_quarantined_and_the_rest_is_not(
 ):
     for name in ("a.wav", "b.wav", "c.wav"):
         sounds.write(root / name, sounds.voice(0.5))
-    monkeypatch.setattr(intake, "examine", dying)
+    monkeypatch.setattr(intake, "_attempt", dying)
     jobs = [Job(os.fsencode(root / name), CALL) for name in ("a.wav", "b.wav", "c.wav")]
 
     results = {r.source.path: r for r in examine_all(jobs, settings, PROFILE, workers=1)}
@@ -279,7 +279,7 @@ def test_a_file_that_hangs_its_reader_is_quarantined_and_the_rest_is_not(
 ):
     for name in ("a.wav", "b.wav", "c.wav"):
         sounds.write(root / name, sounds.voice(0.5))
-    monkeypatch.setattr(intake, "examine", hanging)
+    monkeypatch.setattr(intake, "_attempt", hanging)
     monkeypatch.setattr(
         intake, "_limit_s", lambda job, longest_s: 0.2 if job.path.endswith(b"b.wav") else 60.0
     )

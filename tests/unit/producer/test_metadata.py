@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -39,6 +40,63 @@ def files(tmp_path):
         return [Found(os.path.join(root, os.fsencode(name)), root) for name in names]
 
     return found
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("1735689600.120", "1735689600.120"),
+        ("1735689600.12", "1735689600.12"),
+        ("12345678901234567890.0", "12345678901234567890"),
+        ("1234.0", "1234"),
+        ("1.5e3", "1500"),
+        ("0.10", "0.10"),
+        ("-7", "-7"),
+    ],
+)
+def test_an_id_that_is_a_number_keeps_its_digits(manifest, tmp_path, written: str, read: str):
+    loaded = manifest(f'{{"file": "a.wav", "call_id": {written}, "n": 1.50}}\n', "calls.jsonl")
+    (tmp_path / "b.json").write_text(f'{{"call_id": {written}}}')
+
+    assert loaded.rows[0].call.call_id == read
+    assert json.dumps(loaded.rows[0].call.attributes) == '{"n": 1.5}'
+    assert sidecar_of(tmp_path / "b.wav").call.call_id == read
+    assert pickle.loads(pickle.dumps(loaded.rows[0].call)) == loaded.rows[0].call  # noqa: S301
+
+
+@pytest.mark.parametrize(
+    "written", ["\u200bACD-2", " ACD-2\u00a0", "\ufeffACD-2\u200f", "\u202aACD-2\u202c"]
+)
+def test_what_nobody_sees_is_no_part_of_an_id(manifest, written: str):
+    for name, text in {
+        "calls.csv": f"file,call_id\na.wav,{written}\n",
+        "calls.jsonl": json.dumps({"file": "a.wav", "call_id": written}),
+    }.items():
+        assert manifest(text, name).rows[0].call.call_id == "ACD-2"
+
+
+@pytest.mark.parametrize("nothing", ["NULL", "nan", "None", "n/a", "#N/A", "#REF!", "undefined"])
+def test_a_word_for_nothing_is_no_calls_id(manifest, nothing: str):
+    loaded = manifest(f"file,call_id,line\na.wav,{nothing},sales\n")
+
+    assert (loaded.rows[0].call.call_id, loaded.rows[0].call.line) == (None, "sales")
+    assert nothing in loaded.notices[0].message
+
+
+def test_blanks_are_no_id_and_a_person_may_be_called_null(manifest):
+    loaded = manifest('{"file": "a.wav", "call_id": " \\u200b ", "agent": "Null"}', "calls.jsonl")
+
+    assert (loaded.rows[0].call.call_id, loaded.rows[0].call.agent) == (None, "Null")
+
+
+@pytest.mark.parametrize(
+    ("recording", "sidecar"),
+    [("CALL.WAV", "CALL.JSON"), ("CALL.WAV", "CALL.WAV.json"), ("CALL.Wav", "CALL.JSON")],
+)
+def test_recorders_that_write_capitals_write_capitals(tmp_path, recording: str, sidecar: str):
+    (tmp_path / sidecar).write_text('{"agent": "Ada"}')
+
+    assert sidecar_of(tmp_path / recording).call.agent == "Ada"
 
 
 def test_fields_that_are_left_out_are_named_as_far_as_anybody_reads(manifest):

@@ -79,6 +79,16 @@ def test_sidecars_and_manifests_are_no_oddities(tmp_path):
     assert notices(tmp_path, known=[os.fsencode(tmp_path / "calls.csv")]) == {}
 
 
+def test_a_sidecar_that_nobody_reads_is_named(tmp_path):
+    for name in ("A.WAV", "A.JSON", "b.wav", "b.JSON", "c.wav", "c.Json"):
+        touch(tmp_path / name)
+
+    message = notices(tmp_path)[NOT_AUDIO].message
+
+    assert "A.JSON" not in message
+    assert "b.JSON, c.Json" in message
+
+
 def test_a_json_that_belongs_to_no_recording_is_named(tmp_path):
     touch(tmp_path / "stray.json")
 

@@ -35,6 +35,19 @@ def test_samples_and_their_rate_change_the_key():
     assert len(keys) == 4
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "/proc/self/mem", "\0"])
+def test_a_profile_that_cannot_be_read_is_named(name: str):
+    with pytest.raises(BadRequest, match="profile"):
+        load_profile(name)
+
+
+def test_a_profile_that_is_nested_too_deeply_is_named(tmp_path: Path):
+    path = tmp_path / "deep.toml"
+    path.write_text(f"x = {'[' * 20_000}")
+    with pytest.raises(BadRequest, match="profile"):
+        load_profile(str(path))
+
+
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_a_toml_file_is_a_profile(tmp_path: Path, mark: str, line_end: str):

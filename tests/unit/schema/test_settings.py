@@ -190,10 +190,27 @@ def test_an_empty_variable_is_no_secret(environment):
 
 
 def test_an_empty_variable_is_no_place(environment):
-    environment.setenv("CALLSCRIBE_ERASURES", "")
-    environment.setenv("CALLSCRIBE_SPOOL", "")
+    usual = load_settings().models
+    for name in ("ERASURES", "SPOOL", "MODELS"):
+        environment.setenv(f"CALLSCRIBE_{name}", "")
 
-    assert (load_settings().erasures, load_settings().spool) == (None, None)
+    settings = load_settings()
+
+    assert (settings.erasures, settings.spool, settings.models) == (None, None, usual)
+
+
+@pytest.mark.parametrize("name", ["ERASURES", "SPOOL", "MODELS"])
+def test_a_place_that_is_another_in_each_directory_is_refused(environment, name: str):
+    environment.setenv(f"CALLSCRIBE_{name}", "here/x")
+    with pytest.raises(Misconfigured, match=f"CALLSCRIBE_{name}.*no absolute path"):
+        load_settings()
+
+
+@pytest.mark.parametrize("value", ["x", "{", "7"])
+def test_limits_as_a_whole_are_no_setting(environment, value: str):
+    environment.setenv("CALLSCRIBE_LIMITS", value)
+    with pytest.raises(Misconfigured, match="LIMITS"):
+        load_settings()
 
 
 def test_hosts_are_listed_with_commas_between(environment):

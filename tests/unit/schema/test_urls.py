@@ -35,6 +35,20 @@ def test_several_servers_stand_in_a_database_url_as_in_libpq():
 
 
 @pytest.mark.parametrize(
+    ("option", "cause"),
+    [
+        ("pgbouncer=true", "none of libpq's"),
+        ("foo=1", "none of libpq's"),
+        ("port=hush", "no value that it can have"),
+    ],
+)
+def test_an_option_that_no_server_has_is_refused_unquoted(option: str, cause: str):
+    with pytest.raises(ValueError, match=cause) as caught:
+        check_database_url(f"postgresql://me:hush@db/calls?{option}")
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "hush",
