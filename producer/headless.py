@@ -73,6 +73,11 @@ RAW_DEFAULTS: Mapping[str, RawFormat] = {
 RAW_AMBIGUOUS = frozenset({".pcm", ".raw", ".lin", ".sw", ".dvox"})
 
 
+#: The highest rate and the most channels that anything records; longer digits are neither.
+_NUMBERS_MAX = (384_000, 64)
+_DIGITS_MAX = 9
+
+
 def parse_raw_option(text: str) -> tuple[str, RawFormat]:
     """Return the suffix and format of ``.ulaw=mulaw:8000`` or ``.pcm=s16le:8000:2``.
 
@@ -82,7 +87,12 @@ def parse_raw_option(text: str) -> tuple[str, RawFormat]:
     suffix, _, described = text.partition("=")
     encoding, *numbers = described.split(":")
     known = encoding in RAW_ENCODINGS and len(numbers) in {1, 2}
-    if not (suffix.startswith(".") and known and all(n.isdecimal() and int(n) for n in numbers)):
+    is_suffix = suffix.startswith(".") and len(suffix) > 1 and not set(suffix[1:]) & {".", "/"}
+    plausible = all(
+        number.isascii() and number.isdecimal() and 0 < int(number) <= most
+        for number, most in zip((n[:_DIGITS_MAX] for n in numbers), _NUMBERS_MAX, strict=False)
+    )
+    if not (is_suffix and known and plausible):
         raise BadRequest(
             ErrorCode.OPTION_INVALID,
             f"--raw {text}",

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from schema.bounds import check_text
 from schema.errors import BadRequest, ErrorCode, Misconfigured
@@ -188,6 +195,13 @@ class RenderSettings(_Part):
     itn: bool = False
     #: Names of channel 0, 1, ...; unnamed channels are "speaker 1", "speaker 2", ...
     speakers: tuple[str, ...] = ()
+
+    @field_validator("speakers")
+    @classmethod
+    def _check_speakers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(name.strip() for name in value):
+            raise ValueError("a speaker's name is blank")
+        return value
 
     def speaker(self, channel: int | None) -> str:
         """Return the name of a channel's speaker."""

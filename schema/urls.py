@@ -9,6 +9,7 @@ imported where they are needed.
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,8 @@ def check_redis_url(url: str) -> None:
     if ambiguous or parts.fragment:
         raise ValueError(f"its host cannot be told from its password; {_ESCAPE}")
     options = {name for name, _ in parse_qsl(parts.query)}
+    if parts.scheme != "redis+socket" and not re.fullmatch("/?[0-9]{0,9}", parts.path):
+        raise ValueError("behind its host stands no number of a database")
     if parts.scheme == "redis" and options:
         raise ValueError("redis:// takes no options; rediss:// does")
     if parts.scheme == "rediss":

@@ -77,7 +77,12 @@ def test_raw_options_are_understood(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "ulaw=mulaw:8000", ".a=mulaw", ".a=mp3:8000", ".a=mulaw:0", ".a=mulaw:8:1:1"]
+    "text",
+    [
+        *("", "ulaw=mulaw:8000", ".a=mulaw", ".a=mp3:8000", ".a=mulaw:0", ".a=mulaw:8:1:1"),
+        *(f".a=mulaw:{'9' * 20}", ".a=mulaw:8000:99", ".u/a=mulaw:8000", ".=mulaw:8000"),
+        *(".a.b=mulaw:8000", ".a=mulaw:\u0968", f".a=mulaw:{'1' * 5_000}"),
+    ],
 )
 def test_raw_options_that_cannot_be_understood_are_refused_by_name(text):
     with pytest.raises(BadRequest) as caught:

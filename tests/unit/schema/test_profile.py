@@ -68,6 +68,7 @@ def test_a_toml_file_is_a_profile(tmp_path: Path, mark: str, line_end: str):
         ({"plan": {"segment_s": 20}}, "3 overlaps"),
         ({"plan": {"wings": 2}}, "plan.wings"),
         ({"decode": {"model": "unheard-of"}}, "unheard-of"),
+        ({"render": {"speakers": ["agent", " "]}}, "blank"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(changes, said: str):

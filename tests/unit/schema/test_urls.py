@@ -34,6 +34,12 @@ def test_several_servers_stand_in_a_database_url_as_in_libpq():
     assert engine_url("postgresql://me:h,sh@a:1/calls").host == "a"
 
 
+@pytest.mark.parametrize("url", ["redis://:hush@h/x", "redis://h/0/1", "rediss://h/-1"])
+def test_a_database_of_redis_is_a_number(url: str):
+    with pytest.raises(ValueError, match="no number of a database"):
+        check_redis_url(url)
+
+
 @pytest.mark.parametrize(
     ("option", "cause"),
     [
