@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from uuid import UUID
@@ -68,6 +70,7 @@ from producer.terminal import PlainConsole, degrade_output, json_for, spinner_fo
 from producer.traces import search_traces
 from producer.watch import Pace
 from producer.watch import watch as watch_submission
+from schema.advice import ADVICE
 from schema.errors import BadRecording, BadRequest, CallscribeError, ErrorCode, Misconfigured
 from schema.migrate import migrate as migrate_ledger
 from schema.migrate import require_current
@@ -148,6 +151,28 @@ SubmissionArgument = Annotated[
 
 #: How a write to a full or failing disk ends.
 _UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
+
+
+def _print_version(*, wanted: bool) -> None:
+    if wanted:
+        out.print(f"callscribe {version('callscribe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the release and end.",
+            callback=lambda value: _print_version(wanted=value),
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 def main() -> None:
@@ -1249,6 +1274,36 @@ def _print_holds(holds: Sequence[Hold], *, as_json: bool) -> None:
         since = f"{each.held_at.astimezone():%Y-%m-%d %H:%M}"
         table.add_row(short_id(each.id), printable(each.subject), since, printable(each.reason))
     out.print(table)
+
+
+@app.command(epilog="Example: producer explain audio.truncated")
+def explain(
+    code: Annotated[str, typer.Argument(help="What an error, a status or a log has in brackets.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say what an error code means, what happens by itself, and what to do."""
+    known = {str(each): each for each in ErrorCode}
+    wanted = code.strip().strip("[]").lower()
+    if wanted not in known:
+        near = get_close_matches(wanted, known, n=3, cutoff=0.5) or sorted(known)
+        cause = "no error has this code"
+        remedy = f"Is it {' or '.join(near)}?" if len(near) <= 3 else f"Codes: {', '.join(near)}."
+        raise BadRequest(ErrorCode.NOT_FOUND, f"code {code}", cause, remedy)
+    advice = ADVICE[known[wanted]]
+    if as_json:
+        _print_json({"code": wanted, "meaning": known[wanted].meaning, **asdict(advice)})
+        return
+    facts = Table.grid(padding=(0, 2))
+    for name, text in {
+        "means": known[wanted].meaning,
+        "causes": advice.causes,
+        "by itself": advice.by_itself,
+        "do": advice.do,
+        "example": advice.example,
+    }.items():
+        if text:
+            facts.add_row(Text(name, style="bold"), text)
+    out.print(facts)
 
 
 @app.command(epilog="Examples: producer doctor --json · producer doctor --fix")

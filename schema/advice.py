@@ -1,7 +1,7 @@
-"""What to do about each error code: ``ops/docs/troubleshooting.md`` is made of this.
+"""What to do about each error code: ``producer explain`` prints it.
 
 The meanings are in :mod:`schema.errors`; here is what an operator asks next. ``python -m
-ops.troubleshooting`` writes the page.
+ops.troubleshooting`` makes the page of it.
 """
 
 from __future__ import annotations
