@@ -52,12 +52,14 @@ redis.call('set', KEYS[1], ARGV[1], 'px', ARGV[2])
 return {ARGV[1], tonumber(ARGV[2])}
 """
 
-#: Delete the keys whose types are not those given; return their names.
+#: Delete the keys whose types are not those given, and strings that never expire, as ours do: such
+#: as a mutex that nobody lets go of. Return their names.
 _MEND = """
 local mended = {}
 for i, key in ipairs(KEYS) do
     local type = redis.call('type', key).ok
-    if type ~= 'none' and type ~= ARGV[i] then
+    local lasts = type == 'string' and redis.call('pttl', key) == -1
+    if type ~= 'none' and (type ~= ARGV[i] or lasts) then
         redis.call('del', key)
         table.insert(mended, key)
     end

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import structlog
 
 from schema.broker import explain
-from schema.wire import Dispatch, Queued, queued
+from schema.wire import Dispatch, Queued, empty_flooded, queued
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +47,19 @@ class Publisher:
                 break
             sent += 1
         return sent
+
+    def empty_flooded(self, most: int) -> list[str]:
+        """Delete lists of more than ``most`` messages; return those of their queues.
+
+        Nobody of ours sends so many. What was among them is in the ledger.
+        """
+        try:
+            with self._app.connection_for_write() as connection:
+                return empty_flooded(connection.default_channel.client, most)
+        except Exception as error:
+            self.failure = explain(error)
+            log.warning("redis_unreachable", error=self.failure[0])
+            return []
 
     def queued(self) -> Queued | None:
         """Return how many messages wait in Redis, or None where it does not answer."""

@@ -100,6 +100,8 @@ BROKER_SETTINGS: Mapping[str, Any] = {
         "visibility_timeout": 6 * 3600,
         "unacked_restore_interval": 10,
         "unacked_restore_throttle": 1,
+        # At a time: a parent that puts back a million does nothing else for half an hour.
+        "unacked_restore_limit": 100,
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
@@ -130,10 +132,13 @@ def settings_in(namespace: str) -> dict[str, Any]:
 
 
 class RedisClient(Protocol):
-    """The part of a Redis client that tells how long a queue is."""
+    """The part of a Redis client that tells how long a queue is, and empties it."""
 
     def llen(self, name: str) -> Any:
         """Return the length of a list."""
+
+    def delete(self, *names: str) -> Any:
+        """Delete keys."""
 
 
 class Queued(NamedTuple):
@@ -151,6 +156,19 @@ def queued(client: RedisClient) -> Queued:
         for queue in (SEGMENTS_QUEUE, REDUCE_QUEUE)
     )
     return Queued(sum(segments), sum(reduces), first=segments[0])
+
+
+def empty_flooded(client: RedisClient, most: int) -> list[str]:
+    """Delete the lists that are longer than ``most``; return their queues."""
+    flooded = [
+        (queue, key)
+        for queue in (SEGMENTS_QUEUE, REDUCE_QUEUE)
+        for key in queue_keys(queue)
+        if int(client.llen(key)) > most
+    ]
+    for _, key in flooded:
+        client.delete(key)
+    return [queue for queue, _ in flooded]
 
 
 def queue_keys(queue: str) -> list[str]:

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workers.memory import limit_caches
 
@@ -63,6 +63,8 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     limit_caches()
 
+    from celery.signals import celeryd_after_setup, worker_shutting_down
+
     from workers import metrics
     from workers.alive import LifeNote
     from workers.app import app, hand_back, worker  # after the environment is set
@@ -73,6 +75,10 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
     if is_taken(worker):
         return MISCONFIGURED
     prepare(worker)
+    started: list[Any] = []
+    told: list[str] = []
+    celeryd_after_setup.connect(lambda instance, **_: started.append(instance), weak=False)
+    worker_shutting_down.connect(lambda sig, **_: told.append(str(sig)), weak=False)
     try:
         # A worker does not gossip: nothing here needs peers, and hundreds would talk a lot.
         app.worker_main(
@@ -92,7 +98,8 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
         hand_back(died=False)
         metrics.close()
         LifeNote(worker.settings, name).remove()
-    return 0
+    # Celery ends well after an error that it cannot go on from; whoever supervises must know.
+    return 1 if not told and any(each.exitcode for each in started) else 0
 
 
 def is_taken(worker: Worker) -> bool:

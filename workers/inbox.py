@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from enum import StrEnum
 from itertools import count
 from queue import Empty
@@ -41,6 +42,8 @@ _QUEUES = {TRANSCRIBE_SEGMENT: SEGMENTS_QUEUE, REDUCE_RECORDING: REDUCE_QUEUE}
 
 #: A message of ours has some 1,500 characters; beyond this many nothing is read as JSON.
 MESSAGE_MAX = 1 << 20
+#: How deep it is nested, ours being four levels; far below what ends Python when it is written.
+_DEPTH_MAX = 32
 _ID_MAX = 100
 _LABEL_MAX = 1_000
 
@@ -67,6 +70,8 @@ class Refusal(StrEnum):
     NOT_OURS = "not-ours"
     #: A command that would change what a worker does, or that replies where nobody asked.
     COMMAND = "command"
+    #: More commands than anybody asks in a second; they are not looked at.
+    FLOOD = "flood"
 
 
 #: What remote control may ask: to look, and to let go of models.
@@ -81,6 +86,8 @@ COMMANDS = frozenset(
 _MAILBOX = ".celery.pidbox"
 _REPLIES = "reply.celery.pidbox"
 _DESTINATIONS_MAX = 10_000
+#: Of a worker's commands so many are looked at in a second. Flower asks ten as it starts.
+_COMMANDS_MAX = 100
 #: How long an answer to remote control waits for whoever asked.
 _ANSWER_S = 60
 
@@ -120,6 +127,11 @@ class _Headers(_Part):
     root_id: str | None = Field(None, max_length=_ID_MAX)
     parent_id: str | None = Field(None, max_length=_ID_MAX)
     argsrepr: str | None = Field(None, max_length=_LABEL_MAX)
+    kwargsrepr: str | None = Field(None, max_length=_LABEL_MAX)
+    lang: str | None = Field(None, max_length=_ID_MAX)
+    origin: str | None = Field(None, max_length=_LABEL_MAX)
+    ignore_result: bool | None = None
+    group_index: None = None
     timelimit: _Limits | None = None
     retries: int = 0
     eta: None = None
@@ -149,6 +161,8 @@ class _Options(_Part):
 class _Command(_Part):
     """A command of remote control. By pattern it asks nobody: one can take for ever to match."""
 
+    model_config = ConfigDict(strict=True, extra="forbid")
+
     method: str
     arguments: _Options | None = None
     destination: list[str] | None = Field(None, max_length=_DESTINATIONS_MAX)
@@ -171,9 +185,27 @@ def parse(text: str) -> Any:
     if len(text) > MESSAGE_MAX:
         raise Unreadable
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         raise Unreadable from None
+    _check_depth(value)
+    return value
+
+
+def _body(encoded: str) -> Any:
+    return parse(base64.b64decode(encoded, validate=True).decode())
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(_DEPTH_MAX):
+        parts = [each for each in level if isinstance(each, dict | list)]
+        if not parts:
+            return
+        level = [
+            inner for each in parts for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    raise Unreadable
 
 
 def refusal_of(raw: Any, *, queue: str | None) -> Refusal | None:
@@ -188,13 +220,13 @@ def refusal_of(raw: Any, *, queue: str | None) -> Refusal | None:
         return Refusal.CONTENT_TYPE
     try:
         envelope = _Envelope.model_validate(raw)
-        body = json.loads(base64.b64decode(envelope.body, validate=True))
+        body = _body(envelope.body)
         if envelope.headers.get("compression") is not None:
             return Refusal.MALFORMED
         if queue is None:
             return _refusal_of_command(body)
         return _refusal_of_task(_Headers.model_validate(envelope.headers), body, queue)
-    except (ValidationError, ValueError, RecursionError):
+    except (ValidationError, ValueError, Unreadable):
         return Refusal.MALFORMED
 
 
@@ -230,6 +262,69 @@ def _refusal_of_command(body: Any) -> Refusal | None:
     return None if command.method in COMMANDS else Refusal.COMMAND
 
 
+#: What a body embeds: nothing that comes after a task.
+_EMBEDDED = dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))
+#: What Celery reads of a task's headers, or shows; all else stays where it was.
+_HEADERS = frozenset(
+    {
+        *("lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries"),
+        *("timelimit", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin"),
+        "ignore_result",
+    }
+)
+
+
+def _known(message: dict[str, Any], queue: str, *, is_task: bool) -> dict[str, Any]:
+    """Return a message that is not refused with nothing in it that nobody has looked at.
+
+    It goes back into the list that it was in, whatever it says itself. Of a command no header goes
+    on: a clock that is far ahead would make the answers of all others look old.
+    """
+    headers = message["headers"] if is_task else {}
+    properties = message["properties"]
+    body = _body(message["body"])
+    if is_task:
+        body = [[], Message.from_kwargs(body[1]).to_kwargs(), _EMBEDDED]
+    return {
+        "body": base64.b64encode(json.dumps(body).encode()).decode(),
+        **{name: message[name] for name in ("content-type", "content-encoding")},
+        "headers": {name: value for name, value in headers.items() if name in _HEADERS},
+        "properties": {
+            **{name: properties[name] for name in ("delivery_tag", "body_encoding")},
+            "priority": properties.get("priority") or 0,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": queue},
+        },
+    }
+
+
+def _is_anothers(message: Any, mailbox: str) -> bool:
+    """Tell whether a command is for other workers alone: each hears of all of them."""
+    try:
+        destination = _body(message["body"])["destination"]
+    except (Unreadable, ValueError, TypeError, LookupError):
+        return False
+    return isinstance(destination, list) and mailbox.removesuffix(_MAILBOX) not in destination
+
+
+class _Commands:
+    """How many commands came in this second: answering thousands would stop everything else."""
+
+    def __init__(self) -> None:
+        self._second, self._count = 0, 0
+
+    def has_room(self) -> bool:
+        """Count a command; tell whether it is among the first of its second."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._count = second, 0
+        self._count += 1
+        if self._count == _COMMANDS_MAX + 1:
+            _refuse(Refusal.FLOOD)
+        return self._count <= _COMMANDS_MAX
+
+
+_commands = _Commands()
 _refused = count(1)
 
 
@@ -323,6 +418,12 @@ class Channel(redis.Channel):
             waits = client.sismember(key, self.sep.join([routing_key, "", queue]))
         return [queue] if waits else []
 
+    def _size(self, queue: str) -> int:
+        """Return how many messages wait in a list; commands wait in none."""
+        if queue.endswith(_MAILBOX):
+            return 0
+        return int(super()._size(queue))  # type: ignore[no-untyped-call]
+
     def _put(self, queue: str, message: Any, **options: Any) -> None:
         """Put a message into a list; an answer that nobody fetches does not stay."""
         super()._put(queue, message, **options)  # type: ignore[no-untyped-call]
@@ -366,19 +467,15 @@ class Transport(redis.Transport):
     handed_on = False
 
     def _deliver(self, message: Any, queue: str) -> None:
+        if queue.endswith(_MAILBOX) and (_is_anothers(message, queue) or not _commands.has_room()):
+            return
         is_task = not queue.endswith(_MAILBOX)
         if reason := refusal_of(message, queue=queue if is_task else None):
             content_type = message.get("content-type") if isinstance(message, dict) else None
             _refuse(reason, queue, content_type)
         else:
-            if is_task:
-                # Where it goes back to, whatever it says itself.
-                message["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
-            else:
-                # A clock that is far ahead would make the answers of all others look old.
-                message["headers"] = {}
             self.handed_on = True
-            super()._deliver(message, queue)  # type: ignore[no-untyped-call]
+            super()._deliver(_known(message, queue, is_task=is_task), queue)  # type: ignore[no-untyped-call]
 
 
 def guard() -> None:

@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 #: The spool is looked through this seldom: it is on shared storage, and copies may lie an hour.
 _TIDY_S = 600.0
+#: Lists of so many times the high water were filled by somebody else.
+_FLOOD = 4
 
 
 class Sweeper:
@@ -66,6 +68,10 @@ class Sweeper:
     def _sweep(self) -> tuple[Swept | None, int]:
         """Do one transaction of a sweep; return what was done, and how many messages were sent."""
         queued = self._publisher.queued()
+        most = _FLOOD * self._settings.high_water
+        if queued is not None and max(queued.segments, queued.reduces) > most:
+            log.error("queues_emptied", queues=self._publisher.empty_flooded(most))
+            queued = self._publisher.queued()
         swept = self._ledger.transact(
             lambda c: sweep(
                 c,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,11 @@ UNREAD = {
     "no properties": ({**raw_message(), "properties": {}}, Refusal.MALFORMED),
     "too long": (b'"' + HUSH.encode() * 4_000_000 + b'"', Refusal.UNREADABLE),
     "a reduce among segments": (raw_message(task=REDUCE_RECORDING), Refusal.WRONG_QUEUE),
+    "too deep to be written": (b'{"x":' * 900 + b"1" + b"}" * 900, Refusal.UNREADABLE),
+    "text of another encoding": (
+        raw_message(f'[[], "{HUSH}", {{}}]'.encode("utf-16-le")),
+        Refusal.MALFORMED,
+    ),
     "a bad limit": (raw_message(timelimit=[HUSH]), Refusal.MALFORMED),
     "an unknown task": (raw_message(task=HUSH), Refusal.UNKNOWN_TASK),
     "a task of Celery's": (raw_message(task="celery.chunks"), Refusal.UNKNOWN_TASK),
@@ -182,6 +188,28 @@ def test_what_is_no_message_of_ours_is_refused_and_counted(bench: Bench):
     found = dict(zip(UNREAD, (event["reason"] for event in refused), strict=True))
     assert found == {kind: reason for kind, (_, reason) in UNREAD.items()}
     assert refused[-1]["count"] == len(before) + len(UNREAD)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_what_stands_beside_a_sound_message_goes_no_further(bench: Bench):
+    """Celery reads these in the parent, which would end, put them back, and end again."""
+    not_taken = len(not_claimed(bench))
+    signature = {"task": HUSH, "args": [], "kwargs": {}, "options": {"queue": SEGMENTS_QUEUE}}
+    deep: list = []
+    for _ in range(20):
+        deep = [deep]
+    beside = [
+        {"stamped_headers": 5},
+        {"stamped_headers": [["x"]], "stamps": {"x": 1}},
+        {"callbacks": [signature]},
+        {"chain": [signature]},
+        {"hush-hush": deep},
+        {"replaced_task_nesting": "x"},
+    ]
+    for headers in beside:
+        bench.push(raw_message(**headers))
+    wait_for(lambda: len(not_claimed(bench)) == not_taken + len(beside))
+    bench.work_off()
 
 
 @pytest.mark.usefixtures("untouched")
@@ -270,6 +298,20 @@ def test_nothing_that_is_written_beside_the_queues_stops_a_worker_or_its_answers
     for _ in range(2):
         assert bench.app.control.ping(timeout=30, limit=1)
     assert bench.complaint() is None
+
+
+def test_a_mailbox_that_is_no_list_keeps_no_worker_from_starting(bench: Bench, tmp_path: Path):
+    other = Child(
+        "asr1",
+        worker_command("asr1", "tests.acceptance.nullworker"),
+        tmp_path / "asr1.log",
+        environment=bench.worker.environment,
+        directory=ROOT,
+    )
+    bench.redis.set(f"{key_prefix()}asr1@{socket.gethostname()}.celery.pidbox", HUSH)
+    with other:
+        wait_for(lambda: " ready." in other.output())
+        assert LifeNote(bench.settings, "asr1").complaint() is None
 
 
 @pytest.mark.parametrize("key", ["segments", "unacked", "unacked_index", "_kombu.binding.segments"])

@@ -141,6 +141,19 @@ def test_what_we_send_is_what_a_worker_takes_in(app: Celery, client: redis.Redis
         assert refusal_of(message, queue=queue) is None
 
 
+def test_a_list_that_somebody_filled_is_emptied_and_others_are_not(
+    app: Celery, client: redis.Redis
+):
+    publisher = Publisher(app)
+    publisher.publish([segment(), reduce()])
+    _, normal = queue_keys(SEGMENTS_QUEUE)
+    client.lpush(key_prefix() + normal, *["x"] * 30)
+
+    assert publisher.empty_flooded(31) == []
+    assert publisher.empty_flooded(30) == [SEGMENTS_QUEUE]
+    assert publisher.queued() == Queued(segments=0, reduces=1)
+
+
 def test_a_redis_that_is_away_costs_a_bounded_time_and_no_error():
     with Celery(broker="redis://127.0.0.1:1/0", set_as_current=False) as app:
         app.conf.update(BROKER_SETTINGS)

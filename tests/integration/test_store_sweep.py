@@ -306,6 +306,26 @@ def test_a_sweeper_goes_on_until_the_queue_is_full(ledger: Ledger, monkeypatch):
     assert len(done.dispatches) == len(redis.sent) == 10
 
 
+def test_a_sweeper_empties_what_somebody_else_filled_and_sends_what_is_due(ledger: Ledger):
+    added(ledger, recording("a"), room=0)
+
+    class Flooded(Redis):
+        def queued(self) -> Queued:
+            return EMPTY if emptied else Queued(segments=41, reduces=0)
+
+        def empty_flooded(self, most: int) -> list[str]:
+            emptied.append(most)
+            return ["segments"]
+
+    emptied: list[int] = []
+    redis = Flooded()
+    settings = Settings(database_url="postgresql://", redis_url="redis://", high_water=10)
+
+    Sweeper(ledger, redis, settings).once()
+
+    assert (emptied, len(redis.sent)) == ([40], 1)
+
+
 def test_a_sweep_may_take_longer_than_a_lease(ledger: Ledger, monkeypatch):
     """Where a lease is shorter than its statement, it would be broken off, and again each time."""
     url = ledger.engine.url

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import zlib
 from types import SimpleNamespace
 from uuid import uuid4
@@ -11,6 +13,7 @@ from kombu.transport import redis
 
 from schema.wire import MESSAGE_VERSION, REDUCE_QUEUE, REDUCE_RECORDING, SEGMENTS_QUEUE
 from tests.factories import encoded, raw_message
+from workers import inbox
 from workers.inbox import (
     COMMANDS,
     MESSAGE_MAX,
@@ -170,10 +173,16 @@ def test_what_would_change_what_a_worker_does_is_refused(method: object):
         {"destination": "gpu0@host"},
         {"destination": [7]},
         {"ticket": "x" * 100_000},
+        {"unheard": "of"},
     ],
 )
 def test_a_command_that_asks_for_more_is_refused(parts: dict):
     assert refusal_of(command(**parts), queue=None) is Refusal.COMMAND
+
+
+@pytest.fixture(autouse=True)
+def no_commands_yet(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inbox, "_commands", inbox._Commands())
 
 
 @pytest.fixture
@@ -190,6 +199,86 @@ def test_no_command_sets_the_clock_of_a_worker(handed: list[tuple[dict, str]], c
 
     ((message, _),) = handed
     assert message["headers"] == {}
+
+
+def test_a_flood_of_commands_is_not_looked_at_and_costs_no_other_worker(
+    handed: list[tuple[dict, str]], monkeypatch: pytest.MonkeyPatch
+):
+    now_s = [7.0]
+    monkeypatch.setattr(inbox, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    refused: list[Refusal] = []
+    monkeypatch.setattr(inbox, "_refuse", lambda reason, *_: refused.append(reason))
+    transport = object.__new__(Transport)
+
+    for _ in range(5_000):
+        transport._deliver(command(destination=["gpu1@host"]), "gpu0@host.celery.pidbox")
+    assert handed == []
+    for _ in range(5_000):
+        transport._deliver(command(), "gpu0@host.celery.pidbox")
+    assert (len(handed), refused) == (100, [Refusal.FLOOD])
+    now_s[0] += 1
+    transport._deliver(command(destination=["gpu0@host"]), "gpu0@host.celery.pidbox")
+    assert len(handed) == 101
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "\ufeff[]".encode(),
+        "[]".encode("utf-16-le"),
+        b'["\xed\xa0\x80"]',
+    ],
+)
+def test_a_body_that_kombu_would_log_is_refused(body: bytes):
+    assert refusal_of(raw_message(body), queue=SEGMENTS_QUEUE) is Refusal.MALFORMED
+    assert refusal_of({**command(), "body": encoded(body)}, queue=None) is Refusal.MALFORMED
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"stamped_headers": 5},
+        {"stamps": {"x": [[1]]}, "stamped_headers": [["x"]]},
+        {"callbacks": [{"task": "evil"}]},
+        {"chain": [{"task": "evil", "options": {"retry": True}}]},
+        {"x": [[[]]]},
+    ],
+)
+@pytest.mark.parametrize("embedded", [{}, None, {"__type__": "", "__value__": 0}])
+def test_nothing_that_comes_after_a_task_goes_on(
+    handed: list[tuple[dict, str]], headers: dict, embedded: dict | None
+):
+    own = kwargs()
+    body = [[], own] if embedded is None else [[], own, embedded]
+    object.__new__(Transport)._deliver(raw_message(body, **headers), SEGMENTS_QUEUE)
+
+    for message, _ in handed:
+        assert set(message["headers"]) == {"task", "id"}
+        sent = json.loads(base64.b64decode(message["body"]))
+        assert sent == [[], own, dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))]
+
+
+def test_nothing_goes_on_that_nobody_has_looked_at(handed: list[tuple[dict, str]]):
+    message = {**raw_message(stamps={"a": [[1]]}, lang="py"), "extra": [1]}
+    message["properties"]["reply_to"] = "x"
+
+    object.__new__(Transport)._deliver(message, SEGMENTS_QUEUE)
+
+    ((delivered, _),) = handed
+    assert set(delivered) == {"body", "content-type", "content-encoding", "headers", "properties"}
+    assert set(delivered["headers"]) == {"task", "id", "lang"}
+    assert "reply_to" not in delivered["properties"]
+
+
+@pytest.mark.parametrize("deep", ["[" * 500 + "]" * 500, '{"a":' * 500 + "1" + "}" * 500])
+def test_what_is_nested_too_deeply_is_refused_wherever_it_is(deep: str):
+    """Python reads it, and fails when it is written, to a log or back to Redis."""
+    with pytest.raises(Unreadable):
+        parse(deep)
+    body = f'{{"method": "ping", "arguments": {{}}, "x": {deep}}}'.encode()
+    assert refusal_of({**command(), "body": encoded(body)}, queue=None) is Refusal.MALFORMED
+    task = raw_message(f"[[], {deep}, {{}}]".encode())
+    assert refusal_of(task, queue=SEGMENTS_QUEUE) is Refusal.MALFORMED
 
 
 @pytest.mark.parametrize(
