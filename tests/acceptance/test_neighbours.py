@@ -281,7 +281,8 @@ def test_a_fleet_does_all_with_the_rights_that_the_page_gives_it(
 
     checks = {each["check"]: each for each in told}
     assert "callscribe" in users
-    assert refused == []
+    # redis-py introduces itself by what Redis 6 does not know, and goes on without.
+    assert [each["object"] for each in refused if each["object"] != "client"] == []
     assert "worker-heartbeat" in watched
     assert checks["redis"]["verdict"] != "fail"
     assert checks["workers"]["detail"].count("asr0@") == 1

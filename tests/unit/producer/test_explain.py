@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
 import pytest
+import structlog
 
 from producer.cli import main
 from schema.advice import ADVICE
@@ -13,7 +15,9 @@ from schema.errors import ErrorCode
 
 
 @pytest.fixture
-def producer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def producer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[int, str, str]]]:
     """Run a command of a host without any setting; return how it ended and what it printed."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -23,7 +27,9 @@ def producer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         printed = capsys.readouterr()
         return int(ended.value.code or 0), " ".join(printed.out.split()), printed.err
 
-    return run
+    yield run
+    # The command logs to the standard error of then.
+    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("code", ErrorCode)
