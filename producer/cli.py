@@ -284,7 +284,9 @@ def submit_command(
     ] = None,
     encoding: Annotated[
         str | None,
-        typer.Option(help="Of a manifest and sidecars that are no UTF-8.", metavar="gb18030"),
+        typer.Option(
+            help="Encoding of a manifest and sidecars that are not UTF-8.", metavar="gb18030"
+        ),
     ] = None,
     raw: Annotated[
         list[str] | None,
@@ -1278,7 +1280,7 @@ def _print_holds(holds: Sequence[Hold], *, as_json: bool) -> None:
 
 @app.command(epilog="Example: producer explain audio.truncated")
 def explain(
-    code: Annotated[str, typer.Argument(help="What an error, a status or a log has in brackets.")],
+    code: Annotated[str, typer.Argument(help="An error code, as it stands in brackets.")],
     as_json: JsonOption = False,
 ) -> None:
     """Say what an error code means, what happens by itself, and what to do."""

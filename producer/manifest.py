@@ -339,7 +339,7 @@ def fields_left_out(path: bytes, found: Iterable[tuple[int, str, str]]) -> Itera
         subject = f"{display(path)}: {printable(name)}"
         yield Notice(ErrorCode.MANIFEST_INVALID, subject, message)
     if (unnamed := len(by_field) - _FIELDS_NAMED) > 0:
-        message = f"left out of some rows, as those that are named: {unnamed} other fields"
+        message = f"{unnamed} other fields were left out of some rows as well"
         yield Notice(ErrorCode.MANIFEST_INVALID, display(path), message)
 
 

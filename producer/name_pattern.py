@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-STARTED_AT = "started_at"
+from producer.headers import STARTED_AT
 
 _DIRECTIVES: Mapping[str, str] = {
     **{

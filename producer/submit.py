@@ -534,7 +534,7 @@ def _refuse_postponed(postponed: Sequence[NoSpool]) -> None:
     if not postponed:
         return
     error, others = postponed[0], len(postponed) - 1
-    more = f", and {others} more files with it" if others else ""
+    more = f"; {others} more files need one, too" if others else ""
     remedy = f"{error.remedy} The rest is handed in; the same command goes on with these."
     raise Misconfigured(error.code, error.subject, f"{error.cause}{more}", remedy)
 

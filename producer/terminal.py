@@ -45,10 +45,10 @@ class PlainConsole(Console):
             if segment.control or segment.text.isprintable():
                 yield segment
             else:
-                yield Segment(printable(segment.text), segment.style)
+                yield Segment(_printable(segment.text), segment.style)
 
 
-def printable(text: str) -> str:
+def _printable(text: str) -> str:
     """Return text with a space for each control or other character that nobody sees."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 

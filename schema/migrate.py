@@ -102,7 +102,7 @@ def _kept(engine: Engine) -> Transient:
     cause, end = "sessions keep tables that the migration changes", ""
     if keeper is not None:
         name = f" ({keeper.application_name})" if keeper.application_name else ""
-        cause += f": the oldest, {keeper.pid} of {keeper.usename}{name}, for {keeper.lasts}"
+        cause += f": first process {keeper.pid} of {keeper.usename}{name}, for {keeper.lasts}"
         end = f", or end it: select pg_terminate_backend({keeper.pid})"
     return Transient(
         ErrorCode.LEDGER_UNREACHABLE, "ledger", cause, f"Let it end{end}. Then migrate again."

@@ -179,8 +179,8 @@ def queue_keys(queue: str) -> list[str]:
     return [f"{queue}\x06\x16{p.value}" if p else queue for p in Priority]
 
 
-#: The type of each key that is always called the same, as Redis says it, without the prefix. All
-#: but the last are kombu's.
+#: The type of each of kombu's keys that is always called the same, as Redis says it, without the
+#: prefix.
 KEY_TYPES: Mapping[str, str] = {
     **{key: "list" for queue in (SEGMENTS_QUEUE, REDUCE_QUEUE) for key in queue_keys(queue)},
     "unacked": "hash",
@@ -194,7 +194,6 @@ KEY_TYPES: Mapping[str, str] = {
             *(SEGMENTS_QUEUE, REDUCE_QUEUE, "celeryev", "celery.pidbox", "reply.celery.pidbox"),
         )
     },
-    "ledger": "string",
 }
 
 

@@ -42,6 +42,7 @@ from schema.store.intake import SUBJECT_MAX
 from schema.store.ledger import among
 from schema.store.read import RecordingSummary, check_id, summaries
 from schema.store.search import EVERYTHING, Filters
+from schema.store.traces import whole
 from schema.tables import (
     ErasureRow,
     Recording,
@@ -348,12 +349,8 @@ def _names(said: Iterable[str]) -> list[str]:
 
     1.wav is none of 11.wav or call-1.wav, and ACD-1 none of ACD-1-2 or ACD-10.
     """
-    patterns = []
-    for each in said:
-        begin = "(?<![0-9A-Za-z._-])" if each[:1].isalnum() else ""
-        end = "(?![0-9A-Za-z_-])" if each[-1:].isalnum() else ""
-        patterns.append(f"{begin}{re.escape(each)}{end}")
-    return patterns
+    letter = "[0-9A-Za-z_-]"
+    return [whole(each, re.escape(each), before="[0-9A-Za-z._-]", after=letter) for each in said]
 
 
 def _without(title: str, mentions: Collection[str]) -> str:

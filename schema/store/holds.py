@@ -30,6 +30,7 @@ from sqlalchemy import (
 
 from schema.errors import BadRequest, ErrorCode
 from schema.store.ledger import among
+from schema.store.read import ID_MIN
 from schema.tables import HoldRow, Recording
 
 
@@ -103,7 +104,7 @@ def release(connection: Connection, subject: str) -> list[Hold]:
     """
     named = or_(HoldRow.call_id == subject, HoldRow.line == subject)
     found = _released(connection, named)
-    if not found and len(subject) >= _ID_MIN:
+    if not found and len(subject) >= ID_MIN:
         begins = cast(HoldRow.id, String).startswith(subject.lower(), autoescape=True)
         ids = connection.scalars(
             select(HoldRow.id).where(HoldRow.released_at.is_(None), begins).limit(2)
@@ -117,10 +118,6 @@ def release(connection: Connection, subject: str) -> list[Hold]:
             ErrorCode.NOT_FOUND, subject, "nothing is held by this name", "See producer hold."
         )
     return found
-
-
-#: Of a hold's id so much names it; less is a slip.
-_ID_MIN = 4
 
 
 def _released(connection: Connection, which: ColumnElement[bool]) -> list[Hold]:

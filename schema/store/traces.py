@@ -30,7 +30,9 @@ _PHRASES = 3
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 #: What a recognizer takes for a word: of Chinese and Japanese, a character.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
-#: A letter or a digit of ASCII, as the hexadecimal digits of its byte.
+#: A letter or a digit of ASCII.
+_LETTER = "[0-9A-Za-z]"
+#: The same, as the hexadecimal digits of its byte.
 _HEX_LETTER = "(?:3[0-9]|[46][1-9a-f]|[57][0-9a])"
 #: A name or a call id that is shorter is found in whatever there is.
 _NEEDLE_MIN = 4
@@ -53,7 +55,7 @@ class Needle:
         text = os.fsencode(self.text)
         if not self.is_name:
             return text in written
-        pattern = _whole(self.text, re.escape(text.decode("latin-1")))
+        pattern = whole(self.text, re.escape(text.decode("latin-1")))
         return bool(re.search(pattern.encode("latin-1"), written))
 
 
@@ -120,20 +122,25 @@ def _patterns(needle: Needle) -> Iterator[tuple[str, str | None]]:
     """
     lower = needle.text.translate(_LOWER)
     for form in {lower, json.dumps(lower, ensure_ascii=False)[1:-1]}:
-        yield form, _whole(needle.text, re.escape(form)) if needle.is_name else None
+        yield form, whole(needle.text, re.escape(form)) if needle.is_name else None
     # Bytes are written in either case, as they are.
     for form in {needle.text, lower}:
         bytes_hex = os.fsencode(form).hex()
-        yield bytes_hex, _whole(needle.text, bytes_hex, _HEX_LETTER) if needle.is_name else None
+        pattern = whole(needle.text, bytes_hex, _HEX_LETTER, _HEX_LETTER)
+        yield bytes_hex, pattern if needle.is_name else None
     words = _WORD.findall(lower)
     if len(words) > 1:
         yield json.dumps(words, ensure_ascii=False)[1:-1], None
 
 
-def _whole(text: str, pattern: str, letter: str = "[0-9A-Za-z]") -> str:
-    """Return a pattern for a text where it is no part of a longer word or number of ASCII."""
-    begin = f"(?<!{letter})" if _is_letter(text[:1]) else ""
-    end = f"(?!{letter})" if _is_letter(text[-1:]) else ""
+def whole(text: str, pattern: str, before: str = _LETTER, after: str = _LETTER) -> str:
+    """Return a pattern for a text where it is no part of a longer name.
+
+    ``pattern`` is how the text is written. What must not stand ``before`` or ``after`` it matters
+    where the text itself begins or ends with a letter or digit of ASCII.
+    """
+    begin = f"(?<!{before})" if _is_letter(text[:1]) else ""
+    end = f"(?!{after})" if _is_letter(text[-1:]) else ""
     return f"{begin}{pattern}{end}"
 
 
