@@ -24,6 +24,10 @@ from schema.span import GRID_MS, Span, frame_at
 
 Samples = npt.NDArray[np.float32]
 
+#: What models hear.
+SAMPLE_RATE_HZ = 16_000
+SAMPLES_PER_MS = SAMPLE_RATE_HZ // 1000
+
 _BLOCK_DIGEST_BYTES = 16
 
 

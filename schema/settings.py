@@ -11,14 +11,14 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from schema.buckets import BucketPath, is_url
 from schema.errors import ErrorCode, Misconfigured
 from schema.records import Location
+from schema.storage.bucket_path import BucketPath, is_url
 from schema.urls import check_database_url, check_redis_url
 
 #: The root that holds copies made at submit time; a name no other root can take.
@@ -59,6 +59,9 @@ class Address(NamedTuple):
         return cls((match["host"] or "127.0.0.1").strip("[]"), int(match["port"]))
 
 
+_Settings = TypeVar("_Settings", bound="BrokerSettings")
+
+
 class Limits(BaseSettings):
     """What a recording may be at most; beyond, it is quarantined.
 
@@ -88,18 +91,67 @@ def _models_directory() -> Path:
         return Path("/var/cache/callscribe/models")
 
 
-class Settings(BaseSettings):
-    """One host's configuration."""
+class BrokerSettings(BaseSettings):
+    """What a process is told that speaks to Redis alone, as Flower does."""
 
     model_config = SettingsConfigDict(
         env_prefix="CALLSCRIBE_", frozen=True, hide_input_in_errors=True
     )
 
-    database_url: SecretStr = Field(description="Postgres: postgresql://user:password@host/name")
     redis_url: SecretStr = Field(description="Redis: redis[s]://:password@host:6379/0")
     namespace: str = Field(
         NAMESPACE, description="before every key in Redis: another for each fleet that shares it"
     )
+
+    device: str = Field("cpu", description="where workers decode: cpu, cuda or cuda:0")
+    together: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="segments decoded together; by default 4 where the device is a GPU, or 1",
+    )
+    read_ahead: bool | None = Field(
+        None,
+        description="read the next segments' audio while others are decoded: 1, 0;"
+        " by default where the device is a GPU",
+    )
+    shutdown_s: int = Field(
+        30,
+        ge=1,
+        le=86_400,
+        description="how long a worker told to stop may take to end its segment",
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr) -> SecretStr:
+        check_redis_url(value.get_secret_value())
+        return value
+
+    @field_validator("namespace")
+    @classmethod
+    def _check_namespace(cls, value: str) -> str:
+        if not _NAMESPACE.fullmatch(value):
+            raise ValueError("it is not 1 to 40 lower-case letters, digits and hyphens")
+        return value
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether audio is read ahead here."""
+        return self.device.startswith("cuda") if self.read_ahead is None else self.read_ahead
+
+    @property
+    def segments_together(self) -> int:
+        """How many segments are decoded together here, where so many wait."""
+        if self.together is not None:
+            return self.together
+        return 4 if self.device.startswith("cuda") else 1
+
+
+class Settings(BrokerSettings):
+    """One host's configuration."""
+
+    database_url: SecretStr = Field(description="Postgres: postgresql://user:password@host/name")
     roots: Annotated[Mapping[str, Path | BucketPath], NoDecode] = Field(
         default_factory=dict,
         description="where recordings may lie: name=/path or name=s3://bucket/prefix, with colons"
@@ -112,31 +164,13 @@ class Settings(BaseSettings):
     models: Path = Field(default_factory=_models_directory, description="directory of the weights")
     node: str = Field(default_factory=socket.gethostname, description="this host's name")
 
-    device: str = Field("cpu", description="where workers decode: cpu, cuda or cuda:0")
     minibatch: int = Field(8, ge=1, le=1_024, description="windows decoded together")
-    together: int | None = Field(
-        None,
-        ge=1,
-        le=64,
-        description="segments decoded together; by default 4 where the device is a GPU, or 1",
-    )
     compile: bool = Field(
         False, description="record FunASR's networks as CUDA graphs, on a GPU: 1, 0"
-    )
-    read_ahead: bool | None = Field(
-        None,
-        description="read the next segments' audio while others are decoded: 1, 0;"
-        " by default where the device is a GPU",
     )
 
     lease_s: int = Field(
         60, ge=2, le=86_400, description="how long a silent worker keeps its segment"
-    )
-    shutdown_s: int = Field(
-        30,
-        ge=1,
-        le=86_400,
-        description="how long a worker told to stop may take to end its segment",
     )
     sweep_s: int = Field(15, ge=1, le=86_400, description="pause between two sweeps")
     high_water: int = Field(5_000, ge=1, le=10_000_000, description="messages in Redis at most")
@@ -164,12 +198,6 @@ class Settings(BaseSettings):
         check_database_url(value.get_secret_value())
         return value
 
-    @field_validator("redis_url")
-    @classmethod
-    def _check_redis_url(cls, value: SecretStr) -> SecretStr:
-        check_redis_url(value.get_secret_value())
-        return value
-
     @field_validator("erasures", "spool", mode="before")
     @classmethod
     def _parse_place(cls, value: Any) -> Any:
@@ -186,13 +214,6 @@ class Settings(BaseSettings):
     def _check_place(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_absolute():
             raise ValueError("it is no absolute path: it would be another in each directory")
-        return value
-
-    @field_validator("namespace")
-    @classmethod
-    def _check_namespace(cls, value: str) -> str:
-        if not _NAMESPACE.fullmatch(value):
-            raise ValueError("it is not 1 to 40 lower-case letters, digits and hyphens")
         return value
 
     @field_validator("notify_secret")
@@ -231,18 +252,6 @@ class Settings(BaseSettings):
                 raise ValueError(f"the root name {name!r} is taken")
             roots[name] = BucketPath.parse(place) if in_bucket else Path(place)
         return roots
-
-    @property
-    def reads_ahead(self) -> bool:
-        """Whether audio is read ahead here."""
-        return self.device.startswith("cuda") if self.read_ahead is None else self.read_ahead
-
-    @property
-    def segments_together(self) -> int:
-        """How many segments are decoded together here, where so many wait."""
-        if self.together is not None:
-            return self.together
-        return 4 if self.device.startswith("cuda") else 1
 
     @property
     def directories(self) -> Mapping[str, Path]:
@@ -317,8 +326,21 @@ def load_settings() -> Settings:
     Raises:
         Misconfigured: a variable is missing or cannot be understood; named without its value.
     """
+    return _load(Settings)
+
+
+def load_broker_settings() -> BrokerSettings:
+    """Read of the environment what Redis alone takes; no ledger need be named.
+
+    Raises:
+        Misconfigured: a variable is missing or cannot be understood; named without its value.
+    """
+    return _load(BrokerSettings)
+
+
+def _load(kind: type[_Settings]) -> _Settings:
     try:
-        return Settings()
+        return kind()
     except SettingsError:
         raise Misconfigured(
             ErrorCode.SETTING_MISSING,

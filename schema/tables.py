@@ -66,7 +66,7 @@ REDUCE_WAITS = "state || '' = 'stitching'"
 #: SQL: when the sweep may send a pending segment again depends on how often it was sent. The turn
 #: counts that, up to a cap; 0 was never sent or is to be sent anew, and -1 waits for the end of a
 #: pause. Since is when it was sent, or when its pause ends. An index begins with both, so that of a
-#: million that wait those alone are read that are due: :mod:`schema.store.sweep`.
+#: million that wait those alone are read that are due: :mod:`schema.store.work.sweep`.
 TURNS_MAX = 10
 SEGMENT_TURN = (
     f"(greatest(least(dispatches, {TURNS_MAX}), 1) * (dispatched_at is not null)::integer"
@@ -81,8 +81,8 @@ REDUCE_TURN = (
 )
 REDUCE_SINCE = "coalesce(reduce_dispatched_at, '-infinity'::timestamp with time zone)"
 
-#: SQL: what the sweep gives up, by :data:`schema.store.work.ATTEMPTS_MAX` and the like. Numbers,
-#: since an index of them cannot be asked for with parameters.
+#: SQL: what the sweep gives up, by :data:`schema.store.work.segments.ATTEMPTS_MAX` and the like.
+#: Numbers, since an index of them cannot be asked for with parameters.
 SEGMENT_EXHAUSTED = "state in ('pending', 'leased') and (attempts >= 20 or strikes >= 3)"
 REDUCE_EXHAUSTED = f"{REDUCE_WAITS} and reduce_attempts >= 5"
 
@@ -391,7 +391,7 @@ class Transcript(Base):
     #: :meth:`schema.transcript.Talk.to_json`; null where a reducer before revision 0008 stored it.
     talk: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     #: When the row was written, which is after its transaction locked the table: see
-    #: :mod:`schema.store.since`.
+    #: :mod:`schema.store.read.changes`.
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     #: Its place in the order of storing, which no clock moves; taken under that lock, too. 0 where
     #: revision 0012 met it.

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from schema.errors import BadRequest, ErrorCode
-from schema.settings import NAMESPACE, Settings
+from schema.settings import NAMESPACE, BrokerSettings
 from schema.urls import tls_options
 
 MESSAGE_VERSION = 1
@@ -111,7 +111,7 @@ BROKER_SETTINGS: Mapping[str, Any] = {
 }
 
 
-def broker_settings(settings: Settings) -> dict[str, Any]:
+def broker_settings(settings: BrokerSettings) -> dict[str, Any]:
     """Return :data:`BROKER_SETTINGS` with this host's broker, in its namespace.
 
     TLS is said beside the URL and not in it: Flower reads it there alone.

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 from schema.span import Span
@@ -80,13 +81,31 @@ class Word:
         return cls(text, start_ms, end_ms, confidence)
 
 
+#: How long a stretch each figure of :attr:`ResultTag.LOUDNESS_DB` is about: a short word or two.
+LOUDNESS_STEP_MS = 500
+
+
+class ResultTag(StrEnum):
+    """What a segment's result says beside words, by the key in its tags."""
+
+    #: Stretches in which the model doubts that anyone spoke, a list for each: its first and last
+    #: ms, the probability of no speech, and the mean natural log probability of a token written.
+    DOUBTS = "doubts"
+    #: The level of each half second of each speech region, in dB below full scale.
+    LOUDNESS_DB = "loudness_db"
+    #: The model of the fallback that wrote the words in place of the profile's.
+    SMALLER_MODEL = "smaller_model"
+    #: SenseVoice's events and emotion of each region, with its times.
+    SOUNDS = "sounds"
+
+
 @dataclass(frozen=True, slots=True)
 class SegmentResult:
     """What one decode of one segment found; times from the segment's start.
 
     ``words`` are in order of time. ``speech`` are the regions VAD called speech, in order and
     disjoint. ``language`` is what the words are in, as an ISO 639-1 code, or None without speech.
-    ``tags`` holds what a model says beside words (emotion, events), never text.
+    ``tags`` holds what is known beside words, by :class:`ResultTag`, never text.
     """
 
     words: tuple[Word, ...]

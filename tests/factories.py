@@ -21,10 +21,12 @@ from schema.records import (
     QuarantinedRecording,
 )
 from schema.span import Span
-from schema.store import intake, reduce, work
 from schema.store.dispatches import reduce_dispatch
-from schema.store.intake import Added, OpenSubmission
+from schema.store.intake import submissions
+from schema.store.intake.submissions import Added, OpenSubmission
 from schema.store.ledger import Ledger
+from schema.store.work import reduces
+from schema.store.work import segments as work
 from schema.transcript import Draft, Talk, Utterance
 from schema.wire import SEGMENTS_QUEUE, TRANSCRIBE_SEGMENT, Dispatch, Message
 from schema.words import SegmentResult, Word
@@ -68,7 +70,9 @@ def quarantined(code: str = "audio.empty") -> QuarantinedRecording:
 
 def submission(ledger: Ledger, *, force: bool = False, key: str | None = None) -> OpenSubmission:
     return ledger.transact(
-        lambda c: intake.open_submission(c, key or unique("key"), "calls", PROFILE, force=force)
+        lambda c: submissions.open_submission(
+            c, key or unique("key"), "calls", PROFILE, force=force
+        )
     )
 
 
@@ -80,7 +84,7 @@ def added(
 ) -> Added:
     """Add recordings to a submission, a new one unless given."""
     target = to or submission(ledger)
-    return ledger.transact(lambda c: intake.add_recordings(c, target, items, room=room))
+    return ledger.transact(lambda c: submissions.add_recordings(c, target, items, room=room))
 
 
 def utterance(speaker: str, said: str, start_ms: int = 0) -> Utterance:
@@ -110,10 +114,10 @@ def reduced(
     ledger: Ledger, dispatch: Dispatch, *utterances: Utterance, talk: Talk | None = None
 ) -> UUID:
     """Store a transcript of a recording whose segments have ended; return its id."""
-    held = ledger.single(lambda c: reduce.claim_reduce(c, dispatch.message, owner="r", lease_s=60))
-    segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
+    held = ledger.single(lambda c: reduces.claim_reduce(c, dispatch.message, owner="r", lease_s=60))
+    segments = ledger.transact(lambda c: reduces.ended_segments(c, held.recording_id))
     draft = Draft("en", (), 500, 500, utterances, (), talk=talk)
-    ledger.transact(lambda c: reduce.store_transcript(c, held, segments, draft))
+    ledger.transact(lambda c: reduces.store_transcript(c, held, segments, draft))
     return held.recording_id
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from schema.errors import CallscribeError
-from schema.pcm import Samples
+from schema.pcm import SAMPLES_PER_MS, Samples
 from schema.span import Span
 from schema.words import Word
-from workers.audio import SAMPLES_PER_MS
 from workers.engines.base import Decoding, Outcome, Recognizer, Request
 
 #: What the fakes look at: a tenth of a second, which is speech where it is louder than a whisper.

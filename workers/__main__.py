@@ -13,10 +13,10 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from workers.memory import limit_caches
+from workers.process.memory import limit_caches
 
 if TYPE_CHECKING:
-    from workers.app import Worker
+    from workers.context import Worker
 
 _EPILOG = """examples:
   python -m workers segments --name gpu0     one per GPU (CUDA_VISIBLE_DEVICES) or CPU core
@@ -65,10 +65,10 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
 
     from celery.signals import celeryd_after_setup, worker_shutting_down
 
-    from workers import metrics
-    from workers.alive import LifeNote
     from workers.app import app, hand_back, worker  # after the environment is set
-    from workers.inbox import guard
+    from workers.process import metrics
+    from workers.process.liveness import LifeNote
+    from workers.process.redis_transport import guard
 
     # Before anything connects: kombu keeps the first transport that it finds.
     guard()
@@ -127,11 +127,11 @@ def _sweep() -> int:
     from schema.metrics import Source
     from schema.namespace import Namespace
     from schema.store.ledger import Ledger
-    from workers import metrics
     from workers.app import is_ours, worker
-    from workers.logs import configure_logging
-    from workers.notify import Notifier
-    from workers.sweep import Sweeper
+    from workers.background.sweeper import Sweeper
+    from workers.background.webhooks import Notifier
+    from workers.process import metrics
+    from workers.process.logs import configure_logging
 
     configure_logging()
     if is_taken(worker):
@@ -157,10 +157,10 @@ def _sweep() -> int:
 def _metrics() -> int:
     from schema.metrics import Source
     from schema.store.ledger import Ledger
-    from workers import metrics
     from workers.app import worker
-    from workers.figures import ANSWER_S, FleetFigures
-    from workers.logs import configure_logging
+    from workers.background.fleet_metrics import ANSWER_S, FleetFigures
+    from workers.process import metrics
+    from workers.process.logs import configure_logging
 
     configure_logging()
     settings = worker.settings
@@ -178,7 +178,7 @@ def _metrics() -> int:
 
 def _alive(name: str) -> int:
     from schema.settings import load_settings
-    from workers.alive import LifeNote
+    from workers.process.liveness import LifeNote
 
     if complaint := LifeNote(load_settings(), name).complaint():
         sys.stderr.write(f"{complaint}\n")

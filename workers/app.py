@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from dataclasses import dataclass, field
-from functools import cached_property
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import structlog
 from celery import Celery
@@ -28,125 +26,35 @@ from celery.signals import (
     worker_process_init,
 )
 
+from schema.errors import Misconfigured
 from schema.metrics import Source
 from schema.namespace import Namespace
-from schema.publish import Publisher
-from schema.settings import Settings, load_settings
+from schema.settings import BrokerSettings, load_broker_settings
 from schema.store.ledger import Ledger
-from schema.store.reduce import return_reduces
-from schema.store.work import return_leases, source_ahead
+from schema.store.work.reduces import return_reduces
+from schema.store.work.segments import return_leases
 from schema.wire import BACKSTOP_S, REDUCE_QUEUE, SEGMENTS_QUEUE, Message, broker_settings
-from workers import metrics
-from workers.control import forget_earlier
-from workers.inbox import guard
-from workers.logs import configure_logging
-from workers.memory import settle
-from workers.notify import Notifier
-from workers.steps import BrokerInfo, EventsTogether, Life
-from workers.sweep import Sweeper
-from workers.waiting import Waiting
+from workers.background.sweeper import Sweeper
+from workers.background.webhooks import Notifier
+from workers.context import Worker
+from workers.process import metrics
+from workers.process.celery_steps import BrokerInfo, EventsTogether, Life
+from workers.process.logs import configure_logging
+from workers.process.memory import settle
+from workers.process.redis_transport import guard
+from workers.process.remote_control import forget_earlier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from schema.pcm import Samples
-    from schema.profile import Punctuation
-    from schema.store.work import Claim
-    from workers.ahead import Hints, ReadAhead
-    from workers.transcribe import Route
+    from workers.segment.read_ahead import Hints
 
 log = structlog.get_logger(__name__)
 
-#: Set before the fork and so shared by a parent and its children; a new parent is another owner.
-BOOT_ID = uuid4().hex[:12]
 _PARENT = os.getpid()
 #: Whether any process of this worker met its own ledger's key in Redis: a child goes on from there.
 is_ours = get_context("fork").Value("b", False)
 
-#: Processes that read ahead for one worker. One reads 5,000 times as fast as people speak; where
-#: there are cores for it, others keep up with any device.
-_READERS = min(4, max(1, (os.cpu_count() or 1) // 4))
 
-
-@dataclass
-class Worker:
-    """What one worker process works with, made when it is first needed, after the fork."""
-
-    settings: Settings
-    celery: Celery
-    #: Set by a task after which this process should be replaced.
-    recycle: bool = False
-    #: Set by a task that this host cannot do: it takes no other for a while.
-    rests: bool = False
-    #: Set where a dead predecessor's work waits in Redis: the first message makes way for it.
-    makes_way: bool = False
-    #: The messages that wait here behind the one that is worked on.
-    waiting: Waiting = field(default_factory=Waiting)
-    _marker: tuple[Punctuation, Callable[[str], str]] | None = None
-
-    @property
-    def owner(self) -> str:
-        """The name its leases are held under."""
-        return f"{self.settings.node}:{BOOT_ID}"
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        """This process's connections to Postgres."""
-        return Ledger.open(self.settings)
-
-    @cached_property
-    def route(self) -> Route:
-        """The models, loaded as profiles ask for them."""
-        # Imported here: a reducer, and Flower, need no decoder.
-        from workers.transcribe import Route
-
-        return Route(self.settings, self.samples if self.settings.reads_ahead else None)
-
-    def samples(self, claim: Claim) -> Samples:
-        """Return a claimed segment's samples, read ahead where there was time for it."""
-        return self.ahead.samples(claim.segment_id, claim.source)
-
-    @cached_property
-    def ahead(self) -> ReadAhead:
-        """What reads the next segment's audio."""
-        from workers.ahead import ReadAhead
-        from workers.audio import read_segment
-        from workers.readers import Reader
-
-        return ReadAhead(
-            find=lambda message: self.ledger.single(lambda c: source_ahead(c, message)),
-            read=lambda source: read_segment(source, self.settings),
-            reader=lambda: Reader().read,
-            threads=_READERS,
-            most=2 * self.settings.segments_together,
-        )
-
-    def expect(self, message: Message) -> None:
-        """Note a message that waits here, and begin to read its audio."""
-        self.waiting.note(message)
-        if self.settings.reads_ahead:
-            self.ahead.expect(message)
-
-    def marker(self, punctuation: Punctuation) -> Callable[[str], str]:
-        """Return the model that writes marks, loaded for the first recording that wants it.
-
-        Raises:
-            Misconfigured: its weights are missing or changed.
-        """
-        # Imported here: most profiles want none, and a reducer need not have FunASR.
-        from workers.engines.punctuation import load
-
-        if self._marker is None or self._marker[0] != punctuation:
-            self._marker = punctuation, load(punctuation.model_files, self.settings.models)
-        return self._marker[1]
-
-    @cached_property
-    def publisher(self) -> Publisher:
-        """The way to Redis."""
-        return Publisher(self.celery)
-
-
-def create_app(settings: Settings) -> Celery:
+def create_app(settings: BrokerSettings) -> Celery:
     """Create the Celery app, with the settings that were found to lose and repeat the least."""
     app = Celery("callscribe", include=["workers.tasks"])
     app.steps["consumer"].update((BrokerInfo, EventsTogether, Life))
@@ -163,7 +71,8 @@ def create_app(settings: Settings) -> Celery:
         worker_disable_prefetch=_fetched(settings) == 1,
         worker_pool="prefork",
         worker_concurrency=1,
-        # Beyond all that a child keeps itself (workers.limits): one that is frozen keeps none.
+        # Beyond all that a child keeps itself (workers.process.time_limit): one that is frozen
+        # keeps none.
         task_time_limit=BACKSTOP_S,
         # The first task loads the models, in the child; that is not a start that hangs.
         worker_proc_alive_timeout=120,
@@ -177,14 +86,13 @@ def create_app(settings: Settings) -> Celery:
     return app
 
 
-def _fetched(settings: Settings) -> int:
+def _fetched(settings: BrokerSettings) -> int:
     """Return how many messages a worker holds at a time, the one that is worked on included."""
     return settings.segments_together * (2 if settings.reads_ahead else 1)
 
 
-_settings = load_settings()
-app = create_app(_settings)
-worker = Worker(_settings, app)
+app = create_app(load_broker_settings())
+worker = Worker(app)
 _queues: set[str] = set()
 _hints: Hints | None = None
 
@@ -197,6 +105,10 @@ def _on_setup_logging(**_: Any) -> None:
 @celeryd_init.connect
 def _on_init(**_: Any) -> None:
     guard()
+    try:
+        worker.settings  # noqa: B018 - Flower reads none; a worker without a ledger must not start
+    except Misconfigured as error:
+        sys.exit(str(error))
 
 
 @celeryd_after_setup.connect
@@ -212,7 +124,7 @@ def _on_setup(instance: Any, **_: Any) -> None:
 def _begin_to_hint() -> None:
     """Name what is received to the children to come."""
     global _hints  # noqa: PLW0603 - one a parent, and its children inherit it
-    from workers.ahead import Hints
+    from workers.segment.read_ahead import Hints
 
     hints = _hints = Hints()
 

@@ -1,6 +1,6 @@
 """The Celery tasks: thin doors to the route of a segment and the reduce of a recording.
 
-A message that is none of ours never comes here (:mod:`workers.inbox`).
+A message that is none of ours never comes here (:mod:`workers.process.redis_transport`).
 
 Every end of a segment's work is recorded in the ledger, and the message is spent. A task raises
 only where the ledger itself stays out of reach; its lease expires, and the sweep takes it up.
@@ -12,9 +12,9 @@ from typing import Any
 
 from schema.wire import REDUCE_RECORDING, TRANSCRIBE_SEGMENT, Message
 from workers.app import app, worker
-from workers.control import clean_if_asked
-from workers.reduce import reduce_recording
-from workers.segment import make_way, work_segment
+from workers.process.remote_control import clean_if_asked
+from workers.segment.work import make_way, work_segment
+from workers.transcript.reduce import reduce_recording
 
 
 @app.task(name=TRANSCRIBE_SEGMENT)

@@ -23,15 +23,15 @@ from ops.local.bootstrap import ROOT
 from ops.local.bootstrap import environment as base_environment
 from ops.local.process import Child, ProcessError, family
 from ops.local.servers import PostgresServer, RedisServer, redis_client_url
-from producer.enqueue import celery_app
+from producer.submit.enqueue import celery_app
 from schema.migrate import migrate
 from schema.profile import PROFILES
 from schema.publish import Publisher
 from schema.records import AudioFormat, CallInfo, Location, NewRecording, PlannedSegment
 from schema.settings import Settings
 from schema.span import Span
-from schema.store import intake
-from schema.store.intake import OpenSubmission
+from schema.store.intake import submissions
+from schema.store.intake.submissions import OpenSubmission
 from schema.store.ledger import Ledger
 from schema.tables import Base
 from schema.wire import Dispatch
@@ -106,7 +106,7 @@ class Bed:
 
     def add(self, to: OpenSubmission, batch: Sequence[NewRecording], room: int) -> list[Dispatch]:
         """Add one batch, in a transaction."""
-        added = self.ledger.transact(lambda c: intake.add_recordings(c, to, batch, room=room))
+        added = self.ledger.transact(lambda c: submissions.add_recordings(c, to, batch, room=room))
         return added.dispatches
 
 
@@ -154,7 +154,9 @@ def open_bed(**settings: str) -> Iterator[Bed]:
 def new_submission(ledger: Ledger) -> OpenSubmission:
     """Open a submission that no other is."""
     return ledger.transact(
-        lambda c: intake.open_submission(c, uuid4().hex, "benchmark", PROFILES["call"], force=False)
+        lambda c: submissions.open_submission(
+            c, uuid4().hex, "benchmark", PROFILES["call"], force=False
+        )
     )
 
 

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from ops import tables
 from ops.bench.report import say
-from producer.intake import Job, examine_all
+from producer.intake.examine import Job, examine_all
 from schema.profile import load_profile
 from schema.records import NewRecording
 from schema.settings import SPOOL_ROOT, Settings

@@ -35,10 +35,9 @@ import soxr
 
 from ops import tables
 from ops.local.models import fetch
-from schema.pcm import Samples, downmix
+from schema.pcm import SAMPLE_RATE_HZ, Samples, downmix
 from schema.profile import Profile, load_profile
 from schema.settings import Settings
-from workers.audio import SAMPLE_RATE_HZ
 
 _PACKAGES = ("torch", "funasr", "faster-whisper", "ctranslate2")
 _HEADINGS = ("system", "of", "words", "s an hour", "x real time", "ratio", "MB")
@@ -121,7 +120,7 @@ Decode = Callable[[Samples], int]
 
 def _ours(profile: Profile, models: Path) -> Decode:
     from workers.engines.load import load_bank, load_detector, load_recognizer
-    from workers.vad import find_speech
+    from workers.segment.speech_regions import find_speech
 
     settings = Settings(
         database_url="postgresql://nowhere/none", redis_url="redis://nowhere", models=models
@@ -181,7 +180,7 @@ def _our_funasr(model: str, models: Path) -> Decode:
 
 
 def _their_funasr(model: str, models: Path) -> Decode:
-    from workers.engines.guest import guest
+    from workers.engines.funasr.isolation import guest
 
     directory = _made_up(model, models)
     with guest():

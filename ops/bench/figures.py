@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from ops.bench.bed import Bed, new_submission, open_bed
 from ops.bench.report import milliseconds, print_table, say
-from schema.store.figures import figures
+from schema.store.read.fleet import figures
 
 _HEADINGS = ("ledger", "p50, ms", "p95, ms", "most, ms", "rows read")
 _CALLS_A_DAY = 5_000

@@ -85,7 +85,7 @@ def main(given: Sequence[str] | None = None) -> int:
         _install_and_begin_anew(arguments.wheels.absolute())
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    from workers.memory import limit_caches
+    from workers.process.memory import limit_caches
 
     # Before torch is loaded, as a worker does.
     limit_caches()

@@ -26,10 +26,10 @@ from ops.bench.gpu_models import (
     written,
 )
 from schema.span import Span
-from workers.engines.families import Tokens
 from workers.engines.features import FilterBank, open_bank
-from workers.memory import CudaMemory, DeviceFigures, GpuMemory, NoDevice, settle
-from workers.minibatch import ROUNDED
+from workers.engines.funasr.networks import Tokens
+from workers.engines.minibatch import ROUNDED
+from workers.process.memory import CudaMemory, DeviceFigures, GpuMemory, NoDevice, settle
 
 #: Of each kind that is measured, the families that share its networks.
 _FAMILIES = {"paraformer": ("paraformer", "bicif", "seaco"), "sensevoice": ("sensevoice",)}

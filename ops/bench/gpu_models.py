@@ -25,12 +25,13 @@ from schema.profile import SCENES
 from schema.records import AudioFormat, Location, SegmentSource
 from schema.settings import Settings
 from schema.span import Span
-from workers.audio import read_segment
-from workers.engines import funasr, whisper
+from workers.engines import whisper
 from workers.engines.base import Recognizer
-from workers.engines.families import Tokens
 from workers.engines.features import FilterBank, Normalisation, open_bank
-from workers.engines.fsmn import Encoder, FsmnDetector, read_shape
+from workers.engines.funasr import recognizer as funasr
+from workers.engines.funasr.networks import Tokens
+from workers.engines.vad.fsmn import Encoder, FsmnDetector, read_shape
+from workers.segment.audio import read_segment
 
 #: Calls as telephone systems record them.
 _RATE_HZ = 8_000

@@ -22,15 +22,21 @@ from ops.bench.gpu_models import LONGEST_S, MODELS, ROOT, Bench, Loaded, load_al
 from schema.pcm import Samples
 from schema.records import SegmentSource
 from schema.wire import Message
-from workers.ahead import ReadAhead
-from workers.audio import read_segment
 from workers.engines.base import Decoding, Request
-from workers.engines.families import run_as_called
-from workers.engines.replayed import Replayed
-from workers.loudness import measured as levels
-from workers.memory import DeviceMemory, GpuMemory, MemoryFigures, device_memory, settle
-from workers.readers import Reader
-from workers.vad import find_speech
+from workers.engines.funasr.cuda_graphs import Replayed
+from workers.engines.funasr.networks import run_as_called
+from workers.process.memory import (
+    DeviceMemory,
+    GpuMemory,
+    MemoryFigures,
+    device_memory,
+    settle,
+)
+from workers.segment.audio import read_segment
+from workers.segment.loudness import measure_loudness as levels
+from workers.segment.read_ahead import ReadAhead
+from workers.segment.reader_process import Reader
+from workers.segment.speech_regions import find_speech
 
 #: As many segments as a worker decodes together on a GPU.
 _TOGETHER = 4

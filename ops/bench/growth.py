@@ -30,13 +30,13 @@ from ops.bench.nullworker import made_up_result
 from ops.bench.report import milliseconds, percentile, print_table, say
 from ops.local.process import ProcessError
 from ops.local.servers import redis_client_url
-from schema.store import read
-from schema.store.reduce import claim_reduce
-from schema.store.sweep import sweep
-from schema.store.work import Claim, claim, finish
+from schema.store.read import recordings
+from schema.store.work.reduces import claim_reduce
+from schema.store.work.segments import Claim, claim, finish
+from schema.store.work.sweep import sweep
 from schema.wire import Dispatch, Queued
 from schema.words import SegmentResult
-from workers.sweep import Sweeper
+from workers.background.sweeper import Sweeper
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ def _measure(bed: Bed, samples: int) -> Timed:
         timed.run("submit of 100", partial(bed.add, submission, batch, len(batch)))
     for _ in range(samples // 5):
         timed.run("sweep", partial(_sweep, bed))
-        timed.run("status", lambda: ledger.transact(lambda c: read.progress(c, status_of.id)))
+        timed.run("status", lambda: ledger.transact(lambda c: recordings.progress(c, status_of.id)))
     say(f"measured: {', '.join(timed.seconds)}")
     return timed
 

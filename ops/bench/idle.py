@@ -32,9 +32,9 @@ from ops.bench.report import print_table, say
 from ops.local.process import Child
 from ops.local.stack import reducer_command, worker_command
 from schema.store.ledger import Ledger
-from schema.store.work import claim, finish, renew
+from schema.store.work.segments import claim, finish, renew
 from schema.wire import Dispatch, Message
-from workers.lease import KeptLease
+from workers.process.lease import KeptLease
 
 _LEASE_LIMIT_S = 3_600
 #: Before a window begins: what starts has asked what it asks at a start.

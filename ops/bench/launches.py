@@ -30,7 +30,7 @@ from schema.settings import Settings
 from schema.span import Span
 
 if TYPE_CHECKING:
-    from workers.engines.funasr import FunasrRecognizer
+    from workers.engines.funasr.recognizer import FunasrRecognizer
 
 _HEADINGS = ("model", "precision", "regions", "operators", "views", "waits", "words", "host ms")
 
@@ -115,8 +115,8 @@ def main() -> None:
 
 def narrow_model(kind: str, root: Path, **decode: Any) -> FunasrRecognizer:
     """Return a made-up model of few values and all its layers, for minibatches of any length."""
-    from workers.engines import funasr
     from workers.engines.features import FilterBank
+    from workers.engines.funasr import recognizer as funasr
 
     directory = root / kind
     if not directory.exists():
@@ -151,7 +151,7 @@ def _timed_ms(recognizer: FunasrRecognizer) -> float:
 
 def _once(recognizer: FunasrRecognizer, samples: Samples, spans: list[Span]) -> Any:
     """Return what decodes it all in one minibatch, and says how many words; features are there."""
-    from workers.engines import funasr
+    from workers.engines.funasr import recognizer as funasr
 
     recognizer._bank.of(samples)
 

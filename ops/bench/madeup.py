@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from schema.profile import Profile, load_profile
-from workers.engines.guest import guest
+from workers.engines.funasr.isolation import guest
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,15 +31,15 @@ from ops import tables
 from ops.bench.madeup import build, profile_of
 from ops.bench.report import say
 from ops.local.models import fetch
-from producer.scan import scan
+from producer.intake.scan import scan
 from schema.pcm import span_digest
 from schema.profile import Profile
 from schema.records import AudioFormat, Location, SegmentSource
 from schema.settings import Settings
 from schema.span import GRID_MS, Span
-from schema.store.work import Claim
-from workers.memory import GpuMemory, NoDevice, limit_caches
-from workers.transcribe import Route
+from schema.store.work.segments import Claim
+from workers.process.memory import GpuMemory, NoDevice, limit_caches
+from workers.segment.pipeline import Route
 
 _RATE_HZ = 8_000
 _SHORTEST_S, _LONGEST_S = 2, 360

@@ -24,14 +24,15 @@ from sqlalchemy import event
 from ops.bench.times import Times
 from schema.span import Span
 from schema.store.ledger import Cursor, Ledger
-from schema.store.work import Claim, Ended
+from schema.store.work.segments import Claim, Ended
 from schema.words import SegmentResult, Word
 from workers.__main__ import main
-from workers.memory import settle
-from workers.transcribe import Outcome, Route, StageSeconds, Wanted
+from workers.process.memory import settle
+from workers.process.metrics import StageSeconds
+from workers.segment.pipeline import Outcome, Route, Wanted
 
 if TYPE_CHECKING:
-    from workers.app import Worker
+    from workers.context import Worker
 
 T = TypeVar("T")
 

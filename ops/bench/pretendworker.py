@@ -3,7 +3,7 @@
     BENCH_DEVICE_MS=25 BENCH_TIMES=FILE python -m ops.bench.pretendworker segments --name asr0
 
 A device computes for so many ms for each segment; meanwhile its host is not idle, but launches: all
-operators of a network's layers (:mod:`workers.engines.sanm`), on next to nothing. Whatever
+operators of a network's layers (:mod:`workers.engines.funasr.sanm`), on next to nothing. Whatever
 else wants the interpreter, a thread that reads ahead say, has it between two of them, and the
 launches take longer. The device's time is the longer of both: of what it computes, and of what its
 host takes to launch it.
@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 from ops.bench.times import Times
 from schema.words import SegmentResult
 from workers.__main__ import main
-from workers.transcribe import Outcome, Route, StageSeconds, Wanted
+from workers.process.metrics import StageSeconds
+from workers.segment.pipeline import Outcome, Route, Wanted
 
 if TYPE_CHECKING:
-    from workers.app import Worker
+    from workers.context import Worker
 
 
 #: Layers of Paraformer-large: fifty that hear, sixteen that write.

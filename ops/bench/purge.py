@@ -22,10 +22,10 @@ from sqlalchemy import Connection, text
 
 from ops.bench.bed import Bed, new_submission, open_bed
 from ops.bench.report import milliseconds, print_table, say
-from producer.purge import purge
-from schema.store import forget, purges
+from producer.erasure.retention import purge
+from schema.store.erasure import forget, retention
 from schema.store.ledger import Ledger
-from schema.store.work import claim
+from schema.store.work.segments import claim
 from schema.wire import Message
 
 _PAUSE_S = 0.02
@@ -70,7 +70,7 @@ def main() -> None:
         during = erasing.stop()
         sizes.append(_megabytes(bed))
         vacuuming.start()
-        vacuum_s = _timed(lambda: purges.vacuum(bed.ledger.engine))
+        vacuum_s = _timed(lambda: retention.vacuum(bed.ledger.engine))
         beside = vacuuming.stop()
         sizes.append(_megabytes(bed))
         _fill(bed, gone)

@@ -28,7 +28,7 @@ from ops.local.process import Child, ProcessError, family
 from ops.local.stack import reducer_command
 from schema.records import NewRecording, PlannedSegment
 from schema.span import Span
-from schema.store.work import claim, finish
+from schema.store.work.segments import claim, finish
 from schema.wire import Dispatch
 from schema.words import SegmentResult, Word
 

@@ -22,8 +22,8 @@ from sqlalchemy import Connection, text
 from ops.bench.bed import Bed, open_bed
 from ops.bench.report import percentile, print_table, say
 from schema.migrate import migrate
-from schema.phrases import parse_query
-from schema.store.search import Filters, search
+from schema.search_query import parse_query
+from schema.store.read.search import Filters, search
 from schema.tables import Recording, Transcript, UtteranceRow
 
 _SEED = 20_261_121

@@ -33,10 +33,10 @@ from ops.bench.bed import Bed, batches, calls, new_submission, open_bed, tree_by
 from ops.bench.report import print_table, say
 from ops.local.bootstrap import ROOT
 from ops.local.stack import producer_command
-from producer.enqueue import Enqueuer, celery_app
+from producer.submit.enqueue import Enqueuer, celery_app
 from schema.publish import Publisher
 from schema.settings import Settings, load_settings
-from schema.store import intake
+from schema.store.intake import submissions
 from schema.store.ledger import Ledger
 from schema.wire import SEGMENTS_QUEUE, TRANSCRIBE_SEGMENT
 
@@ -144,9 +144,9 @@ def _once_probed(settings: Settings, recordings: int) -> float:
     begun_s = time.monotonic()
     for batch in batches(calls(recordings)):
         room = enqueuer.room()
-        add = partial(intake.add_recordings, submission=submission, batch=batch, room=room)
+        add = partial(submissions.add_recordings, submission=submission, batch=batch, room=room)
         enqueuer.publish(ledger.transact(add).dispatches)
-    ledger.transact(lambda c: intake.seal(c, submission.id))
+    ledger.transact(lambda c: submissions.seal(c, submission.id))
     return time.monotonic() - begun_s
 
 

@@ -28,8 +28,8 @@ from ops.bench.nullworker import made_up_result
 from ops.bench.report import milliseconds, print_table
 from schema.migrate import concurrent_indexes, migrate
 from schema.store.ledger import Ledger
-from schema.store.sweep import Swept, sweep
-from schema.store.work import claim, finish
+from schema.store.work.segments import claim, finish
+from schema.store.work.sweep import Swept, sweep
 from schema.wire import TRANSCRIBE_SEGMENT, Dispatch, Queued
 
 _HEADINGS = ("ledger", "Redis", "sweeps", "p50", "p95", "max", "sent each", "finishes/s")

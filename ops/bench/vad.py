@@ -27,13 +27,12 @@ import torch
 
 from ops import tables
 from ops.local.models import fetch
-from schema.pcm import Samples, downmix
+from schema.pcm import SAMPLE_RATE_HZ, Samples, downmix
 from schema.profile import SCENES, Scene
 from schema.span import Span
-from workers.audio import SAMPLE_RATE_HZ
 from workers.engines.features import FilterBank, inference
-from workers.engines.fsmn import Encoder, FsmnDetector, load_encoder
-from workers.engines.guest import guest
+from workers.engines.funasr.isolation import guest
+from workers.engines.vad.fsmn import Encoder, FsmnDetector, load_encoder
 
 _PACKAGES = ("torch", "funasr", "kaldi-native-fbank", "numpy")
 _HEADINGS = (

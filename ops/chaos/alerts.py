@@ -47,7 +47,7 @@ from ops.local.console import say
 from ops.local.models import fetch
 from ops.local.process import Child, ProcessError
 from ops.tables import cores, measured_now, print_table
-from producer.models import profile_section
+from producer.cli.models import profile_section
 from schema.wire import SEGMENTS_QUEUE, key_prefix, queue_keys
 
 #: What an alert may take: the longest ``for:``, hastened, and what has to happen first.

@@ -28,14 +28,15 @@ from ops.chaos.disk import SmallDisk
 from ops.chaos.network import Network
 from ops.local.process import Child, family
 from ops.local.stack import Part, Stack, producer_command
-from producer.intake import Job, examine
+from producer.intake.examine import Job, examine
 from schema.profile import load_profile
 from schema.publish import Publisher
 from schema.settings import Settings
-from schema.store import intake, read
 from schema.store.connection import create_ledger_engine
 from schema.store.dispatches import segment_dispatch
+from schema.store.intake import submissions
 from schema.store.ledger import Ledger
+from schema.store.read import recordings
 from schema.wire import BROKER_SETTINGS, SEGMENTS_QUEUE, Dispatch, key_prefix, queue_keys
 
 #: Short, so that a dead worker's segments come back soon; long enough for a busy machine.
@@ -203,9 +204,11 @@ class Field:
         found = [examine(job, settings, profile) for job in jobs]
 
         def add(connection: Connection) -> UUID:
-            opened = intake.open_submission(connection, str(uuid4()), "calls", profile, force=True)
-            intake.add_recordings(connection, opened, found, room=0)
-            intake.seal(connection, opened.id)
+            opened = submissions.open_submission(
+                connection, str(uuid4()), "calls", profile, force=True
+            )
+            submissions.add_recordings(connection, opened, found, room=0)
+            submissions.seal(connection, opened.id)
             return opened.id
 
         return self.ledger.transact(add)
@@ -290,7 +293,7 @@ class Field:
 
     def finished(self, submission: UUID) -> bool:
         """Tell whether nothing more will happen to a submission."""
-        return self.ledger.transact(lambda c: read.progress(c, submission)).finished
+        return self.ledger.transact(lambda c: recordings.progress(c, submission)).finished
 
     def wait(self, submission: UUID, timeout_s: float = 180.0) -> None:
         """Wait until a submission is finished."""
@@ -418,8 +421,8 @@ def _listeners(network: Network | None) -> dict[str, list[str]]:
 
 
 def _words(connection: Any, submission: UUID) -> Iterator[tuple[str, Words]]:
-    for recording in read.recordings(connection, submission):
-        transcript = read.transcript(connection, recording)
+    for recording in recordings.recordings(connection, submission):
+        transcript = recordings.transcript(connection, recording)
         if transcript is not None:
             yield (
                 Path(recording.name).name,

@@ -17,16 +17,16 @@ import numpy as np
 from pydantic import SecretStr
 
 from ops.chaos.seeds import Seed
-from producer import crew
-from producer.intake import Job, examine, examine_all
-from producer.walk import Found, walk
+from producer.intake import reader_pool
+from producer.intake.examine import Job, examine, examine_all
+from producer.sources.walk import Found, walk
 from schema.errors import CallscribeError, ErrorCode
-from schema.pcm import Samples
+from schema.pcm import SAMPLES_PER_MS, Samples
 from schema.profile import load_profile
 from schema.records import Location, NewRecording, QuarantinedRecording, SegmentSource
 from schema.settings import Limits, Settings
 from schema.span import Span, duration_of
-from workers.audio import SAMPLES_PER_MS, read_segment
+from workers.segment.audio import read_segment
 
 #: Files that lie in one directory, to be walked and examined together.
 _BATCH = 200
@@ -241,8 +241,8 @@ class Bench:
 
     def _answers(self, reads: Iterable[_Read]) -> Iterator[_Answer]:
         work = partial(_read, settings=self._settings)
-        for answer in crew.run(work, reads, lambda _: _READ_LIMIT_S, children=1):
-            if isinstance(answer, crew.Died):
+        for answer in reader_pool.run(work, reads, lambda _: _READ_LIMIT_S, children=1):
+            if isinstance(answer, reader_pool.Died):
                 hung = "took too long" in answer.cause
                 fate, seconds = (Fate.HUNG, _READ_LIMIT_S) if hung else (Fate.DIED, 0.0)
                 yield _Answer(answer.job.number, fate, answer.cause, seconds)

@@ -48,8 +48,8 @@ from ops.chaos.recorded_wav import waves
 from ops.chaos.recorders import Case, MissingToolError, Shop, Written
 from ops.chaos.tones import Finding, Truth, compare, listen
 from ops.chaos.verdicts import FAILURES, Outcome, Verdict, verdict_of
-from producer.headless import RAW_DEFAULTS, parse_raw_option
-from producer.intake import Job, examine_all
+from producer.intake.examine import Job, examine_all
+from producer.intake.headless import RAW_DEFAULTS, parse_raw_option
 from schema.errors import CallscribeError
 from schema.pcm import Samples
 from schema.profile import load_profile

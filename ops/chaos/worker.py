@@ -33,14 +33,15 @@ from typing import TYPE_CHECKING, Any
 
 from schema.errors import CallscribeError
 from schema.store.dispatches import segment_limit_s
-from schema.store.work import Claim
-from workers import limits, segment
+from schema.store.work.segments import Claim
 from workers.__main__ import main as run_worker
-from workers.memory import DeviceFigures
-from workers.transcribe import Models, Outcome, Route, Wanted
+from workers.process import time_limit
+from workers.process.memory import DeviceFigures
+from workers.segment import work
+from workers.segment.pipeline import Models, Outcome, Route, Wanted
 
 if TYPE_CHECKING:
-    from workers.app import Worker
+    from workers.context import Worker
 
 _POLL_S = 0.02
 _SLOW_START_S = 8.0
@@ -77,7 +78,7 @@ class ObedientRoute(Route):
     def _decode(self, wanted: Sequence[Wanted], models: Models) -> list[Outcome]:
         """Decode with a network that fails as ordered; FunASR's in minibatches as on a GPU."""
         if wanted[0][0].profile.decode.engine == "funasr":
-            from workers.engines import funasr
+            from workers.engines.funasr import recognizer as funasr
 
             funasr.CPU_OVERHEAD_MS = funasr.GPU_OVERHEAD_MS
         if not (self._short or self._spoilt):
@@ -191,7 +192,7 @@ _DEEDS: dict[str, Callable[[], None]] = {
 def _obey_limits(order: Path) -> None:
     """Let decodes take as long as is ordered, and be ended soon where they do not hear it."""
     usual_s = segment_limit_s
-    vars(limits)["_HARD_AFTER_S"] = 1.0
+    vars(time_limit)["_HARD_AFTER_S"] = 1.0
 
     def ordered_s(duration_ms: int) -> float:
         try:
@@ -199,7 +200,7 @@ def _obey_limits(order: Path) -> None:
         except FileNotFoundError:
             return usual_s(duration_ms)
 
-    vars(segment)["segment_limit_s"] = ordered_s
+    vars(work)["segment_limit_s"] = ordered_s
 
 
 def main() -> int:
@@ -210,7 +211,7 @@ def main() -> int:
     orders = Path(os.environ["CHAOS_ORDERS"])
     if os.environ.get("CHAOS_DEVICE"):
         device = MadeUpDevice(orders / f"leak.{os.environ['CALLSCRIBE_NODE']}")
-        vars(segment)["device_memory"] = lambda _: device
+        vars(work)["device_memory"] = lambda _: device
     _obey_limits(orders / "limit")
     return run_worker(
         prepare=lambda worker: setattr(worker, "route", ObedientRoute(worker, orders))

@@ -29,9 +29,8 @@ import soxr
 
 from ops.eval.composing import Piece, cut, in_turn, joined, lasting, noisy, silence, without_pauses
 from ops.eval.corpus import Case, format_words, read_cases
-from schema.pcm import Samples, downmix
+from schema.pcm import SAMPLE_RATE_HZ, SAMPLES_PER_MS, Samples, downmix
 from schema.span import Span
-from workers.audio import SAMPLE_RATE_HZ, SAMPLES_PER_MS
 
 _PAUSE_MS = 500
 _MUSIC_MS = 12_000

@@ -28,7 +28,7 @@ from ops.eval.report import print_table
 from ops.eval.swept import Stitched, Swept
 from ops.eval.text import tokens
 from schema.transcript import SeamRule
-from workers.stitch import Track, stitch
+from workers.transcript.stitch import Track, stitch
 
 _HEADINGS = ("cascade", "decided by", "seams", "dropped", "doubled", "errors", "costs", "95 %")
 

@@ -11,10 +11,9 @@ from itertools import cycle
 
 import numpy as np
 
-from schema.pcm import Samples
+from schema.pcm import SAMPLES_PER_MS, Samples
 from schema.span import Span
 from schema.words import Word
-from workers.audio import SAMPLES_PER_MS
 
 #: A shorter gap between two words of a forced alignment may be part of either.
 _GAP_MS = 30

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from producer.probe import probe
-from producer.scan import Signal, scan
+from producer.intake.probe import probe
+from producer.intake.scan import Signal, scan
 from schema.errors import BadRecording
 from schema.records import AudioFormat, Location
 from schema.settings import Limits

@@ -25,9 +25,9 @@ from schema.profile import Profile
 from schema.records import SegmentSource
 from schema.settings import Settings
 from schema.span import Span
-from schema.store.work import Claim
+from schema.store.work.segments import Claim
 from schema.words import SegmentResult
-from workers.transcribe import Route
+from workers.segment.pipeline import Route
 
 _NOBODY = UUID(int=0)
 

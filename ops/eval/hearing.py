@@ -20,8 +20,8 @@ from ops.eval.merges import twins
 from ops.eval.options import add_sweep, layouts_of, parser_of, sweep_of
 from ops.eval.report import print_table
 from schema.span import Span
-from workers.seams import GUARD_MS
-from workers.stitch import Heard
+from workers.transcript.seams import GUARD_MS
+from workers.transcript.stitch import Heard
 
 _NEARLY_MS = 50
 _HEADINGS = (

@@ -25,9 +25,9 @@ from ops.eval.swept import Stitched, Swept
 from ops.eval.text import Token, tokens
 from schema.span import Span
 from schema.transcript import is_low
-from workers.coverage import lost_places, speech_ms, worded_ms
-from workers.seams import Heard
-from workers.stitch import Track, stitch
+from workers.transcript.coverage import lost_places, speech_ms, worded_ms
+from workers.transcript.seams import Heard
+from workers.transcript.stitch import Track, stitch
 
 _HOLE_WORDS = 3
 _HEADINGS = (

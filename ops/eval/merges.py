@@ -18,7 +18,7 @@ from ops.eval.text import normalised
 from schema.span import Span
 from schema.transcript import Seam
 from schema.words import Word
-from workers.stitch import Heard, Track
+from workers.transcript.stitch import Heard, Track
 
 #: Two decodes of a word were seen up to 300 ms apart; "one one one" is said at 3 a second.
 _SAME_TIME_MS = 500

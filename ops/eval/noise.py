@@ -25,18 +25,17 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.local.models import fetch
-from schema.pcm import Samples
+from schema.pcm import SAMPLES_PER_MS, Samples
 from schema.profile import Profile, load_profile
 from schema.settings import Settings
 from schema.span import Span
-from schema.store.reduce import EndedSegment, ReduceClaim
-from schema.words import SegmentResult
-from workers.audio import SAMPLES_PER_MS
+from schema.store.work.reduces import EndedSegment, ReduceClaim
+from schema.words import ResultTag, SegmentResult
 from workers.engines.load import load_bank, load_detector, load_recognizer
 from workers.engines.whisper import WhisperRecognizer
-from workers.loudness import TAG, measured
-from workers.reduce import draft_transcript
-from workers.vad import find_speech
+from workers.segment.loudness import measure_loudness
+from workers.segment.speech_regions import find_speech
+from workers.transcript.reduce import draft_transcript
 
 _RATE_HZ = 1_000 * SAMPLES_PER_MS
 _AUDIO = {".flac", ".wav", ".mp3", ".ogg"}
@@ -112,7 +111,7 @@ def _result(
     samples: Samples, speech: tuple[Span, ...], recognizer: WhisperRecognizer, language: str
 ) -> SegmentResult:
     found = recognizer.decode(samples, speech, language=language)
-    tags = {**found.tags, TAG: measured(samples, speech)}
+    tags = {**found.tags, ResultTag.LOUDNESS_DB: measure_loudness(samples, speech)}
     return SegmentResult(found.words, speech, found.language, tags)
 
 

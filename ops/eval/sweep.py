@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ops.eval.corpus import Case
-from producer.plan import plan_spans
+from producer.intake.plan import plan_spans
 from schema.profile import PlanSettings
 from schema.span import GRID_MS, Span
 

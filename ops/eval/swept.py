@@ -17,9 +17,9 @@ from schema.profile import PlanSettings
 from schema.span import Span
 from schema.transcript import PlannedRepair
 from schema.words import SegmentResult, Word
-from workers.coverage import lost_places, plan_repairs
-from workers.repair import Redecoded, repaired
-from workers.stitch import Heard, Track, stitch
+from workers.transcript.coverage import lost_places, plan_repairs
+from workers.transcript.repair import Redecoded, repaired
+from workers.transcript.stitch import Heard, Track, stitch
 
 #: What each span of each recording yielded.
 Results = Mapping[tuple[str, Span], SegmentResult]

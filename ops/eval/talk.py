@@ -24,16 +24,15 @@ from ops.eval.adversarial import utterances_of
 from ops.eval.composing import Piece
 from ops.eval.corpus import read_cases
 from ops.eval.decode import eval_settings
-from schema.pcm import Samples
+from schema.pcm import SAMPLES_PER_MS, Samples
 from schema.profile import Profile, RenderSettings, load_profile
 from schema.talk import talk_of
 from schema.transcript import Talk
 from schema.words import Word
-from workers.audio import SAMPLES_PER_MS
-from workers.dialogue import to_dialogue
 from workers.engines.load import load_bank, load_detector, load_recognizer
-from workers.stitch import Track
-from workers.vad import find_speech
+from workers.segment.speech_regions import find_speech
+from workers.transcript.dialogue import to_dialogue
+from workers.transcript.stitch import Track
 
 #: Between two turns, in turn; below zero the next speaker begins before the last has ended.
 _GAPS_MS = (700, 1_500, 300, -900, 2_500)

@@ -4,8 +4,8 @@
 
 Every channel of every recording below DIR is cut, made louder or fainter, and written as a switch
 would, without a header: once as it is, and by pairs sample by sample in turn, as Asterisk writes
-both sides of a call. The door must tell which is which (``producer/headless``). Pairs differ in
-level by up to 30 dB; some take turns, some are silent at first. What is called two and is one is
+both sides of a call. The door must tell which is which (``producer/intake/headless``). Pairs differ
+in level by up to 30 dB; some take turns, some are silent at first. What is called two and is one is
 refused; what is called one and is two would be heard as noise.
 """
 
@@ -25,7 +25,7 @@ import soundfile
 import soxr
 
 from ops import tables
-from producer.headless import excerpts, takes_turns
+from producer.intake.headless import excerpts, takes_turns
 
 Signal = npt.NDArray[np.float64]
 

@@ -85,7 +85,7 @@ def metrics_command() -> list[str]:
 
 def producer_command(*arguments: str) -> list[str]:
     """Return a command line of ``producer``."""
-    return [sys.executable, "-m", "producer.cli", *arguments]
+    return [sys.executable, "-m", "producer", *arguments]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from schema.profile import Profile
 from schema.settings import Settings
 from schema.span import Span
-from schema.store.work import Claim
+from schema.store.work.segments import Claim
 from schema.words import SegmentResult, Word
 from workers.__main__ import main
-from workers.audio import read_segment
-from workers.transcribe import StageSeconds
+from workers.process.metrics import StageSeconds
+from workers.segment.audio import read_segment
 
 if TYPE_CHECKING:
-    from workers.app import Worker  # which reads the environment
+    from workers.context import Worker  # which reads the environment
 
 WORD = "hello"
 

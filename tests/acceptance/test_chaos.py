@@ -25,7 +25,8 @@ import soundfile
 from ops.chaos.field import Field, Words, wait_for
 from ops.chaos.oracle import broken
 from ops.local.process import Child
-from schema.store import read, reduce
+from schema.store.read import recordings
+from schema.store.work import reduces
 from schema.wire import SEGMENTS_QUEUE
 
 pytestmark = pytest.mark.models
@@ -304,7 +305,7 @@ def test_poison_is_given_up_alone_and_retried_alone(drill: Drill):
     assert (partial.state, partial.error_code) == ("partial", "attempts.exhausted")
     assert "process died" in partial.error_message
     with field.ledger.reading() as connection:
-        gaps = read.transcript(connection, partial).gaps
+        gaps = recordings.transcript(connection, partial).gaps
     assert {(gap.channel, gap.code) for gap in gaps} == {
         (0, "attempts.exhausted"),
         (1, "attempts.exhausted"),
@@ -312,7 +313,7 @@ def test_poison_is_given_up_alone_and_retried_alone(drill: Drill):
     failed = field.scalar("select count(*) from segments where state = 'failed'")
 
     poison.unlink()
-    retried = field.ledger.transact(lambda c: reduce.retry_failed(c, submission))
+    retried = field.ledger.transact(lambda c: reduces.retry_failed(c, submission))
 
     assert retried == (failed, 1)
     field.wait(submission)
@@ -320,9 +321,9 @@ def test_poison_is_given_up_alone_and_retried_alone(drill: Drill):
     assert field.scalar("select max(version) from transcripts") == 2
 
 
-def problems(field: Field, submission: UUID) -> list[read.RecordingSummary]:
+def problems(field: Field, submission: UUID) -> list[recordings.RecordingSummary]:
     with field.ledger.reading() as connection:
-        found = read.recordings(connection, submission)
+        found = recordings.recordings(connection, submission)
     return [recording for recording in found if recording.state != "done"]
 
 

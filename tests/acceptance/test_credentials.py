@@ -25,9 +25,9 @@ from sqlalchemy import make_url
 from ops.local.process import Child
 from ops.local.servers import RedisServer
 from ops.local.stack import ROOT, Stack, producer_command, worker_command
-from producer.doctor import Verdict
-from producer.enqueue import celery_app
-from producer.exits import ExitCode
+from producer.cli.doctor import Verdict
+from producer.cli.exit_codes import ExitCode
+from producer.submit.enqueue import celery_app
 from schema.roles import Role
 from schema.settings import Settings
 from tests.acceptance.conftest import FAST_RECOVERY, wait_for

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from sqlalchemy import text
 
-from producer.exits import ExitCode
+from producer.cli.exit_codes import ExitCode
 from tests.acceptance.conftest import Fleet, words_of
 
 pytestmark = pytest.mark.models

@@ -17,7 +17,7 @@ import soundfile
 from ops.bench.madeup import build
 from ops.chaos.field import PROFILE, Field, Words
 from ops.chaos.oracle import broken
-from producer.models import profile_section
+from producer.cli.models import profile_section
 
 pytestmark = pytest.mark.models
 

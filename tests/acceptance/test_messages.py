@@ -19,9 +19,9 @@ from sqlalchemy import text
 from ops.local.process import Child, family
 from ops.local.servers import PostgresServer, RedisServer
 from ops.local.stack import ROOT, worker_command
-from producer.doctor import Verdict, _workers
-from producer.enqueue import Enqueuer, celery_app
-from producer.submit import Request, submit
+from producer.cli.doctor import Verdict, _workers
+from producer.submit.enqueue import Enqueuer, celery_app
+from producer.submit.submit import Request, submit
 from schema.migrate import migrate
 from schema.namespace import Namespace
 from schema.profile import load_profile
@@ -31,8 +31,8 @@ from schema.store.ledger import Ledger, create_ledger_engine
 from schema.wire import REDUCE_RECORDING, SEGMENTS_QUEUE, Message, key_prefix
 from tests.acceptance.conftest import wait_for
 from tests.factories import raw_message
-from workers.alive import LifeNote
-from workers.inbox import Refusal
+from workers.process.liveness import LifeNote
+from workers.process.redis_transport import Refusal
 
 #: Nobody may find this in a log.
 HUSH = "hush-hush"
@@ -279,8 +279,8 @@ def test_a_probe_and_the_doctor_tell_who_takes_work(bench: Bench, monkeypatch: p
     assert bench.complaint() is None
     assert _workers(bench.app).verdict is Verdict.OK
     # Nobody can take a queue from a worker any more; a release before this one let anybody.
-    monkeypatch.setattr("workers.alive.SEGMENTS_QUEUE", "another")
-    monkeypatch.setattr("producer.doctor.SEGMENTS_QUEUE", "another")
+    monkeypatch.setattr("workers.process.liveness.SEGMENTS_QUEUE", "another")
+    monkeypatch.setattr("producer.cli.doctor.SEGMENTS_QUEUE", "another")
     assert "takes work from no queue" in bench.complaint()
     assert _workers(bench.app).verdict is Verdict.FAIL
 

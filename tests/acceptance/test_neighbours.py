@@ -21,7 +21,7 @@ from ops.chaos.oracle import broken
 from ops.local.process import Child
 from ops.local.servers import PostgresServer, RedisServer
 from ops.local.stack import ROOT, producer_command, reducer_command, worker_command
-from producer.enqueue import celery_app
+from producer.submit.enqueue import celery_app
 from schema.migrate import migrate
 from schema.settings import Settings
 from schema.store.connection import create_ledger_engine

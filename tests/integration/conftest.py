@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import text
 
 from ops.local.servers import PostgresServer
-from producer.cli import main
+from producer.cli.main import main
 from schema.migrate import migrate
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger

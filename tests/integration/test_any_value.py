@@ -22,21 +22,24 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from ops.local.servers import RedisServer
-from producer.deliver import deliver
-from producer.exits import ExitCode
-from producer.stream import stream
+from producer.cli.exit_codes import ExitCode
+from producer.export.files import deliver
+from producer.export.incremental import stream
 from schema.errors import ErrorCode
 from schema.records import CallInfo
 from schema.settings import load_settings
-from schema.store import forget, intake, notify, read
+from schema.store.erasure import forget
+from schema.store.erasure.traces import find_traces, needles_of
+from schema.store.intake import submissions
 from schema.store.ledger import Ledger
-from schema.store.sweep import sweep
-from schema.store.traces import find_traces, needles_of
+from schema.store.read import recordings
+from schema.store.work import events
+from schema.store.work.sweep import sweep
 from schema.tables import Base
 from schema.wire import Queued
 from tests.factories import added, quarantined, recording, submission, transcribed, utterance
 from tests.integration.command import Producer, Ran
-from workers.figures import FleetFigures
+from workers.background.fleet_metrics import FleetFigures
 
 #: An example runs twenty commands: to make it smaller would take as long as the suite.
 HARD = settings(
@@ -169,7 +172,7 @@ def run_by_itself(ledger: Ledger) -> None:
     figures = FleetFigures(ledger, SimpleNamespace(queued=lambda: Queued(0, 0)), load_settings())
     registry.register(figures)
     assert b"callscribe" in generate_latest(registry)
-    ledger.transact(lambda c: notify.claim_events(c, room=16, each=4, busy=(), lease_s=60))
+    ledger.transact(lambda c: events.claim_events(c, room=16, each=4, busy=(), lease_s=60))
 
 
 @HARD
@@ -257,13 +260,13 @@ def test_a_row_that_no_release_wrote_costs_its_own_recording(
         except IntegrityError:
             return  # The ledger itself refuses it.
     good = transcribed(ledger, utterance("agent", "well met"), to=to, said=["good", "evening"])
-    ledger.transact(lambda c: intake.seal(c, to.id))
+    ledger.transact(lambda c: submissions.seal(c, to.id))
 
     delivered = deliver(ledger, to.id, tmp_path, ["json", "csv", "html"])
     streamed = stream(ledger, (written := []).append)
     with ledger.reading() as connection:
-        read.talks(connection, to.id)
-        read.quality(connection, to.id)
+        recordings.talks(connection, to.id)
+        recordings.quality(connection, to.id)
     needles = ledger.transact(lambda c: needles_of(c, [bad]))
 
     assert delivered.recordings + len(delivered.unreadable) == 2

@@ -13,8 +13,8 @@ from ops.local.binaries import find_redis
 from ops.local.process import Child
 from ops.local.servers import RedisServer
 from ops.local.sockets import free_port
-from producer.doctor import Verdict, _redis
-from producer.enqueue import celery_app
+from producer.cli.doctor import Verdict, _redis
+from producer.submit.enqueue import celery_app
 from schema.publish import Publisher
 from schema.settings import Settings
 from schema.wire import SEGMENTS_QUEUE, TRANSCRIBE_SEGMENT, Dispatch, Message

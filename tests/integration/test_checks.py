@@ -11,8 +11,8 @@ import pytest
 
 from ops.local.servers import PostgresServer
 from ops.local.sockets import free_port
-from producer.doctor import Verdict, examine_host
-from producer.enqueue import celery_app
+from producer.cli.doctor import Verdict, examine_host
+from producer.submit.enqueue import celery_app
 from schema.errors import CallscribeError, ErrorCode
 from schema.migrate import migrate, require_current
 from schema.settings import Settings

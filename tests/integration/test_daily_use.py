@@ -14,11 +14,12 @@ import pytest
 from rich.console import Console
 from sqlalchemy import func, insert, select, text
 
-from producer import cli
-from producer.exits import ExitCode
+from producer.cli import main
+from producer.cli.exit_codes import ExitCode
 from schema.records import CallInfo
-from schema.store import notify, read
 from schema.store.ledger import Ledger
+from schema.store.read import recordings
+from schema.store.work import events
 from schema.tables import Recording, Submission
 from tests.factories import added, recording, submission, transcribed, utterance
 from tests.integration.command import Producer
@@ -103,7 +104,7 @@ def test_a_purge_comes_again_and_says_each_time_what_it_erased(
         if len(pauses) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("producer.cli.time.sleep", sleep)
+    monkeypatch.setattr("producer.cli.main.time.sleep", sleep)
 
     ran = producer("forget", "--older-than", "30d", "--yes", "--every", "24h")
 
@@ -224,7 +225,7 @@ def test_lines_go_to_the_pipe_also_where_a_terminal_shows_how_far_they_are(
 ):
     transcribed(ledger, call=CALL)
     screen = StringIO()
-    monkeypatch.setattr(cli, "err", Console(file=screen, force_terminal=True, width=40))
+    monkeypatch.setattr(main, "err", Console(file=screen, force_terminal=True, width=40))
 
     ran = producer("export", "--format", "jsonl", "--out", "-")
 
@@ -296,7 +297,7 @@ def test_without_a_secret_notify_is_refused_at_once(ledger: Ledger, submitter: P
 
     assert ran.code == ExitCode.MISCONFIGURED
     assert "CALLSCRIBE_NOTIFY_SECRET" in ran.err
-    assert ledger.transact(lambda c: read.submission_ids(c, 1)) == []
+    assert ledger.transact(lambda c: recordings.submission_ids(c, 1)) == []
 
 
 @pytest.mark.parametrize("url", ["ftp://crm.example/hush", "https://me:hush@crm.example/"])
@@ -309,7 +310,7 @@ def test_a_receiver_that_cannot_be_is_refused_and_not_quoted(
 
     assert ran.code == ExitCode.USAGE
     assert "hush" not in ran.err
-    assert ledger.transact(lambda c: read.submission_ids(c, 1)) == []
+    assert ledger.transact(lambda c: recordings.submission_ids(c, 1)) == []
 
 
 def test_status_says_how_far_a_receiver_was_told_and_not_its_url(
@@ -319,9 +320,9 @@ def test_status_says_how_far_a_receiver_was_told_and_not_its_url(
     monkeypatch.setenv("CALLSCRIBE_NOTIFY_HOSTS", "crm.example")
     submitter("--notify", HOOK)
     (delivery,) = ledger.transact(
-        lambda c: notify.claim_events(c, room=1, each=1, busy=(), lease_s=60)
+        lambda c: events.claim_events(c, room=1, each=1, busy=(), lease_s=60)
     )
-    ledger.transact(lambda c: notify.refused(c, delivery, "HTTP 503"))
+    ledger.transact(lambda c: events.refused(c, delivery, "HTTP 503"))
 
     people, scripts = producer("status"), producer("status", "--json")
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from sqlalchemy import text
 
-from producer import deliver
+from producer.export import files
 from schema.errors import ErrorCode, Misconfigured
 from schema.settings import Settings
 from schema.store.ledger import Ledger
@@ -37,8 +37,8 @@ def test_nothing_is_held_in_the_ledger_while_audio_is_copied(
         target.write_bytes(b"fLaC")
         return np.zeros((1, 2), np.float32)
 
-    monkeypatch.setattr(deliver, "copy_audio", copy)
-    done = deliver.deliver(ledger, to.id, tmp_path / "out", ["html", "txt"], audio=settings)
+    monkeypatch.setattr(files, "copy_audio", copy)
+    done = files.deliver(ledger, to.id, tmp_path / "out", ["html", "txt"], audio=settings)
     assert (done.recordings, done.files) == (2, 5)
     assert held == [0, 0]
     assert len(list((tmp_path / "out").glob("*.page.flac"))) == 2
@@ -49,7 +49,7 @@ def test_a_call_whose_audio_is_gone_has_a_page_that_says_so(
 ):
     to = submission(ledger)
     transcribed(ledger, utterance("agent", "hello there"), to=to)
-    deliver.deliver(ledger, to.id, tmp_path / "out", ["html"], audio=settings)
+    files.deliver(ledger, to.id, tmp_path / "out", ["html"], audio=settings)
     [page] = [p for p in (tmp_path / "out").glob("*.html") if p.name != "index.html"]
     assert ErrorCode.FILE_VANISHED in page.read_text()
     assert "hello there<" in page.read_text()
@@ -83,7 +83,7 @@ def test_a_call_without_a_header_is_heard_as_it_was_submitted(
         )
     )
 
-    deliver.deliver(ledger, to.id, tmp_path / "out", ["html"], audio=settings)
+    files.deliver(ledger, to.id, tmp_path / "out", ["html"], audio=settings)
 
     [copy] = (tmp_path / "out").glob("*.page.flac")
     samples, rate_hz = soundfile.read(copy)
@@ -97,4 +97,4 @@ def test_a_directory_that_cannot_be_written_is_named(
     transcribed(ledger, utterance("agent", "hello"), to=to)
     (tmp_path / "out").write_text("a file")
     with pytest.raises(Misconfigured, match="out"):
-        deliver.deliver(ledger, to.id, tmp_path / "out", ["html"], audio=settings)
+        files.deliver(ledger, to.id, tmp_path / "out", ["html"], audio=settings)

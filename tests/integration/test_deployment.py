@@ -18,9 +18,9 @@ from ops.local.binaries import find_postgres
 from ops.local.servers import PostgresServer, ServerError
 from schema.migrate import migrate
 from schema.roles import Role
-from schema.store import work
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
+from schema.store.work import segments
 from tests.conftest import required
 from tests.factories import added, recording, result
 from tests.unit.ops import manifests as m
@@ -46,12 +46,12 @@ def test_workers_are_wanted_for_what_is_pending_and_for_what_is_leased(ledger: L
     assert waiting_for_workers(ledger) == 4
 
     claims = [
-        ledger.single(lambda c, d=d: work.claim(c, d.message, owner="w", lease_s=60))
+        ledger.single(lambda c, d=d: segments.claim(c, d.message, owner="w", lease_s=60))
         for d in dispatches[:2]
     ]
     assert waiting_for_workers(ledger) == 4
 
-    ledger.single(lambda c: work.finish(c, claims[0], result("hello")))
+    ledger.single(lambda c: segments.finish(c, claims[0], result("hello")))
     assert waiting_for_workers(ledger) == 3
 
 

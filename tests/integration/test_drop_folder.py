@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from producer.drop import NAME_TAKEN, UNREADABLE_S
-from producer.submit import Summary
+from producer.submit.drop_folder import NAME_TAKEN, UNREADABLE_S
+from producer.submit.submit import Summary
 from schema.errors import ErrorCode, Transient
 from schema.states import RecordingState
 from tests.integration.test_submit import Door, DropFolder, door

@@ -18,14 +18,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ops.local.bootstrap import ROOT
 from ops.local.sockets import free_port
-from producer.purge import purge
+from producer.erasure.retention import purge
 from schema.metrics import CATALOGUE
 from schema.settings import Settings
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
 from schema.wire import Queued
 from tests.factories import added, recording, transcribed
-from workers.figures import FleetFigures, Patient
+from workers.background.fleet_metrics import FleetFigures, Patient
 
 QUEUED = Queued(segments=3, reduces=1)
 

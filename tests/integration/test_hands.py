@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from schema.records import Notice
-from schema.store import cancel, intake
+from schema.store.intake import cancel, submissions
 from schema.store.ledger import Ledger
 from tests.factories import added, quarantined, recording, submission, transcribed, utterance
 from tests.integration.command import Producer
@@ -83,7 +83,7 @@ def run(ledger: Ledger, *arguments: str, **options) -> subprocess.CompletedProce
     url = ledger.engine.url.render_as_string(hide_password=False)
     added_environment = options.pop("environment", {})
     environment = {**ENVIRONMENT, "CALLSCRIBE_DATABASE_URL": url, **added_environment}
-    program = [sys.executable, "-c", "from producer.cli import main; main()"]
+    program = [sys.executable, "-c", "from producer.cli.main import main; main()"]
     command = [*options.pop("before", ()), *program, *arguments]
     return subprocess.run(
         command, env=environment, capture_output=True, check=False, timeout=120, **options
@@ -97,8 +97,8 @@ def test_a_terminal_that_lacks_characters_ends_no_command(ledger: Ledger):
     transcribed(ledger, utterance("agent", "我要退款 😀"), item=mine, to=to)
     added(ledger, quarantined(), to=to)
     notice = Notice("scan.left-out", "Müller", "1 file is no audio 😀")
-    ledger.transact(lambda c: intake.add_notices(c, to.id, [notice]))
-    ledger.transact(lambda c: intake.seal(c, to.id))
+    ledger.transact(lambda c: submissions.add_notices(c, to.id, [notice]))
+    ledger.transact(lambda c: submissions.seal(c, to.id))
     environment = {"PYTHONIOENCODING": "ascii"}
 
     for arguments in (
@@ -171,7 +171,7 @@ def test_a_reader_that_goes_away_is_no_failure_of_a_table_either(ledger: Ledger)
     for _ in range(30):
         transcribed(ledger, utterance("agent", "hello " * 400), to=to)
     url = ledger.engine.url.render_as_string(hide_password=False)
-    program = f"{sys.executable} -c 'from producer.cli import main; main()'"
+    program = f"{sys.executable} -c 'from producer.cli.main import main; main()'"
     for command in ("status --all", "search hello --limit 9999", "submit --help"):
         ran = subprocess.run(
             ["bash", "-c", f"set -o pipefail; {program} {command} | true"],
@@ -185,7 +185,7 @@ def test_a_reader_that_goes_away_is_no_failure_of_a_table_either(ledger: Ledger)
 
 def test_a_disk_that_is_full_is_named(ledger: Ledger):
     url = ledger.engine.url.render_as_string(hide_password=False)
-    program = f"{sys.executable} -c 'from producer.cli import main; main()'"
+    program = f"{sys.executable} -c 'from producer.cli.main import main; main()'"
     ran = subprocess.run(
         ["bash", "-c", f"{program} status --all > /dev/full"],
         env={**ENVIRONMENT, "CALLSCRIBE_DATABASE_URL": url},

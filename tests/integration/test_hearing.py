@@ -13,13 +13,13 @@ from ops.eval.hearing import agreement, total
 from ops.local.bootstrap import STATE
 from ops.local.models import fetch
 from ops.local.samples import compose
+from schema.pcm import SAMPLE_RATE_HZ, SAMPLES_PER_MS
 from schema.profile import SCENES, load_profile
 from schema.settings import Settings
 from schema.span import Span
-from workers.audio import SAMPLE_RATE_HZ, SAMPLES_PER_MS
 from workers.engines.load import load_bank, load_detector
-from workers.stitch import Heard
-from workers.vad import find_speech
+from workers.segment.speech_regions import find_speech
+from workers.transcript.stitch import Heard
 
 
 @pytest.fixture(scope="module")

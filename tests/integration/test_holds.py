@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import Connection, select, text
 
-from producer.holds import apply_register, place_hold, release_holds
-from producer.purge import purge
+from producer.erasure.holds import apply_register, place_hold, release_holds
+from producer.erasure.retention import purge
+from schema.erasure_register import Erased, Register
 from schema.errors import BadRequest, Misconfigured
 from schema.records import CallInfo
-from schema.register import Erased, Register
-from schema.store import forget, holds
+from schema.store.erasure import forget, holds
 from schema.store.ledger import Ledger
 from schema.tables import Base, Recording
 from tests.factories import added, recording
@@ -172,7 +172,7 @@ def test_a_register_that_another_process_keeps_is_waited_for_and_named(
     register: Register, monkeypatch: pytest.MonkeyPatch
 ):
     register.note_erasing([])
-    monkeypatch.setattr("schema.register._LOCK_S", 0.1)
+    monkeypatch.setattr("schema.erasure_register._LOCK_S", 0.1)
     with register._path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(Misconfigured, match="another process has kept it"):

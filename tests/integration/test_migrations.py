@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
 from ops.local.servers import PostgresServer
-from producer.doctor import Verdict, _ledger
+from producer.cli.doctor import Verdict, _ledger
 from schema.errors import ErrorCode, Misconfigured, Transient
 from schema.migrate import (
     alembic_config,
@@ -23,11 +23,11 @@ from schema.migrate import (
     migrate,
     require_current,
 )
-from schema.phrases import parse_query
+from schema.search_query import parse_query
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
-from schema.store.notify import receiver_of
-from schema.store.search import Filters, search
+from schema.store.read.search import Filters, search
+from schema.store.work.events import receiver_of
 from schema.tables import Base
 from tests.factories import transcribed, utterance
 

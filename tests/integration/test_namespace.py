@@ -11,9 +11,9 @@ import pytest
 import redis
 
 from ops.local.servers import PostgresServer, RedisServer
-from producer import doctor
-from producer.doctor import Finding, Verdict
-from producer.enqueue import celery_app
+from producer.cli import doctor
+from producer.cli.doctor import Finding, Verdict
+from producer.submit.enqueue import celery_app
 from schema.errors import ErrorCode, Misconfigured
 from schema.migrate import migrate
 from schema.namespace import KEPT_S, Flag, Namespace

@@ -24,17 +24,20 @@ from structlog.testing import capture_logs
 
 from ops.local.bootstrap import ROOT
 from ops.local.sockets import free_port
-from producer.doctor import Verdict, _notify
+from producer.cli.doctor import Verdict, _notify
 from schema.errors import ErrorCode
 from schema.records import CallInfo
 from schema.settings import Settings
 from schema.signature import signed_headers
-from schema.store import forget, intake, notify, reduce, work
-from schema.store.cancel import cancel
-from schema.store.figures import figures
-from schema.store.intake import OpenSubmission
+from schema.store.erasure import forget
+from schema.store.intake import submissions
+from schema.store.intake.cancel import cancel
+from schema.store.intake.submissions import OpenSubmission
 from schema.store.ledger import Ledger
-from schema.store.work import Fate
+from schema.store.read.fleet import figures
+from schema.store.work import events as notify
+from schema.store.work import reduces, segments
+from schema.store.work.segments import Fate
 from schema.urls import check_receiver_url
 from tests import factories
 from tests.factories import (
@@ -48,7 +51,7 @@ from tests.factories import (
     utterance,
 )
 from tests.receiver import DOCUMENT, SECRET, Received, documented, receiving
-from workers.notify import EACH, Notifier, send
+from workers.background.webhooks import EACH, Notifier, send
 
 URL = "http://127.0.0.1:1/never"
 
@@ -59,7 +62,7 @@ def told(ledger: Ledger, url: str = URL) -> OpenSubmission:
 
     def opened(connection: Any) -> OpenSubmission:
         receiver = notify.receiver_of(connection, url, host)
-        return intake.open_submission(
+        return submissions.open_submission(
             connection, unique("key"), "calls", PROFILE, force=False, receiver=receiver
         )
 
@@ -67,7 +70,7 @@ def told(ledger: Ledger, url: str = URL) -> OpenSubmission:
 
 
 def sealed(ledger: Ledger, submission: OpenSubmission) -> None:
-    ledger.transact(lambda c: intake.seal(c, submission.id))
+    ledger.transact(lambda c: submissions.seal(c, submission.id))
 
 
 def events(ledger: Ledger) -> list[dict[str, Any]]:
@@ -109,9 +112,9 @@ def bodies(received: Received) -> list[dict[str, Any]]:
 
 def failed(ledger: Ledger, submission: OpenSubmission) -> None:
     (dispatch,) = added(ledger, recording(unique("pcm")), to=submission).dispatches
-    held = ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
+    held = ledger.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
     code = ErrorCode.AUDIO_CHANGED
-    end = ledger.transact(lambda c: work.fail(c, held, code, "changed", Fate.FOR_GOOD))
+    end = ledger.transact(lambda c: segments.fail(c, held, code, "changed", Fate.FOR_GOOD))
     reduced(ledger, end.reduce)
 
 
@@ -178,7 +181,7 @@ def test_what_a_retry_ends_anew_is_told_anew(ledger: Ledger):
     failed(ledger, submission)
     sealed(ledger, submission)
     ledger.transact(notify.sum_up)
-    ledger.transact(lambda c: reduce.retry_failed(c, submission.id))
+    ledger.transact(lambda c: reduces.retry_failed(c, submission.id))
     assert ledger.transact(notify.sum_up) == 0
 
     ledger.transact(lambda c: cancel(c, submission.id))
@@ -191,7 +194,7 @@ def test_what_a_retry_ends_anew_is_told_anew(ledger: Ledger):
 def test_an_end_that_is_rolled_back_is_not_told(ledger: Ledger):
     submission = told(ledger)
     with ledger.engine.connect() as connection:
-        intake.add_recordings(connection, submission, [quarantined()], room=0)
+        submissions.add_recordings(connection, submission, [quarantined()], room=0)
         connection.rollback()
 
     assert events(ledger) == []
@@ -428,9 +431,9 @@ def test_two_that_deliver_send_each_event_once(ledger: Ledger):
 _KILLED = """
 import os, signal, sys
 from schema.settings import load_settings
-from schema.store import notify
+from schema.store.work import events as notify
 from schema.store.ledger import Ledger
-from workers.notify import Notifier
+from workers.background.webhooks import Notifier
 
 settings = load_settings()
 notify.delivered = lambda *_: os.kill(os.getpid(), signal.SIGKILL)

@@ -7,12 +7,15 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import text
 
-from producer import doctor
-from schema.phrases import parse_query
+from producer.cli import doctor
 from schema.records import CallInfo
-from schema.store import cancel, forget, intake, notify, read
+from schema.search_query import parse_query
+from schema.store.erasure import forget
+from schema.store.intake import cancel, submissions
 from schema.store.ledger import Ledger
-from schema.store.search import Filters, search
+from schema.store.read import recordings
+from schema.store.read.search import Filters, search
+from schema.store.work import events
 from tests.factories import PROFILE, added, recording, submission
 
 #: What switches, spreadsheets and databases write for none; and what a year's overflow makes.
@@ -47,7 +50,11 @@ def test_a_stored_date_that_no_call_has_is_read_as_none(ledger: Ledger, moment, 
     def look(connection):
         connection.execute(text(f"set local timezone = '{zone}'"))
         raw = connection.execute(text("select started_at from recordings")).scalar_one()
-        return raw, read.summaries(connection, text("true")), forget.find(connection, calls=["x"])
+        return (
+            raw,
+            recordings.summaries(connection, text("true")),
+            forget.find(connection, calls=["x"]),
+        )
 
     raw, [summary], _ = ledger.transact(look)
     assert raw.astimezone(UTC).year in (2, 9998)
@@ -71,8 +78,8 @@ def test_it_neither_keeps_a_call_for_ever_nor_erases_it_before_its_time(ledger: 
 def test_every_receiver_is_told_and_search_goes_on(ledger: Ledger, moment):
     def opened(key: str, url: str):
         def open_one(connection):
-            receiver = notify.receiver_of(connection, url, url)
-            return intake.open_submission(
+            receiver = events.receiver_of(connection, url, url)
+            return submissions.open_submission(
                 connection, key, "calls", PROFILE, force=False, receiver=receiver
             )
 
@@ -83,7 +90,7 @@ def test_every_receiver_is_told_and_search_goes_on(ledger: Ledger, moment):
         added(ledger, recording(key), to=to)
         ledger.transact(lambda c, to=to: cancel.cancel(c, to.id))
     put(ledger, moment)
-    told = ledger.transact(lambda c: notify.claim_events(c, room=16, each=4, busy=(), lease_s=60))
+    told = ledger.transact(lambda c: events.claim_events(c, room=16, each=4, busy=(), lease_s=60))
     assert len(told) == 2
     query = parse_query("hello")
     assert ledger.transact(lambda c: search(c, query, Filters(), limit=5)) == []
@@ -98,7 +105,7 @@ def test_what_is_out_of_bounds_is_left_out_and_the_rest_of_the_batch_kept(ledger
     )
     to = submission(ledger)
     added(ledger, recording("a"), recording("b", call=odd), recording("c"), to=to)
-    found = ledger.transact(lambda c: read.summaries(c, text("true")))
+    found = ledger.transact(lambda c: recordings.summaries(c, text("true")))
     assert len(found) == 3
     [bad] = [each for each in found if each.call.agent == "ann"]
     assert bad.call == CallInfo(agent="ann", attributes={"queue": "sales"})

@@ -12,9 +12,9 @@ import pytest
 import soundfile
 from playwright.sync_api import expect, sync_playwright
 
-from producer.page import Heard, to_entry, to_index, to_page
+from producer.export.html_pages import Heard, to_entry, to_index, to_page
 from schema.words import Word
-from tests.unit.producer.test_page import HOSTILE, said, transcript
+from tests.unit.producer.export.test_html_pages import HOSTILE, said, transcript
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

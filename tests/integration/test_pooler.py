@@ -14,13 +14,12 @@ from sqlalchemy import Engine, text
 from ops.local.pooler import Pooler
 from ops.local.process import ProcessError
 from ops.local.servers import PostgresServer
-from producer.doctor import Verdict, _pooler
-from producer.traces import search_traces
+from producer.cli.doctor import Verdict, _pooler
+from producer.erasure.traces import search_traces
 from schema.errors import Misconfigured
 from schema.migrate import migrate
 from schema.roles import Role, create_roles, limit_logins
 from schema.settings import Settings
-from schema.store import purges, work
 from schema.store.connection import (
     create_ledger_engine,
     is_pooled,
@@ -28,8 +27,10 @@ from schema.store.connection import (
     sets_limits,
     unbounded,
 )
+from schema.store.erasure import retention
+from schema.store.erasure.traces import Needle
 from schema.store.ledger import Cursor, Ledger
-from schema.store.traces import Needle
+from schema.store.work import segments
 from tests.conftest import required
 from tests.factories import added, recording, result, transcribed, utterance
 
@@ -174,7 +175,7 @@ def test_a_pooler_that_takes_no_options_serves_as_well(
 def test_what_takes_a_session_of_its_own_asks_for_the_server_itself(pooled: Ledger):
     for refused in (
         lambda: migrate(pooled.engine),
-        lambda: purges.vacuum(pooled.engine),
+        lambda: retention.vacuum(pooled.engine),
         lambda: unbounded(pooled.engine).__enter__(),
     ):
         with pytest.raises(Misconfigured, match="pooler") as caught:
@@ -185,9 +186,9 @@ def test_what_takes_a_session_of_its_own_asks_for_the_server_itself(pooled: Ledg
 def test_work_goes_all_the_way_and_traces_are_searched(pooled: Ledger):
     gone = transcribed(pooled, utterance("agent", "hello there"))
     (dispatch,) = added(pooled, recording("a")).dispatches
-    held = pooled.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
-    assert pooled.single(lambda c: work.renew(c, held, lease_s=60))
-    pooled.single(lambda c: work.finish(c, held, result("hi")))
+    held = pooled.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
+    assert pooled.single(lambda c: segments.renew(c, held, lease_s=60))
+    pooled.single(lambda c: segments.finish(c, held, result("hi")))
 
     settings = Settings(database_url="postgresql://", redis_url="redis://localhost")
     assert search_traces(settings, pooled, [Needle("id", str(gone))])

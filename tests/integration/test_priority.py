@@ -6,13 +6,14 @@ import pytest
 from sqlalchemy import text
 
 from schema.span import Span
-from schema.store import intake, reduce, work
-from schema.store.cancel import cancel
-from schema.store.intake import OpenSubmission
+from schema.store.intake import submissions
+from schema.store.intake.cancel import cancel
+from schema.store.intake.submissions import OpenSubmission
 from schema.store.ledger import Ledger
-from schema.store.repair import order_repairs
-from schema.store.sweep import Swept, sweep
-from schema.store.work import Fate
+from schema.store.work import reduces, segments
+from schema.store.work.repairs import order_repairs
+from schema.store.work.segments import Fate
+from schema.store.work.sweep import Swept, sweep
 from schema.transcript import PlannedRepair, RepairReason
 from schema.wire import Dispatch, Priority, Queued
 from tests.factories import PROFILE, added, recording, result, submission, unique
@@ -24,7 +25,7 @@ EMPTY = Queued(0, 0)
 
 def urgent(ledger: Ledger) -> OpenSubmission:
     return ledger.transact(
-        lambda c: intake.open_submission(
+        lambda c: submissions.open_submission(
             c, unique("key"), "calls", PROFILE, force=False, urgent=True
         )
     )
@@ -45,15 +46,15 @@ def age(ledger: Ledger) -> None:
         ledger.transact(lambda c, s=statement: c.execute(text(s)))
 
 
-def claimed(ledger: Ledger, dispatch: Dispatch) -> work.Claim:
-    held = ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
+def claimed(ledger: Ledger, dispatch: Dispatch) -> segments.Claim:
+    held = ledger.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
     assert held is not None
     return held
 
 
-def finished(ledger: Ledger, dispatch: Dispatch) -> work.Ended:
+def finished(ledger: Ledger, dispatch: Dispatch) -> segments.Ended:
     held = claimed(ledger, dispatch)
-    return ledger.single(lambda c: work.finish(c, held, result("hi")))
+    return ledger.single(lambda c: segments.finish(c, held, result("hi")))
 
 
 def priorities(dispatches: list[Dispatch]) -> list[Priority]:
@@ -71,7 +72,7 @@ def test_its_segments_go_before_others(ledger: Ledger):
 def test_the_same_command_again_goes_on_as_urgently(ledger: Ledger):
     def opened() -> OpenSubmission:
         return ledger.transact(
-            lambda c: intake.open_submission(c, "key", "t", PROFILE, force=False, urgent=True)
+            lambda c: submissions.open_submission(c, "key", "t", PROFILE, force=False, urgent=True)
         )
 
     first, second = opened(), opened()
@@ -129,16 +130,16 @@ def test_what_was_lost_with_a_worker_and_what_is_retried_stay_urgent(ledger: Led
     (dispatch,) = added(ledger, recording("a"), to=target).dispatches
     held = claimed(ledger, dispatch)
     code = "engine.failed"
-    ledger.transact(lambda c: work.fail(c, held, code, "once", Fate.STRIKE))
+    ledger.transact(lambda c: segments.fail(c, held, code, "once", Fate.STRIKE))
     age(ledger)
     (after_a_strike,) = swept(ledger, FULL).dispatches
     held = claimed(ledger, after_a_strike)
-    end = ledger.transact(lambda c: work.fail(c, held, code, "for good", Fate.FOR_GOOD))
+    end = ledger.transact(lambda c: segments.fail(c, held, code, "for good", Fate.FOR_GOOD))
     claim = ledger.single(
-        lambda c: reduce.claim_reduce(c, end.reduce.message, owner="r", lease_s=60)
+        lambda c: reduces.claim_reduce(c, end.reduce.message, owner="r", lease_s=60)
     )
     ledger.transact(lambda c: c.execute(text("update recordings set state = 'failed'")))
-    ledger.transact(lambda c: reduce.retry_failed(c, target.id))
+    ledger.transact(lambda c: reduces.retry_failed(c, target.id))
     (after_a_retry,) = swept(ledger, FULL).dispatches
 
     assert claim is not None
@@ -153,8 +154,8 @@ def test_its_reduces_go_before_others_whoever_asks_for_them(ledger: Ledger):
     age(ledger)
     asked += [d for d in swept(ledger).dispatches if d.message.id == asked[0].message.id]
     message = asked[-1].message
-    ledger.single(lambda c: reduce.claim_reduce(c, message, owner="r", lease_s=60))
-    asked += ledger.transact(lambda c: reduce.return_reduces(c, "r", died=True))
+    ledger.single(lambda c: reduces.claim_reduce(c, message, owner="r", lease_s=60))
+    asked += ledger.transact(lambda c: reduces.return_reduces(c, "r", died=True))
     # Of a recording whose words are known there is nothing but its reduce.
     asked += added(ledger, recording("a"), to=urgent(ledger)).dispatches
 
@@ -166,7 +167,7 @@ def test_its_repairs_are_as_urgent_when_they_are_sent_again(ledger: Ledger):
     (dispatch,) = added(ledger, recording("a"), to=urgent(ledger)).dispatches
     end = finished(ledger, dispatch)
     held = ledger.single(
-        lambda c: reduce.claim_reduce(c, end.reduce.message, owner="r", lease_s=60)
+        lambda c: reduces.claim_reduce(c, end.reduce.message, owner="r", lease_s=60)
     )
     place = PlannedRepair(0, Span(1_000, 9_000), Span(3_000, 6_000), RepairReason.SEAM)
     ledger.transact(lambda c: order_repairs(c, held, [place]))
@@ -189,13 +190,13 @@ def test_words_that_a_backlog_wants_as_well_are_decoded_once_and_first(
         begun = claimed(ledger, dispatch)
         mine_is_a_twin = False
     else:
-        twin = ledger.single(lambda c: work.claim(c, dispatch.message, owner="x", lease_s=60))
+        twin = ledger.single(lambda c: segments.claim(c, dispatch.message, owner="x", lease_s=60))
         assert twin is None, "another decodes it right now"
         mine_is_a_twin = True
 
-    end = ledger.single(lambda c: work.finish(c, begun, result("hi")))
+    end = ledger.single(lambda c: segments.finish(c, begun, result("hi")))
     assert end.twins
-    (other,) = ledger.transact(lambda c: work.settle_twins(c, begun.decode_key, decoded=True))
+    (other,) = ledger.transact(lambda c: segments.settle_twins(c, begun.decode_key, decoded=True))
 
     mine, theirs = (other, end.reduce) if mine_is_a_twin else (end.reduce, other)
     assert (mine.priority, theirs.priority) == (Priority.FIRST, Priority.NORMAL)
@@ -208,7 +209,7 @@ def test_a_message_that_an_older_sweep_sent_as_if_it_were_not_urgent_does_its_wo
         " dispatches = dispatches + 1 returning *"
     )
     row = ledger.transact(lambda c: c.execute(older).mappings().one())
-    message = Dispatch("t", "q", work.Message(row["id"], row["dispatch_token"]), "", 1, 1)
+    message = Dispatch("t", "q", segments.Message(row["id"], row["dispatch_token"]), "", 1, 1)
 
     assert message.priority is Priority.NORMAL
     assert finished(ledger, message).reduce.priority is Priority.FIRST

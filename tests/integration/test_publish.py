@@ -13,7 +13,7 @@ import redis
 from celery import Celery
 
 from ops.local.servers import RedisServer
-from producer.enqueue import Enqueuer, celery_app
+from producer.submit.enqueue import Enqueuer, celery_app
 from schema.publish import Publisher
 from schema.settings import Settings
 from schema.store.dispatches import reduce_dispatch, segment_dispatch
@@ -27,7 +27,7 @@ from schema.wire import (
     key_prefix,
     queue_keys,
 )
-from workers.inbox import refusal_of
+from workers.process.redis_transport import refusal_of
 
 
 @pytest.fixture

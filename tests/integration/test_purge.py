@@ -8,15 +8,18 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select, text
 
-from producer.purge import purge
+from producer.erasure.retention import purge
 from schema.errors import BadRequest, ErrorCode
 from schema.records import CallInfo
-from schema.store import forget, intake, purges, read, work
-from schema.store.cancel import cancel
-from schema.store.figures import figures
-from schema.store.forget import Forgotten
+from schema.store.erasure import forget, retention
+from schema.store.erasure.forget import Forgotten
+from schema.store.intake import submissions
+from schema.store.intake.cancel import cancel
 from schema.store.ledger import Ledger
-from schema.store.search import Filters
+from schema.store.read import recordings
+from schema.store.read.fleet import figures
+from schema.store.read.search import Filters
+from schema.store.work import segments
 from schema.tables import Recording
 from tests.factories import added, quarantined, recording, submission, transcribed, utterance
 
@@ -70,7 +73,7 @@ def test_what_is_being_transcribed_is_left_to_end_however_old_it_is(ledger: Ledg
         for name in ("waits", "runs")
     )
     _, claimed = added(ledger, waits, runs, to=mine).dispatches
-    ledger.single(lambda c: work.claim(c, claimed.message, owner="w", lease_s=60))
+    ledger.single(lambda c: segments.claim(c, claimed.message, owner="w", lease_s=60))
     ledger.transact(lambda c: c.execute(text("update recordings set created_at = '2020-01-01'")))
     with ledger.reading() as connection:
         old = forget.count_older(connection, NOW - 30 * DAY)
@@ -126,7 +129,7 @@ def test_a_copy_that_may_not_be_removed_keeps_its_own_recording_alone(ledger: Le
         " where audio_root is not null"
     )
     ledger.transact(lambda c: c.execute(spool))
-    ledger.transact(lambda c: [intake.seal(c, i) for i in read.submission_ids(c, 5)])
+    ledger.transact(lambda c: [submissions.seal(c, i) for i in recordings.submission_ids(c, 5)])
     with ledger.reading() as connection:
         kept = connection.scalar(select(func.max(Recording.name)))
 
@@ -253,7 +256,7 @@ def test_a_vacuum_gives_room_back(ledger: Ledger):
     assert purged(ledger).recordings == 1
     assert pages(ledger) > 5
 
-    assert purges.vacuum(ledger.engine) == []
+    assert retention.vacuum(ledger.engine) == []
 
     assert pages(ledger) == 0
     assert found not in names(ledger)

@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from producer import cli
-from producer.enqueue import Enqueuer
-from producer.exits import ExitCode
-from producer.intake import Job, examine
-from producer.recheck import Finding, Reason, Tally, recheck, replan
+from producer.cli import main
+from producer.cli.exit_codes import ExitCode
+from producer.intake.examine import Job, examine
+from producer.submit.enqueue import Enqueuer
+from producer.submit.recheck import Finding, Reason, Tally, recheck, replan
 from schema.records import CallInfo, NewRecording, QuarantinedRecording
 from schema.settings import Settings
 from schema.states import RecordingState
-from schema.store import intake, work
-from schema.store import recheck as store
+from schema.store.intake import recheck as store
+from schema.store.intake import submissions
 from schema.store.ledger import Ledger
+from schema.store.work import segments
 from schema.tables import Recording, ResultRow, SegmentRow, Transcript
 from schema.wire import Dispatch, Queued
 from tests.factories import PROFILE, added, recording, reduced, result, submission, utterance
@@ -79,11 +80,13 @@ class Archive:
                 reduced(self.ledger, dispatch)
                 continue
             self.work(dispatch)
-        self.ledger.transact(lambda c: intake.seal(c, target.id))
+        self.ledger.transact(lambda c: submissions.seal(c, target.id))
 
     def work(self, dispatch: Dispatch) -> None:
-        held = self.ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
-        ended = self.ledger.single(lambda c: work.finish(c, held, result("hi")))
+        held = self.ledger.single(
+            lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60)
+        )
+        ended = self.ledger.single(lambda c: segments.finish(c, held, result("hi")))
         if ended.reduce:
             reduced(self.ledger, ended.reduce, utterance("agent", "hi"))
 
@@ -277,7 +280,7 @@ def test_the_command_lists_and_says_that_nothing_was_changed(
     )
     monkeypatch.setenv("CALLSCRIBE_ROOTS", f"calls={archive.calls}")
     monkeypatch.setenv("CALLSCRIBE_SPOOL", str(archive.calls.parent / "spool"))
-    monkeypatch.setattr(cli.out, "_width", 200)
+    monkeypatch.setattr(main.out, "_width", 200)
 
     listed = producer("recheck")
     as_json = json.loads(producer("recheck", "--json").out)

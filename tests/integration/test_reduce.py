@@ -13,14 +13,15 @@ from sqlalchemy import select, text
 from schema.errors import ErrorCode, Misconfigured, Transient
 from schema.profile import Profile, Punctuation
 from schema.states import RecordingState
-from schema.store import intake, work
+from schema.store.intake import submissions
 from schema.store.ledger import Ledger
-from schema.store.sweep import sweep
+from schema.store.work import segments
+from schema.store.work.sweep import sweep
 from schema.tables import Recording
 from schema.wire import Dispatch, Queued
 from tests.factories import PROFILE, added, recording, result
-from workers import polish
-from workers.reduce import reduce_recording
+from workers.transcript import text_normalisation
+from workers.transcript.reduce import reduce_recording
 
 MARKED = {"punctuation": Punctuation(model="ct-punc", files={"model.pt": "0" * 64})}
 
@@ -45,7 +46,7 @@ class Host:
 def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long the process has rested, each time."""
     rested: list[float] = []
-    monkeypatch.setattr("workers.reduce.time.sleep", rested.append)
+    monkeypatch.setattr("workers.transcript.reduce.time.sleep", rested.append)
     return rested
 
 
@@ -53,11 +54,11 @@ def due_reduce(ledger: Ledger, **render: Any) -> Dispatch:
     """Return the reduce of a recording whose words are all there."""
     asked: Profile = PROFILE.model_copy(update={"render": PROFILE.render.model_copy(update=render)})
     to = ledger.transact(
-        lambda c: intake.open_submission(c, uuid4().hex, "calls", asked, force=False)
+        lambda c: submissions.open_submission(c, uuid4().hex, "calls", asked, force=False)
     )
     (dispatch,) = added(ledger, recording(uuid4().hex), to=to).dispatches
-    held = ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
-    return ledger.single(lambda c: work.finish(c, held, result("good", "words"))).reduce
+    held = ledger.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
+    return ledger.single(lambda c: segments.finish(c, held, result("good", "words"))).reduce
 
 
 def sent_again(ledger: Ledger) -> Dispatch:
@@ -111,7 +112,7 @@ def test_a_host_without_the_rules_for_numbers_does_so_too(
         raise ImportError("No module named 'wetext'")
 
     due = due_reduce(ledger, itn=True)
-    monkeypatch.setattr(polish, "_normalizer", missing)
+    monkeypatch.setattr(text_normalisation, "_normalizer", missing)
 
     reduce_recording(Host(ledger, None), due.message)
 

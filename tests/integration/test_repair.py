@@ -17,26 +17,26 @@ import soundfile
 from sqlalchemy import text
 
 from ops.chaos.oracle import broken
-from producer.intake import Job, examine
-from schema.pcm import Samples
+from producer.intake.examine import Job, examine
+from schema.pcm import SAMPLES_PER_MS, Samples
 from schema.profile import PROFILES, PlanSettings, Profile
 from schema.records import NewRecording
 from schema.settings import Settings
 from schema.span import Span
-from schema.store import intake, read
+from schema.store.intake import submissions
 from schema.store.ledger import Ledger
-from schema.store.read import StoredTranscript
-from schema.store.sweep import sweep
+from schema.store.read import recordings
+from schema.store.read.recordings import StoredTranscript
+from schema.store.work.sweep import sweep
 from schema.transcript import Flag, RepairOutcome
 from schema.wire import REDUCE_RECORDING, Dispatch, Queued
 from schema.words import Word
 from tests.factories import unique
 from tests.fakes import FakeDetector, FakeRecognizer
-from workers.audio import SAMPLES_PER_MS
 from workers.engines.base import Decoding, Outcome, Request
-from workers.reduce import reduce_recording
-from workers.segment import work_segment
-from workers.transcribe import Route
+from workers.segment.pipeline import Route
+from workers.segment.work import work_segment
+from workers.transcript.reduce import reduce_recording
 
 RATE_HZ = 8_000
 
@@ -141,14 +141,16 @@ class Fleet:
 
     def submit(self, *paths: Path) -> None:
         submission = self.ledger.transact(
-            lambda c: intake.open_submission(c, unique("key"), "calls", self.profile, force=False)
+            lambda c: submissions.open_submission(
+                c, unique("key"), "calls", self.profile, force=False
+            )
         )
         items = [examine(Job(bytes(path)), self.settings, self.profile) for path in paths]
         assert all(isinstance(item, NewRecording) for item in items)
         added = self.ledger.transact(
-            lambda c: intake.add_recordings(c, submission, items, room=1_000)
+            lambda c: submissions.add_recordings(c, submission, items, room=1_000)
         )
-        self.ledger.transact(lambda c: intake.seal(c, submission.id))
+        self.ledger.transact(lambda c: submissions.seal(c, submission.id))
         self.worker.publisher.publish(added.dispatches)
 
     def deliver(self) -> None:
@@ -174,8 +176,11 @@ class Fleet:
 
     def transcripts(self) -> list[StoredTranscript]:
         with self.ledger.reading() as connection:
-            latest = read.submission_ids(connection, 1)[0]
-            found = [read.transcript(connection, r) for r in read.recordings(connection, latest)]
+            latest = recordings.submission_ids(connection, 1)[0]
+            found = [
+                recordings.transcript(connection, r)
+                for r in recordings.recordings(connection, latest)
+            ]
         assert None not in found
         return found
 
@@ -192,8 +197,8 @@ def fleet(
         database_url="postgresql://", redis_url="redis://", roots=f"calls={tmp_path}"
     )
     plan = PlanSettings(segment_s=60, overlap_s=8, search_s=20, min_tail_s=20)
-    monkeypatch.setattr("workers.transcribe.load_detector", lambda *_: FakeDetector())
-    monkeypatch.setattr("workers.transcribe.load_recognizer", lambda *_: recognizer)
+    monkeypatch.setattr("workers.segment.pipeline.load_detector", lambda *_: FakeDetector())
+    monkeypatch.setattr("workers.segment.pipeline.load_recognizer", lambda *_: recognizer)
     worker = SimpleNamespace(
         settings=settings,
         owner="host:boot",

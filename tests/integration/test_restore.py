@@ -18,16 +18,18 @@ from sqlalchemy import text
 
 from ops.local.binaries import find_postgres
 from ops.local.servers import PostgresServer, RedisServer
-from producer.enqueue import celery_app
+from producer.submit.enqueue import celery_app
 from schema.migrate import migrate
 from schema.publish import Publisher
 from schema.records import CallInfo, Location, Notice
 from schema.settings import Settings
 from schema.states import SegmentState
-from schema.store import intake, read, work
 from schema.store.connection import create_ledger_engine
+from schema.store.intake import submissions
 from schema.store.ledger import Ledger
-from schema.store.sweep import sweep
+from schema.store.read import recordings
+from schema.store.work import segments
+from schema.store.work.sweep import sweep
 from schema.wire import Dispatch, Queued
 from tests.factories import added, recording, result, submission, transcribed, utterance
 
@@ -55,8 +57,10 @@ def ledgers(postgres_server: PostgresServer) -> Iterator[tuple[Ledger, Ledger]]:
         postgres_server.drop_database(name)
 
 
-def claimed(ledger: Ledger, dispatch: Dispatch, lease_s: int = 60) -> work.Claim:
-    return ledger.single(lambda c: work.claim(c, dispatch.message, owner="dead", lease_s=lease_s))
+def claimed(ledger: Ledger, dispatch: Dispatch, lease_s: int = 60) -> segments.Claim:
+    return ledger.single(
+        lambda c: segments.claim(c, dispatch.message, owner="dead", lease_s=lease_s)
+    )
 
 
 def states(ledger: Ledger) -> list[str]:
@@ -86,7 +90,7 @@ def erased_call(ledger: Ledger, spool: Path, copy: str) -> UUID:
     )
     to = submission(ledger)
     notice = Notice("audio.flag", "/srv/calls/acme/ann-smith-20431.wav", "it begins late")
-    ledger.transact(lambda c: intake.add_notices(c, to.id, [notice]))
+    ledger.transact(lambda c: submissions.add_notices(c, to.id, [notice]))
     said = "my card number is four one one one"
     return transcribed(ledger, utterance("agent", said), item=mine, to=to, said=said.split())
 
@@ -126,7 +130,7 @@ def test_what_was_erased_is_nowhere_and_a_dump_of_before_does_not_bring_it_back(
     waiting = recording("x")
     dispatches = added(lost, waiting).dispatches
     # While a submission is open it may be about to use a copy.
-    lost.transact(lambda c: [intake.seal(c, i) for i in read.submission_ids(c, 10)])
+    lost.transact(lambda c: [submissions.seal(c, i) for i in recordings.submission_ids(c, 10)])
     before = dumped(postgres_server.database_url(LOST), tmp_path / "before.dump")
     plain = dumped(postgres_server.database_url(LOST), tmp_path / "before.sql", "plain")
     # Each of these is found while it is there: so the search would find what is left.
@@ -186,7 +190,7 @@ def run(ledger: Ledger, environment: dict[str, str], *arguments: str, rc: int = 
     """Run a command as an operator does; return the JSON that it prints."""
     url = ledger.engine.url.render_as_string(hide_password=False)
     ran = subprocess.run(
-        [sys.executable, "-c", "from producer.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from producer.cli.main import main; main()", *arguments],
         env={**os.environ, **environment, "CALLSCRIBE_DATABASE_URL": url},
         capture_output=True,
         check=False,
@@ -201,12 +205,12 @@ def test_what_the_dump_holds_is_taken_up_without_anyones_help(
     lost, restored = ledgers
     done, running, waiting = added(lost, recording("a", "b", "c")).dispatches
     held = claimed(lost, done)
-    lost.single(lambda c: work.finish(c, held, result("hello")))
+    lost.single(lambda c: segments.finish(c, held, result("hello")))
     late = claimed(lost, running)
     dump = tmp_path / "callscribe.dump"
     dumped(postgres_server.database_url(LOST), dump)
     # After the dump: work that it does not know of, in a ledger that is lost.
-    lost.single(lambda c: work.finish(c, late, result("there")))
+    lost.single(lambda c: segments.finish(c, late, result("there")))
 
     target = postgres_server.database_url(RESTORED)
     subprocess.run([client("pg_restore"), "--no-owner", f"--dbname={target}", dump], check=True)
@@ -235,5 +239,5 @@ def test_what_the_dump_holds_is_taken_up_without_anyones_help(
     assert claimed(restored, waiting) is None
     for dispatch in swept.dispatches:
         claim = claimed(restored, dispatch)
-        restored.single(lambda c, h=claim: work.finish(c, h, result("again")))
+        restored.single(lambda c, h=claim: segments.finish(c, h, result("again")))
     assert set(states(restored)) == {SegmentState.DONE}

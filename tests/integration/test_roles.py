@@ -10,26 +10,31 @@ import pytest
 from sqlalchemy import Connection, Engine, make_url, text
 
 from ops.local.servers import PostgresServer
-from producer import doctor
-from producer.purge import purge
-from producer.stream import stream
+from producer.cli import doctor
+from producer.erasure.retention import purge
+from producer.export.incremental import stream
 from schema.errors import ErrorCode, Misconfigured
 from schema.migrate import migrate, require_current
-from schema.phrases import parse_query
 from schema.records import Notice
 from schema.roles import GRANTS, Role, create_roles, excess, rights_of
+from schema.search_query import parse_query
 from schema.span import Span
 from schema.states import RecordingState
-from schema.store import forget, holds, intake, notify, purges, read, recheck, reduce, work
-from schema.store.cancel import cancel
 from schema.store.connection import create_ledger_engine
-from schema.store.figures import figures
+from schema.store.erasure import forget, holds, retention
+from schema.store.erasure.invalid_values import mend_dates
+from schema.store.intake import recheck, submissions
+from schema.store.intake.cancel import cancel
 from schema.store.ledger import Ledger
-from schema.store.mend import mend_dates
-from schema.store.repair import order_repairs
-from schema.store.search import Filters, search
-from schema.store.sweep import sweep
-from schema.store.work import Fate
+from schema.store.read import recordings
+from schema.store.read.fleet import figures
+from schema.store.read.search import Filters, search
+from schema.store.work import events as notify
+from schema.store.work import reduces
+from schema.store.work import segments as work
+from schema.store.work.repairs import order_repairs
+from schema.store.work.segments import Fate
+from schema.store.work.sweep import sweep
 from schema.tables import Base
 from schema.transcript import Draft, PlannedRepair, RepairReason, Seam, SeamRule, Utterance
 from schema.wire import Dispatch, Queued
@@ -81,8 +86,8 @@ def transcribed(producer: Ledger, worker: Ledger) -> None:
     target = submission(producer)
     dispatches = added(producer, recording("good"), recording("bad"), to=target).dispatches
     notice = Notice("path.loop", "calls/loop", "leads back")
-    producer.transact(lambda c: intake.add_notices(c, target.id, [notice]))
-    producer.transact(lambda c: intake.seal(c, target.id))
+    producer.transact(lambda c: submissions.add_notices(c, target.id, [notice]))
+    producer.transact(lambda c: submissions.seal(c, target.id))
     ends = []
     for dispatch, ending in zip(dispatches, (_finish, _fail), strict=True):
         claim = worker.single(lambda c, d=dispatch: work.claim(c, d.message, owner="w", lease_s=60))
@@ -93,10 +98,10 @@ def transcribed(producer: Ledger, worker: Ledger) -> None:
         _reduce(worker, end)
 
 
-def _opened_for_a_receiver(connection: Connection) -> intake.OpenSubmission:
+def _opened_for_a_receiver(connection: Connection) -> submissions.OpenSubmission:
     url = "https://crm.example/hook?token=hush"
     receiver = notify.receiver_of(connection, url, "crm.example")
-    return intake.open_submission(
+    return submissions.open_submission(
         connection, "key", "calls", PROFILE, force=False, receiver=receiver
     )
 
@@ -107,7 +112,7 @@ def _claimed(worker: Ledger, dispatch: Dispatch, owner: str = "w") -> work.Claim
 
 def _repair(worker: Ledger, end: work.Ended) -> Dispatch:
     message = end.reduce.message
-    held = worker.single(lambda c: reduce.claim_reduce(c, message, owner="r", lease_s=60))
+    held = worker.single(lambda c: reduces.claim_reduce(c, message, owner="r", lease_s=60))
     place = PlannedRepair(0, Span(0, 10_000), Span(4_000, 6_000), RepairReason.SPEECH)
     (ordered,) = worker.transact(lambda c: order_repairs(c, held, [place]))
     return ordered
@@ -128,12 +133,12 @@ def _fail(worker: Ledger, claim: work.Claim) -> work.Ended:
 
 def _reduce(worker: Ledger, end: work.Ended) -> None:
     message = end.reduce.message
-    held = worker.single(lambda c: reduce.claim_reduce(c, message, owner="r", lease_s=60))
-    segments = worker.transact(lambda c: reduce.ended_segments(c, held.recording_id))
+    held = worker.single(lambda c: reduces.claim_reduce(c, message, owner="r", lease_s=60))
+    segments = worker.transact(lambda c: reduces.ended_segments(c, held.recording_id))
     utterance = Utterance(0, "agent", "hi", (Word("hi", 0, 500, 0.9),))
     seam = Seam(0, 0, SeamRule.MIDPOINT, 250, 0.5, (), ())
     draft = Draft("en", (), 500, 500, (utterance,), (seam,))
-    worker.transact(lambda c: reduce.store_transcript(c, held, segments, draft))
+    worker.transact(lambda c: reduces.store_transcript(c, held, segments, draft))
 
 
 def test_a_producer_may_cancel_and_forget(login: Login, owner: Engine):
@@ -143,15 +148,15 @@ def test_a_producer_may_cancel_and_forget(login: Login, owner: Engine):
     added(producer, recording("unfinished"), to=unfinished)
 
     cancelled = producer.transact(lambda c: cancel(c, unfinished.id))
-    with producer.reading() as connection:
+    with producer.intake.full_decode() as connection:
         every = [
             r.id
-            for s in read.submission_ids(connection, 10)
-            for r in read.recordings(connection, s)
+            for s in recordings.submission_ids(connection, 10)
+            for r in recordings.recordings(connection, s)
         ]
     forgotten = producer.transact(lambda c: forget.forget(c, every, lambda _: None))
 
-    refused = purges.vacuum(producer.engine)
+    refused = retention.vacuum(producer.engine)
 
     assert cancelled.recordings == 1
     assert forgotten.recordings == len(every) == 3
@@ -170,15 +175,15 @@ def test_a_recording_goes_all_the_way_under_least_rights(login: Login):
     transcribed(producer, worker)
 
     with login(Role.READER).reading() as connection:
-        (found,) = read.submission_ids(connection, 10)
-        assert read.progress(connection, found).finished
-        done = read.recordings(connection, found, frozenset({RecordingState.DONE}))
-        assert [read.transcript(connection, r).utterances[0].text for r in done] == ["hi"]
-        assert len(read.notices(connection, found)) == 1
+        (found,) = recordings.submission_ids(connection, 10)
+        assert recordings.progress(connection, found).finished
+        done = recordings.recordings(connection, found, frozenset({RecordingState.DONE}))
+        assert [recordings.transcript(connection, r).utterances[0].text for r in done] == ["hi"]
+        assert len(recordings.notices(connection, found)) == 1
         assert search(connection, parse_query("hi"), Filters(), limit=10)
         assert len(connection.execute(text("select * from talk_calls")).all()) == 2
         assert connection.execute(text("select * from talk_speakers")).all() == []
-    streamed: list[read.StoredTranscript] = []
+    streamed: list[recordings.StoredTranscript] = []
     assert stream(login(Role.READER), streamed.append).recordings == len(streamed) == 2
 
 
@@ -186,7 +191,7 @@ def test_a_receiver_is_told_under_least_rights(login: Login):
     producer, worker = login(Role.PRODUCER), login(Role.WORKER)
     target = producer.transact(_opened_for_a_receiver)
     (dispatch,) = added(producer, recording("good"), quarantined(), to=target).dispatches
-    producer.transact(lambda c: intake.seal(c, target.id))
+    producer.transact(lambda c: submissions.seal(c, target.id))
     _reduce(worker, _finish(worker, _claimed(worker, dispatch)))
     assert worker.transact(notify.sum_up) == 1
     worker.transact(notify.give_up)
@@ -266,8 +271,8 @@ def test_a_reducer_orders_repairs_under_least_rights(login: Login):
     _reduce(worker, _finish(worker, _claimed(worker, ordered)))
 
     with login(Role.READER).reading() as connection:
-        (found,) = read.submission_ids(connection, 10)
-        assert [r.state for r in read.recordings(connection, found)] == [RecordingState.DONE]
+        (found,) = recordings.submission_ids(connection, 10)
+        assert [r.state for r in recordings.recordings(connection, found)] == [RecordingState.DONE]
 
 
 def test_what_is_known_and_what_failed_are_taken_up_under_least_rights(login: Login):
@@ -275,9 +280,9 @@ def test_what_is_known_and_what_failed_are_taken_up_under_least_rights(login: Lo
     transcribed(producer, login(Role.WORKER))
 
     again = added(producer, recording("good"))
-    with producer.reading() as connection:
-        first = read.submission_ids(connection, 10)[-1]
-    retried = producer.transact(lambda c: reduce.retry_failed(c, first))
+    with producer.intake.full_decode() as connection:
+        first = recordings.submission_ids(connection, 10)[-1]
+    retried = producer.transact(lambda c: reduces.retry_failed(c, first))
 
     assert (again.known_segments, retried) == (1, (1, 1))
 
@@ -288,9 +293,9 @@ def test_a_worker_sweeps_and_returns_its_leases(login: Login):
     worker.single(lambda c: work.claim(c, first.message, owner="w", lease_s=60))
 
     returned = worker.transact(lambda c: work.return_leases(c, "w", died=True))
-    worker.transact(lambda c: reduce.return_reduces(c, "w", died=True))
+    worker.transact(lambda c: reduces.return_reduces(c, "w", died=True))
     swept = worker.transact(lambda c: sweep(c, queued=Queued(0, 0), high_water=100, interval_s=15))
-    worker.transact(read.copies_in_use)
+    worker.transact(recordings.copies_in_use)
 
     assert len(returned) == 1
     assert swept is not None
@@ -307,7 +312,7 @@ def test_a_producer_may_erase_and_lock_out_new_work(login: Login):
 
     producer.transact(erase)
 
-    with producer.reading() as connection:
+    with producer.intake.full_decode() as connection:
         assert connection.scalar(text("select count(*) from transcripts")) == 0
 
 
@@ -517,7 +522,7 @@ def whole_work(producer: Ledger, worker: Ledger) -> None:
     """Have a worker and a reducer change all that they ever change."""
     target = producer.transact(_opened_for_a_receiver)
     dispatches = added(producer, *(recording(each) for each in "abc"), to=target).dispatches
-    producer.transact(lambda c: intake.seal(c, target.id))
+    producer.transact(lambda c: submissions.seal(c, target.id))
     owners = ("w", "w", "dies")
     first, second, third = map(partial(_claimed, worker), dispatches, owners)
     worker.transact(lambda c: work.decode_as(c, first, "another"))
@@ -542,22 +547,22 @@ def test_a_producer_may_change_what_its_commands_change_and_nothing_else(
     producer, worker = login(Role.PRODUCER), login(Role.WORKER)
 
     transcribed(producer, worker)
-    with producer.reading() as connection:
-        (target,) = read.submission_ids(connection, 10)
-        ids = [each.id for each in read.recordings(connection, target)]
+    with producer.intake.full_decode() as connection:
+        (target,) = recordings.submission_ids(connection, 10)
+        ids = [each.id for each in recordings.recordings(connection, target)]
     producer.transact(lambda c: recheck.replan(c, ids[0], recording("anew"), room=9))
     producer.transact(lambda c: cancel(c, target))
-    producer.transact(lambda c: reduce.retry_failed(c, target))
+    producer.transact(lambda c: reduces.retry_failed(c, target))
     producer.transact(mend_dates)
     producer.transact(lambda c: holds.place(c, line="sales", reason="x"))
     producer.transact(lambda c: holds.release(c, "sales"))
     item = recording("named")
     named = producer.transact(
-        lambda c: intake.open_submission(c, "named", item.source.name, PROFILE, force=False)
+        lambda c: submissions.open_submission(c, "named", item.source.name, PROFILE, force=False)
     )
     added(producer, item, to=named)
-    with producer.reading() as connection:
-        (gone,) = read.recordings(connection, named.id)
+    with producer.intake.full_decode() as connection:
+        (gone,) = recordings.recordings(connection, named.id)
     producer.transact(lambda c: forget.forget(c, [gone.id], lambda _: None))
     purge(producer, datetime(2100, 1, 1, tzinfo=UTC), [].append, lambda _: None)
 

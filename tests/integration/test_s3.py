@@ -18,12 +18,11 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from pydantic import SecretStr
 
-from producer.doctor import Verdict, examine_host
-from producer.enqueue import celery_app
-from producer.intake import Job, examine
-from producer.objects import Anywhere
-from producer.walk import HIDDEN, NOT_AUDIO, SET_ASIDE, Found, walk
-from schema.buckets import BucketPath
+from producer.cli.doctor import Verdict, examine_host
+from producer.intake.examine import Job, examine
+from producer.sources.walk import HIDDEN, NOT_AUDIO, SET_ASIDE, Found, walk
+from producer.sources.walk_s3 import Anywhere
+from producer.submit.enqueue import celery_app
 from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured, Transient
 from schema.profile import load_profile
 from schema.records import (
@@ -35,10 +34,11 @@ from schema.records import (
 )
 from schema.settings import Limits, Settings
 from schema.states import RecordingState
-from schema.storage import storage_of
+from schema.storage.bucket_path import BucketPath
+from schema.storage.roots import storage_of
 from tests.integration.test_submit import Door
 from tests.s3server import SECRET, S3Server
-from workers.audio import read_segment
+from workers.segment.audio import read_segment
 
 RATE_HZ = 8_000
 URL = "s3://audio/calls"
@@ -350,8 +350,8 @@ def test_the_same_submit_again_goes_on_where_it_was(bucket, door, monkeypatch):
     for number in range(4):
         bucket.sound(f"{number}.wav", seed=number)
     with monkeypatch.context() as patched:
-        patched.setattr("producer.submit._BATCH", 2)
-        patched.setattr("producer.submit._commit", killed_after(1))
+        patched.setattr("producer.submit.submit._BATCH", 2)
+        patched.setattr("producer.submit.submit._commit", killed_after(1))
         with pytest.raises(KeyboardInterrupt):
             door.submit(paths=(URL,))
 
@@ -363,7 +363,7 @@ def test_the_same_submit_again_goes_on_where_it_was(bucket, door, monkeypatch):
 
 
 def killed_after(commits: int):
-    from producer.submit import _commit
+    from producer.submit.submit import _commit
 
     left = iter(range(commits))
 

@@ -17,20 +17,21 @@ from schema.profile import Profile, Recognition, load_profile
 from schema.records import Location, NewRecording
 from schema.settings import Settings
 from schema.states import SegmentState
-from schema.store import intake, work
-from schema.store.cancel import cancel
-from schema.store.intake import OpenSubmission
+from schema.store.intake import submissions
+from schema.store.intake.cancel import cancel
+from schema.store.intake.submissions import OpenSubmission
 from schema.store.ledger import Ledger
-from schema.store.work import Claim, return_leases
+from schema.store.work import segments
+from schema.store.work.segments import Claim, return_leases
 from schema.tables import ResultRow, SegmentRow
 from schema.wire import Dispatch, Message, Priority
-from schema.words import SegmentResult
+from schema.words import ResultTag, SegmentResult
 from tests.factories import PROFILE, added, recording, result, submission
-from workers import metrics
-from workers.room import SMALLER_MODEL
-from workers.segment import make_way, work_segment
-from workers.transcribe import Outcome, StageSeconds
-from workers.waiting import Waiting
+from workers.process import metrics
+from workers.process.metrics import StageSeconds
+from workers.process.waiting_messages import Waiting
+from workers.segment.pipeline import Outcome
+from workers.segment.work import make_way, work_segment
 
 
 @dataclass
@@ -106,7 +107,7 @@ class FakePublisher:
 @pytest.fixture
 def worker(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     settings = Settings(database_url="postgresql://", redis_url="redis://")
-    monkeypatch.setattr("workers.segment.time.sleep", lambda _: None)
+    monkeypatch.setattr("workers.segment.work.time.sleep", lambda _: None)
     return SimpleNamespace(
         settings=settings,
         owner="host:boot",
@@ -140,7 +141,7 @@ def test_words_of_a_smaller_model_are_kept_under_its_own_key(worker, ledger: Led
         update={"decode": PROFILE.decode.model_copy(update={"fallback": fallback})}
     )
     to = ledger.transact(
-        lambda c: intake.open_submission(c, uuid4().hex, "calls", asked, force=False)
+        lambda c: submissions.open_submission(c, uuid4().hex, "calls", asked, force=False)
     )
     (dispatch,) = added(ledger, recording("a"), to=to).dispatches
     worker.route.is_short = True
@@ -155,7 +156,7 @@ def test_words_of_a_smaller_model_are_kept_under_its_own_key(worker, ledger: Led
     assert claim.profile.decode.model == "whisper-tiny.en"
     assert key == row.result_key == tiny.decode_key(claim.source.pcm_digest, 8_000)
     assert key != row.decode_key, "whoever asks for the larger model's words does not get these"
-    assert SegmentResult.from_json(body).tags[SMALLER_MODEL] == "whisper-tiny.en"
+    assert SegmentResult.from_json(body).tags[ResultTag.SMALLER_MODEL] == "whisper-tiny.en"
 
 
 def test_words_of_another_version_are_kept_under_a_key_of_their_own(worker, ledger: Ledger):
@@ -227,7 +228,7 @@ def test_a_stale_message_that_makes_way_is_sent_no_more(worker, ledger: Ledger):
 def test_a_cancelled_decode_is_left_before_its_end(worker, ledger: Ledger, monkeypatch):
     mine = submission(ledger)
     (dispatch,) = added(ledger, recording("a"), to=mine).dispatches
-    monkeypatch.setattr("workers.lease._PAUSE_MAX_S", 0.01)
+    monkeypatch.setattr("workers.process.lease._PAUSE_MAX_S", 0.01)
 
     def be_cancelled() -> None:
         ledger.transact(lambda c: cancel(c, mine.id))
@@ -304,7 +305,7 @@ def test_after_an_error_of_the_gpu_the_child_is_replaced(worker, ledger: Ledger,
     worker.route.failure = RuntimeError("CUDA error: an illegal memory access")
     worker.route.spoilt = True
     exits: list[int] = []
-    monkeypatch.setattr("workers.segment.os._exit", exits.append)
+    monkeypatch.setattr("workers.segment.work.os._exit", exits.append)
 
     work_segment(worker, dispatch.message)
 
@@ -378,7 +379,7 @@ def test_a_write_that_was_fenced_and_a_recycled_child_are_counted(
     worker, ledger: Ledger, counted, monkeypatch
 ):
     first, second = added(ledger, recording("a"), recording("b")).dispatches
-    monkeypatch.setattr("workers.segment.os._exit", lambda _: None)
+    monkeypatch.setattr("workers.segment.work.os._exit", lambda _: None)
     worker.route.failure, worker.route.spoilt = RuntimeError("CUDA error"), True
     work_segment(worker, first.message)
     assert counted("recycles", reason="error") == 1
@@ -483,7 +484,7 @@ def test_what_ends_the_process_strikes_none_and_each_is_alone_the_next_time(
     together: Together, monkeypatch, spoilt
 ):
     route, ended = together.worker.route, []
-    monkeypatch.setattr("workers.segment.os._exit", ended.append)
+    monkeypatch.setattr("workers.segment.work.os._exit", ended.append)
     route.failure = RuntimeError("CUDA error") if spoilt else SoftTimeLimitExceeded()
     route.spoilt = spoilt
     together.work()
@@ -516,10 +517,10 @@ def test_a_death_strikes_one_segment_but_none_of_several(together: Together):
     ledger, worker = together.worker.ledger, together.worker
     messages = [dispatch.message for dispatch in together.dispatches]
     for message in messages[:3]:
-        ledger.single(lambda c, m=message: work.claim(c, m, owner=worker.owner, lease_s=60))
+        ledger.single(lambda c, m=message: segments.claim(c, m, owner=worker.owner, lease_s=60))
     assert len(ledger.transact(lambda c: return_leases(c, worker.owner, died=True))) == 3
     assert sorted(together.rows().values()) == [("pending", 0, 0)] + 3 * [("pending", 1, 0)]
-    ledger.single(lambda c: work.claim(c, messages[3], owner=worker.owner, lease_s=60))
+    ledger.single(lambda c: segments.claim(c, messages[3], owner=worker.owner, lease_s=60))
     ledger.transact(lambda c: return_leases(c, worker.owner, died=True))
     assert together.rows()["d.wav"] == ("pending", 1, 1)
 
@@ -545,7 +546,7 @@ def test_segments_of_other_models_are_decoded_by_themselves(together: Together, 
         update={"decode": PROFILE.decode.model_copy(update={"model": "whisper-tiny.en"})}
     )
     to = ledger.transact(
-        lambda c: intake.open_submission(c, uuid4().hex, "calls", other, force=False)
+        lambda c: submissions.open_submission(c, uuid4().hex, "calls", other, force=False)
     )
     (dispatch,) = added(ledger, named("e.wav", "e"), to=to).dispatches
     together.dispatches = [*together.dispatches[:2], dispatch]
@@ -562,7 +563,7 @@ def test_a_host_that_cannot_decode_them_puts_all_back_and_rests_once(
     together: Together, monkeypatch
 ):
     rests: list[float] = []
-    monkeypatch.setattr("workers.segment.time.sleep", rests.append)
+    monkeypatch.setattr("workers.segment.work.time.sleep", rests.append)
     together.worker.route.failure = Misconfigured(ErrorCode.DEVICE_UNUSABLE, "device cuda", "none")
     together.work()
     assert set(together.rows().values()) == {("pending", 0, 0)}
@@ -578,7 +579,7 @@ def asked_for(ledger: Ledger, model: str, fallback: str | None = None) -> OpenSu
         decode["fallback"] = {"model": fallback}
     asked = load_profile("call", {"decode": decode})
     return ledger.transact(
-        lambda c: intake.open_submission(c, uuid4().hex, "calls", asked, force=False)
+        lambda c: submissions.open_submission(c, uuid4().hex, "calls", asked, force=False)
     )
 
 
@@ -603,7 +604,7 @@ def test_hosts_that_decode_by_a_fallback_decode_one_audio_once(worker, ledger: L
         (body,) = connection.scalars(select(ResultRow.body)).all()
     assert [row.state for row in rows] == [SegmentState.DONE] * 2
     assert len({row.result_key for row in rows}) == 1
-    assert SegmentResult.from_json(body).tags[SMALLER_MODEL] == "whisper-tiny.en"
+    assert SegmentResult.from_json(body).tags[ResultTag.SMALLER_MODEL] == "whisper-tiny.en"
 
 
 def test_while_another_decodes_by_the_fallback_a_segment_waits(worker, ledger: Ledger):
@@ -632,7 +633,9 @@ def test_a_twin_of_what_is_given_up_is_sent_at_once(worker, ledger: Ledger):
     first, twin = added(ledger, recording("same"), recording("same")).dispatches
 
     def dropped() -> None:
-        assert ledger.single(lambda c: work.claim(c, twin.message, owner="x", lease_s=9)) is None
+        assert (
+            ledger.single(lambda c: segments.claim(c, twin.message, owner="x", lease_s=9)) is None
+        )
 
     worker.route.meanwhile = dropped
     worker.route.failure = BadRecording(ErrorCode.AUDIO_CHANGED, "call.wav", "it changed")

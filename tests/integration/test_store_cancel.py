@@ -7,10 +7,12 @@ from sqlalchemy import select, text
 
 from schema.errors import BadRequest, ErrorCode, LeaseLost
 from schema.states import RecordingState, SegmentState
-from schema.store import intake, read, reduce, work
-from schema.store.cancel import Cancelled, cancel
+from schema.store.intake import submissions
+from schema.store.intake.cancel import Cancelled, cancel
 from schema.store.ledger import Ledger
-from schema.store.sweep import sweep
+from schema.store.read import recordings
+from schema.store.work import reduces, segments
+from schema.store.work.sweep import sweep
 from schema.tables import Recording, SegmentRow
 from schema.transcript import Draft
 from schema.wire import Queued
@@ -19,12 +21,12 @@ from tests.factories import added, quarantined, recording, result, submission
 DRAFT = Draft("en", (), 0, 0, (), ())
 
 
-def cancelled(ledger: Ledger, to: intake.OpenSubmission) -> Cancelled:
+def cancelled(ledger: Ledger, to: submissions.OpenSubmission) -> Cancelled:
     return ledger.transact(lambda c: cancel(c, to.id))
 
 
 def claimed(ledger: Ledger, dispatch):
-    return ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
+    return ledger.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
 
 
 def states(ledger: Ledger, column) -> list[str]:
@@ -36,7 +38,7 @@ def test_what_waits_and_what_runs_ends_and_what_is_done_stays(ledger: Ledger):
     mine = submission(ledger)
     first, second, _third = added(ledger, recording("a", "b", "c"), to=mine).dispatches
     done = claimed(ledger, first)
-    ledger.single(lambda c: work.finish(c, done, result("kept")))
+    ledger.single(lambda c: segments.finish(c, done, result("kept")))
     claimed(ledger, second)
 
     ended = cancelled(ledger, mine)
@@ -45,7 +47,7 @@ def test_what_waits_and_what_runs_ends_and_what_is_done_stays(ledger: Ledger):
     assert states(ledger, Recording.state) == [RecordingState.CANCELLED]
     assert states(ledger, SegmentRow.state) == ["done", "failed", "failed"]
     with ledger.reading() as connection:
-        assert read.progress(connection, mine.id).finished
+        assert recordings.progress(connection, mine.id).finished
 
 
 def test_a_worker_at_it_can_neither_renew_nor_store(ledger: Ledger):
@@ -55,20 +57,20 @@ def test_a_worker_at_it_can_neither_renew_nor_store(ledger: Ledger):
 
     cancelled(ledger, mine)
 
-    assert not ledger.single(lambda c: work.renew(c, held, lease_s=60))
+    assert not ledger.single(lambda c: segments.renew(c, held, lease_s=60))
     with pytest.raises(LeaseLost):
-        ledger.single(lambda c: work.finish(c, held, result("late")))
+        ledger.single(lambda c: segments.finish(c, held, result("late")))
 
 
 def test_a_reducer_at_it_cannot_store(ledger: Ledger):
     mine = submission(ledger)
     (reducing,) = added(ledger, recording(), to=mine).dispatches
-    held = ledger.single(lambda c: reduce.claim_reduce(c, reducing.message, owner="r", lease_s=60))
+    held = ledger.single(lambda c: reduces.claim_reduce(c, reducing.message, owner="r", lease_s=60))
 
     cancelled(ledger, mine)
 
     with pytest.raises(LeaseLost):
-        ledger.transact(lambda c: reduce.store_transcript(c, held, (), DRAFT))
+        ledger.transact(lambda c: reduces.store_transcript(c, held, (), DRAFT))
 
 
 def test_its_messages_wake_a_worker_for_nothing_and_the_sweep_sends_none(ledger: Ledger):
@@ -95,15 +97,15 @@ def test_another_submission_that_waited_for_the_same_decode_is_woken(ledger: Led
 
     assert woken.message.id == joined.message.id
     held = claimed(ledger, woken)
-    ledger.single(lambda c: work.finish(c, held, result("survives")))
+    ledger.single(lambda c: segments.finish(c, held, result("survives")))
     assert states(ledger, Recording.state) == [RecordingState.CANCELLED, RecordingState.STITCHING]
 
 
 def test_what_has_ended_keeps_its_end(ledger: Ledger):
     mine = submission(ledger)
     (reducing,) = added(ledger, quarantined(), recording(), to=mine).dispatches
-    held = ledger.single(lambda c: reduce.claim_reduce(c, reducing.message, owner="r", lease_s=60))
-    ledger.transact(lambda c: reduce.store_transcript(c, held, (), DRAFT))
+    held = ledger.single(lambda c: reduces.claim_reduce(c, reducing.message, owner="r", lease_s=60))
+    ledger.transact(lambda c: reduces.store_transcript(c, held, (), DRAFT))
 
     assert cancelled(ledger, mine).recordings == 0
     assert states(ledger, Recording.state) == [RecordingState.DONE, RecordingState.QUARANTINED]
@@ -123,7 +125,7 @@ def test_a_retry_takes_up_nothing_that_was_cancelled(ledger: Ledger):
     added(ledger, recording("a"), to=mine)
     cancelled(ledger, mine)
 
-    assert ledger.transact(lambda c: reduce.retry_failed(c, mine.id)) == (0, 0)
+    assert ledger.transact(lambda c: reduces.retry_failed(c, mine.id)) == (0, 0)
     with ledger.reading() as connection:
         row = connection.execute(select(SegmentRow.state, SegmentRow.error_code)).one()
     assert tuple(row) == (SegmentState.FAILED, ErrorCode.CANCELLED)
@@ -138,7 +140,7 @@ def test_who_waited_for_a_decode_by_another_key_than_planned_is_woken(ledger: Le
     with ledger.reading() as connection:
         query = select(SegmentRow.decode_key).where(SegmentRow.id == planned.message.id)
         key = connection.scalar(query)
-    ledger.transact(lambda c: work.decode_as(c, held, key))
+    ledger.transact(lambda c: segments.decode_as(c, held, key))
     assert claimed(ledger, planned) is None
 
     (woken,) = cancelled(ledger, mine).dispatches

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import Connection, text
 
 from schema.errors import BadRecording, ErrorCode, Transient
-from schema.store import work
-from schema.store.cancel import cancel
-from schema.store.figures import Figures, figures
+from schema.store.intake.cancel import cancel
 from schema.store.ledger import Ledger
-from schema.store.work import Claim, Fate
+from schema.store.read.fleet import Figures, figures
+from schema.store.work import segments
+from schema.store.work.segments import Claim, Fate
 from schema.wire import Dispatch
 from tests.factories import added, quarantined, recording, result, submission
 
@@ -22,7 +22,9 @@ def seen(ledger: Ledger) -> Figures:
 
 
 def claimed(ledger: Ledger, dispatch: Dispatch) -> Claim:
-    claim = ledger.single(lambda c: work.claim(c, dispatch.message, owner="host:boot", lease_s=60))
+    claim = ledger.single(
+        lambda c: segments.claim(c, dispatch.message, owner="host:boot", lease_s=60)
+    )
     assert claim is not None
     return claim
 
@@ -45,7 +47,7 @@ def test_what_waits_what_runs_and_what_is_done(ledger: Ledger):
     dispatches = added(ledger, recording("a", "b", "c"), quarantined()).dispatches
     claimed(ledger, dispatches[0])
     done = claimed(ledger, dispatches[1])
-    ledger.single(lambda c: work.finish(c, done, result("hello")))
+    ledger.single(lambda c: segments.finish(c, done, result("hello")))
 
     found = seen(ledger)
 
@@ -60,7 +62,7 @@ def test_a_failure_counts_among_the_last_hours_and_a_cancelled_segment_does_not(
     (dispatch,) = added(ledger, recording("a")).dispatches
     error = BadRecording(ErrorCode.AUDIO_CHANGED, "x", "changed")
     claim = claimed(ledger, dispatch)
-    ledger.transact(lambda c: work.fail(c, claim, error.code, "changed", Fate.FOR_GOOD))
+    ledger.transact(lambda c: segments.fail(c, claim, error.code, "changed", Fate.FOR_GOOD))
     withdrawn = submission(ledger)
     added(ledger, recording("b"), to=withdrawn)
     ledger.transact(lambda c: cancel(c, withdrawn.id))
@@ -75,7 +77,7 @@ def test_what_waits_for_its_next_attempt_is_told_by_its_reason(ledger: Ledger):
     dispatches = added(ledger, recording("a"), recording("b")).dispatches
     claim = claimed(ledger, dispatches[0])
     error = Transient(ErrorCode.STORAGE_UNREACHABLE, "x", "away")
-    ledger.transact(lambda c: work.fail(c, claim, error.code, "away", Fate.PAUSE))
+    ledger.transact(lambda c: segments.fail(c, claim, error.code, "away", Fate.PAUSE))
 
     found = seen(ledger)
 
@@ -108,7 +110,7 @@ def test_what_is_long_past_is_left_out(ledger: Ledger):
     old = submission(ledger)
     dispatches = added(ledger, recording("a"), to=old).dispatches
     claim = claimed(ledger, dispatches[0])
-    ledger.single(lambda c: work.finish(c, claim, result("hello")))
+    ledger.single(lambda c: segments.finish(c, claim, result("hello")))
     changed(
         ledger,
         "update submissions set state = 'sealed', sealed_at = now() - interval '9 days'",

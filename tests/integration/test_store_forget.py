@@ -14,10 +14,14 @@ from schema.records import CallInfo, Location, NewRecording, Notice
 from schema.settings import SPOOL_ROOT
 from schema.span import Span
 from schema.states import RecordingState
-from schema.store import forget, intake, notify, read, reduce, work
-from schema.store.forget import Forgotten
+from schema.store.erasure import forget
+from schema.store.erasure.forget import Forgotten
+from schema.store.erasure.traces import Needle, find_traces, needles_of
+from schema.store.intake import submissions as intake
 from schema.store.ledger import Ledger
-from schema.store.traces import Needle, find_traces, needles_of
+from schema.store.read import recordings
+from schema.store.work import events, reduces
+from schema.store.work import segments as work
 from schema.tables import Base, Recording, ResultRow, SegmentRow
 from schema.transcript import Draft, Gap, Seam, SeamRule, Utterance
 from schema.words import Word
@@ -56,9 +60,9 @@ def transcribed(
     if dispatch.task == "transcribe_segment":
         held = claimed(ledger, dispatch)
         dispatch = ledger.single(lambda c: work.finish(c, held, result(*said))).reduce
-    held = ledger.single(lambda c: reduce.claim_reduce(c, dispatch.message, owner="r", lease_s=60))
-    segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
-    ledger.transact(lambda c: reduce.store_transcript(c, held, segments, draft))
+    held = ledger.single(lambda c: reduces.claim_reduce(c, dispatch.message, owner="r", lease_s=60))
+    segments = ledger.transact(lambda c: reduces.ended_segments(c, held.recording_id))
+    ledger.transact(lambda c: reduces.store_transcript(c, held, segments, draft))
     return held.recording_id
 
 
@@ -107,10 +111,10 @@ def test_a_twin_keeps_its_words_and_the_copy_it_is_read_from(ledger: Ledger):
     assert (done.recordings, done.results, done.copies) == (1, 0, 0)
     assert removed == []
     with ledger.reading() as connection:
-        (left,) = read.recordings(connection, theirs.id)
+        (left,) = recordings.recordings(connection, theirs.id)
         assert left.id == twin
-        assert read.transcript(connection, left).utterances == DRAFT.utterances
-        (segment,) = reduce.ended_segments(connection, twin)
+        assert recordings.transcript(connection, left).utterances == DRAFT.utterances
+        (segment,) = reduces.ended_segments(connection, twin)
     assert segment.result == result("secret")
 
 
@@ -194,7 +198,7 @@ def test_recordings_are_found_by_id_call_and_submission(ledger: Ledger):
     call = CallInfo(call_id="ACD-1")
     added(ledger, recording("a", call=call), recording("b"), quarantined(), to=mine)
     with ledger.reading() as connection:
-        everything = read.recordings(connection, mine.id)
+        everything = recordings.recordings(connection, mine.id)
         by_call = forget.find(connection, calls=["ACD-1"])
         by_id = forget.find(connection, recordings=[str(by_call[0].id)[:13].upper()])
         all_of_it = forget.find(connection, submissions=[mine.id], calls=["ACD-1"])
@@ -242,7 +246,7 @@ def test_every_table_is_reached(ledger: Ledger):
 
 def test_what_a_receiver_is_still_to_be_told_goes_with_its_recording(ledger: Ledger):
     def opened(connection: Connection) -> intake.OpenSubmission:
-        receiver = notify.receiver_of(connection, "https://crm.example/", "crm.example")
+        receiver = events.receiver_of(connection, "https://crm.example/", "crm.example")
         return intake.open_submission(
             connection, "key", "calls", PROFILE, force=False, receiver=receiver
         )
@@ -250,7 +254,7 @@ def test_what_a_receiver_is_still_to_be_told_goes_with_its_recording(ledger: Led
     mine = ledger.transact(opened)
     added(ledger, quarantined(), quarantined(), to=mine)
     seal(ledger, mine)
-    ledger.transact(notify.sum_up)
+    ledger.transact(events.sum_up)
     with ledger.reading() as connection:
         first, second = connection.scalars(select(Recording.id))
 
@@ -379,7 +383,7 @@ def test_less_than_four_letters_name_nobodys_recording(ledger: Ledger, prefix: s
         with pytest.raises(BadRequest, match="4 of its characters"):
             forget.find(connection, recordings=[prefix])
         with pytest.raises(BadRequest, match="4 of its characters"):
-            read.find_submission(connection, prefix)
+            recordings.find_submission(connection, prefix)
 
 
 @pytest.mark.parametrize("name", ["alpha-1", "ALPHA-1", "may/alpha-1.wav"])

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import TextClause, text
 
-from schema.store import reduce, work
 from schema.store.ledger import Ledger
-from schema.store.sweep import sweep
+from schema.store.work import reduces, segments
+from schema.store.work.sweep import sweep
 from schema.transcript import Draft
 from schema.wire import Queued
 from tests.factories import added, recording, result, unique
@@ -34,8 +34,10 @@ _READ_HERE = text(
 
 def finished(ledger: Ledger, count: int) -> None:
     for dispatch in added(ledger, *(recording(unique("pcm")) for _ in range(count))).dispatches:
-        claim = ledger.single(lambda c, d=dispatch: work.claim(c, d.message, owner="w", lease_s=60))
-        ledger.single(lambda c, held=claim: work.finish(c, held, result("hi")))
+        claim = ledger.single(
+            lambda c, d=dispatch: segments.claim(c, d.message, owner="w", lease_s=60)
+        )
+        ledger.single(lambda c, held=claim: segments.finish(c, held, result("hi")))
 
 
 @pytest.fixture
@@ -74,15 +76,15 @@ def test_a_segments_way_from_its_claim_to_its_reduce(backlog: Ledger):
     def worked() -> None:
         for dispatch in added(backlog, *(recording(unique("pcm")) for _ in range(10))).dispatches:
             claim = backlog.single(
-                lambda c, d=dispatch: work.claim(c, d.message, owner="w", lease_s=60)
+                lambda c, d=dispatch: segments.claim(c, d.message, owner="w", lease_s=60)
             )
-            assert backlog.single(lambda c, held=claim: work.renew(c, held, lease_s=60))
-            end = backlog.single(lambda c, held=claim: work.finish(c, held, result("hi")))
+            assert backlog.single(lambda c, held=claim: segments.renew(c, held, lease_s=60))
+            end = backlog.single(lambda c, held=claim: segments.finish(c, held, result("hi")))
             held = backlog.single(
-                lambda c, m=end.reduce.message: reduce.claim_reduce(c, m, owner="r", lease_s=60)
+                lambda c, m=end.reduce.message: reduces.claim_reduce(c, m, owner="r", lease_s=60)
             )
-            assert backlog.single(lambda c, h=held: reduce.renew_reduce(c, h, lease_s=60))
-            backlog.transact(lambda c, h=held: reduce.store_transcript(c, h, [], DRAFT))
+            assert backlog.single(lambda c, h=held: reduces.renew_reduce(c, h, lease_s=60))
+            backlog.transact(lambda c, h=held: reduces.store_transcript(c, h, [], DRAFT))
 
     assert read_by(backlog, worked, _READ_OPEN) < _WAITING
 

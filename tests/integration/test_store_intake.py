@@ -11,8 +11,10 @@ from sqlalchemy import select, text
 from schema.errors import BadRequest
 from schema.records import CallInfo, Notice
 from schema.states import RecordingState, SegmentState
-from schema.store import intake, read, work
+from schema.store.intake import submissions
 from schema.store.ledger import Ledger
+from schema.store.read import recordings
+from schema.store.work import segments
 from schema.tables import Recording, SegmentRow
 from tests.factories import added, quarantined, recording, result, submission
 
@@ -25,7 +27,7 @@ def rows(ledger: Ledger, *columns):
 def test_the_same_command_again_resumes_until_it_is_sealed(ledger: Ledger):
     first = submission(ledger, key="k")
     second = submission(ledger, key="k")
-    ledger.transact(lambda c: intake.seal(c, first.id))
+    ledger.transact(lambda c: submissions.seal(c, first.id))
     third = submission(ledger, key="k")
 
     assert (second.id, second.resumed) == (first.id, True)
@@ -39,7 +41,7 @@ def test_a_recording_is_added_once_however_often_it_is_handed_in(ledger: Ledger)
 
     assert [a.recordings for a in again] == [1, 0]
     assert again[1].dispatches == []
-    assert ledger.transact(lambda c: intake.known_sources(c, target.id)) == {one.source}
+    assert ledger.transact(lambda c: submissions.known_sources(c, target.id)) == {one.source}
 
 
 def test_three_silent_calls_of_equal_content_are_three_recordings(ledger: Ledger):
@@ -54,8 +56,8 @@ def test_three_silent_calls_of_equal_content_are_three_recordings(ledger: Ledger
 
 def test_known_words_are_not_decoded_again(ledger: Ledger):
     (dispatch,) = added(ledger, recording("same")).dispatches
-    claim = ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
-    ledger.single(lambda c: work.finish(c, claim, result("hi")))
+    claim = ledger.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
+    ledger.single(lambda c: segments.finish(c, claim, result("hi")))
 
     again = added(ledger, recording("same"))
 
@@ -65,12 +67,12 @@ def test_known_words_are_not_decoded_again(ledger: Ledger):
 
 def test_a_forced_submission_decodes_what_is_known(ledger: Ledger):
     (dispatch,) = added(ledger, recording("same")).dispatches
-    claim = ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
-    ledger.single(lambda c: work.finish(c, claim, result("hi")))
+    claim = ledger.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
+    ledger.single(lambda c: segments.finish(c, claim, result("hi")))
 
     forced = added(ledger, recording("same"), to=submission(ledger, force=True))
     (dispatch,) = forced.dispatches
-    claim = ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
+    claim = ledger.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
 
     assert claim is not None
     assert not claim.known
@@ -89,8 +91,10 @@ def test_a_quarantined_recording_is_kept_with_its_reason(ledger: Ledger):
     added(ledger, quarantined("audio.truncated"), recording("a"), to=target)
 
     with ledger.reading() as connection:
-        progress = read.progress(connection, target.id)
-        (bad,) = read.recordings(connection, target.id, frozenset({RecordingState.QUARANTINED}))
+        progress = recordings.progress(connection, target.id)
+        (bad,) = recordings.recordings(
+            connection, target.id, frozenset({RecordingState.QUARANTINED})
+        )
 
     assert progress.recordings == {"quarantined": 1, "planned": 1}
     assert bad.error_code == "audio.truncated"
@@ -104,7 +108,7 @@ def test_text_that_postgres_refuses_is_escaped_and_costs_no_batch(ledger: Ledger
     added(ledger, recording("a", call=hostile), to=target)
 
     with ledger.reading() as connection:
-        (kept,) = read.recordings(connection, target.id)
+        (kept,) = recordings.recordings(connection, target.id)
     assert kept.call.agent == "a\\0b"
     assert kept.call.attributes == {"k\\0": ["\\ud800", {"x": "y\\0"}]}
 
@@ -114,10 +118,10 @@ def test_a_finding_is_kept_once(ledger: Ledger):
     notice = Notice("path.loop", "calls/loop", "leads back")
 
     for _ in range(2):
-        ledger.transact(lambda c: intake.add_notices(c, target.id, [notice]))
+        ledger.transact(lambda c: submissions.add_notices(c, target.id, [notice]))
 
     with ledger.reading() as connection:
-        assert [n.subject for n in read.notices(connection, target.id)] == ["calls/loop"]
+        assert [n.subject for n in recordings.notices(connection, target.id)] == ["calls/loop"]
 
 
 def test_open_segments_count_what_is_pending(ledger: Ledger):
@@ -133,7 +137,7 @@ def test_producers_of_one_command_meet_without_an_error(ledger: Ledger):
     def hand_in(_: int) -> None:
         for _ in range(40):
             to = submission(ledger, key="same")
-            ledger.transact(partial(intake.seal, submission_id=to.id))
+            ledger.transact(partial(submissions.seal, submission_id=to.id))
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(hand_in, range(3)))

@@ -14,13 +14,16 @@ from schema.errors import ErrorCode, LeaseLost
 from schema.pcm import PlannedPart, excerpt_digest
 from schema.span import Span
 from schema.states import RecordingState, SegmentKind, SegmentState
-from schema.store import forget, read, reduce, work
-from schema.store.cancel import cancel
+from schema.store.erasure import forget
+from schema.store.intake.cancel import cancel
 from schema.store.ledger import Ledger
-from schema.store.reduce import ReduceClaim
-from schema.store.repair import order_repairs
-from schema.store.sweep import sweep
-from schema.store.work import Fate
+from schema.store.read import recordings
+from schema.store.work import reduces
+from schema.store.work import segments as work
+from schema.store.work.reduces import ReduceClaim
+from schema.store.work.repairs import order_repairs
+from schema.store.work.segments import Fate
+from schema.store.work.sweep import sweep
 from schema.tables import Recording, ResultRow, SegmentRow
 from schema.transcript import (
     Coverage,
@@ -58,7 +61,7 @@ def failed(ledger: Ledger, dispatch: Dispatch) -> work.Ended:
 
 
 def reducing(ledger: Ledger, message: Message) -> ReduceClaim:
-    held = ledger.single(lambda c: reduce.claim_reduce(c, message, owner="r", lease_s=60))
+    held = ledger.single(lambda c: reduces.claim_reduce(c, message, owner="r", lease_s=60))
     assert held is not None
     return held
 
@@ -110,10 +113,10 @@ def test_a_recording_runs_again_until_its_repair_has_ended(ledger: Ledger):
     end = finished(ledger, dispatch, "mended")
     assert state(ledger) == (RecordingState.STITCHING, 0)
     again = reducing(ledger, end.reduce.message)
-    segments = ledger.transact(lambda c: reduce.ended_segments(c, again.recording_id))
+    segments = ledger.transact(lambda c: reduces.ended_segments(c, again.recording_id))
     (repair,) = [s for s in segments if s.kind == SegmentKind.REPAIR]
     assert (repair.span, repair.core, repair.reason) == (PLACE.span, PLACE.core, "seam")
-    ledger.transact(lambda c: reduce.store_transcript(c, again, segments, DRAFT))
+    ledger.transact(lambda c: reduces.store_transcript(c, again, segments, DRAFT))
     assert state(ledger) == (RecordingState.DONE, 0)
     assert broken(ledger) == {}
 
@@ -162,8 +165,8 @@ def test_a_place_is_never_ordered_twice(ledger: Ledger, end):
 
     assert ordered(ledger, held) == []
     assert state(ledger) == (RecordingState.STITCHING, 0), "its reduce goes on"
-    segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
-    assert ledger.transact(lambda c: reduce.store_transcript(c, held, segments, DRAFT)) == "done"
+    segments = ledger.transact(lambda c: reduces.ended_segments(c, held.recording_id))
+    assert ledger.transact(lambda c: reduces.store_transcript(c, held, segments, DRAFT)) == "done"
 
 
 def test_a_reducer_that_was_taken_over_orders_nothing(ledger: Ledger):
@@ -221,9 +224,9 @@ def test_a_failed_repair_leaves_a_recording_done(ledger: Ledger):
     (dispatch,) = ordered(ledger, stitching(ledger, "a", "b"))
 
     held = reducing(ledger, failed(ledger, dispatch).reduce.message)
-    segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
+    segments = ledger.transact(lambda c: reduces.ended_segments(c, held.recording_id))
 
-    assert ledger.transact(lambda c: reduce.store_transcript(c, held, segments, DRAFT)) == "done"
+    assert ledger.transact(lambda c: reduces.store_transcript(c, held, segments, DRAFT)) == "done"
     with ledger.reading() as connection:
         assert connection.scalars(select(Recording.error_code)).one() is None
 
@@ -285,13 +288,13 @@ def test_retry_takes_up_a_failed_repair_beside_a_failed_segment(ledger: Ledger):
     place = PlannedRepair(0, Span(0, 9_000), Span(2_000, 4_000), RepairReason.SPEECH)
     (dispatch,) = ordered(ledger, held, place)
     held = reducing(ledger, failed(ledger, dispatch).reduce.message)
-    segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
-    ledger.transact(lambda c: reduce.store_transcript(c, held, segments, DRAFT))
+    segments = ledger.transact(lambda c: reduces.ended_segments(c, held.recording_id))
+    ledger.transact(lambda c: reduces.store_transcript(c, held, segments, DRAFT))
     assert state(ledger) == (RecordingState.PARTIAL, 0)
     with ledger.reading() as connection:
         mine = connection.scalars(select(Recording.submission_id)).one()
 
-    counts = ledger.transact(lambda c: reduce.retry_failed(c, mine))
+    counts = ledger.transact(lambda c: reduces.retry_failed(c, mine))
 
     assert counts == (2, 1)
     assert state(ledger) == (RecordingState.RUNNING, 2)
@@ -316,12 +319,12 @@ def test_the_audio_of_a_submission_is_that_of_its_plan(ledger: Ledger):
     mine = submission(ledger)
     held = stitching(ledger, "a", "b", to=mine)
     with ledger.reading() as connection:
-        before = read.progress(connection, mine.id)
+        before = recordings.progress(connection, mine.id)
 
     ordered(ledger, held)
 
     with ledger.reading() as connection:
-        after = read.progress(connection, mine.id)
+        after = recordings.progress(connection, mine.id)
     assert (after.audio_ms, after.segments) == (before.audio_ms, before.segments)
     assert after.repairs == {"pending": 1}
 
@@ -329,7 +332,7 @@ def test_the_audio_of_a_submission_is_that_of_its_plan(ledger: Ledger):
 def test_what_a_transcript_proves_is_kept_and_summed_up(ledger: Ledger):
     mine = submission(ledger)
     held = stitching(ledger, "a", "b", to=mine)
-    segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
+    segments = ledger.transact(lambda c: reduces.ended_segments(c, held.recording_id))
     repair = Repair(
         channel=0,
         core=PLACE.core,
@@ -351,16 +354,16 @@ def test_what_a_transcript_proves_is_kept_and_summed_up(ledger: Ledger):
         languages=((0, "es"),),
     )
 
-    ledger.transact(lambda c: reduce.store_transcript(c, held, segments, draft))
+    ledger.transact(lambda c: reduces.store_transcript(c, held, segments, draft))
 
     with ledger.reading() as connection:
-        (found,) = read.recordings(connection, mine.id)
-        transcript = read.transcript(connection, found)
-        quality = read.quality(connection, mine.id)
+        (found,) = recordings.recordings(connection, mine.id)
+        transcript = recordings.transcript(connection, found)
+        quality = recordings.quality(connection, mine.id)
     assert transcript.segments == draft.coverage
     assert transcript.repairs == draft.repairs
     assert transcript.languages == draft.languages
-    assert quality == read.Quality(
+    assert quality == recordings.Quality(
         seams={"midpoint": 1},
         repairs={"failed": 1, "repaired": 1},
         speech_ms=8_000,
@@ -375,15 +378,15 @@ def test_only_the_latest_transcript_of_a_recording_counts(ledger: Ledger):
     finished(ledger, first, "hi")
     held = reducing(ledger, failed(ledger, second).reduce.message)
     for speech_ms in (1_000, 5_000):
-        segments = ledger.transact(lambda c, h=held: reduce.ended_segments(c, h.recording_id))
+        segments = ledger.transact(lambda c, h=held: reduces.ended_segments(c, h.recording_id))
         draft = replace(DRAFT, speech_ms=speech_ms, worded_ms=1_000)
-        ledger.transact(lambda c, h=held, s=segments, d=draft: reduce.store_transcript(c, h, s, d))
-        ledger.transact(lambda c: reduce.retry_failed(c, mine.id))
+        ledger.transact(lambda c, h=held, s=segments, d=draft: reduces.store_transcript(c, h, s, d))
+        ledger.transact(lambda c: reduces.retry_failed(c, mine.id))
         for dispatch in swept(ledger):
             held = reducing(ledger, failed(ledger, dispatch).reduce.message)
 
     with ledger.reading() as connection:
-        assert read.quality(connection, mine.id).speech_ms == 5_000
+        assert recordings.quality(connection, mine.id).speech_ms == 5_000
 
 
 def test_a_reducer_of_the_revision_before_stores_a_transcript(ledger: Ledger):
@@ -396,6 +399,6 @@ def test_a_reducer_of_the_revision_before_stores_a_transcript(ledger: Ledger):
 
     with ledger.reading() as connection:
         mine = connection.scalars(select(Recording.submission_id)).one()
-        (found,) = read.recordings(connection, mine)
-        transcript = read.transcript(connection, found)
+        (found,) = recordings.recordings(connection, mine)
+        transcript = recordings.transcript(connection, found)
     assert (transcript.segments, transcript.repairs, transcript.languages) == ((), (), ())

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from schema.phrases import parse_query, tokens
 from schema.records import CallInfo
+from schema.search_query import parse_query, tokens
 from schema.store.ledger import Ledger
-from schema.store.search import Filters, Hit, search
+from schema.store.read.search import Filters, Hit, search
 from tests.factories import reduced_again, transcribed, utterance
 
 SAID = (

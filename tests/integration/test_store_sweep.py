@@ -12,16 +12,17 @@ from sqlalchemy import select, text, update
 from schema.errors import ErrorCode, LeaseLost, Misconfigured, Transient
 from schema.settings import Settings
 from schema.states import RecordingState, SegmentState
-from schema.store import reduce, work
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
-from schema.store.sweep import Swept, sweep
-from schema.store.work import ATTEMPTS_MAX, STRIKES_MAX
+from schema.store.work import reduces
+from schema.store.work import segments as work
+from schema.store.work.segments import ATTEMPTS_MAX, STRIKES_MAX
+from schema.store.work.sweep import Swept, sweep
 from schema.tables import REDUCE_EXHAUSTED, SEGMENT_EXHAUSTED, Recording, SegmentRow
 from schema.transcript import Draft
 from schema.wire import Dispatch, Queued
 from tests.factories import added, recording, result, submission
-from workers.sweep import Sweeper
+from workers.background.sweeper import Sweeper
 
 EMPTY = Queued(0, 0)
 DRAFT = Draft("en", (), 0, 0, (), ())
@@ -159,10 +160,10 @@ def test_a_lost_reduce_is_sent_again(ledger: Ledger):
     age(ledger)
 
     (again,) = swept(ledger).dispatches
-    held = ledger.single(lambda c: reduce.claim_reduce(c, again.message, owner="r", lease_s=60))
+    held = ledger.single(lambda c: reduces.claim_reduce(c, again.message, owner="r", lease_s=60))
 
     assert held is not None
-    segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
+    segments = ledger.transact(lambda c: reduces.ended_segments(c, held.recording_id))
     assert [s.result.words[0].text for s in segments] == ["hi"]
 
 
@@ -174,7 +175,7 @@ def test_a_reduce_that_a_newer_release_must_do_waits_for_it_and_costs_no_attempt
     ledger.transact(lambda c: c.execute(text(newer)))
 
     with pytest.raises(Misconfigured, match="does not know it"):
-        ledger.single(lambda c: reduce.claim_reduce(c, due.message, owner="r", lease_s=60))
+        ledger.single(lambda c: reduces.claim_reduce(c, due.message, owner="r", lease_s=60))
 
     with ledger.reading() as connection:
         row = connection.execute(
@@ -236,18 +237,18 @@ def test_a_reducer_that_was_given_up_and_taken_up_again_stores_nothing(ledger: L
         )
     ).reduce
     ledger.transact(lambda c: c.execute(update(Recording).values(reduce_attempts=4)))
-    frozen = ledger.single(lambda c: reduce.claim_reduce(c, due.message, owner="r", lease_s=60))
-    old = ledger.transact(lambda c: reduce.ended_segments(c, frozen.recording_id))
+    frozen = ledger.single(lambda c: reduces.claim_reduce(c, due.message, owner="r", lease_s=60))
+    old = ledger.transact(lambda c: reduces.ended_segments(c, frozen.recording_id))
     age(ledger)
     assert swept(ledger).given_up == 1
 
-    ledger.transact(lambda c: reduce.retry_failed(c, to.id))
+    ledger.transact(lambda c: reduces.retry_failed(c, to.id))
     (again,) = swept(ledger).dispatches
     ledger.single(lambda c: work.finish(c, claimed(ledger, again), result("it", "works")))
 
     with pytest.raises(LeaseLost):
-        ledger.transact(lambda c: reduce.store_transcript(c, frozen, old, DRAFT))
-    assert not ledger.single(lambda c: reduce.renew_reduce(c, frozen, lease_s=60))
+        ledger.transact(lambda c: reduces.store_transcript(c, frozen, old, DRAFT))
+    assert not ledger.single(lambda c: reduces.renew_reduce(c, frozen, lease_s=60))
     with ledger.reading() as connection:
         assert connection.scalars(select(Recording.state)).one() == RecordingState.STITCHING
 
@@ -256,14 +257,14 @@ def test_a_retry_voids_what_a_sweep_of_the_release_before_gave_up_with_its_lease
     to = submission(ledger)
     (dispatch,) = added(ledger, recording("a"), to=to).dispatches
     due = ledger.single(lambda c: work.finish(c, claimed(ledger, dispatch), result("hi"))).reduce
-    frozen = ledger.single(lambda c: reduce.claim_reduce(c, due.message, owner="r", lease_s=60))
-    old = ledger.transact(lambda c: reduce.ended_segments(c, frozen.recording_id))
+    frozen = ledger.single(lambda c: reduces.claim_reduce(c, due.message, owner="r", lease_s=60))
+    old = ledger.transact(lambda c: reduces.ended_segments(c, frozen.recording_id))
     ledger.transact(lambda c: c.execute(update(Recording).values(state="failed")))
 
-    ledger.transact(lambda c: reduce.retry_failed(c, to.id))
+    ledger.transact(lambda c: reduces.retry_failed(c, to.id))
 
     with pytest.raises(LeaseLost):
-        ledger.transact(lambda c: reduce.store_transcript(c, frozen, old, DRAFT))
+        ledger.transact(lambda c: reduces.store_transcript(c, frozen, old, DRAFT))
 
 
 def test_a_twin_of_what_is_given_up_is_woken_by_the_sweep_that_gives_up(ledger: Ledger):
@@ -284,7 +285,7 @@ def test_a_twin_of_what_is_given_up_is_woken_by_the_sweep_that_gives_up(ledger: 
 
 
 def test_more_than_one_sweep_sends_is_left_to_the_next(ledger: Ledger, monkeypatch):
-    monkeypatch.setattr("schema.store.sweep.SENT_MAX", 4)
+    monkeypatch.setattr("schema.store.work.sweep.SENT_MAX", 4)
     added(ledger, *(recording(str(i)) for i in range(10)), room=0)
 
     assert [(len(s.dispatches), s.more) for s in (swept(ledger) for _ in range(3))] == [
@@ -295,7 +296,7 @@ def test_more_than_one_sweep_sends_is_left_to_the_next(ledger: Ledger, monkeypat
 
 
 def test_a_sweeper_goes_on_until_the_queue_is_full(ledger: Ledger, monkeypatch):
-    for module in ("schema.store.sweep", "workers.sweep"):
+    for module in ("schema.store.work.sweep", "workers.background.sweeper"):
         monkeypatch.setattr(f"{module}.SENT_MAX", 4)
     added(ledger, *(recording(str(i)) for i in range(20)), room=0)
     redis = Redis()
@@ -332,7 +333,7 @@ def test_a_sweep_may_take_longer_than_a_lease(ledger: Ledger, monkeypatch):
     brief = Ledger(create_ledger_engine(url.render_as_string(False), lease_s=1, answer_s=1))
     slow = text("select pg_sleep(2.5)")
     monkeypatch.setattr(
-        "schema.store.sweep._give_up_reduces", lambda connection, _: connection.execute(slow)
+        "schema.store.work.sweep._give_up_reduces", lambda connection, _: connection.execute(slow)
     )
     try:
         done = brief.transact(lambda c: sweep(c, queued=EMPTY, high_water=9, interval_s=15))
@@ -414,4 +415,4 @@ _DUE_AS_BEFORE = text(
 
 def test_what_the_sweep_gives_up_by_index_is_what_it_gives_up_by_rule():
     assert f"attempts >= {ATTEMPTS_MAX} or strikes >= {STRIKES_MAX}" in SEGMENT_EXHAUSTED
-    assert f"reduce_attempts >= {reduce.REDUCE_ATTEMPTS_MAX}" in REDUCE_EXHAUSTED
+    assert f"reduce_attempts >= {reduces.REDUCE_ATTEMPTS_MAX}" in REDUCE_EXHAUSTED

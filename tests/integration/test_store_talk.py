@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import text
 
 from schema.records import CallInfo
-from schema.store import read
 from schema.store.ledger import Ledger
+from schema.store.read import recordings
 from schema.tables import Recording
 from schema.talk import talk_of
 from schema.transcript import SpeakerTalk, Talk
@@ -22,10 +22,10 @@ STORED = Talk(
 SAID = utterance("agent", "hello")
 
 
-def found(ledger: Ledger) -> read.StoredTranscript:
+def found(ledger: Ledger) -> recordings.StoredTranscript:
     with ledger.reading() as connection:
-        (recording,) = read.summaries(connection, Recording.id.is_not(None))
-        return read.transcript(connection, recording)
+        (recording,) = recordings.summaries(connection, Recording.id.is_not(None))
+        return recordings.transcript(connection, recording)
 
 
 def rows(ledger: Ledger, query: str) -> list[dict]:
@@ -51,7 +51,7 @@ def test_the_latest_transcript_counts_and_one_without_figures_has_none(ledger: L
     reduced_again(ledger, untold)
 
     with ledger.reading() as connection:
-        assert read.talks(connection, mine.id) == {told: STORED}
+        assert recordings.talks(connection, mine.id) == {told: STORED}
 
 
 def test_an_analyst_finds_calls_by_their_silence(ledger: Ledger):

@@ -16,10 +16,11 @@ from sqlalchemy import select, text, update
 from schema.errors import ErrorCode, LeaseLost
 from schema.records import SegmentSource
 from schema.states import RecordingState, SegmentState
-from schema.store import reduce, work
-from schema.store.forget import forget
+from schema.store.erasure.forget import forget
 from schema.store.ledger import Ledger
-from schema.store.work import ATTEMPTS_MAX, STRIKES_MAX, Claim, Fate, Turn
+from schema.store.work import reduces as reduce
+from schema.store.work import segments as work
+from schema.store.work.segments import ATTEMPTS_MAX, STRIKES_MAX, Claim, Fate, Turn
 from schema.tables import Recording, ResultRow, SegmentRow
 from schema.transcript import Draft, Utterance
 from schema.wire import Dispatch, Message

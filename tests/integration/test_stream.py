@@ -15,16 +15,16 @@ import pytest
 from sqlalchemy import Connection, text
 
 from ops.local.servers import PostgresServer
-from producer import stream as module
-from producer.export import to_jsonl
-from producer.stream import stream
+from producer.export import incremental as module
+from producer.export.formats import to_jsonl
+from producer.export.incremental import stream
 from schema.errors import Transient
 from schema.migrate import migrate
-from schema.store import since as store
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
-from schema.store.read import StoredTranscript
-from schema.store.since import Mark
+from schema.store.read import changes as store
+from schema.store.read.changes import Mark
+from schema.store.read.recordings import StoredTranscript
 from tests.factories import added, recording, reduced_again, submission, transcribed, utterance
 
 _BEGIN = text(

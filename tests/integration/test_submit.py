@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from producer.drop import Settling
-from producer.enqueue import Enqueuer
-from producer.submit import Request, Summary, submit, watch
+from producer.submit.drop_folder import Settling
+from producer.submit.enqueue import Enqueuer
+from producer.submit.submit import Request, Summary, submit, watch
 from schema.errors import BadRequest, ErrorCode, Misconfigured
 from schema.profile import load_profile
 from schema.settings import Settings
 from schema.states import RecordingState
-from schema.store import read
 from schema.store.ledger import Ledger
+from schema.store.read import recordings as read
 from schema.wire import Dispatch, Priority, Queued
 
 EMPTY = Queued(0, 0)
@@ -195,7 +195,7 @@ def test_a_path_that_is_not_there_is_named(door: Door):
 def test_what_a_killed_producer_committed_is_not_examined_again(door: Door, monkeypatch):
     for number in range(4):
         door.tone(f"{number}.wav", hz=300 + number)
-    monkeypatch.setattr("producer.submit._BATCH", 2)
+    monkeypatch.setattr("producer.submit.submit._BATCH", 2)
 
     class Killed(BaseException):
         pass

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from ops.local.servers import RedisServer
-from producer.doctor import Finding, Verdict, examine_host
-from producer.enqueue import celery_app
+from producer.cli.doctor import Finding, Verdict, examine_host
+from producer.submit.enqueue import celery_app
 from schema.publish import Publisher
 from schema.settings import Settings
 from schema.store.ledger import Ledger

@@ -11,8 +11,8 @@ import pytest
 from typer.main import get_command
 
 from ops.local.bootstrap import quickstart_options
-from producer.cli import app
-from producer.exits import ExitCode
+from producer.cli.exit_codes import ExitCode
+from producer.cli.main import app
 from schema.errors import ErrorCode
 from schema.settings import Limits, Settings
 
@@ -115,8 +115,7 @@ def test_what_the_page_of_practices_names_is_there(practice: str, name: str):
         assert name.removesuffix("*") in README, practice
         return
     path, _, attribute = name.removesuffix(".py").partition(".")
-    tops = [ROOT / top for top in ("", "workers", "schema")]
-    found = [p for top in tops for p in (top / f"{path}.py", top / path) if p.exists()]
+    found = [p for p in (ROOT / f"{path}.py", ROOT / path) if p.exists()]
     assert found, practice
     if attribute:
         assert re.search(rf"^ *(def |class )?{attribute}\b", found[0].read_text(), re.M), practice

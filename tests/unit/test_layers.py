@@ -51,23 +51,23 @@ def test_only_the_engines_the_memory_and_the_polish_know_a_model_library():
         if {name.split(".")[0] for name in imports(path)} & MODEL_LIBRARIES
     }
     assert knowing == {
-        "workers/engines/checkpoint.py",
-        "workers/engines/cif.py",
+        "workers/engines/funasr/checkpoint.py",
+        "workers/engines/funasr/cif.py",
         "workers/engines/device.py",
-        "workers/engines/families.py",
+        "workers/engines/funasr/networks.py",
         "workers/engines/features.py",
-        "workers/engines/fsmn.py",
-        "workers/engines/funasr.py",
-        "workers/engines/guest.py",
-        "workers/engines/replayed.py",
-        "workers/engines/sanm.py",
+        "workers/engines/vad/fsmn.py",
+        "workers/engines/funasr/recognizer.py",
+        "workers/engines/funasr/isolation.py",
+        "workers/engines/funasr/cuda_graphs.py",
+        "workers/engines/funasr/sanm.py",
         "workers/engines/whisper.py",
-        "workers/memory.py",
-        "workers/polish.py",
+        "workers/process/memory.py",
+        "workers/transcript/text_normalisation.py",
     }
 
 
-@pytest.mark.parametrize("module", ["producer.cli", "producer.intake"])
+@pytest.mark.parametrize("module", ["producer.cli.main", "producer.intake.examine"])
 def test_a_producer_loads_no_model_library_and_no_worker(module: str):
     code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
     loaded = subprocess.run(

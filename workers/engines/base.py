@@ -16,10 +16,6 @@ from schema.pcm import Samples
 from schema.span import Span
 from schema.words import Word
 
-#: The tag of stretches in which the model doubts that anyone spoke, a list for each: its first and
-#: last ms, the probability of no speech, and the mean natural log probability of a token written.
-DOUBTS = "doubts"
-
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
@@ -41,9 +37,10 @@ class SpeechDetector(Protocol):
     def detect(self, samples: Samples) -> tuple[Span, ...]:
         """Return the stretches of speech in order of their starts.
 
-        They may meet, and reach past the audio: :func:`workers.vad.find_speech` makes them fit.
-        The same audio has the same stretches wherever the segment around it began, but for those
-        at its edges. ``samples`` last at least :data:`workers.vad.SHORTEST_MS`.
+        They may meet, and reach past the audio: :func:`workers.segment.speech_regions.find_speech`
+        makes them fit. The same audio has the same stretches wherever the segment around it began,
+        but for those at its edges. ``samples`` last at least
+        :data:`workers.segment.speech_regions.SHORTEST_MS`.
         """
         ...
 

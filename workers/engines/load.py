@@ -25,7 +25,7 @@ def load_detector(profile: Profile, settings: Settings, bank: FilterBank) -> Spe
     Raises:
         Misconfigured: its weights are missing or changed, or the device is.
     """
-    from workers.engines import fsmn
+    from workers.engines.vad import fsmn
 
     return fsmn.load(profile, settings, bank)
 
@@ -58,9 +58,9 @@ def _load_whisper(profile: Profile, settings: Settings, _: FilterBank) -> Recogn
 
 
 def _load_funasr(profile: Profile, settings: Settings, bank: FilterBank) -> Recognizer:
-    from workers.engines import funasr
+    from workers.engines.funasr import recognizer
 
-    return funasr.load(profile, settings, bank)
+    return recognizer.load(profile, settings, bank)
 
 
 _RECOGNIZERS: Mapping[str, Callable[[Profile, Settings, FilterBank], Recognizer]] = {

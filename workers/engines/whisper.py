@@ -19,18 +19,17 @@ import numpy as np
 import numpy.typing as npt
 
 from schema.errors import BadRequest, ErrorCode, Misconfigured
-from schema.pcm import Samples
+from schema.pcm import SAMPLES_PER_MS, Samples
 from schema.profile import Profile
 from schema.settings import Settings
 from schema.span import Span
-from schema.words import Word
-from workers.audio import SAMPLES_PER_MS
-from workers.engines.base import DOUBTS, Decoding, Outcome, Recognizer, Refusals, Request
+from schema.words import ResultTag, Word
+from workers.engines.base import Decoding, Outcome, Recognizer, Refusals, Request
 from workers.engines.device import is_gpu, load_cublas
-from workers.engines.edges import after_pauses, levels_of, until_pauses
-from workers.engines.pieces import joined
-from workers.minibatch import Window, pack_cheapest, pack_windows
-from workers.weights import verify
+from workers.engines.minibatch import Window, pack_cheapest, pack_windows
+from workers.engines.subwords import joined
+from workers.engines.weights import verify
+from workers.engines.word_times import after_pauses, levels_of, until_pauses
 
 Features = npt.NDArray[np.float32]
 
@@ -442,7 +441,7 @@ def _decoding(hearing: _Hearing, writings: Sequence[_Writing]) -> Decoding:
     ]
     # The language of music is a guess that nobody should act on.
     language = hearing.language if timed else None
-    return Decoding(timed, language, {DOUBTS: doubts} if doubts else {})
+    return Decoding(timed, language, {ResultTag.DOUBTS: doubts} if doubts else {})
 
 
 def _hypothesis(result: Any, tokenizer: Any) -> _Hypothesis:
@@ -457,7 +456,7 @@ def _hypothesis(result: Any, tokenizer: Any) -> _Hypothesis:
 
 
 def _doubt(window: Window, hypothesis: _Hypothesis) -> list[float]:
-    """Return a doubtful window as it travels in a result's tags: see :mod:`workers.guards`."""
+    """Return a doubtful window as a result's tags have it: for the reducer (``hallucinations``)."""
     span = window.regions[0].start_ms, window.regions[-1].end_ms
     figures = hypothesis.no_speech, hypothesis.log_probability
     return [*span, *(round(figure, 3) for figure in figures)]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from producer.cli import app
+from producer.cli.main import app
 from schema.settings import NAMESPACE, Address, Limits, Settings
 from tests.unit.ops import manifests as m
 from workers.__main__ import main as workers_main

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ops.eval.hearing import Agreement, agreement, total
 from schema.span import Span
 from schema.words import Word
-from workers.stitch import Heard
+from workers.transcript.stitch import Heard
 
 LEFT = Heard(
     Span(0, 68_000),

@@ -9,7 +9,7 @@ from ops.eval.holes import Found, found_in, holes_of, without_regions
 from ops.eval.text import Token
 from schema.span import Span
 from tests.unit.ops.test_eval_places import swept
-from workers.stitch import Heard, stitch
+from workers.transcript.stitch import Heard, stitch
 
 #: Someone speaks from 0.1 s on, a word a second.
 SPEECH = (Span(0, 40_000), Span(40_000, 46_000), Span(46_000, 120_000))

@@ -11,7 +11,7 @@ from ops.eval.merges import audit, twins, unreported
 from schema.span import Span
 from schema.transcript import Seam, SeamRule
 from schema.words import Word
-from workers.stitch import Heard, Track, stitch
+from workers.transcript.stitch import Heard, Track, stitch
 
 
 def spoken(text: str, first_ms: int = 0, each_ms: int = 500) -> tuple[Word, ...]:

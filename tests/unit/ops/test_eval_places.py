@@ -15,11 +15,11 @@ from ops.eval.seams import excess, rate_difference
 from ops.eval.sweep import Layout
 from ops.eval.swept import Stitched, Swept, Whole, truth_of
 from ops.eval.text import Token, tokens
-from producer.scan import Signal
+from producer.intake.scan import Signal
 from schema.records import AudioFormat
 from schema.span import Span
 from schema.words import Word
-from workers.stitch import Heard, stitch
+from workers.transcript.stitch import Heard, stitch
 
 DURATION_MS = 120_000
 SPOKEN = tuple(Word("abc"[i % 3], 1_000 * i + 100, 1_000 * i + 700) for i in range(120))

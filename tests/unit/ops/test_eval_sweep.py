@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from ops.eval.corpus import Case
 from ops.eval.sweep import layouts, plan_settings, starts_ms
 from ops.eval.swept import middle_cut
-from producer.scan import Signal
+from producer.intake.scan import Signal
 from schema.records import AudioFormat
 from schema.span import Span
 from schema.words import Word
-from workers.stitch import Heard
+from workers.transcript.stitch import Heard
 
 
 def case(duration_ms: int) -> Case:

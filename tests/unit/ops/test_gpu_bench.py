@@ -15,8 +15,8 @@ from ops.bench import gpu, gpu_checks, gpu_models, gpu_speed
 from ops.bench.gpu_checks import differing
 from ops.bench.gpu_models import regions_of
 from ops.bench.gpu_speed import Ran, given_back, shares_of
-from workers.engines.families import NO_TOKENS, Tokens
-from workers.memory import DeviceFigures, MemoryFigures
+from workers.engines.funasr.networks import NO_TOKENS, Tokens
+from workers.process.memory import DeviceFigures, MemoryFigures
 
 DRY = ["--device", "cpu", "--small", "--tasks", "2"]
 

@@ -65,8 +65,8 @@ for module in sys.argv[1].split():
 @pytest.mark.parametrize(
     ("modules", "extras"),
     [
-        ("producer.cli kombu.transport.redis", ()),
-        ("producer.cli workers.app workers.tasks flower.command", ("flower",)),
+        ("producer.cli.main kombu.transport.redis", ()),
+        ("producer.cli.main workers.app workers.tasks flower.command", ("flower",)),
     ],
     ids=["producer", "flower"],
 )

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from schema.buckets import BucketPath
 from schema.errors import Misconfigured
 from schema.records import Location
 from schema.settings import Settings, load_settings
+from schema.storage.bucket_path import BucketPath
 
 
 @pytest.fixture

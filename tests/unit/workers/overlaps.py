@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from schema.span import Span
 from schema.words import Word
-from workers.seams import GUARD_MS, Heard
+from workers.transcript.seams import GUARD_MS, Heard
 
 #: VAD bridges shorter pauses.
 _REGION_PAUSE_MS = 500

@@ -1,0 +1,1 @@
+"""The producer command, and what it prints."""

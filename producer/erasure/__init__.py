@@ -1,0 +1,1 @@
+"""Retention, holds, and the search for what an erasure left."""

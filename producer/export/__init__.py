@@ -1,0 +1,1 @@
+"""Transcripts as files: text, subtitles, JSON, tables and pages."""

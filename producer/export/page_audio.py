@@ -1,0 +1,125 @@
+"""A call's audio for a page: a copy that every browser plays, and how loud it is.
+
+FLAC, since it is exact to the sample where the player is sent to a word, half the size of WAV, and
+played by every browser of today; telephony's mu-law is not.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from producer.intake.containers.account import Break
+from producer.intake.full_decode import read_blocks
+from producer.intake.probe import Choices, Probed, probe
+from schema.pcm import Samples
+from schema.profile import TracksMode
+from schema.records import AudioFormat, Location
+from schema.settings import Settings
+from schema.storage.roots import storage_of
+from schema.transcript import Flag, flag_names
+
+#: Points of a waveform: as many as a wide screen has pixels for.
+POINTS = 1_000
+
+_STEPS_A_SECOND = 20
+
+
+#: The peaks of each channel, 0..1: float32 ``(channels, points)``.
+Peaks = npt.NDArray[np.float32]
+
+
+def copy_audio(
+    location: Location,
+    settings: Settings,
+    target: Path,
+    headless: AudioFormat | None = None,
+    flags: Iterable[str] = (),
+) -> Peaks:
+    """Write a recording's audio to ``target`` as FLAC; return its peaks, :data:`POINTS` at most.
+
+    ``headless`` says how the file is to be read if it has no header; the recording's ``flags``
+    what was chosen of its tracks, and that it was taken though it is broken.
+
+    Raises:
+        CallscribeError: it cannot be read, by this host or by anyone.
+        OSError: the copy cannot be written.
+    """
+    storage = storage_of(settings, location.root)
+    choices = _choices(flag_names(flags))
+    # A name of its own until it is whole; libsndfile tells the format by its end.
+    draft = target.with_name(f".partial-{target.name}")
+    try:
+        with storage.on_disk(location, lambda _: None) as path:
+            suffix = os.path.splitext(location.path)[1]
+            probed = (
+                Probed(headless, copied=False)
+                if headless
+                else probe(path, {}, settings.limits, location.name, suffix, choices)
+            )
+            breaks: list[Break] | None = [] if choices.take else None
+            peaks = _copied(read_blocks(path, probed, location.name, breaks), probed, draft)
+        draft.replace(target)
+    finally:
+        with suppress(OSError):
+            draft.unlink()
+    return peaks
+
+
+def _choices(flags: Collection[str]) -> Choices:
+    """Return what was decided of a file, by what was found of it."""
+    tracks: TracksMode = "first" if Flag.OTHER_TRACKS in flags else "auto"
+    if Flag.TRACKS_AS_CHANNELS in flags:
+        tracks = "speakers"
+    return Choices(tracks, take=Flag.TRUNCATED in flags)
+
+
+def _copied(blocks: Iterator[Samples], probed: Probed, target: Path) -> Peaks:
+    """Write blocks to a file; return their peaks.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    audio = probed.format
+    step = max(1, audio.rate_hz // _STEPS_A_SECOND)
+    peaks: list[Peaks] = []
+    rest = np.zeros((0, audio.channels), np.float32)
+    try:
+        with soundfile.SoundFile(
+            target, "w", audio.rate_hz, audio.channels, subtype="PCM_16", format="FLAC"
+        ) as file:
+            for block in blocks:
+                samples = np.clip(np.nan_to_num(block), -1.0, 1.0)
+                file.write(samples)
+                # Blocks are of any length, and a step that were cut would shift all behind it.
+                rest = np.concatenate([rest, samples])
+                whole = len(rest) // step * step
+                peaks.append(_peaks(rest[:whole], step))
+                rest = rest[whole:]
+    except soundfile.LibsndfileError as error:
+        # Readers give their own errors other names; a full disk is a "System error".
+        raise OSError(errno.EIO, "its audio cannot be written; the disk may be full") from error
+    return thinned(np.concatenate([*peaks, _peaks(rest, step)], axis=1), POINTS)
+
+
+def _peaks(samples: Samples, step: int) -> Peaks:
+    """Return the peak of each step: ``(channels, steps)`` of ``(frames, channels)``."""
+    edges = np.arange(0, len(samples), step)
+    if not len(edges):
+        return np.zeros((samples.shape[1], 0), np.float32)
+    return np.maximum.reduceat(np.abs(samples), edges, axis=0).T.astype(np.float32)
+
+
+def thinned(peaks: Peaks, points: int) -> Peaks:
+    """Return peaks in so many points at most, each the highest of those that it stands for."""
+    if peaks.shape[1] <= points:
+        return peaks
+    edges = np.linspace(0, peaks.shape[1], points, endpoint=False).astype(np.intp)
+    return np.maximum.reduceat(peaks, edges, axis=1)

@@ -1,0 +1,1 @@
+"""What examines untrusted files: probes, decodes, scans, copies and plans them."""

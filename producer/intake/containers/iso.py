@@ -1,0 +1,419 @@
+"""MP4, M4A, 3GP and MOV: the tables of samples, held against where the file ends.
+
+Source: ISO/IEC 14496-12.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from producer.intake.containers.account import (
+    LATEST_START_MS,
+    TOLERANCE_MS,
+    Account,
+    Break,
+    Walk,
+    seconds,
+)
+from producer.intake.containers.tags import tag_end
+from producer.intake.containers.window import Window
+
+_MOST_BOXES = 5_000_000
+#: Boxes that hold boxes, and are looked into.
+_NESTS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf"})
+#: Boxes that a file is made of, outermost: of another, a size that makes no sense says nothing.
+_OUTERMOST = frozenset(
+    {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"sidx", b"uuid"}
+)
+#: Of one box no more is read: a table of a day's samples has 30 MB.
+_MOST_TABLE_BYTES = 1 << 28
+
+Integers = npt.NDArray[np.int64]
+
+
+class _Box(NamedTuple):
+    name: bytes
+    body: int
+    end: int
+
+
+@dataclass(slots=True)
+class _Track:
+    """A track of audio: its samples, by its tables and by its fragments."""
+
+    number: int = 0
+    is_audio: bool = False
+    timescale: int = 0
+    durations: Integers = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    sizes: Integers | int = 0
+    count: int = 0
+    chunks: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
+    per_chunk: Integers = field(default_factory=lambda: np.zeros((0, 3), np.int64))
+    #: Ends and starts of the samples of fragments, by their own clock.
+    fragment_units: int = 0
+    fragment_begin: int | None = None
+    #: What edits take off the start, and how long they play, in the movie's units.
+    skipped_units: int = 0
+    played: int | None = None
+    empty: int = 0
+
+
+def walk(file: BinaryIO, _: int, size: int) -> Walk:
+    """Walk the boxes of a file, and of those that were joined to it."""
+    starts = _starts(file, size)
+    walks = []
+    for start, end in zip(starts, [*starts[1:], size], strict=True):
+        walker = _Walker(file, start, end)
+        walker.run()
+        walks.append(walker)
+    return _together(walks)
+
+
+def _starts(file: BinaryIO, size: int) -> list[int]:
+    """Return where files begin: with a type, behind an index and before another."""
+    starts, index_seen, begun = [0], False, -1
+    for name, at in _Walker(file, 0, size).kinds():
+        if name == b"ftyp":
+            begun = at
+        elif name == b"moov":
+            if index_seen and begun >= 0:
+                starts.append(begun)
+            index_seen, begun = True, -1
+    return starts
+
+
+def _together(walks: list[_Walker]) -> Walk:
+    """Return files that were joined as one."""
+    begun_ms, breaks, unread, lengths = 0, [], 0, []
+    for walker in walks:
+        account = walker.account()
+        breaks += [
+            b if b.at_ms is None else Break(begun_ms + b.at_ms, b.cause) for b in account.breaks
+        ]
+        unread += account.unread_bytes
+        lengths.append(account.duration_ms)
+        begun_ms += account.duration_ms or 0
+    known = all(length is not None for length in lengths)
+    account = Account(begun_ms if known else None, tuple(breaks), unread)
+    files = tuple((walker.start, walker.end) for walker in walks)
+    return Walk(files, account)
+
+
+class _Walker:
+    """The state of a walk through one file."""
+
+    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
+        self._file, self._size = file, end
+        self._window = Window(file, start, end)
+        self.start, self.end = start, end
+        self._tracks: list[_Track] = []
+        self._movie_scale = 0
+        self._defaults: dict[int, tuple[int, int]] = {}
+        self._fragment: _Track | None = None
+        self._fragment_default = (0, 0)
+        self._unread_bytes = 0
+        #: The number of the fragment before, whether this one's is not the next, and what is lost.
+        self._number: int | None = None
+        self._jumped = False
+        self._lost: list[Break] = []
+        self._missing_bytes = 0
+        self._has_index = False
+
+    def run(self) -> None:
+        """Walk to the end."""
+        at = self.start
+        for box in self._boxes(self.start, self.end):
+            if box.end > self._size and box.name not in _OUTERMOST:
+                break
+            at = box.end
+            if box.end > self._size:
+                self._missing_bytes = box.end - self._size
+            self._has_index = self._has_index or box.name == b"moov"
+            self._enter(box)
+        window = Window(self._file, self.start, self.end)
+        if at < self.end and not window.is_padding(at, self.end) and tag_end(window, at) is None:
+            self._unread_bytes = self.end - at
+
+    def kinds(self) -> Iterator[tuple[bytes, int]]:
+        """Yield the names of the outermost boxes, and where each begins."""
+        at = self.start
+        for box in self._boxes(self.start, self.end):
+            yield box.name, at
+            at = box.end
+
+    def _audio(self) -> list[_Track]:
+        """Return the tracks of audio."""
+        return [track for track in self._tracks if track.is_audio and track.timescale]
+
+    def account(self) -> Account:
+        """Return what was met."""
+        tracks = self._audio()
+        breaks = [*self._lost, *(broken for track in tracks if (broken := self._cut(track)))]
+        ends_ms = [self._end_ms(track) for track in tracks]
+        if self._missing_bytes and not breaks:
+            at_ms = max(ends_ms, default=0)
+            breaks = [Break(at_ms, f"its last box lacks {self._missing_bytes} bytes")]
+        if not self._has_index:
+            breaks = [Break(None, "it has no index (moov), which a recorder writes last")]
+        # Each track is held against its own length where it is decoded; together, the longest.
+        return Account(max(ends_ms, default=None), tuple(breaks), self._unread_bytes)
+
+    def _boxes(self, at: int, end: int) -> Iterator[_Box]:
+        for _ in range(_MOST_BOXES):
+            if at + 8 > end:
+                return
+            header = self._window.peek(at, 16)
+            if len(header) < 8:
+                return
+            size, name = struct.unpack_from(">I4s", header)
+            body = at + 8
+            if size == 1 and len(header) == 16:
+                (size,) = struct.unpack_from(">Q", header, 8)
+                body = at + 16
+            elif size == 0:
+                size = end - at
+            if size < body - at:
+                return
+            yield _Box(name, body, at + size)
+            at += size
+
+    def _enter(self, box: _Box) -> None:
+        if box.name in _NESTS:
+            if box.name == b"trak":
+                self._tracks.append(_Track())
+            for inner in self._boxes(box.body, min(box.end, self._size)):
+                self._enter(inner)
+            return
+        read = _READERS.get(box.name)
+        if read is None:
+            if box.name == b"mvex":
+                for inner in self._boxes(box.body, min(box.end, self._size)):
+                    self._enter(inner)
+            return
+        data = self._body(box)
+        try:
+            read(self, data)
+        except (struct.error, ValueError, IndexError):
+            return
+
+    def _body(self, box: _Box) -> bytes:
+        self._file.seek(box.body)
+        return self._file.read(min(box.end, self._size, box.body + _MOST_TABLE_BYTES) - box.body)
+
+    @property
+    def _track(self) -> _Track:
+        return self._tracks[-1]
+
+    def mvhd(self, data: bytes) -> None:
+        """The movie's clock."""
+        (self._movie_scale,) = struct.unpack_from(">I", data, 20 if data[0] else 12)
+
+    def tkhd(self, data: bytes) -> None:
+        """A track's number."""
+        (self._track.number,) = struct.unpack_from(">I", data, 20 if data[0] else 12)
+
+    def mdhd(self, data: bytes) -> None:
+        """A track's clock."""
+        (self._track.timescale,) = struct.unpack_from(">I", data, 20 if data[0] else 12)
+
+    def hdlr(self, data: bytes) -> None:
+        """What a track holds; a second one, of metadata, changes nothing."""
+        self._track.is_audio = self._track.is_audio or data[8:12] == b"soun"
+
+    def stts(self, data: bytes) -> None:
+        """How long samples are: counts and durations."""
+        (count,) = struct.unpack_from(">I", data, 4)
+        self._track.durations = _table(data, 8, count, 2)
+
+    def stsz(self, data: bytes) -> None:
+        """How big samples are."""
+        track = self._track
+        same, track.count = struct.unpack_from(">II", data, 4)
+        track.sizes = same or _table(data, 12, track.count, 1)[:, 0]
+
+    def stsc(self, data: bytes) -> None:
+        """How many samples chunks have: first chunk, samples, description."""
+        (count,) = struct.unpack_from(">I", data, 4)
+        self._track.per_chunk = _table(data, 8, count, 3)
+
+    def stco(self, data: bytes) -> None:
+        """Where chunks begin."""
+        (count,) = struct.unpack_from(">I", data, 4)
+        self._track.chunks = _table(data, 8, count, 1)[:, 0]
+
+    def co64(self, data: bytes) -> None:
+        """Where chunks begin, in large files."""
+        (count,) = struct.unpack_from(">I", data, 4)
+        count = min(count, (len(data) - 8) // 8)
+        self._track.chunks = np.frombuffer(data, ">u8", count, 8).astype(np.int64)
+
+    def elst(self, data: bytes) -> None:
+        """What of a track is played, and when it begins."""
+        long = data[0] == 1
+        (count,) = struct.unpack_from(">I", data, 4)
+        layout, step = (">Qq4x", 20) if long else (">Ii4x", 12)
+        track, played, whole = self._track, 0, False
+        for at in range(8, 8 + min(count, _MOST_BOXES) * step, step):
+            duration, start = struct.unpack_from(layout, data, at)
+            if start < 0:
+                track.empty += duration if not played else 0
+                continue
+            track.skipped_units = track.skipped_units or start
+            whole = whole or duration == 0
+            played += duration
+        track.played = None if whole or not played else played
+
+    def trex(self, data: bytes) -> None:
+        """A fragment's defaults, by track."""
+        number, _, duration, size = struct.unpack_from(">4I", data, 4)
+        self._defaults[number] = (duration, size)
+
+    def tfhd(self, data: bytes) -> None:
+        """Which track a fragment is of, and its defaults."""
+        flags, number = struct.unpack_from(">II", data)
+        duration, size = self._defaults.get(number, (0, 0))
+        at = 8 + 8 * bool(flags & 1) + 4 * bool(flags & 2)
+        if flags & 8:
+            (duration,) = struct.unpack_from(">I", data, at)
+            at += 4
+        if flags & 16:
+            (size,) = struct.unpack_from(">I", data, at)
+        self._fragment_default = (duration, size)
+        self._fragment = next((track for track in self._tracks if track.number == number), None)
+
+    def tfdt(self, data: bytes) -> None:
+        """When a fragment begins on its track's clock."""
+        track = self._fragment
+        if track is None:
+            return
+        (begin,) = struct.unpack_from(">Q" if data[0] else ">I", data, 4)
+        if track.fragment_begin is None:
+            track.fragment_begin = begin
+        late = begin - track.fragment_begin - track.fragment_units
+        if self._jumped and track.is_audio and track.timescale:
+            late_ms = late * 1000 // track.timescale
+            if late_ms > TOLERANCE_MS:
+                cause = f"fragments with {seconds(late_ms)} are missing"
+                self._lost.append(Break(self._end_ms(track), cause))
+        # Where nothing was sent, the clock goes on.
+        track.fragment_units = max(track.fragment_units, begin - track.fragment_begin)
+
+    def mfhd(self, data: bytes) -> None:
+        """A fragment's number: one more than that of the one before."""
+        (number,) = struct.unpack_from(">I", data, 4)
+        self._jumped = self._number is not None and number > self._number + 1
+        self._number = number
+
+    def trun(self, data: bytes) -> None:
+        """A fragment's samples."""
+        track = self._fragment
+        if track is None:
+            return
+        flags, count = struct.unpack_from(">II", data)
+        duration, _ = self._fragment_default
+        at = 8 + 4 * bool(flags & 1) + 4 * bool(flags & 4)
+        width = sum(bool(flags & bit) for bit in (0x100, 0x200, 0x400, 0x800))
+        if flags & 0x100:
+            track.fragment_units += int(_table(data, at, count, width)[:, 0].sum())
+        else:
+            track.fragment_units += duration * count
+
+    def _end_ms(self, track: _Track) -> int:
+        """Return when a track's audio ends, on the movie's clock."""
+        units = _units(track, track.count) + track.fragment_units - track.skipped_units
+        length_ms = max(units, 0) * 1000 // track.timescale
+        if not self._movie_scale:
+            return length_ms
+        if track.played is not None and not track.fragment_units:
+            length_ms = min(length_ms, track.played * 1000 // self._movie_scale)
+        return length_ms + self._late_ms(track)
+
+    def _late_ms(self, track: _Track) -> int:
+        """Return when a track begins on the recording's clock."""
+        late_ms = track.empty * 1000 // self._movie_scale if self._movie_scale else 0
+        return late_ms if late_ms <= LATEST_START_MS else 0
+
+    def _cut(self, track: _Track) -> Break | None:
+        """Return where a track's samples begin to lie behind the end of the file."""
+        place = _first_missing(track, self.end - self.start)
+        if place is None:
+            return None
+        at_units = _units(track, place) - track.skipped_units
+        at_ms = max(at_units, 0) * 1000 // track.timescale + self._late_ms(track)
+        promised_ms = self._end_ms(track)
+        if promised_ms - at_ms <= TOLERANCE_MS:
+            return None
+        cause = f"its index promises {seconds(promised_ms)} and it holds {seconds(at_ms)}"
+        return Break(at_ms, cause)
+
+
+def _table(data: bytes, at: int, count: int, width: int) -> Integers:
+    """Return a table of numbers of 32 bits: as many rows as are said, and are there."""
+    count = min(count, (len(data) - at) // (4 * width))
+    flat = np.frombuffer(data, ">u4", count * width, at)
+    return flat.astype(np.int64).reshape(count, width)
+
+
+def _units(track: _Track, count: int) -> int:
+    """Return how long the first samples of a track's tables last, by its clock."""
+    units, rows = 0, track.durations.tolist()
+    if len(rows) > 1 and rows[-1][0] == 1:
+        # Some writers let a last sample last until the picture ends.
+        rows[-1][1] = min(rows[-1][1], max(rows[-2][1], 1))
+    for samples, duration in rows:
+        taken = min(samples, count)
+        units += taken * duration
+        count -= taken
+        if not count:
+            break
+    return int(units)
+
+
+def _first_missing(track: _Track, size: int) -> int | None:
+    """Return the first sample that lies, or ends, behind ``size`` bytes."""
+    chunks, runs = track.chunks, track.per_chunk
+    if not len(chunks) or not len(runs):
+        return None
+    firsts = np.clip(runs[:, 0] - 1, 0, len(chunks))
+    repeats = np.diff(np.append(firsts, len(chunks)))
+    if (repeats < 0).any():
+        return None
+    per_chunk = np.repeat(runs[:, 1], repeats)
+    lasts = np.cumsum(per_chunk.astype(np.float64))
+    if isinstance(track.sizes, int):
+        # Of PCM, QuickTime says the bytes of a sample elsewhere: chunks are judged by their start.
+        beyond = chunks >= size
+        first = int(np.argmax(beyond))
+        return int(lasts[first]) - int(per_chunk[first]) if beyond.any() else None
+    if lasts[-1] > 2 * len(track.sizes):
+        return None  # tables that contradict each other
+    starts = np.minimum(lasts.astype(np.int64) - per_chunk, len(track.sizes))
+    ends = np.concatenate([[0], np.cumsum(track.sizes)])
+    offsets = np.repeat(chunks - ends[starts], per_chunk)[: len(track.sizes)]
+    beyond = offsets + ends[1 : len(offsets) + 1] > size
+    return int(np.argmax(beyond)) if beyond.any() else None
+
+
+_READERS = {
+    b"mvhd": _Walker.mvhd,
+    b"tkhd": _Walker.tkhd,
+    b"mdhd": _Walker.mdhd,
+    b"hdlr": _Walker.hdlr,
+    b"stts": _Walker.stts,
+    b"stsz": _Walker.stsz,
+    b"stsc": _Walker.stsc,
+    b"stco": _Walker.stco,
+    b"co64": _Walker.co64,
+    b"elst": _Walker.elst,
+    b"trex": _Walker.trex,
+    b"mfhd": _Walker.mfhd,
+    b"tfhd": _Walker.tfhd,
+    b"tfdt": _Walker.tfdt,
+    b"trun": _Walker.trun,
+}

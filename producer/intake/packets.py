@@ -1,0 +1,247 @@
+"""Frames and packets that were found by our own walks, through FFmpeg's decoders.
+
+FFmpeg's demuxers of MP3 and Ogg believe the first header they see, lose what was joined behind, and
+cut lengths they have estimated. Decoders get here exactly the frames that
+:mod:`producer.intake.containers` found, in their order, so that what is decoded is what was
+accounted for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+
+from producer.intake.containers import mpeg, ogg
+from producer.intake.containers.account import TOLERANCE_MS
+from producer.intake.containers.mpeg import MpegStream
+from producer.intake.containers.ogg import OggStream
+from producer.intake.containers.window import Window
+from producer.intake.pieces import (
+    GAPS_PER_AUDIO,
+    Lost,
+    Piece,
+    UndecodableError,
+    samples_of,
+    side_by_side,
+    silence,
+)
+from schema.pcm import Samples
+
+#: What a packet of speech lasts where it does not say so itself.
+_PACKET_MS = 20
+_MPEG_DECODERS = {2: "mp2float", 3: "mp3float"}
+
+
+@dataclass(frozen=True, slots=True)
+class MpegReader:
+    """Streams of MPEG audio, one behind the other."""
+
+    streams: tuple[MpegStream, ...]
+
+    @property
+    def rate_hz(self) -> int:
+        """The highest of all streams."""
+        return max(stream.shape.rate_hz for stream in self.streams)
+
+    @property
+    def channels(self) -> int:
+        """The most of all streams."""
+        return max(stream.shape.channels for stream in self.streams)
+
+    @property
+    def bits(self) -> int:
+        """What a lossy codec left out is more than what the 17th bit holds."""
+        return 16
+
+    def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
+        """Yield all streams of a file."""
+        for stream in self.streams:
+            yield from _mpeg_pieces(path, stream)
+
+
+def _mpeg_pieces(path: bytes, stream: MpegStream) -> Iterator[Piece | Lost]:
+    shape = stream.shape
+    decoder = av.CodecContext.create(_MPEG_DECODERS[shape.layer], "r")
+    left = stream.skipped_samples
+    kept = stream.kept_samples
+    for piece in _mpeg_frames(path, stream, decoder):
+        if isinstance(piece, Lost):
+            yield piece
+            continue
+        samples = piece[left:]
+        left -= min(left, len(piece))
+        if kept is not None:
+            samples = samples[:kept]
+            kept -= len(samples)
+        if len(samples):
+            yield Piece(samples, shape.rate_hz)
+
+
+def _mpeg_frames(path: bytes, stream: MpegStream, decoder: Any) -> Iterator[Samples | Lost]:
+    """Yield what each frame decodes to; as many samples for each, whatever becomes of it."""
+    shape, number = stream.shape, 0
+    frame_ms = shape.samples * 1000 / shape.rate_hz
+    with open(path, "rb") as file:
+        for run in stream.runs:
+            for data in mpeg.frames(Window(file, run.start, run.end), run):
+                number += 1
+                samples = _decoded(decoder, data)
+                if isinstance(samples, str) and number > mpeg.RESERVOIR_FRAMES:
+                    yield Lost(frame_ms, samples)
+                if isinstance(samples, str) or not len(samples):
+                    yield np.zeros((shape.samples, shape.channels), np.float32)
+                else:
+                    yield samples
+
+
+def _decoded(decoder: Any, data: bytes | None) -> Samples | str:
+    """Return what a packet decodes to, ``(frames, channels)``, or why it cannot be decoded."""
+    try:
+        frames = decoder.decode(None if data is None else av.Packet(data))
+    except (av.error.FFmpegError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    parts = [samples_of(frame) for frame in frames]
+    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class OggReader:
+    """Links of an Ogg chain. Where ``beside``, the streams of a link are a speaker each."""
+
+    links: tuple[tuple[OggStream, ...], ...]
+    beside: bool = False
+
+    @property
+    def rate_hz(self) -> int:
+        """The highest of all streams."""
+        return max(stream.rate_hz for link in self.links for stream in self._taken(link))
+
+    @property
+    def channels(self) -> int:
+        """The most of all links."""
+        if self.beside:
+            return max(len(link) for link in self.links)
+        return max(link[0].channels for link in self.links)
+
+    @property
+    def bits(self) -> int:
+        """FLAC alone may hold more than 16."""
+        return 24 if any(_is_fine(stream) for link in self.links for stream in link) else 16
+
+    def _taken(self, link: Sequence[OggStream]) -> Sequence[OggStream]:
+        return link if self.beside else link[:1]
+
+    def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
+        """Yield all links of a file."""
+        for link in self.links:
+            if self.beside and len(link) > 1:
+                yield from side_by_side([_ogg_pieces(path, each) for each in link], self.rate_hz)
+            else:
+                yield from _ogg_pieces(path, link[0])
+
+
+def _is_fine(stream: OggStream) -> bool:
+    """Tell whether FLAC has more than 16 bits, by its first header."""
+    fields = int.from_bytes(stream.headers[0][27:35], "big") if stream.codec == "flac" else 0
+    return (fields >> 36 & 31) + 1 > 16
+
+
+def _ogg_pieces(path: bytes, stream: OggStream) -> Iterator[Piece | Lost]:
+    """Yield a stream's samples at the rate that its decoder has, and silence where its clock jumps.
+
+    Granules are placed against what was decoded: time that no packet fills is silence before the
+    page that shows it, and what a last page says is too much is cut off.
+    """
+    decoder = _ogg_decoder(stream)
+    clock = _Clock(stream)
+    with open(path, "rb") as file:
+        for page, packets in ogg.packets(file, stream):
+            blocks: list[Samples] = []
+            for packet in packets:
+                decoded = _decoded(decoder, packet)
+                if isinstance(decoded, str):
+                    lost = _packet_samples(stream, packet)
+                    yield Lost(lost * 1000 / stream.clock_hz, decoded)
+                    decoded = np.zeros((lost, stream.channels), np.float32)
+                if len(decoded):
+                    blocks.append(decoded)
+            if not blocks:
+                continue
+            before, samples = clock.place(page, np.concatenate(blocks))
+            yield from silence(before, samples.shape[1], stream.clock_hz)
+            if len(samples):
+                yield Piece(samples, stream.clock_hz)
+
+
+def _packet_samples(stream: OggStream, packet: bytes) -> int:
+    """Return how many samples a packet that cannot be decoded stands for."""
+    stated = ogg.opus_samples(packet) if stream.codec == "opus" else 0
+    return stated or stream.clock_hz * _PACKET_MS // 1000
+
+
+def _ogg_decoder(stream: OggStream) -> Any:
+    decoder = av.CodecContext.create(stream.codec, "r")
+    first = stream.headers[0]
+    if stream.codec == "vorbis":
+        sizes = b"".join(_laced(len(header)) for header in stream.headers[:2])
+        decoder.extradata = b"\x02" + sizes + b"".join(stream.headers[:3])
+    elif stream.codec == "flac":
+        decoder.extradata = first[17:51]
+    else:
+        decoder.extradata = first
+    try:
+        decoder.open()
+    except (av.error.FFmpegError, ValueError) as error:
+        raise UndecodableError(f"its {stream.codec} header makes no sense ({error})") from error
+    return decoder
+
+
+def _laced(length: int) -> bytes:
+    return b"\xff" * (length // 255) + bytes([length % 255])
+
+
+class _Clock:
+    """A stream's granules against the samples that were decoded."""
+
+    def __init__(self, stream: OggStream) -> None:
+        self._scale = stream.clock_hz
+        self._origin: int | None = None
+        #: What comes before the call, FFmpeg's decoder takes off by itself.
+        self._samples = stream.skipped_samples
+        self._silence = 0
+        self._granule = -1
+
+    def place(self, page: ogg.Page, samples: Samples) -> tuple[int, Samples]:
+        """Return how much silence comes before a page's samples, and those of them to keep.
+
+        Raises:
+            UndecodableError: it would be next to nothing but silence.
+        """
+        decoded, before = len(samples), 0
+        is_forward = page.granule >= max(self._granule, 0)
+        if is_forward and self._origin is None:
+            self._origin = max(page.granule - self._samples - decoded, 0)
+        elif is_forward and self._origin is not None:
+            late = page.granule - self._origin - self._samples - decoded
+            before = late if late * 1000 > TOLERANCE_MS * self._scale else 0
+        self._samples += before + decoded
+        self._silence += before
+        self._check()
+        if is_forward and page.ends and self._origin is not None:
+            surplus = self._samples - (page.granule - self._origin)
+            if 0 < surplus < decoded:
+                samples = samples[: decoded - surplus]
+        if is_forward:
+            self._granule = page.granule
+        return before, samples
+
+    def _check(self) -> None:
+        heard = max(self._samples - self._silence, self._scale)
+        if self._silence > GAPS_PER_AUDIO * heard:
+            gaps_s = self._silence // self._scale
+            raise UndecodableError(f"its time stamps leave {gaps_s} s without audio")

@@ -1,0 +1,130 @@
+"""Where a recording is cut, and which of its channels are decoded: values in, values out."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from producer.intake.scan import SILENCE_DB, Envelope, Scan
+from schema.errors import BadRecording, ErrorCode
+from schema.pcm import span_digest
+from schema.profile import ChannelMode, PlanSettings
+from schema.records import PlannedSegment
+from schema.settings import Limits
+from schema.span import GRID_MS, Span
+
+#: A boundary's quietness is that of 200 ms on both sides: a pause between words, which the stop
+#: inside one is too short to pass for.
+_QUIET_STEPS = 2
+
+DUAL_MONO = "dual-mono"
+SILENT_CHANNEL = "silent-channel"
+SILENT_MIX = "silent-mix"
+
+
+def plan_spans(duration_ms: int, envelope_db: Envelope, settings: PlanSettings) -> tuple[Span, ...]:
+    """Cut a signal into overlapping spans that cover it from 0 to ``duration_ms`` exactly.
+
+    A boundary lies ``segment_s`` after the one before it, or up to ``search_s`` to either side
+    where it is quietest (all that is silent is equally quiet; of equals, the nearest wins).
+    Neighbours overlap by ``overlap_s``, half of it on each side of their boundary. What is left
+    after the last boundary lasts at least ``min_tail_s``, and at least an overlap. Every span
+    starts on the grid; so each lasts at most ``segment_s + search_s + overlap_s``, but for the
+    last, which may last ``segment_s + min_tail_s`` and half an overlap.
+
+    ``envelope_db`` has the level of each 100 ms of the signal.
+    """
+    half_ms = settings.overlap_s * 1000 // 2
+    cuts = _boundaries(duration_ms, envelope_db, settings)
+    starts = [0, *(cut - half_ms for cut in cuts)]
+    ends = [*(cut + half_ms for cut in cuts), duration_ms]
+    return tuple(map(Span, starts, ends))
+
+
+def plan_segments(
+    scan: Scan, channels: tuple[int | None, ...], settings: PlanSettings
+) -> tuple[PlannedSegment, ...]:
+    """Return the segments of the channels to decode, each with the digest of its samples."""
+    return tuple(
+        PlannedSegment(channel, index, span, span_digest(scan.signals[channel].digests, span))
+        for channel in channels
+        for index, span in enumerate(
+            plan_spans(scan.duration_ms, scan.signals[channel].envelope_db, settings)
+        )
+    )
+
+
+def check_channels(channels: int, mode: ChannelMode, limits: Limits, name: str) -> None:
+    """Refuse a recording whose channels nobody said what to do with, before it is read.
+
+    Raises:
+        BadRecording: more than 2 channels in mode "auto", or more than the limit in "split".
+    """
+    most = {"auto": 2, "split": limits.channels, "mix": channels}[mode]
+    if channels <= most:
+        return
+    remedy = "Submit it with --channels mix, which decodes their mean"
+    remedy += (
+        ", or with --channels split, which takes each for a speaker."
+        if mode == "auto"
+        else ", or raise CALLSCRIBE_MAX_CHANNELS."
+    )
+    raise BadRecording(
+        ErrorCode.AUDIO_TOO_MANY_CHANNELS,
+        name,
+        f"it has {channels} channels, and --channels {mode} takes {most}",
+        remedy,
+    )
+
+
+def choose_channels(
+    scan: Scan, mode: ChannelMode, limits: Limits, name: str
+) -> tuple[tuple[int | None, ...], tuple[str, ...]]:
+    """Return the channels to decode (None is the mean of all), and flags.
+
+    Silent channels are left out and flagged. Of two that are one signal, "auto" takes the first
+    that is not silent; "split" was asked for, and takes both.
+
+    Raises:
+        BadRecording: as :func:`check_channels`.
+    """
+    check_channels(scan.format.channels, mode, limits, name)
+    heard = [channel for channel, signal in scan.signals.items() if not signal.silent]
+    flags = [
+        SILENT_MIX if channel is None else f"{SILENT_CHANNEL}:{channel}"
+        for channel in scan.signals
+        if channel not in heard
+    ]
+    if mode == "auto" and scan.dual_mono and len(heard) == 2:
+        return (heard[0],), (DUAL_MONO,)
+    return tuple(heard), tuple(flags)
+
+
+def _boundaries(duration_ms: int, envelope_db: Envelope, settings: PlanSettings) -> list[int]:
+    segment_ms, search_ms = settings.segment_s * 1000, settings.search_s * 1000
+    # The overlap reaches half its length beyond the boundary, and must end inside the recording.
+    least_tail_ms = 1000 * max(settings.min_tail_s, settings.overlap_s)
+    cuts: list[int] = []
+    start_ms = 0
+    while duration_ms - start_ms > segment_ms + least_tail_ms:
+        nominal_ms = start_ms + segment_ms
+        latest_ms = min(nominal_ms + search_ms, duration_ms - least_tail_ms)
+        start_ms = _quietest(envelope_db, nominal_ms - search_ms, latest_ms, nominal_ms)
+        cuts.append(start_ms)
+    return cuts
+
+
+def _quietest(envelope_db: Envelope, first_ms: int, last_ms: int, nominal_ms: int) -> int:
+    """Return the quietest grid point in ``first_ms..last_ms``, the nearest to nominal of equals."""
+    steps = np.arange(first_ms // GRID_MS, last_ms // GRID_MS + 1)
+    levels = np.maximum(_levels_around(envelope_db, int(steps[0]), int(steps[-1])), SILENCE_DB)
+    quietest = steps[levels == levels.min()]
+    nearest = quietest[np.argmin(np.abs(quietest - nominal_ms // GRID_MS))]
+    return int(nearest) * GRID_MS
+
+
+def _levels_around(envelope_db: Envelope, first: int, last: int) -> npt.NDArray[np.float64]:
+    """Return the mean power around the starts of the steps first..last, in dBFS."""
+    around = envelope_db[first - _QUIET_STEPS : last + _QUIET_STEPS].astype(np.float64)
+    windows = np.lib.stride_tricks.sliding_window_view(10 ** (around / 10), 2 * _QUIET_STEPS)
+    return np.asarray(10 * np.log10(windows.mean(axis=1)))

@@ -1,0 +1,355 @@
+"""What libsndfile cannot open, through PyAV: tracks, and samples at the file's own rate.
+
+The files are untrusted and FFmpeg reads playlists, so it is given an open file instead of a name,
+and only demuxers that read nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import av
+import av.error
+
+from producer.intake.containers.account import LATEST_START_MS
+from producer.intake.excerpt import excerpt
+from producer.intake.pieces import (
+    GAPS_PER_AUDIO,
+    Lost,
+    Piece,
+    UndecodableError,
+    samples_of,
+    side_by_side,
+    silence,
+)
+
+_DEMUXERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,asf,amr,amrnb,amrwb,aac,g729,g722,g726,g723_1,gsm,"
+    "wav,w64,mp3,ogg,flac,caf,aiff,au,avi,ilbc,mpegts,flv,voc,nistsphere"
+)
+#: Of these, the clock begins with the recording, wherever the audio does: the others count from
+#: when a switch was started, or a broadcast.
+_RECORDINGS_CLOCK = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+#: Of these, samples are counted and nobody leaves any out: a gap is damage.
+_UNBROKEN = frozenset({"flac", "wav", "w64", "aiff", "au", "caf", "voc"})
+#: Time stamps jitter by a packet; a gap longer than this is one: a recorder that writes nothing
+#: while nobody speaks. It is filled with silence, or all that follows would be too early.
+_GAP_MS = 100
+#: What says that a track holds what another does, in other words or for other ears.
+_ALTERNATIVES = ("comment", "dub", "karaoke", "lyrics", "visual_impaired", "hearing_impaired")
+_ALTERNATIVE_TITLES = ("comment", "kommentar", "commentaire", "descri", "dubb", "original audio")
+
+
+class UnknownEncodingError(UndecodableError):
+    """The container is sound, and no decoder knows what is in it."""
+
+
+class NoAudioError(UndecodableError):
+    """The container is sound, and holds no audio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One track of audio: ``late_ms`` is when it begins on the recording's clock."""
+
+    index: int
+    rate_hz: int
+    channels: int
+    late_ms: int
+    language: str
+    is_alternative: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignFacts:
+    """What is in a foreign file."""
+
+    container: str
+    encoding: str
+    bits: int
+    tracks: tuple[Track, ...]
+
+    @property
+    def rate_hz(self) -> int:
+        """The first track's."""
+        return self.tracks[0].rate_hz
+
+    @property
+    def channels(self) -> int:
+        """The first track's."""
+        return self.tracks[0].channels
+
+    @property
+    def are_speakers(self) -> bool:
+        """Whether its tracks are the sides of a call: on one clock, and none instead of another."""
+        languages = {track.language for track in self.tracks} - {"und"}
+        return len(languages) <= 1 and not any(track.is_alternative for track in self.tracks)
+
+
+def describe(source: bytes | BinaryIO, demuxer: str | None = None) -> ForeignFacts:
+    """Return the facts of a file's audio, as each track's first decoded frame has them.
+
+    The header's rate is not trusted: HE-AAC states half of what comes out. ``demuxer`` names the
+    format of a file without header.
+
+    Raises:
+        UndecodableError: FFmpeg cannot read it.
+    """
+    with _opened(source, demuxer) as container:
+        streams = _audio_streams(container)
+        count = len(streams)
+        name, first = container.format.name, streams[0]
+        encoding = first.codec_context.name.upper()
+        codec = first.codec_context.codec
+    tracks = [pair for n in range(count) if (pair := _track(source, demuxer, n)) is not None]
+    if not tracks:
+        raise UndecodableError("it holds no audio frame")
+    bits = max(bits for _, bits in tracks)
+    is_exact = codec.lossless and not codec.lossy
+    return ForeignFacts(
+        name.split(",")[0].upper(),
+        encoding,
+        # What a lossy codec left out is more than what the 17th bit holds.
+        24 if is_exact and bits > 16 else 16,
+        tuple(track for track, _ in tracks),
+    )
+
+
+def _audio_streams(container: Any) -> Sequence[Any]:
+    if not container.streams.audio:
+        raise NoAudioError("it holds no audio")
+    known = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    if not known:
+        raise UnknownEncodingError(f"no decoder knows its encoding ({container.format.name})")
+    return known
+
+
+def _track(source: bytes | BinaryIO, demuxer: str | None, number: int) -> tuple[Track, int] | None:
+    """Return a track by its first frame, and the bits of its samples; None of one without any."""
+    with _opened(source, demuxer) as container:
+        stream = _audio_streams(container)[number]
+        frame, lead_ms = _first_frame(container, stream)
+        if frame is None:
+            return None
+        language = stream.metadata.get("language", "und")
+        title = stream.metadata.get("title", "").casefold()
+        disposition = str(getattr(stream, "disposition", "")).casefold()
+        return (
+            Track(
+                index=number,
+                rate_hz=frame.sample_rate,
+                channels=frame.layout.nb_channels,
+                late_ms=_late_ms(container, frame, lead_ms),
+                language=language,
+                is_alternative=any(word in title for word in _ALTERNATIVE_TITLES)
+                or any(word in disposition for word in _ALTERNATIVES),
+            ),
+            frame.format.bits,
+        )
+
+
+#: Packets that no decoder may understand before a track is given up: a caller who says nothing
+#: for a while is sent as comfort noise.
+_MOST_UNDECODABLE = 3_000
+
+
+def _first_frame(container: Any, stream: Any) -> tuple[Any, float]:
+    """Return a track's first decoded frame, None where none comes, and what precedes it, in ms."""
+    error: Exception | None = None
+    lead_ms = 0.0
+    for number, packet in enumerate(container.demux(stream)):
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError as undecodable:
+            error = undecodable
+            lead_ms += _packet_ms(packet)
+            if number > _MOST_UNDECODABLE:
+                break
+            continue
+        if frames:
+            return frames[0], lead_ms
+    if error is not None:
+        raise error
+    return None, 0.0
+
+
+def _late_ms(container: Any, frame: Any, lead_ms: float) -> int:
+    """Return when a track begins on the recording's clock, in milliseconds."""
+    if frame.pts is None:
+        return 0
+    begin_ms = round(float(frame.pts * frame.time_base) * 1000 - lead_ms)
+    if container.format.name in _RECORDINGS_CLOCK:
+        return max(begin_ms, 0) if begin_ms <= LATEST_START_MS else 0
+    if len(container.streams) == 1:
+        # There is nothing that it could be late for: its decoder's delay is not the call's.
+        return 0
+    start_ms = round((container.start_time or 0) * 1000 / av.time_base)
+    return max(begin_ms - start_ms, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignReader:
+    """Tracks of a file that FFmpeg demuxes: the first, or each as a channel.
+
+    ``files`` are where the files lie that were joined to one, ``demuxer`` what reads one without a
+    header.
+    """
+
+    files: tuple[tuple[int, int], ...]
+    tracks: tuple[Track, ...]
+    bits: int
+    demuxer: str | None = None
+
+    @property
+    def rate_hz(self) -> int:
+        """The highest of all tracks."""
+        return max(track.rate_hz for track in self.tracks)
+
+    @property
+    def channels(self) -> int:
+        """The first track's, or one for each."""
+        return len(self.tracks) if len(self.tracks) > 1 else self.tracks[0].channels
+
+    def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
+        """Yield all files."""
+        with open(path, "rb") as file:
+            size = file.seek(0, io.SEEK_END)
+        for number, span in enumerate(self.files):
+            part = None if span == (0, size) else span
+            if len(self.tracks) == 1:
+                yield from self._track(path, part, self.tracks[0], is_first=not number)
+                continue
+            tracks = [self._track(path, part, track, is_first=not number) for track in self.tracks]
+            yield from side_by_side(tracks, self.rate_hz)
+
+    def _track(
+        self, path: bytes, span: tuple[int, int] | None, track: Track, *, is_first: bool
+    ) -> Iterator[Piece | Lost]:
+        if is_first and track.late_ms > _GAP_MS:
+            frames = track.late_ms * track.rate_hz // 1000
+            yield from silence(frames, track.channels, track.rate_hz)
+        if span is None:
+            yield from read(path, self.demuxer, track.index)
+            return
+        with excerpt(path, b"", (span,)) as source:
+            yield from read(source, self.demuxer, track.index)
+
+
+def read(
+    source: bytes | BinaryIO, demuxer: str | None = None, number: int = 0
+) -> Iterator[Piece | Lost]:
+    """Yield an audio track's samples, and silence where nothing was recorded.
+
+    Raises:
+        UndecodableError: the file cannot be demuxed on.
+    """
+    with _opened(source, demuxer) as container:
+        streams = _audio_streams(container)
+        if number >= len(streams):
+            return
+        stream, clock = streams[number], _Clock()
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except (av.error.FFmpegError, ValueError) as error:
+                lost_ms = _packet_ms(packet)
+                if not _is_quiet(stream.codec_context.name, packet):
+                    yield Lost(lost_ms, getattr(error, "strerror", "") or str(error))
+                yield from clock.pass_over(lost_ms, stream)
+                continue
+            for frame in frames:
+                samples = samples_of(frame)
+                before = clock.silence_before(frame)
+                if before and container.format.name in _UNBROKEN:
+                    lost_ms = before * 1000 / frame.sample_rate
+                    yield Lost(lost_ms, "frames are missing")
+                yield from silence(before, samples.shape[1], frame.sample_rate)
+                yield Piece(samples, frame.sample_rate)
+
+
+#: By decoder, the first type of AMR's frames that holds no speech: comfort noise, or nothing.
+_QUIET_TYPES = {"amrnb": 8, "amrwb": 9}
+
+
+def _is_quiet(codec: str, packet: Any) -> bool:
+    """Tell whether a packet of AMR says that nobody speaks, which FFmpeg cannot decode."""
+    first = bytes(packet)[:1]
+    return bool(first) and first[0] >> 3 & 15 >= _QUIET_TYPES.get(codec, 16)
+
+
+def _packet_ms(packet: Any) -> float:
+    if not packet.duration or packet.time_base is None:
+        return 0.0
+    return float(packet.duration * packet.time_base * 1000)
+
+
+class _Clock:
+    """Compares frames' time stamps with the samples decoded so far."""
+
+    def __init__(self) -> None:
+        self._origin_s: float | None = None
+        self._held_s = 0.0
+        self._silence_s = 0.0
+
+    def pass_over(self, ms: float, stream: Any) -> Iterator[Piece]:
+        """Yield silence in place of a packet that cannot be decoded."""
+        context = stream.codec_context
+        if context.sample_rate and context.channels:
+            frames = round(ms * context.sample_rate / 1000)
+            self._held_s += frames / context.sample_rate
+            yield from silence(frames, context.channels, context.sample_rate)
+
+    def silence_before(self, frame: Any) -> int:
+        """Return how many samples of silence belong before ``frame``, and count both.
+
+        Raises:
+            UndecodableError: it would be next to nothing but silence.
+        """
+        rate_hz, before = frame.sample_rate, 0
+        if frame.pts is not None:
+            at_s = float(frame.pts * frame.time_base)
+            if self._origin_s is None:
+                self._origin_s = at_s - self._held_s
+            late = round((at_s - self._origin_s - self._held_s) * rate_hz)
+            before = late if late * 1000 > _GAP_MS * rate_hz else 0
+        self._held_s += (before + frame.samples) / rate_hz
+        self._silence_s += before / rate_hz
+        heard_s = max(self._held_s - self._silence_s, 1.0)
+        if self._silence_s > GAPS_PER_AUDIO * heard_s:
+            gaps_s = int(self._silence_s)
+            raise UndecodableError(f"its time stamps leave {gaps_s} s without audio")
+        return before
+
+
+@contextmanager
+def _opened(source: bytes | BinaryIO, demuxer: str | None) -> Iterator[Any]:
+    """Open a file; FFmpeg's errors become ours."""
+    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": ""}
+    try:
+        with _file(source) as file:
+            file.seek(0)
+            # Tags are nobody's business here, and many are in the code page of their day.
+            with av.open(
+                _Nameless(file), format=demuxer, options=options, metadata_errors="replace"
+            ) as container:
+                yield container
+    except (av.error.FFmpegError, OSError) as error:
+        raise UndecodableError(error.strerror or str(error)) from error
+
+
+def _file(source: bytes | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    """Return a file that is opened here and closed, or one that is open and stays so."""
+    return open(source, "rb") if isinstance(source, bytes) else nullcontext(source)
+
+
+class _Nameless:
+    """A file that FFmpeg must tell by its content: it would trust a name's suffix."""
+
+    def __init__(self, file: Any) -> None:
+        self.read = file.read
+        self.seek = file.seek
+        self.tell = file.tell

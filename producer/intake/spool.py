@@ -1,0 +1,311 @@
+"""Copies of what workers cannot seek in exactly: FLAC, made once per content, named by it.
+
+A copy appears under its name complete or not at all: it is written under another name, flushed to
+the disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from producer.intake.containers.account import Break
+from producer.intake.full_decode import read_blocks
+from producer.intake.probe import Probed, check_format
+from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured
+from schema.pcm import Samples
+from schema.records import AudioFormat, Location
+from schema.settings import SPOOL_ROOT, Settings
+from schema.span import duration_of
+from schema.storage.beneath import (
+    OutsideError,
+    beneath,
+    open_directory,
+    open_file,
+    refuse_link,
+)
+
+#: Raised when the same source would give another copy.
+_COPY_VERSION = 2
+#: What FLAC holds.
+_MOST_CHANNELS = 8
+#: No space, quota used up, file too big for the file system.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: A file that is nobody else's, whatever lies at its name.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class NoSpool(Misconfigured):
+    """There is nowhere to copy a file to; what needs no copy can be handed in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy in the spool, how to read it, and where its source lacks audio."""
+
+    location: Location
+    format: AudioFormat
+    breaks: list[Break] = field(default_factory=list)
+
+
+def copy_to_spool(
+    source: bytes,
+    probed: Probed,
+    content_digest: str,
+    settings: Settings,
+    name: str,
+    *,
+    take: bool = False,
+) -> Copy:
+    """Return the copy of ``source``, made now unless it is there already.
+
+    Rate and channels stay as they are. ``content_digest`` is that of the source's bytes. With
+    ``take`` a broken source is copied as far as it can be read, and always anew: only decoding it
+    tells where it breaks.
+
+    Raises:
+        BadRecording: the source cannot be decoded to its end, or is longer than allowed.
+        Misconfigured: no spool is configured, or it is full.
+    """
+    if probed.format.channels > _MOST_CHANNELS:
+        raise BadRecording(
+            ErrorCode.AUDIO_TOO_MANY_CHANNELS,
+            name,
+            f"it has {probed.format.channels} channels, and a copy holds {_MOST_CHANNELS}",
+            "Convert it to WAV.",
+        )
+    spool = _spool_directory(settings, name)
+    location = Location(SPOOL_ROOT, _copy_name(probed, content_digest, take=take))
+    breaks = list(probed.breaks)
+    try:
+        if take or not _is_there(spool, location):
+            _make(source, probed, spool, location, settings, name, breaks if take else None)
+        audio = _format_of(spool, location)
+    except OutsideError:
+        raise _leads_out(location.under(os.fsdecode(spool)), name) from None
+    ends_ms = duration_of(audio.frames, audio.rate_hz)
+    placed = [Break(ends_ms, each.cause) if each.at_ms is None else each for each in breaks]
+    return Copy(location, audio, placed)
+
+
+def remove_copy(settings: Settings, path: bytes) -> None:
+    """Remove a copy, given its path below the spool; one that is gone already is no matter.
+
+    Raises:
+        Misconfigured: this host has no spool.
+        BadRequest: the path leads out of it, or this user may not remove it.
+    """
+    spool = os.fsencode(settings.root_path(SPOOL_ROOT))
+    name = Location(SPOOL_ROOT, path).name
+    try:
+        with suppress(FileNotFoundError):
+            beneath(spool, path, _remove)
+    except OutsideError:
+        cause = "it leads out of the spool"
+        raise BadRequest(ErrorCode.PATH_OUTSIDE_ROOTS, name, cause) from None
+    except PermissionError as error:
+        raise BadRequest(
+            ErrorCode.FILE_UNREADABLE,
+            name,
+            f"this user may not remove it ({os.strerror(error.errno or errno.EPERM)})",
+            "Run the command as the user that submitted it; nothing was erased.",
+        ) from error
+
+
+def _remove(directory: int, name: bytes) -> None:
+    refuse_link(directory, name)
+    os.unlink(name, dir_fd=directory)
+
+
+def _is_there(spool: bytes, location: Location) -> bool:
+    """Tell whether a copy is there already, and if so make it young: old ones are tidied away."""
+    try:
+        beneath(spool, location.path, _make_young)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True  # another user's copy, and as good
+    return True
+
+
+def _make_young(directory: int, name: bytes) -> None:
+    refuse_link(directory, name)
+    os.utime(name, dir_fd=directory, follow_symlinks=False)
+
+
+def _spool_directory(settings: Settings, name: str) -> bytes:
+    if settings.spool is None:
+        raise NoSpool(
+            ErrorCode.SETTING_MISSING,
+            name,
+            f"it must be copied for the workers, and {settings.node} has no spool",
+            "Set CALLSCRIBE_SPOOL to a directory that all workers share.",
+        )
+    spool = settings.root_path(SPOOL_ROOT)
+    if not os.path.isdir(spool):
+        raise NoSpool(
+            ErrorCode.SETTING_MISSING,
+            name,
+            f"it must be copied for the workers, and the spool {spool} is no directory",
+            "Make the directory, or correct CALLSCRIBE_SPOOL.",
+        )
+    return os.fsencode(spool)
+
+
+def _copy_name(probed: Probed, content_digest: str, *, take: bool) -> bytes:
+    """Return the path of a copy below the spool: its source's bytes, and how they are read."""
+    reading = (probed.format, probed.copy_bits, probed.big_endian, probed.speakers, take)
+    key = hashlib.sha256(f"{_COPY_VERSION} {content_digest} {reading}".encode()).hexdigest()
+    return os.fsencode(f"{key[:2]}/{key}.flac")
+
+
+def _format_of(spool: bytes, location: Location) -> AudioFormat:
+    with (
+        open(open_file(spool, location.path), "rb") as copy,
+        soundfile.SoundFile(copy.fileno(), closefd=False) as file,
+    ):
+        return AudioFormat(file.format, file.subtype, file.samplerate, file.channels, file.frames)
+
+
+def _make(
+    source: bytes,
+    probed: Probed,
+    spool: bytes,
+    location: Location,
+    settings: Settings,
+    name: str,
+    breaks: list[Break] | None,
+) -> None:
+    """Write the copy; leave nothing behind where that fails."""
+    parent, own = os.path.split(location.path)
+    partial = os.fsencode(f"{secrets.token_hex(8)}.partial")
+    try:
+        with open_directory(spool, parent, make=True) as directory:
+            handle = os.open(partial, _NEW, 0o600, dir_fd=directory)
+            try:
+                with os.fdopen(handle, "wb", buffering=0) as file:
+                    sink = _Sink(file, settings.spool_reserve_bytes)
+                    _write(source, probed, sink, settings, name, breaks)
+                    os.fchmod(file.fileno(), 0o640)
+                    os.fsync(file.fileno())
+                os.rename(partial, own, src_dir_fd=directory, dst_dir_fd=directory)
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(partial, dir_fd=directory)
+            _sync(directory)
+    except OSError as error:
+        raise _unwritable(name, location.under(os.fsdecode(spool)), error) from error
+
+
+def _leads_out(path: bytes, name: str) -> Misconfigured:
+    return Misconfigured(
+        ErrorCode.STORAGE_UNREACHABLE,
+        name,
+        f"its copy cannot be written to the spool ({os.fsdecode(path)} leads out of it)",
+        "Remove the link there, and let nobody else write to the spool; then submit again.",
+    )
+
+
+def _unwritable(name: str, path: bytes, error: OSError) -> Misconfigured:
+    directory = os.fsdecode(os.path.dirname(path))
+    if error.errno in _FULL:
+        return Misconfigured(
+            ErrorCode.SPOOL_FULL,
+            name,
+            f"its copy does not fit into the spool ({directory})",
+            "Free space there, or lower CALLSCRIBE_SPOOL_RESERVE_BYTES; then submit again.",
+        )
+    return Misconfigured(
+        ErrorCode.STORAGE_UNREACHABLE,
+        name,
+        f"its copy cannot be written to the spool ({directory}: {error.strerror})",
+        "Let this user write there; then submit again.",
+    )
+
+
+def _sync(directory: int) -> None:
+    """Make a rename survive a power cut."""
+    handle = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write(
+    source: bytes,
+    probed: Probed,
+    sink: _Sink,
+    settings: Settings,
+    name: str,
+    breaks: list[Break] | None,
+) -> None:
+    audio = probed.format
+    most_frames = settings.limits.duration_s * audio.rate_hz
+    frames = 0
+    sink.check()
+    with soundfile.SoundFile(
+        sink,
+        "w",
+        samplerate=audio.rate_hz,
+        channels=audio.channels,
+        format="FLAC",
+        subtype=f"PCM_{probed.copy_bits}",
+    ) as copy:
+        for block in read_blocks(source, probed, name, breaks):
+            frames += len(block)
+            if frames > most_frames:
+                check_format(replace(audio, frames=frames), settings.limits, name)
+            copy.write(_quantised(block, probed.copy_bits))
+            sink.check()
+    sink.check()
+
+
+def _quantised(samples: Samples, bits: int) -> npt.NDArray[np.signedinteger]:
+    """Return samples as integers that fill 16 bits, or the upper 24 of 32; clipped."""
+    full = 1 << (bits - 1)
+    with np.errstate(over="ignore"):
+        whole: Samples = np.rint(np.nan_to_num(samples) * np.float32(full))
+    integers = whole.clip(-full, full - 1).astype(np.int32)
+    return integers.astype(np.int16) if bits == 16 else integers << 8
+
+
+class _Sink:
+    """A file that libsndfile writes to, which keeps why a write failed, and watches the space."""
+
+    def __init__(self, file: BinaryIO, reserve_bytes: int) -> None:
+        self._file = file
+        self._reserve_bytes = reserve_bytes
+        self._error: OSError | None = None
+        self.seek = file.seek
+        self.tell = file.tell
+
+    def write(self, data: bytes) -> int:
+        """Write as a file does, but keep an error for :meth:`check`.
+
+        Nothing can be raised through libsndfile, and of what it is told, soundfile makes an
+        assertion that fails; so it is told that all is well.
+        """
+        if self._error is None:
+            try:
+                return self._file.write(data)
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def check(self) -> None:
+        """Raise what went wrong since the last check, or OSError where the space runs low."""
+        if self._error:
+            raise self._error
+        space = os.fstatvfs(self._file.fileno())
+        if space.f_bavail * space.f_frsize < self._reserve_bytes:
+            raise OSError(errno.ENOSPC, "less space is left than the spool must keep")

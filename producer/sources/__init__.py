@@ -1,0 +1,1 @@
+"""Where recordings are: files under directories, objects in buckets."""

@@ -1,0 +1,368 @@
+"""A drop folder: files are handed in as they are complete, for as long as anyone drops them.
+
+Nobody says when a file is complete, so it is taken once neither its size nor its time of change has
+moved for a while. One that then cannot be read may still be written by someone who pauses: it is
+left until it has not moved for much longer, and only then quarantined. What was taken is in the
+ledger, in a submission that stays open; the same command again goes on with it, and takes no file
+twice: nor one that was moved, which is the call it was. Another file under a name that was taken is
+refused by name, since a submission knows its calls by their files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Thread
+from typing import NamedTuple
+
+from producer.sources.walk import Found
+from schema.errors import ErrorCode, Transient
+from schema.records import Location, Notice
+from schema.storage.beneath import open_regular
+from schema.storage.bucket_path import is_url
+
+#: The code of a notice: what lies there now is not transcribed.
+NAME_TAKEN = "file.name-taken"
+
+#: What those who copy call a file that is not whole yet.
+_UNFINISHED = (b".part", b".partial", b".tmp", b".temp", b".filepart", b".crdownload", b".download")
+
+#: How much longer than a readable file one that cannot be read is waited for.
+PATIENCE = 60
+
+#: A folder that cannot be read for longer is not coming back by itself.
+UNREADABLE_S = 600.0
+#: A share whose server is gone may let whoever asks wait for ever.
+_ANSWER_S = 20.0
+
+
+class Look(NamedTuple):
+    """How a file looked: bytes, and when it was changed, ns (0 where nobody tells)."""
+
+    size_bytes: int
+    changed_ns: int
+
+
+@dataclass(slots=True)
+class Settling:
+    """Which files have not moved for how long. ``clock`` counts seconds."""
+
+    settle_s: float
+    clock: Callable[[], float] = time.monotonic
+    _since: dict[bytes, tuple[Look, float]] = field(default_factory=dict)
+    _given_up_on: dict[bytes, Look] = field(default_factory=dict)
+
+    def settled(self, found: Iterable[Found]) -> Iterator[tuple[Found, bool]]:
+        """Yield files that can be taken, and whether their time of grace is over as well.
+
+        ``found`` is all that is there and was not taken.
+        """
+        now_s = self.clock()
+        seen = {}
+        for file in found:
+            look = None if file.path.endswith(_UNFINISHED) else look_at(file)
+            if look is None:
+                continue
+            before, since_s = self._since.get(file.path, (look, now_s))
+            seen[file.path] = (look, since_s if before == look else now_s)
+            still_s = now_s - seen[file.path][1]
+            if still_s < self.settle_s:
+                continue
+            is_over = still_s >= PATIENCE * self.settle_s
+            # What could not be read is not read again while it looks as it did.
+            if self._given_up_on.get(file.path) != look or is_over:
+                yield file, is_over
+        self._since = seen
+        # Of what went away nothing is kept: a folder is watched for years.
+        for path in self._given_up_on.keys() - seen.keys():
+            del self._given_up_on[path]
+
+    def put_off(self, path: bytes) -> None:
+        """Leave a file that cannot be read until it has changed, or its time of grace is over."""
+        self._given_up_on[path] = self._since[path][0]
+
+    def forget(self, path: bytes) -> None:
+        """Let go of a file that was taken."""
+        self._since.pop(path, None)
+        self._given_up_on.pop(path, None)
+
+    @property
+    def waiting(self) -> int:
+        """How many files are there and not taken."""
+        return len(self._since)
+
+
+def look_at(file: Found) -> Look | None:
+    """Return how a file looks now, or None where it is gone."""
+    if file.key is not None:
+        return Look(file.size_bytes or 0, 0)
+    try:
+        now = os.stat(file.path)
+    except OSError:
+        return None
+    return Look(now.st_size, now.st_mtime_ns)
+
+
+class Content(NamedTuple):
+    """What the ledger has of a file that was taken: of one at the door neither size nor digest."""
+
+    taken_at_ns: int
+    size_bytes: int | None = None
+    digest: str | None = None
+
+
+class _Status(NamedTuple):
+    """How a file looked: of an object its size alone. Nobody can set ``status_ns`` back."""
+
+    size_bytes: int
+    changed_ns: int = 0
+    status_ns: int = 0
+    device: int = 0
+    inode: int = 0
+
+    @property
+    def identity(self) -> tuple[int, int, int, int] | None:
+        """What stays for as long as it is not written to, wherever it is moved, if that is told."""
+        return (self.device, self.inode, self.size_bytes, self.changed_ns) if self.inode else None
+
+
+class Taken:
+    """The files that were taken, by their names: what still lies there, and what was moved.
+
+    ``is_gone`` tells whether there is nothing any more at a name, as far as anyone can know.
+    """
+
+    def __init__(
+        self, contents: Mapping[Location, Content], is_gone: Callable[[Location], bool]
+    ) -> None:
+        self.contents = dict(contents)
+        self._is_gone = is_gone
+        #: How each file looked before it was read: as what was taken, or refused, or may be taken.
+        self._looks: dict[Location, _Status] = {}
+        self._by_digest: dict[str, set[Location]] = defaultdict(set)
+        self._by_identity: dict[tuple[int, int, int, int], Location] = {}
+        for source, content in contents.items():
+            if content.digest is not None:
+                self._by_digest[content.digest].add(source)
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def __contains__(self, source: Location) -> bool:
+        return source in self.contents
+
+    def is_news(self, source: Location, file: Found) -> bool:
+        """Tell whether a file is new, or no more what it was when its name was taken."""
+        content = self.contents.get(source)
+        now = _status(file)
+        if now is None:
+            return content is None
+        if content is None:
+            self._looks[source] = now
+            return True
+        if self._looks.get(source) == now:
+            return False
+        if source not in self._looks and not _is_later(now, content):
+            self._know(source, now)
+            return False
+        return True
+
+    def is_another(self, source: Location, file: Found) -> bool:
+        """Tell whether a file under a name that was taken is not the one that was taken.
+
+        Its content is read where its size does not tell. It is no news until it changes again.
+        """
+        now = _status(file)
+        if now is None:
+            return False
+        if _holds(file, now.size_bytes, self.contents[source]):
+            self._know(source, now)
+            return False
+        self._looks[source] = now
+        return True
+
+    def moved_from(self, file: Found, digest: str | None = None) -> Location | None:
+        """Return the name under which a file was taken that is gone from there, if any."""
+        now = _status(file)
+        known = self._by_identity.get(now.identity) if now and now.identity else None
+        candidates = {known} if known in self.contents else set()
+        candidates |= self._by_digest.get(digest, set()) if digest is not None else set()
+        name = os.path.basename(file.path)
+        # Of several, the one that kept its name.
+        order = sorted(candidates, key=lambda at: (os.path.basename(at.path) != name, at))
+        return next((source for source in order if self._is_gone(source)), None)
+
+    def take(self, source: Location, content: Content) -> None:
+        """Note that a file was taken, which looked then as it did when it was news."""
+        self.contents[source] = content
+        if content.digest is not None:
+            self._by_digest[content.digest].add(source)
+        if source in self._looks:
+            self._know(source, self._looks[source])
+
+    def follow(self, old: Location, new: Location) -> None:
+        """Note that a file that was taken lies elsewhere now."""
+        content = self.contents.pop(old)
+        self._looks.pop(old, None)
+        if content.digest is not None:
+            self._by_digest[content.digest].discard(old)
+        self.take(new, content)
+
+    def _know(self, source: Location, now: _Status) -> None:
+        self._looks[source] = now
+        if now.identity is not None:
+            self._by_identity[now.identity] = source
+
+
+def name_taken(source: Location) -> Notice:
+    """Return the refusal of another file under a name that was taken."""
+    cause = (
+        "another file was taken under this name, and this one is not transcribed; give it another"
+        " name, or submit it by itself"
+    )
+    return Notice(NAME_TAKEN, source.name, cause)
+
+
+def is_gone(path: bytes) -> bool:
+    """Tell whether there is nothing at a path: that it cannot be asked for is no answer."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _status(file: Found) -> _Status | None:
+    """Return how a file looks, or None where it is gone."""
+    if file.key is not None:
+        return _Status(file.size_bytes or 0)
+    try:
+        now = os.stat(file.path)
+    except OSError:
+        return None
+    return _Status(now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_dev, now.st_ino)
+
+
+def _is_later(now: _Status, content: Content) -> bool:
+    """Tell whether a file may have changed since it was taken, by an earlier producer perhaps."""
+    has_other_size = content.size_bytes is not None and now.size_bytes != content.size_bytes
+    return has_other_size or max(now.changed_ns, now.status_ns) > content.taken_at_ns
+
+
+def _holds(file: Found, size_bytes: int, content: Content) -> bool:
+    """Tell whether a file has the content that was taken."""
+    if size_bytes != content.size_bytes or content.digest is None:
+        return False
+    if file.key is not None:
+        return True
+    try:
+        with open(open_regular(file.path), "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest() == content.digest
+    except OSError:
+        return False
+
+
+class Reach:
+    """Whether the folders that are watched can be read, and for how long they could not be."""
+
+    def __init__(
+        self,
+        paths: Sequence[bytes],
+        clock: Callable[[], float] = time.monotonic,
+        answer_s: float = _ANSWER_S,
+    ) -> None:
+        self._clock = clock
+        self._answer_s = answer_s
+        self._folders = {path: _Folder(os.path.abspath(path)) for path in paths if not is_url(path)}
+        self._others = [path for path in paths if is_url(path)]
+        self._since_s: dict[bytes, float] = {}
+        self._said: dict[bytes, str] = {}
+
+    def look(self) -> tuple[list[bytes], list[str]]:
+        """Return the paths that can be read now, and what is new to say of the others.
+
+        Raises:
+            Transient: one could not be read for ten minutes.
+        """
+        now_s = self._clock()
+        readable, news = list(self._others), []
+        for path, folder in self._folders.items():
+            cause = folder.trouble(self._answer_s)
+            name = Location("", path).name
+            if cause is None:
+                readable.append(path)
+                if self._said.pop(path, None):
+                    news.append(f"{name} can be read again")
+                self._since_s.pop(path, None)
+                continue
+            if now_s - self._since_s.setdefault(path, now_s) >= UNREADABLE_S:
+                raise _unreachable(name, cause)
+            if self._said.get(path) != cause:
+                self._said[path] = cause
+                news.append(f"{name} cannot be read: {cause}; nothing in it is taken")
+        return readable, news
+
+
+@dataclass(slots=True)
+class _Folder:
+    """A folder that is watched, and the file system that it was on."""
+
+    path: bytes
+    _mount: bytes | None = None
+    _asking: tuple[Thread, list[str | None]] | None = None
+
+    def trouble(self, answer_s: float) -> str | None:
+        """Return why the folder cannot be read, or None where it can."""
+        if self._asking is None:
+            answers: list[str | None] = []
+            # A daemon: one that never returns must not keep us from ending.
+            thread = Thread(target=lambda: answers.append(self._asked()), daemon=True)
+            thread.start()
+            self._asking = thread, answers
+        thread, answers = self._asking
+        thread.join(answer_s)
+        if thread.is_alive():
+            return f"it has not answered for {answer_s:.0f} s"
+        self._asking = None
+        return answers[0] if answers else "asking for it failed"
+
+    def _asked(self) -> str | None:
+        try:
+            if not os.path.isdir(self.path):
+                os.stat(self.path)
+                # A file that was named itself; or one in the place of a folder.
+                return "it is no directory any more" if self._mount is not None else None
+            with os.scandir(self.path) as entries:
+                next(entries, None)
+        except OSError as error:
+            return error.strerror or str(error)
+        mount = _mount_of(self.path)
+        if self._mount is None:
+            self._mount = mount
+        # An empty directory is left where a share was.
+        if len(mount) < len(self._mount):
+            return f"nothing is mounted at {Location('', self._mount).name} any more"
+        return None
+
+
+def _mount_of(path: bytes) -> bytes:
+    """Return the directory at which the file system is mounted that a path lies on."""
+    at = os.path.realpath(path)
+    while not os.path.ismount(at):
+        at = os.path.dirname(at)
+    return at
+
+
+def _unreachable(name: str, cause: str) -> Transient:
+    return Transient(
+        ErrorCode.STORAGE_UNREACHABLE,
+        name,
+        f"it could not be read for {UNREADABLE_S / 60:.0f} minutes: {cause}",
+        "Mount it, or give this user the right to read it; the same command then goes on.",
+    )

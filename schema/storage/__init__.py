@@ -1,0 +1,1 @@
+"""Where recordings lie: directories and parts of buckets, and nothing outside them."""

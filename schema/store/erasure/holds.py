@@ -1,0 +1,159 @@
+"""Calls that may not be erased: by their id, or all of a line, until somebody lets them go.
+
+Whoever erases looks here in the same transaction, and locks: a hold that is placed meanwhile either
+waits for it, or is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Exists,
+    String,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
+
+from schema.errors import BadRequest, ErrorCode
+from schema.store.ledger import among
+from schema.store.read.recordings import ID_MIN
+from schema.tables import HoldRow, Recording
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why a call, or all calls of a line, may not be erased, and since when."""
+
+    id: UUID
+    call_id: str | None
+    line: str | None
+    reason: str
+    held_at: datetime
+    released_at: datetime | None = None
+
+    @property
+    def subject(self) -> str:
+        """What is held, in words."""
+        return f"call {self.call_id}" if self.call_id is not None else f"line {self.line}"
+
+
+def is_held() -> Exists:
+    """Return the condition that a recording is held."""
+    return exists().where(
+        HoldRow.released_at.is_(None),
+        or_(HoldRow.call_id == Recording.call_id, HoldRow.line == Recording.line),
+    )
+
+
+def place(
+    connection: Connection,
+    *,
+    call_id: str | None = None,
+    line: str | None = None,
+    reason: str,
+    hold_id: UUID | None = None,
+    held_at: str | None = None,
+) -> Hold:
+    """Hold a call, or all calls of a line; those that are handed in later as well.
+
+    Raises:
+        ValueError: both are named, or neither.
+    """
+    if (call_id is None) == (line is None):
+        raise ValueError("a hold is of a call or of a line")
+    values: dict[str, Any] = {
+        "id": hold_id or uuid4(),
+        "call_id": call_id,
+        "line": line,
+        "reason": reason,
+        "held_at": datetime.fromisoformat(held_at) if held_at else func.now(),
+    }
+    row = connection.execute(insert(HoldRow).values(**values).returning(HoldRow.__table__)).one()
+    return _hold(row)
+
+
+def active(connection: Connection) -> list[Hold]:
+    """Return the holds that are in force, the oldest first."""
+    query = (
+        select(HoldRow.__table__)
+        .where(HoldRow.released_at.is_(None))
+        .order_by(HoldRow.held_at, HoldRow.id)
+    )
+    return [_hold(row) for row in connection.execute(query)]
+
+
+def release(connection: Connection, subject: str) -> list[Hold]:
+    """Let go of the holds of a call or a line; where there are none, of that whose id begins so.
+
+    Raises:
+        BadRequest: none is in force that it names, or it is the beginning of several ids.
+    """
+    named = or_(HoldRow.call_id == subject, HoldRow.line == subject)
+    found = _released(connection, named)
+    if not found and len(subject) >= ID_MIN:
+        begins = cast(HoldRow.id, String).startswith(subject.lower(), autoescape=True)
+        ids = connection.scalars(
+            select(HoldRow.id).where(HoldRow.released_at.is_(None), begins).limit(2)
+        ).all()
+        if len(ids) > 1:
+            cause = "it is the beginning of several holds' ids"
+            raise BadRequest(ErrorCode.NOT_FOUND, subject, cause, "Write more of it.")
+        found = _released(connection, among(HoldRow.id, ids))
+    if not found:
+        raise BadRequest(
+            ErrorCode.NOT_FOUND, subject, "nothing is held by this name", "See producer hold."
+        )
+    return found
+
+
+def _released(connection: Connection, which: ColumnElement[bool]) -> list[Hold]:
+    rows = connection.execute(
+        update(HoldRow)
+        .where(HoldRow.released_at.is_(None), which)
+        .values(released_at=func.now())
+        .returning(HoldRow.__table__)
+    )
+    return [_hold(row) for row in rows]
+
+
+def forget_released(connection: Connection, calls: Collection[str]) -> None:
+    """Take away the rows of holds of calls that were let go: a call that is erased leaves no id."""
+    connection.execute(
+        delete(HoldRow).where(among(HoldRow.call_id, calls), HoldRow.released_at.is_not(None))
+    )
+
+
+def is_known(connection: Connection, *, call_id: str | None, line: str | None) -> bool:
+    """Tell whether there is a recording that a hold of this call or line is of."""
+    mine = Recording.call_id == call_id if call_id is not None else Recording.line == line
+    return bool(connection.scalar(select(exists().where(mine))))
+
+
+def forget_holds(connection: Connection, ids: Collection[UUID]) -> None:
+    """Take the rows of these holds away, for them to be placed anew as they were."""
+    connection.execute(delete(HoldRow).where(among(HoldRow.id, ids)))
+
+
+def held_among(connection: Connection, recordings: Collection[UUID]) -> Sequence[UUID]:
+    """Return which of these recordings are held; no hold is placed or let go until the commit."""
+    connection.execute(text("lock table holds in share mode"))
+    mine = among(Recording.id, recordings)
+    return connection.scalars(select(Recording.id).where(mine, is_held())).all()
+
+
+def _hold(row: Any) -> Hold:
+    return Hold(row.id, row.call_id, row.line, row.reason, row.held_at, row.released_at)

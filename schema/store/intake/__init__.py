@@ -1,0 +1,1 @@
+"""What a producer puts into the ledger: submissions, what a drop folder holds, cancels."""

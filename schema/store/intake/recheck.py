@@ -1,0 +1,124 @@
+"""Recordings whose sources are examined anew, and planned anew where more is in them.
+
+A recording keeps its id, its call and its transcripts; its plan is replaced, and its next
+transcript is a version more, as after a retry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, delete, func, select, true
+
+from schema.profile import Profile, stored_profile
+from schema.records import AudioFormat, Location, NewRecording
+from schema.states import TERMINAL, RecordingState
+from schema.store.erasure.forget import decode_keys, delete_unused
+from schema.store.intake.submissions import Added, OpenSubmission, replace_plan
+from schema.tables import Recording, SegmentRow, Submission
+
+#: Nothing runs on these, and nobody has said that they are not wanted.
+_EXAMINED = TERMINAL - {RecordingState.CANCELLED}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecording:
+    """What the ledger keeps of a recording's source, and how it was read.
+
+    ``duration_ms``, ``channels``, ``size_bytes`` and ``format`` are None of one that was
+    quarantined.
+    """
+
+    id: UUID
+    submission_id: UUID
+    source: Location
+    state: RecordingState
+    duration_ms: int | None
+    channels: int | None
+    size_bytes: int | None
+    format: AudioFormat | None
+    flags: tuple[str, ...]
+    profile: Profile
+
+
+def _chosen(since: datetime | None) -> ColumnElement[bool]:
+    chosen = Recording.state.in_(_EXAMINED) & (Recording.source_root != "")
+    return chosen & (Recording.created_at >= since if since else true())
+
+
+def count_stored(connection: Connection, since: datetime | None) -> int:
+    """Return how many recordings :func:`stored` has, all in all."""
+    query = select(func.count()).select_from(Recording).where(_chosen(since))
+    return connection.execute(query).scalar_one()
+
+
+def stored(
+    connection: Connection, since: datetime | None, *, after: UUID | None, limit: int
+) -> list[StoredRecording]:
+    """Return recordings that have ended, in order of their ids, behind the one named ``after``.
+
+    Those alone that were handed in ``since`` a moment, if one is given.
+    """
+    beyond = Recording.id > after if after else true()
+    query = (
+        select(Recording.__table__, Submission.profile)
+        .join(Submission, Submission.id == Recording.submission_id)
+        .where(_chosen(since), beyond)
+        .order_by(Recording.id)
+        .limit(limit)
+    )
+    profiles: dict[UUID, Profile] = {}
+    recordings = []
+    for row in connection.execute(query):
+        if row.submission_id not in profiles:
+            profiles[row.submission_id] = stored_profile(row.profile)
+        recordings.append(_stored(row, profiles[row.submission_id]))
+    return recordings
+
+
+def _stored(row: Any, profile: Profile) -> StoredRecording:
+    audio = (row.container, row.encoding, row.rate_hz, row.channels, row.frames)
+    return StoredRecording(
+        id=row.id,
+        submission_id=row.submission_id,
+        source=Location(row.source_root, bytes(row.source_path)),
+        state=RecordingState(row.state),
+        duration_ms=row.duration_ms,
+        channels=row.channels,
+        size_bytes=row.size_bytes,
+        format=None if row.container is None else AudioFormat(*audio),
+        flags=tuple(row.flags),
+        profile=profile,
+    )
+
+
+def replan(connection: Connection, recording_id: UUID, item: NewRecording, *, room: int) -> Added:
+    """Replace a recording's plan; at most ``room`` segments are marked as dispatched.
+
+    What was decoded of it and is used nowhere else is deleted. A recording on which work is under
+    way, or that is gone, is left as it is: nothing is added then.
+    """
+    state = connection.scalar(
+        select(Recording.state).where(Recording.id == recording_id).with_for_update()
+    )
+    if state is None or state not in _EXAMINED:
+        return Added()
+    submission = _submission_of(connection, recording_id)
+    keys = decode_keys(connection, [recording_id])
+    connection.execute(delete(SegmentRow).where(SegmentRow.recording_id == recording_id))
+    added = replace_plan(connection, submission, recording_id, item, room=room)
+    delete_unused(connection, keys)
+    return added
+
+
+def _submission_of(connection: Connection, recording_id: UUID) -> OpenSubmission:
+    row = connection.execute(
+        select(Submission.id, Submission.profile, Submission.urgent)
+        .join(Recording, Recording.submission_id == Submission.id)
+        .where(Recording.id == recording_id)
+    ).one()
+    profile = stored_profile(row.profile)
+    return OpenSubmission(row.id, profile, force=False, resumed=True, urgent=row.urgent)

@@ -1,0 +1,106 @@
+"""Utterances of the latest transcripts by what was said in them. Nothing here changes a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from schema.bounds import EARLIEST
+from schema.search_query import Query
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which calls, and whose words: ``since`` is the earliest moment, ``until`` the first beyond.
+
+    A call's time is when it started or, where nobody knows, when it was submitted. The speaker's
+    name is taken in either case.
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    speaker: str | None = None
+    line: str | None = None
+
+
+#: All calls, and everybody's words.
+EVERYTHING = Filters()
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An utterance that was asked for; times in it are on the recording's clock."""
+
+    recording_id: UUID
+    call_id: str | None
+    name: str
+    called_at: datetime
+    line: str | None
+    channel: int | None
+    speaker: str
+    start_ms: int
+    end_ms: int
+    text: str
+
+
+#: A call that is said to have begun when none can have did so when it was handed in.
+_CALLED_AT = f"""coalesce(
+    case when r.started_at between '{EARLIEST.isoformat()}' and r.created_at + interval '2 days'
+         then r.started_at end, r.created_at)"""
+
+_FILTERS = {
+    "since": f"{_CALLED_AT} >= :since",
+    "until": f"{_CALLED_AT} < :until",
+    "speaker": "lower(u.speaker) = lower(:speaker)",
+    "line": "r.line = :line",
+}
+
+
+def search(connection: Connection, query: Query, filters: Filters, *, limit: int) -> list[Hit]:
+    """Return up to ``limit`` utterances that have all of a query, those of the latest calls first.
+
+    A query without a word that must be said finds nothing.
+    """
+    if not query.wanted:
+        return []
+    asked, parameters = _asked(query)
+    conditions = [asked]
+    for name, condition in _FILTERS.items():
+        value = getattr(filters, name)
+        if value is not None:
+            conditions.append(condition)
+            parameters[name] = value
+    statement = text(
+        f"""
+        select r.id, r.call_id, r.name, {_CALLED_AT} as called_at, r.line,
+               u.channel, u.speaker, u.start_ms, u.end_ms, u.text
+          from utterances u
+          join transcripts t on t.id = u.transcript_id
+          join recordings r on r.id = t.recording_id
+         where {" and ".join(conditions)}
+           and not exists (select from transcripts newer
+                            where newer.recording_id = t.recording_id
+                              and newer.version > t.version)
+         order by called_at desc, r.id, u.start_ms, u.index
+         limit :limit
+        """
+    )
+    return [Hit(*row) for row in connection.execute(statement, {**parameters, "limit": limit})]
+
+
+def _asked(query: Query) -> tuple[str, dict[str, Any]]:
+    """Return the condition that an utterance has what is asked for, and its parameters.
+
+    Each term goes through the function that made the index: both have the same tokens.
+    """
+    parameters: dict[str, Any] = {}
+    terms = []
+    for prefix, sign, said in (("wanted", "", query.wanted), ("unwanted", "!!", query.unwanted)):
+        for number, term in enumerate(said):
+            parameters[f"{prefix}{number}"] = term
+            terms.append(f"({sign} phraseto_tsquery('simple', search_plain(:{prefix}{number})))")
+    return f"search_words(u.text) @@ ({' && '.join(terms)})", parameters

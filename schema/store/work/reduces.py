@@ -1,0 +1,404 @@
+"""A reducer claims a recording whose segments have all ended, and stores its transcript."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, RowMapping, case, func, insert, select, text, update
+
+from schema.errors import ErrorCode, LeaseLost, Misconfigured
+from schema.profile import Profile, stored_profile
+from schema.span import Span
+from schema.states import RecordingState, SegmentKind, SegmentState
+from schema.store.dispatches import reduce_dispatch
+from schema.store.ledger import OPEN_SEGMENTS, URGENT, Cursor, among
+from schema.store.work.segments import BACKOFF_LAST_S, backoff_s
+from schema.tables import Recording, ResultRow, SeamRow, SegmentRow, Transcript, UtteranceRow
+from schema.transcript import Draft
+from schema.wire import Dispatch, Message
+from schema.words import SegmentResult, clean, clean_json
+
+#: Reduces that raised or died, after which the recording is given up.
+REDUCE_ATTEMPTS_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSegment:
+    """A segment as the reducer sees it: its result, or the reason why there is none."""
+
+    channel: int | None
+    index: int
+    kind: str
+    span: Span
+    result: SegmentResult | None
+    error_code: str | None
+    error_message: str | None
+    #: Of a repair: see :class:`schema.transcript.PlannedRepair`.
+    core: Span | None = None
+    reason: str | None = None
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReduceClaim:
+    """A recording leased to this reducer; ``lease`` is the fence."""
+
+    recording_id: UUID
+    lease: UUID
+    name: str
+    duration_ms: int
+    channels: int
+    flags: tuple[str, ...]
+    profile: Profile
+
+
+_CLAIM = """
+update recordings r
+   set reduce_owner = %(owner)s,
+       reduce_token = %(lease)s,
+       reduce_expires_at = now() + make_interval(secs => %(lease_s)s),
+       reduce_attempts = r.reduce_attempts + 1
+  from submissions b
+ where r.id = %(id)s
+   and b.id = r.submission_id
+   and r.state || '' = 'stitching'
+   and r.reduce_dispatch_token = %(token)s
+   and r.reduce_attempts < %(attempts_max)s
+   and coalesce(r.reduce_expires_at < now(), true)
+returning r.id, r.name, r.duration_ms, r.channels, r.flags, b.profile
+"""
+
+
+def claim_reduce(
+    cursor: Cursor, message: Message, *, owner: str, lease_s: int
+) -> ReduceClaim | None:
+    """Lease a recording to stitch, or return None if there is nothing to do.
+
+    Raises:
+        Misconfigured: another release submitted it, with settings that this one does not know. It
+            was put back for a reducer that does, and no attempt counted.
+    """
+    lease = uuid4()
+    parameters = {
+        "id": message.id,
+        "token": message.token,
+        "owner": owner,
+        "lease": lease,
+        "lease_s": lease_s,
+        "attempts_max": REDUCE_ATTEMPTS_MAX,
+    }
+    row = cursor.execute(_CLAIM, parameters).fetchone()
+    if row is None:
+        return None
+    try:
+        profile = stored_profile(row["profile"])
+    except Misconfigured as error:
+        said = {"code": error.code, "message": str(error), "pause_s": BACKOFF_LAST_S}
+        cursor.execute(_NOT_UNDERSTOOD, {**parameters, **said})
+        raise
+    return ReduceClaim(
+        recording_id=row["id"],
+        lease=lease,
+        name=row["name"],
+        duration_ms=row["duration_ms"],
+        channels=row["channels"],
+        flags=tuple(row["flags"]),
+        profile=profile,
+    )
+
+
+_NOT_UNDERSTOOD = """
+update recordings
+   set reduce_owner = null, reduce_token = null, reduce_expires_at = null,
+       reduce_attempts = reduce_attempts - 1,
+       reduce_dispatched_at = now() + make_interval(secs => %(pause_s)s),
+       error_code = %(code)s, error_message = %(message)s
+ where id = %(id)s and reduce_token = %(lease)s and state || '' = 'stitching'
+"""
+
+
+def ended_segments(connection: Connection, recording_id: UUID) -> tuple[EndedSegment, ...]:
+    """Return a recording's segments with their results, in order of channel and start.
+
+    Not part of the claim, so that results which cannot be read count as an attempt, too.
+    """
+    rows = connection.execute(
+        select(SegmentRow, ResultRow.body)
+        .outerjoin(ResultRow, SegmentRow.result_key == ResultRow.decode_key)
+        .where(SegmentRow.recording_id == recording_id)
+        .order_by(SegmentRow.channel.nulls_first(), SegmentRow.start_ms, SegmentRow.index)
+    ).mappings()
+    return tuple(
+        EndedSegment(
+            channel=row["channel"],
+            index=row["index"],
+            kind=row["kind"],
+            span=Span(row["start_ms"], row["end_ms"]),
+            result=_result(row["body"]),
+            error_code=row["error_code"],
+            error_message=row["error_message"],
+            core=_core(row),
+            reason=row["reason"],
+            language=row["language"],
+        )
+        for row in rows
+    )
+
+
+def _result(body: dict[str, Any] | None) -> SegmentResult | None:
+    # Cleaned here, too: a finish of an earlier version kept a NUL, which no transcript takes.
+    return None if body is None else SegmentResult.from_json(clean_json(body))
+
+
+def _core(row: RowMapping) -> Span | None:
+    start_ms, end_ms = row["core_start_ms"], row["core_end_ms"]
+    return None if start_ms is None else Span(start_ms, end_ms)
+
+
+def store_transcript(
+    connection: Connection, held: ReduceClaim, segments: Sequence[EndedSegment], draft: Draft
+) -> RecordingState:
+    """Store a transcript as the recording's next version and end the recording.
+
+    It ends "done", "partial" where a planned segment failed, or "failed" where every one did.
+
+    Raises:
+        LeaseLost: another reducer took over: nothing was stored.
+    """
+    planned = [segment for segment in segments if segment.kind == SegmentKind.PLAN]
+    failed = [segment for segment in planned if segment.result is None]
+    state = RecordingState.DONE
+    if failed:
+        all_failed = len(failed) == len(planned)
+        state = RecordingState.FAILED if all_failed else RecordingState.PARTIAL
+    ended = connection.execute(
+        update(Recording)
+        .where(
+            Recording.id == held.recording_id,
+            Recording.reduce_token == held.lease,
+            # Looked up by its id: see schema.store.work.segments.
+            Recording.state + "" == RecordingState.STITCHING,
+        )
+        .values(
+            state=state,
+            ended_at=func.now(),
+            error_code=failed[0].error_code if failed else None,
+            error_message=failed[0].error_message if failed else None,
+            reduce_owner=None,
+            reduce_token=None,
+            reduce_expires_at=None,
+            reduce_attempts=0,
+        )
+    )
+    if ended.rowcount == 0:
+        raise LeaseLost(
+            ErrorCode.LEASE_LOST,
+            f"recording {held.recording_id}",
+            "another reducer has taken it over, or it was cancelled",
+        )
+    _insert_transcript(connection, held.recording_id, draft)
+    return state
+
+
+def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft) -> None:
+    latest = select(func.coalesce(func.max(Transcript.version), 0)).where(
+        Transcript.recording_id == recording_id
+    )
+    transcript_id = connection.execute(
+        insert(Transcript)
+        .values(
+            id=uuid4(),
+            recording_id=recording_id,
+            version=latest.scalar_subquery() + 1,
+            language=None if draft.language is None else clean(draft.language),
+            flags=list(draft.flags),
+            speech_ms=draft.speech_ms,
+            worded_ms=draft.worded_ms,
+            gaps=[
+                [gap.channel, clean(gap.speaker), gap.span.start_ms, gap.span.end_ms, gap.code]
+                for gap in draft.gaps
+            ],
+            coverage=[coverage.to_json() for coverage in draft.coverage],
+            repairs=clean_json([repair.to_json() for repair in draft.repairs]),
+            languages=[list(pair) for pair in draft.languages],
+            **({"talk": clean_json(draft.talk.to_json())} if draft.talk else {}),
+        )
+        .returning(Transcript.id)
+    ).scalar_one()
+    if draft.utterances:
+        connection.execute(
+            insert(UtteranceRow),
+            [
+                {
+                    "transcript_id": transcript_id,
+                    "index": index,
+                    "channel": utterance.channel,
+                    "speaker": clean(utterance.speaker),
+                    "start_ms": utterance.start_ms,
+                    "end_ms": utterance.end_ms,
+                    "text": clean(utterance.text),
+                    "words": clean_json([word.to_json() for word in utterance.words]),
+                }
+                for index, utterance in enumerate(draft.utterances)
+            ],
+        )
+    if draft.seams:
+        connection.execute(
+            insert(SeamRow),
+            [
+                {
+                    "transcript_id": transcript_id,
+                    "channel": seam.channel,
+                    "index": seam.index,
+                    "rule": seam.rule,
+                    "at_ms": seam.at_ms,
+                    "confidence": seam.confidence,
+                    "dropped_left": clean_json([word.to_json() for word in seam.dropped_left]),
+                    "dropped_right": clean_json([word.to_json() for word in seam.dropped_right]),
+                }
+                for seam in draft.seams
+            ],
+        )
+
+
+_RENEW = """
+update recordings
+   set reduce_expires_at = now() + make_interval(secs => %(lease_s)s)
+ where id = %(id)s and reduce_token = %(lease)s and state || '' = 'stitching'
+"""
+
+
+def renew_reduce(cursor: Cursor, held: ReduceClaim, *, lease_s: int) -> bool:
+    """Extend a reducer's lease, unless it was taken over or the recording cancelled."""
+    parameters = {"id": held.recording_id, "lease": held.lease, "lease_s": lease_s}
+    return cursor.execute(_RENEW, parameters).rowcount == 1
+
+
+_PUT_BACK = text(
+    """
+    update recordings
+       set reduce_owner = null, reduce_token = null, reduce_expires_at = null,
+           reduce_attempts = reduce_attempts - :given_back,
+           reduce_dispatched_at = now() + make_interval(secs => :pause_s),
+           error_code = :code, error_message = :message
+     where id = :id and reduce_token = :lease and state || '' = 'stitching'
+    """
+)
+
+
+def fail_reduce(connection: Connection, held: ReduceClaim, code: ErrorCode, message: str) -> None:
+    """Record that a reduce failed; the sweep dispatches it again, or gives the recording up.
+
+    Nothing is recorded where another reducer took over, or the recording was forgotten.
+    """
+    _put_back(connection, held, code, message, given_back=0)
+
+
+def leave_reduce(connection: Connection, held: ReduceClaim, code: ErrorCode, message: str) -> None:
+    """Record that this host cannot reduce it, or not now: a pause, and the attempt is given back.
+
+    Another host's reducer may, or this one later.
+    """
+    _put_back(connection, held, code, message, given_back=1)
+
+
+def _put_back(
+    connection: Connection, held: ReduceClaim, code: ErrorCode, message: str, *, given_back: int
+) -> None:
+    row = connection.execute(
+        select(Recording.reduce_attempts, Recording.reduce_dispatches).where(
+            Recording.id == held.recording_id
+        )
+    ).one_or_none()
+    if row is None:
+        return
+    earlier = row.reduce_dispatches if given_back else row.reduce_attempts
+    connection.execute(
+        _PUT_BACK,
+        {
+            "id": held.recording_id,
+            "lease": held.lease,
+            "given_back": given_back,
+            "pause_s": backoff_s(earlier),
+            "code": code,
+            "message": clean(message),
+        },
+    )
+
+
+def return_reduces(connection: Connection, owner: str, *, died: bool) -> list[Dispatch]:
+    """Free the recordings that a reducer of this owner held; the new messages to publish.
+
+    A reducer that shuts down in order gives the attempt back.
+    """
+    rows = connection.execute(
+        update(Recording)
+        .where(Recording.reduce_owner == owner, Recording.state == RecordingState.STITCHING)
+        .values(
+            reduce_owner=None,
+            reduce_token=None,
+            reduce_expires_at=None,
+            reduce_attempts=Recording.reduce_attempts - (0 if died else 1),
+            reduce_dispatch_token=func.gen_random_uuid(),
+            reduce_dispatched_at=func.now(),
+        )
+        .returning(
+            Recording.id.label("recording_id"),
+            Recording.submission_id,
+            Recording.reduce_dispatch_token,
+            Recording.duration_ms,
+            URGENT,
+        )
+    )
+    return [reduce_dispatch(row) for row in rows.mappings()]
+
+
+def retry_failed(connection: Connection, submission_id: UUID) -> tuple[int, int]:
+    """Take up every failed segment of a submission again; the segments and recordings reopened.
+
+    Their recordings run again and get a new version of their transcript. The sweep dispatches.
+    Recordings whose reduce was given up are reduced again.
+    """
+    recordings = connection.scalars(
+        select(Recording.id)
+        .where(
+            Recording.submission_id == submission_id,
+            Recording.state.in_([RecordingState.FAILED, RecordingState.PARTIAL]),
+        )
+        .order_by(Recording.id)
+        .with_for_update(key_share=True)
+    ).all()
+    segments = connection.execute(
+        update(SegmentRow)
+        .where(among(SegmentRow.recording_id, recordings), SegmentRow.state == SegmentState.FAILED)
+        .values(
+            state=SegmentState.PENDING,
+            attempts=0,
+            strikes=0,
+            next_attempt_at=None,
+            dispatch_token=func.gen_random_uuid(),
+            dispatched_at=None,
+            dispatches=0,
+            ended_at=None,
+        )
+    ).rowcount
+    connection.execute(
+        update(Recording)
+        .where(among(Recording.id, recordings))
+        .values(
+            open_segments=OPEN_SEGMENTS,
+            state=case((OPEN_SEGMENTS > 0, RecordingState.RUNNING), else_=RecordingState.STITCHING),
+            ended_at=None,
+            # A reducer that froze in an earlier attempt may wake with what it made of it then.
+            reduce_owner=None,
+            reduce_token=None,
+            reduce_expires_at=None,
+            reduce_attempts=0,
+            reduce_dispatch_token=func.gen_random_uuid(),
+            reduce_dispatched_at=None,
+        )
+    )
+    return int(segments), len(recordings)

@@ -1,0 +1,179 @@
+"""Pages hold what was said, and run nothing of it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from producer.export.html_pages import Heard, to_entry, to_index, to_page
+from schema.records import CallInfo
+from schema.span import Span
+from schema.states import RecordingState
+from schema.store.read.recordings import RecordingSummary, StoredTranscript
+from schema.transcript import Coverage, Gap, Seam, SeamRule, Utterance, join_words
+from schema.words import Word
+
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{ 7*7 }}"
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its tags, and the text between them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.scripts: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if self._open and self._open[-1] == "script":
+            self.scripts.append(data)
+        elif not self._open or self._open[-1] != "style":
+            self.texts.append(data)
+
+    def of_class(self, name: str) -> list[dict[str, str | None]]:
+        return [own for _, own in self.tags if name in (own.get("class") or "").split()]
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.texts).split())
+
+
+def said(channel: int, speaker: str, *words: Word) -> Utterance:
+    return Utterance(channel, speaker, join_words([word.text for word in words]), words)
+
+
+def transcript(*utterances: Utterance, name: str = "calls/one.wav", **other) -> StoredTranscript:
+    call = CallInfo(
+        call_id=other.pop("call_id", None),
+        started_at=datetime(2026, 11, 20, 9, 30, tzinfo=UTC),
+        direction=None,
+        line="sales",
+        agent="ann",
+        customer=None,
+        attributes=other.pop("attributes", {}),
+    )
+    recording = RecordingSummary(
+        UUID(int=7), name, RecordingState.DONE, call, 20_000, 2, (), None, None
+    )
+    values = {"flags": (), "speech_ms": 9_000, "worded_ms": 8_500, "seams": (), **other}
+    return StoredTranscript(recording, 1, "en", utterances=utterances, **values)
+
+
+HELLO = said(0, "agent", Word("Hello,", 500, 900, 0.9), Word("Ann.", 950, 1_400, 0.2))
+REPLY = said(1, "customer", Word("你", 2_000, 2_200, 0.9), Word("好", 2_200, 2_500, 0.9))
+
+
+def test_every_word_is_there_once_with_its_times():
+    page = Page(to_page(transcript(HELLO, REPLY), None))
+    words = page.of_class("w")
+    assert [(own["data-s"], own["data-e"]) for own in words] == [
+        ("500", "900"),
+        ("950", "1400"),
+        ("2000", "2200"),
+        ("2200", "2500"),
+    ]
+    assert "Hello, Ann." in page.text
+    assert "你好" in page.text
+    assert [own["data-s"] for own in page.of_class("q")] == ["950"], "the model is not sure of it"
+
+
+def test_what_is_hostile_is_text_everywhere():
+    hostile = said(0, HOSTILE, Word(HOSTILE, 0, 500, 0.9))
+    call = transcript(
+        hostile, name=HOSTILE, call_id=HOSTILE, attributes={HOSTILE: HOSTILE}, flags=(HOSTILE,)
+    )
+    heard = Heard(f"{HOSTILE}.page.flac", np.ones((1, 4), np.float32))
+    entry = to_entry(call, f"{HOSTILE}.html")
+    for html in (
+        to_page(call, heard),
+        to_page(call, None, HOSTILE),
+        to_index(HOSTILE, [entry], []),
+    ):
+        page = Page(html)
+        assert len(page.scripts) == 1, "ours alone"
+        assert not any(tag == "img" for tag, _ in page.tags)
+        assert not any(name.startswith("on") for _, own in page.tags for name in own)
+        assert "alert(1)" in page.text
+        assert "{{ 7*7 }}" in page.text
+
+
+def test_the_policy_lets_only_our_script_run():
+    for html in (to_page(transcript(HELLO), None), to_index("calls", [], [])):
+        page = Page(html)
+        [policy] = [own["content"] for _, own in page.tags if own.get("http-equiv")]
+        digest = base64.b64encode(hashlib.sha256(page.scripts[0].encode()).digest()).decode()
+        assert f"script-src 'sha256-{digest}';" in str(policy)
+        assert str(policy).startswith("default-src 'none';")
+        assert not re.search(r'(src|href)="https?:', html), "nothing comes from elsewhere"
+
+
+def test_a_seam_is_shown_before_the_first_word_after_it():
+    seam = Seam(0, 0, SeamRule.ANCHOR, 930, 0.87)
+    html = to_page(transcript(HELLO, seams=(seam,)), None)
+    assert re.search(r'Hello,</span> <span class="seam" title="[^"]*anchor, 87 %', html)
+    assert html.index('class="seam"') < html.index(">Ann.<")
+
+
+def test_what_is_missing_is_shown():
+    gap = Gap(1, "customer", Span(3_000, 9_000), "audio.changed")
+    badly = Coverage(0, 0, Span(0, 10_000), 8_000, 1_000)
+    well = Coverage(1, 0, Span(0, 10_000), 8_000, 8_000)
+    page = Page(to_page(transcript(HELLO, gaps=(gap,), segments=(badly, well)), None))
+    assert "not transcribed until 0:09: audio.changed" in page.text
+    assert page.text.count("0:00\u20130:10") == 1
+
+
+def test_audio_is_named_beside_the_page_and_its_shape_drawn():
+    heard = Heard("a b#1.page.flac", np.array([[0, 1.0], [0.5, 0.5]], np.float32))
+    page = Page(to_page(transcript(HELLO, REPLY), heard))
+    [audio] = [own for tag, own in page.tags if tag == "audio"]
+    assert audio["src"] == "a%20b%231.page.flac"
+    assert [own["d"] for tag, own in page.tags if tag == "path"] == [
+        "M0 30 L0 30 L500 0 L500 60 L0 30Z",
+        "M0 30 L0 15 L500 15 L500 45 L0 45Z",
+    ]
+
+
+def test_without_audio_the_page_says_why():
+    assert (
+        "No audio: the root calls is not here"
+        in Page(to_page(transcript(HELLO), None, "the root calls is not here")).text
+    )
+
+
+def test_an_index_lists_calls_and_what_has_no_transcript():
+    done = transcript(HELLO, REPLY, call_id="ACD-1", flags=("low-coverage",))
+    failed = replace(
+        done.recording, name="calls/two.wav", state=RecordingState.FAILED, error_code="audio.empty"
+    )
+    page = Page(to_index("calls", [to_entry(done, "calls/one.html")], [failed]))
+    assert [own["href"] for tag, own in page.tags if tag == "a"] == ["calls/one.html"]
+    for shown in ("ACD-1", "2026-11-20 09:30", "ann", "sales", "94 %", "low-coverage", "你好"):
+        assert shown in page.text
+    assert "calls/two.wav: failed, audio.empty" in page.text
+
+
+@pytest.mark.parametrize("duration_ms", [0, None])
+def test_a_call_without_words_or_length_has_a_page(duration_ms):
+    silent = transcript(flags=("no-speech",))
+    silent = replace(silent, recording=replace(silent.recording, duration_ms=duration_ms))
+    assert "No words." in Page(to_page(silent, None, "left out")).text

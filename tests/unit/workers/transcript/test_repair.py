@@ -1,0 +1,187 @@
+"""A repair brings back what was lost, once, and takes nothing away."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from schema.span import Span
+from schema.transcript import RepairOutcome, RepairReason, SeamRule
+from schema.words import Word
+from workers.transcript.coverage import lost_places, repair_span
+from workers.transcript.repair import Redecoded, repaired
+from workers.transcript.stitch import Heard, Track, stitch
+
+END_MS = 120_000
+
+
+def said(*spans: tuple[int, int]) -> tuple[Word, ...]:
+    return tuple(Word(f"w{i}", start, end, 0.9) for i, (start, end) in enumerate(spans))
+
+
+STEADY = said(*((at, at + 400) for at in range(0, END_MS, 500)))
+
+
+def heard(words: tuple[Word, ...], span: Span) -> Heard:
+    """What a decode of a span with speech throughout hears: words that lie in it."""
+    own = tuple(w for w in words if span.start_ms <= w.start_ms and w.end_ms <= span.end_ms)
+    return Heard(span, own, (span,))
+
+
+def without(words: tuple[Word, ...], *holes: Span) -> tuple[Word, ...]:
+    return tuple(w for w in words if not any(hole.overlap(w.span) for hole in holes))
+
+
+def redecoded(words: tuple[Word, ...], core: Span, **options) -> Redecoded:
+    return Redecoded(heard(words, repair_span(core, END_MS)), core, RepairReason.SPEECH, **options)
+
+
+def base(words: tuple[Word, ...]) -> tuple[Track, list[Heard]]:
+    segments = [heard(words, Span(0, 60_000)), heard(words, Span(52_000, END_MS))]
+    return stitch(0, segments), segments
+
+
+@pytest.mark.parametrize(
+    "hole",
+    [
+        Span(20_000, 25_000),
+        Span(53_000, 59_000),
+        Span(0, 6_000),
+        Span(3_000, 9_000),
+        Span(112_000, END_MS),
+        Span(0, END_MS),
+    ],
+)
+def test_what_was_lost_comes_back_once(hole):
+    track, segments = base(without(STEADY, hole))
+    places = lost_places(track, segments)
+
+    mended, reports = repaired(track, [redecoded(STEADY, place.core) for place in places])
+
+    assert mended.words == STEADY
+    assert [report.outcome for report in reports] == [RepairOutcome.REPAIRED] * len(places)
+    assert not reports[0].dropped
+
+
+WORDS = st.lists(st.tuples(st.integers(0, 700), st.integers(80, 900)), min_size=30, max_size=160)
+HOLES = st.lists(
+    st.tuples(st.integers(0, END_MS - 2_000), st.integers(1_500, 20_000)), min_size=1, max_size=4
+)
+
+
+@given(WORDS, HOLES)
+def test_every_word_is_there_once_whatever_was_lost(gaps, holes):
+    """Where both decodes write alike, for any words, any losses and any seam."""
+    spans, at_ms = [], 0
+    for gap_ms, length_ms in gaps:
+        spans.append((at_ms + gap_ms, at_ms + gap_ms + length_ms))
+        at_ms += gap_ms + length_ms
+    truth = tuple(w for w in said(*spans) if w.end_ms <= END_MS)
+    assume(truth)
+    lost = [Span(start, min(start + length, END_MS)) for start, length in holes]
+    track, segments = base(without(truth, *lost))
+    places = lost_places(track, segments)
+
+    mended, reports = repaired(track, [redecoded(truth, place.core) for place in places])
+
+    assert len(set(mended.words)) == len(mended.words)
+    assert set(track.words) <= set(mended.words) <= set(truth)
+    starts = [word.start_ms for word in mended.words]
+    assert starts == sorted(starts)
+    for report, place in zip(reports, places, strict=True):
+        if report.outcome is RepairOutcome.REPAIRED:
+            inside = {
+                w
+                for w in truth
+                if place.core.start_ms < w.start_ms and w.end_ms < place.core.end_ms
+            }
+            assert inside <= set(mended.words)
+    assert repaired(track, []) == (track, ())
+
+
+def test_a_repair_that_writes_no_more_changes_nothing():
+    track, _ = base(without(STEADY, Span(20_000, 25_000)))
+    core = Span(19_900, 25_000)
+
+    mended, (report,) = repaired(track, [redecoded(without(STEADY, core), core)])
+
+    assert mended == track
+    assert report.outcome is RepairOutcome.UNCHANGED
+
+
+def test_a_repair_that_hears_less_around_its_place_takes_nothing_away():
+    track, _ = base(without(STEADY, Span(20_000, 25_000)))
+    less = without(STEADY, Span(12_000, 22_000), Span(23_000, 33_000))
+
+    mended, (report,) = repaired(track, [redecoded(less, Span(19_900, 25_000))])
+
+    assert set(track.words) < set(mended.words)
+    assert [word.start_ms for word in report.added] == [22_000, 22_500]
+
+
+def test_a_failed_repair_leaves_what_was_there_and_says_why():
+    track, _ = base(without(STEADY, Span(20_000, 25_000)))
+    core = Span(19_900, 25_000)
+    failed = Heard(repair_span(core, END_MS), failed=True)
+
+    mended, (report,) = repaired(
+        track, [Redecoded(failed, core, RepairReason.SPEECH, error_code="engine.failed")]
+    )
+
+    assert mended == track
+    assert (report.outcome, report.error_code) == (RepairOutcome.FAILED, "engine.failed")
+
+
+def test_a_gap_stays_a_gap_beside_a_repair():
+    segments = [
+        heard(without(STEADY, Span(50_000, 56_000)), Span(0, 60_000)),
+        Heard(Span(52_000, END_MS), failed=True),
+    ]
+    track = stitch(0, segments)
+    (place,) = lost_places(track, segments)
+
+    mended, (report,) = repaired(track, [redecoded(STEADY, place.core)])
+
+    assert report.outcome is RepairOutcome.REPAIRED
+    assert mended.gaps == track.gaps == (Span(60_000, END_MS),)
+    assert mended.words == tuple(word for word in STEADY if word.end_ms <= 60_000)
+
+
+def test_words_that_nobody_is_sure_of_are_no_gain():
+    track, _ = base(without(STEADY, Span(20_000, 25_000)))
+    unsure = tuple(replace(word, confidence=0.2) for word in STEADY)
+
+    mended, _ = repaired(track, [redecoded(unsure, Span(19_900, 25_000))])
+
+    assert mended == track
+
+
+def test_a_repair_says_how_it_was_joined_and_the_seams_of_the_plan_stay():
+    track, _ = base(without(STEADY, Span(20_000, 25_000)))
+
+    mended, (report,) = repaired(track, [redecoded(STEADY, Span(19_900, 25_000))])
+
+    assert mended.seams == track.seams
+    assert len(report.rules) == 2
+    assert SeamRule.GAP not in report.rules
+    assert [w.text for w in report.added] == [f"w{i}" for i in range(40, 50)]
+
+
+def test_words_in_another_language_are_replaced_though_they_cover_more():
+    track, _ = base(STEADY)
+    core = Span(20_000, 24_000)
+    spanish = said(*((at, at + 300) for at in range(0, END_MS, 600)))
+    right = tuple(replace(word, text="hola") for word in spanish)
+
+    mended, (report,) = repaired(
+        track,
+        [
+            replace(redecoded(right, core, language="es"), reason=RepairReason.LANGUAGE),
+        ],
+    )
+
+    assert {w.text for w in mended.words if core.overlap(w.span)} == {"hola"}
+    assert (report.outcome, report.language) == (RepairOutcome.REPAIRED, "es")

@@ -1,0 +1,172 @@
+"""A channel's segments as one timeline: every word once, whatever the cuts."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema.span import Span
+from schema.transcript import SeamRule
+from schema.words import Word
+from tests.unit.workers.overlaps import decoded, heard, is_known, said, words
+from workers.transcript.stitch import Heard, stitch
+
+LEFT, RIGHT = Span(0, 20_000), Span(12_000, 32_000)
+
+
+def texts(track) -> list[str]:
+    return [word.text for word in track.words]
+
+
+def test_one_segment_is_its_own_track():
+    heard = Heard(LEFT, words(("hello", 500, 900)), (Span(400, 1_000),))
+
+    track = stitch(1, [heard])
+
+    assert texts(track) == ["hello"]
+    assert track.speech == heard.speech
+    assert track.seams == ()
+
+
+def test_no_segments_are_an_empty_track():
+    track = stitch(None, [])
+
+    assert (track.words, track.speech, track.seams, track.gaps) == ((), (), (), ())
+
+
+def test_a_seam_says_what_it_dropped_on_both_sides():
+    two = words(("one", 14_000, 14_500), ("two", 17_000, 17_500))
+    left = Heard(LEFT, (*words(("zero", 1_000, 1_500)), *two))
+    right = Heard(RIGHT, (*two, *words(("three", 25_000, 25_500))))
+
+    track = stitch(3, [left, right])
+
+    (seam,) = track.seams
+    assert texts(track) == ["zero", "one", "two", "three"]
+    assert (seam.channel, seam.index, seam.rule) == (3, 0, SeamRule.AGREED_SILENCE)
+    assert [w.text for w in seam.dropped_left] == ["two"]
+    assert [w.text for w in seam.dropped_right] == ["one"]
+
+
+def test_segments_out_of_order_are_refused():
+    for one, other in [(Span(0, 9_000), Span(1_000, 8_000)), (RIGHT, LEFT)]:
+        with pytest.raises(ValueError, match="before"):
+            stitch(0, [Heard(one), Heard(other)])
+
+
+def test_a_failed_segment_leaves_its_core_as_a_gap():
+    here = words(("here", 12_500, 12_900), ("there", 18_000, 18_400))
+    later = words(("later", 30_000, 30_400))
+    segments = [Heard(LEFT, here), Heard(RIGHT, failed=True), Heard(Span(24_000, 44_000), later)]
+
+    track = stitch(0, segments)
+
+    assert texts(track) == ["here", "there", "later"]
+    assert [seam.rule for seam in track.seams] == [SeamRule.GAP, SeamRule.GAP]
+    assert track.gaps == (Span(20_000, 24_000),)
+
+
+def test_what_failed_between_two_that_meet_is_no_gap_and_doubles_nothing():
+    both = words(("one", 12_000, 12_400), ("two", 16_000, 16_400))
+    segments = [
+        Heard(LEFT, both),
+        Heard(Span(8_000, 26_000), failed=True),
+        Heard(Span(12_000, 44_000), (*both, *words(("three", 22_000, 22_400)))),
+    ]
+
+    track = stitch(0, segments)
+
+    assert texts(track) == ["one", "two", "three"]
+    assert track.gaps == (Span(20_000, 20_000),)
+
+
+def test_a_segment_that_overlaps_the_next_but_one_gives_each_word_once():
+    truth = words(*((f"w{at}", at, at + 300) for at in range(0, 32_000, 400)))
+    spans = [Span(0, 12_000), Span(6_000, 18_000), Span(10_000, 24_000), Span(11_000, 32_000)]
+
+    track = stitch(0, [heard(truth, span) for span in spans])
+
+    assert track.words == tuple(w for w in truth if w.end_ms <= 32_000)
+    places = [seam.at_ms for seam in track.seams]
+    assert places == sorted(places)
+
+
+def test_speech_is_counted_once():
+    speech = (Span(13_000, 19_000),)
+
+    track = stitch(0, [Heard(LEFT, (), speech), Heard(RIGHT, (), speech)])
+
+    assert track.speech == speech
+
+
+def cover(end_ms: int, length_ms: int, step_ms: int) -> list[Span]:
+    """Return segments that cover a recording, each begun ``step_ms`` after the one before."""
+    starts = range(0, max(1, end_ms - length_ms + step_ms), step_ms)
+    return [Span(start_ms, start_ms + length_ms) for start_ms in starts]
+
+
+@st.composite
+def covered(draw, overlaps):
+    truth = draw(said(repeats=False))
+    length_ms = draw(st.integers(18_000, 40_000))
+    step_ms = length_ms - draw(overlaps)
+    return truth, cover(truth[-1].end_ms, length_ms, step_ms)
+
+
+@given(covered(st.sampled_from([4_000, 8_000, 10_000, 12_000, 15_000])))
+def test_where_all_decode_alike_every_word_comes_out_once_and_as_it_was(case):
+    truth, spans = case
+
+    track = stitch(0, [heard(truth, span) for span in spans])
+
+    assert track.words == truth
+
+
+@st.composite
+def worn(draw):
+    """Draw the truth, and a decode of it by segments that are each weak at its edges."""
+    truth, spans = draw(covered(st.sampled_from([4_000, 8_000])))
+    late = [draw(st.sampled_from([-100, 0, 100])) for _ in spans]
+    return truth, [
+        draw(decoded(truth, span, late_ms=late_ms, jitter_ms=60, garbled=True))
+        for span, late_ms in zip(spans, late, strict=True)
+    ]
+
+
+@given(worn())
+def test_whatever_segments_make_of_their_edges_every_word_comes_out_once(case):
+    truth, segments = case
+
+    track = stitch(0, segments)
+
+    decoded_once = {w.confidence for s in segments for w in s.words if is_known(w)}
+    counts = Counter(w.confidence for w in track.words if is_known(w))
+    assert counts == Counter({w.confidence for w in truth} & decoded_once)
+    starts = [word.start_ms for word in track.words]
+    assert starts == sorted(starts)
+
+
+@st.composite
+def heard_segment(draw, span: Span) -> Heard:
+    starts = sorted(draw(st.lists(st.integers(span.start_ms, span.end_ms - 10), max_size=30)))
+    found = tuple(
+        Word(draw(st.sampled_from("abc")), start, draw(st.integers(start, span.end_ms)), None)
+        for start in starts
+    )
+    return Heard(span, found, tuple(filter(None, (w.span.overlap(span) for w in found))))
+
+
+@given(heard_segment(LEFT), heard_segment(RIGHT), heard_segment(Span(24_000, 44_000)))
+def test_times_never_go_back_and_no_word_is_invented(first, second, third):
+    track = stitch(0, [first, second, third])
+
+    starts = [word.start_ms for word in track.words]
+    assert starts == sorted(starts)
+    spoken = Counter((w.text, w.end_ms) for s in (first, second, third) for w in s.words)
+    # Times may have been moved on, to come after those of the word before; texts never.
+    assert Counter(texts(track)) <= Counter(text for text, _ in spoken.elements())
+    dropped = sum(len(s.dropped_left) + len(s.dropped_right) for s in track.seams)
+    assert len(track.words) + dropped >= spoken.total()

@@ -1,0 +1,120 @@
+"""What one worker process works with: settings, the ledger, the models, the way to Redis."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from celery import Celery
+
+from schema.publish import Publisher
+from schema.settings import Settings, load_settings
+from schema.store.ledger import Ledger
+from schema.store.work.segments import source_ahead
+from workers.process.waiting_messages import Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from schema.pcm import Samples
+    from schema.profile import Punctuation
+    from schema.store.work.segments import Claim
+    from schema.wire import Message
+    from workers.segment.pipeline import Route
+    from workers.segment.read_ahead import ReadAhead
+
+#: Set before the fork and so shared by a parent and its children; a new parent is another owner.
+BOOT_ID = uuid4().hex[:12]
+
+#: Processes that read ahead for one worker. One reads 5,000 times as fast as people speak; where
+#: there are cores for it, others keep up with any device.
+_READERS = min(4, max(1, (os.cpu_count() or 1) // 4))
+
+
+@dataclass
+class Worker:
+    """What one worker process works with, made when it is first needed, after the fork."""
+
+    celery: Celery
+    #: Set by a task after which this process should be replaced.
+    recycle: bool = False
+    #: Set by a task that this host cannot do: it takes no other for a while.
+    rests: bool = False
+    #: Set where a dead predecessor's work waits in Redis: the first message makes way for it.
+    makes_way: bool = False
+    #: The messages that wait here behind the one that is worked on.
+    waiting: Waiting = field(default_factory=Waiting)
+    _marker: tuple[Punctuation, Callable[[str], str]] | None = None
+
+    @property
+    def owner(self) -> str:
+        """The name its leases are held under."""
+        return f"{self.settings.node}:{BOOT_ID}"
+
+    @cached_property
+    def settings(self) -> Settings:
+        """This host's configuration, read when it is needed: Flower has no ledger.
+
+        Raises:
+            Misconfigured: a variable is missing or cannot be understood.
+        """
+        return load_settings()
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """This process's connections to Postgres."""
+        return Ledger.open(self.settings)
+
+    @cached_property
+    def route(self) -> Route:
+        """The models, loaded as profiles ask for them."""
+        # Imported here: a reducer, and Flower, need no decoder.
+        from workers.segment.pipeline import Route
+
+        return Route(self.settings, self.samples if self.settings.reads_ahead else None)
+
+    def samples(self, claim: Claim) -> Samples:
+        """Return a claimed segment's samples, read ahead where there was time for it."""
+        return self.ahead.samples(claim.segment_id, claim.source)
+
+    @cached_property
+    def ahead(self) -> ReadAhead:
+        """What reads the next segment's audio."""
+        from workers.segment.audio import read_segment
+        from workers.segment.read_ahead import ReadAhead
+        from workers.segment.reader_process import Reader
+
+        return ReadAhead(
+            find=lambda message: self.ledger.single(lambda c: source_ahead(c, message)),
+            read=lambda source: read_segment(source, self.settings),
+            reader=lambda: Reader().read,
+            threads=_READERS,
+            most=2 * self.settings.segments_together,
+        )
+
+    def expect(self, message: Message) -> None:
+        """Note a message that waits here, and begin to read its audio."""
+        self.waiting.note(message)
+        if self.settings.reads_ahead:
+            self.ahead.expect(message)
+
+    def marker(self, punctuation: Punctuation) -> Callable[[str], str]:
+        """Return the model that writes marks, loaded for the first recording that wants it.
+
+        Raises:
+            Misconfigured: its weights are missing or changed.
+        """
+        # Imported here: most profiles want none, and a reducer need not have FunASR.
+        from workers.engines.funasr.punctuation import load
+
+        if self._marker is None or self._marker[0] != punctuation:
+            self._marker = punctuation, load(punctuation.model_files, self.settings.models)
+        return self._marker[1]
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """The way to Redis."""
+        return Publisher(self.celery)

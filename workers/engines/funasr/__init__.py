@@ -1,0 +1,1 @@
+"""FunASR's models, called with batches of our own."""

@@ -1,0 +1,1 @@
+"""What decodes a segment: its claim, its audio, its speech regions, its words."""

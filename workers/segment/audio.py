@@ -1,0 +1,176 @@
+"""From a planned segment to its samples, read from the file and nothing but this segment.
+
+This is the only place of a worker where frames exist: everything after it counts milliseconds on
+samples of one rate, :data:`schema.pcm.SAMPLE_RATE_HZ`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+
+from schema.errors import BadRecording, ErrorCode
+from schema.pcm import (
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_MS,
+    BlockDigests,
+    Samples,
+    downmix,
+    excerpt_digest,
+    join_digests,
+    samples_digest,
+)
+from schema.records import AudioFormat, SegmentSource
+from schema.settings import Settings
+from schema.span import GRID_MS, frame_at
+from schema.storage.roots import storage_of
+
+#: Read on both sides of a span before resampling and cut off after, so that the filter, a few
+#: milliseconds long, sees at a segment's edge what it sees in the neighbour's middle.
+_CONTEXT_MS = 50
+
+#: Frames held with all their channels at once; only the wanted channel is kept.
+_BLOCK_FRAMES = 1 << 18
+
+
+def read_segment(source: SegmentSource, settings: Settings) -> Samples:
+    """Return a segment's samples: float32, mono, 16 kHz, within -1..1, 16 for each millisecond.
+
+    The last segment of a recording may lack part of its last millisecond.
+
+    Raises:
+        BadRecording: the file lies outside its root, vanished, cannot be read, or is not what was
+            planned.
+        Misconfigured: this host has no such root.
+        Transient: the storage does not answer.
+    """
+    with storage_of(settings, source.location.root).open(source.location) as file:
+        try:
+            samples, first_frame = _read_span(source, file.handle)
+        except soundfile.SoundFileError as error:
+            file.raise_read_error()
+            raise BadRecording(
+                ErrorCode.FILE_UNREADABLE, source.location.name, str(error)
+            ) from error
+        if samples is None:
+            file.raise_read_error()
+            raise _changed(source)
+    return _resampled(samples, first_frame, source)
+
+
+def _read_span(source: SegmentSource, handle: Any) -> tuple[Samples | None, int]:
+    """Return the span's samples with context, and the frame of the first; None if others."""
+    planned, span = source.format, source.span
+    first, last = _frames(planned, span.start_ms, span.end_ms)
+    # From a frame that falls on a sample of the 16 kHz grid, whatever the file's rate: two
+    # segments resampled on grids a fraction of a sample apart would not agree on their overlap.
+    period = planned.rate_hz // math.gcd(planned.rate_hz, SAMPLE_RATE_HZ)
+    read_first, read_last = _frames(planned, span.start_ms - _CONTEXT_MS, span.end_ms + _CONTEXT_MS)
+    read_first -= read_first % period
+
+    with _sound_file(planned, handle) as file:
+        if not _is_as_planned(file, planned) or file.frames < read_last:
+            return None, read_first
+        file.seek(read_first)
+        samples = _read_channel(file, source.channel, read_last - read_first)
+        within = samples[first - read_first : last - read_first]
+        expected = _excerpt(file, source) if source.parts else source.pcm_digest
+    if samples_digest(within, planned.rate_hz, span.start_ms) != expected:
+        return None, read_first
+    return samples, read_first
+
+
+def _excerpt(file: soundfile.SoundFile, source: SegmentSource) -> str | None:
+    """Return what a repair's samples hash to, given the planned parts; None if those are others.
+
+    The parts are read whole, since their digests are all that was kept; no more than a block of
+    their samples is held.
+    """
+    rate_hz, blocks = source.format.rate_hz, dict[int, bytes]()
+    for part in source.parts:
+        first, last = _frames(source.format, part.span.start_ms, part.span.end_ms)
+        file.seek(first)
+        digests = BlockDigests(rate_hz, part.span.start_ms)
+        for samples in _channel_blocks(file, source.channel, last - first):
+            digests.update(samples)
+        found = digests.finish()
+        if join_digests(found) != part.pcm_digest:
+            return None
+        blocks.update(enumerate(found, start=part.span.start_ms // GRID_MS))
+    if excerpt_digest(source.parts, source.span) != source.pcm_digest:
+        return None
+    own = range(source.span.start_ms // GRID_MS, -(-source.span.end_ms // GRID_MS))
+    return join_digests([blocks[number] for number in own])
+
+
+def _frames(planned: AudioFormat, start_ms: int, end_ms: int) -> tuple[int, int]:
+    first = frame_at(max(start_ms, 0), planned.rate_hz)
+    return first, min(frame_at(end_ms, planned.rate_hz), planned.frames)
+
+
+def _sound_file(planned: AudioFormat, handle: Any) -> soundfile.SoundFile:
+    if planned.container != "RAW":
+        return soundfile.SoundFile(handle, closefd=False)
+    return soundfile.SoundFile(
+        handle,
+        samplerate=planned.rate_hz,
+        channels=planned.channels,
+        format=planned.container,
+        subtype=planned.encoding,
+        closefd=False,
+    )
+
+
+def _is_as_planned(file: soundfile.SoundFile, planned: AudioFormat) -> bool:
+    """Tell whether a file has the planned format: a seek in damaged Vorbis crashes libsndfile."""
+    found = (file.format, file.subtype, file.samplerate, file.channels)
+    return found == (planned.container, planned.encoding, planned.rate_hz, planned.channels)
+
+
+def _read_channel(file: soundfile.SoundFile, channel: int | None, frames: int) -> Samples:
+    """Return up to ``frames`` frames of one channel, or of the mean of all: float32, 1-D."""
+    blocks = list(_channel_blocks(file, channel, frames))
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+
+def _channel_blocks(
+    file: soundfile.SoundFile, channel: int | None, frames: int
+) -> Iterator[Samples]:
+    for block in file.blocks(_BLOCK_FRAMES, frames=frames, dtype="float32", always_2d=True):
+        yield downmix(block) if channel is None else block[:, channel].copy()
+
+
+def _resampled(samples: Samples, first_frame: int, source: SegmentSource) -> Samples:
+    """Return the span's own part of ``samples``, which start at ``first_frame``, at 16 kHz."""
+    rate_hz, span = source.format.rate_hz, source.span
+    # A float file may hold what is no sound, and one NaN would silence the whole segment, as
+    # would a number so large that the filter's sums overflow. In place: a new array of a segment's
+    # size takes longer to be had from the system than to be filled.
+    np.nan_to_num(samples, copy=False, nan=0.0)
+    _limit(samples)
+    if rate_hz != SAMPLE_RATE_HZ:
+        samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ, "HQ")
+    first = span.start_ms * SAMPLES_PER_MS - first_frame * SAMPLE_RATE_HZ // rate_hz
+    own = samples[first : first + span.duration_ms * SAMPLES_PER_MS]
+    _limit(own)
+    return own
+
+
+def _limit(samples: Samples) -> None:
+    """Hold samples within -1..1, where they lie."""
+    np.minimum(samples, 1.0, out=samples)
+    np.maximum(samples, -1.0, out=samples)
+
+
+def _changed(source: SegmentSource) -> BadRecording:
+    return BadRecording(
+        ErrorCode.AUDIO_CHANGED,
+        source.location.name,
+        "its samples are not those that were planned",
+        "Submit it again.",
+    )

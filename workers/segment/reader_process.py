@@ -1,0 +1,153 @@
+"""A process that reads segments for a worker: audio in, samples out through shared memory.
+
+    child    sends where a segment's audio lies; waits in a thread, off the interpreter
+      reader opens, decodes, digests and resamples it; sends back a piece of memory with its samples
+
+A thread of the worker's own process did the same, and took the interpreter from the thread that
+feeds the device: a fifth to two fifths of its launches. The memory belongs to no file system, is
+whoever's holds it, and is gone with them: neither a killed worker nor a killed reader leaves any.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from schema.pcm import Samples
+from schema.records import SegmentSource
+
+#: An answer, and what is asked with it: a source's name and parts, or an error's text.
+_MESSAGE_BYTES = 1 << 17
+
+_MODULE = "workers.segment.reader_process"
+
+
+class ReaderError(Exception):
+    """The reader has no samples: what reading raised, or its own end, in words."""
+
+
+class Reader:
+    """A reading process, started when it is first needed; for one thread at a time."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def read(self, source: SegmentSource) -> Samples:
+        """Return a segment's samples: see :func:`workers.segment.audio.read_segment`.
+
+        They lie in memory that is given back when nobody refers to them any more.
+
+        Raises:
+            ReaderError: it could not be read, or the process ended.
+        """
+        try:
+            return self._ask(source)
+        except OSError as error:
+            self.close()
+            raise ReaderError(f"the reading process ended: {error}") from error
+
+    def close(self) -> None:
+        """End the process."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _ask(self, source: SegmentSource) -> Samples:
+        connection = self._connected()
+        connection.send(_packed(source))
+        answer, handles, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 1)
+        if not answer:
+            raise ConnectionError("it said nothing")
+        said = json.loads(answer)
+        if "error" in said:
+            raise ReaderError(said["error"])
+        [handle] = handles
+        try:
+            return _mapped(handle, said["bytes"])
+        finally:
+            os.close(handle)
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", _MODULE, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    # A terminal's Ctrl-C is for the worker: it ends this one with itself.
+                    start_new_session=True,
+                )
+            self._socket = ours
+        return self._socket
+
+
+def _mapped(handle: int, size: int) -> Samples:
+    if not size:
+        return np.zeros(0, np.float32)
+    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+    return np.frombuffer(mmap.mmap(handle, size, flags), np.float32)
+
+
+_SOURCES: Any = TypeAdapter(SegmentSource)
+
+
+def _packed(source: SegmentSource) -> bytes:
+    plain = _SOURCES.dump_python(source)
+    # A path is bytes of any kind; JSON holds text.
+    plain["location"]["path"] = os.fsdecode(plain["location"]["path"])
+    return json.dumps(plain).encode()
+
+
+def _unpacked(packed: bytes) -> SegmentSource:
+    plain = json.loads(packed)
+    plain["location"]["path"] = os.fsencode(plain["location"]["path"])
+    source: SegmentSource = _SOURCES.validate_python(plain)
+    return source
+
+
+def main() -> None:
+    """Read whatever is asked for on the connection that the one argument names, until its end."""
+    from schema.settings import load_settings
+    from workers.segment.audio import read_segment
+
+    settings = load_settings()
+    with socket.socket(fileno=int(sys.argv[1])) as connection, suppress(ConnectionError):
+        while packed := connection.recv(_MESSAGE_BYTES):
+            try:
+                samples = read_segment(_unpacked(packed), settings)
+                handle = _shared(samples)
+            except (Exception, ValidationError) as error:
+                connection.send(json.dumps({"error": type(error).__name__}).encode())
+                continue
+            said = json.dumps({"bytes": samples.nbytes}).encode()
+            socket.send_fds(connection, [said], [handle])
+            os.close(handle)
+
+
+def _shared(samples: Samples) -> int:
+    """Return a handle of memory that holds the samples."""
+    handle = os.memfd_create("segment", os.MFD_CLOEXEC)
+    os.ftruncate(handle, samples.nbytes)
+    if samples.nbytes:
+        with mmap.mmap(handle, samples.nbytes) as memory:
+            np.frombuffer(memory, np.float32)[:] = samples
+    return handle
+
+
+if __name__ == "__main__":
+    main()

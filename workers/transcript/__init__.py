@@ -1,0 +1,1 @@
+"""What makes a recording's transcript of its segments' words."""
