@@ -157,7 +157,7 @@ def hand_back(*, died: bool) -> None:
         due = worker.ledger.transact(lambda c: return_leases(c, worker.owner, died=died))
         due += worker.ledger.transact(lambda c: return_reduces(c, worker.owner, died=died))
         worker.publisher.publish(due)
-        worker.makes_way = died and bool(due)
+        worker.requeues_first_message = died and bool(due)
     except Exception:
         log.exception("leases_not_returned")
     else:

@@ -44,7 +44,7 @@ class Worker:
     #: Set by a task that this host cannot do: it takes no other for a while.
     rests: bool = False
     #: Set where a dead predecessor's work waits in Redis: the first message makes way for it.
-    makes_way: bool = False
+    requeues_first_message: bool = False
     #: The messages that wait here behind the one that is worked on.
     waiting: Waiting = field(default_factory=Waiting)
     _marker: tuple[Punctuation, Callable[[str], str]] | None = None

@@ -13,7 +13,7 @@ from typing import Any
 from schema.wire import REDUCE_RECORDING, TRANSCRIBE_SEGMENT, Message
 from workers.app import app, worker
 from workers.process.remote_control import clean_if_asked
-from workers.segment.work import make_way, work_segment
+from workers.segment.work import requeue_once, work_segment
 from workers.transcript.reduce import reduce_recording
 
 
@@ -23,8 +23,8 @@ def _transcribe_segment(**kwargs: Any) -> None:
     clean_if_asked(worker)
     if not worker.waiting.begin(message):
         return
-    if worker.makes_way:
-        make_way(worker, message)
+    if worker.requeues_first_message:
+        requeue_once(worker, message)
     else:
         work_segment(worker, message, worker.waiting)
 

@@ -31,7 +31,7 @@ from workers.process import metrics
 from workers.process.metrics import StageSeconds
 from workers.process.waiting_messages import Waiting
 from workers.segment.pipeline import Outcome
-from workers.segment.work import make_way, work_segment
+from workers.segment.work import requeue_once, work_segment
 
 
 @dataclass
@@ -205,11 +205,11 @@ def due_again(connection) -> int:
 
 def test_a_message_makes_way_once_for_what_a_dead_predecessor_had_begun(worker, ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
-    worker.makes_way = True
+    worker.requeues_first_message = True
 
-    make_way(worker, dispatch.message)
+    requeue_once(worker, dispatch.message)
 
-    assert not worker.makes_way
+    assert not worker.requeues_first_message
     (again,) = worker.publisher.sent
     assert (again.message, again.label) == (dispatch.message, dispatch.label)
     assert again.priority is Priority.FIRST
@@ -220,7 +220,7 @@ def test_a_message_makes_way_once_for_what_a_dead_predecessor_had_begun(worker, 
 def test_a_stale_message_that_makes_way_is_sent_no_more(worker, ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
 
-    make_way(worker, replace(dispatch.message, token=uuid4()))
+    requeue_once(worker, replace(dispatch.message, token=uuid4()))
 
     assert worker.publisher.sent == []
 

@@ -71,12 +71,12 @@ class _Decoded(NamedTuple):
     memory: GpuMemory
 
 
-def make_way(worker: Worker, message: Message) -> None:
+def requeue_once(worker: Worker, message: Message) -> None:
     """Send a message once more, behind what this process' dead predecessor had begun.
 
     A parent fetches it for its next child before that one has returned the leases of the last.
     """
-    worker.makes_way = False
+    worker.requeues_first_message = False
     again = worker.ledger.transact(lambda c: segments.dispatch_again(c, message))
     worker.publisher.publish([again] if again else [])
 
@@ -192,8 +192,8 @@ def _work_together(worker: Worker, claims: Sequence[Claim]) -> None:
     with ExitStack() as stack:
         held = [_Held(claim, stack.enter_context(_kept(worker, claim))) for claim in claims]
         try:
-            wanted = _alike(worker, held)
-            decoded = _decoded_together(worker, wanted) if len(wanted) > 1 else []
+            decodable = _alike(worker, held)
+            decoded = _decoded_together(worker, decodable) if len(decodable) > 1 else []
         except Exception as error:
             for each in held:
                 _fail(worker, each, error)
@@ -216,12 +216,12 @@ def _alike(worker: Worker, held: Sequence[_Held]) -> list[_Held]:
         Misconfigured: this host cannot decode it.
     """
     models = held[0].claim.profile.models
-    wanted = [
+    decodable = [
         each._replace(here=_as_decoded_here(worker, each.claim))
         for each in held
         if not each.claim.known and each.claim.profile.models == models
     ]
-    return [each for each in wanted if _turn(worker, each) == Turn()]
+    return [each for each in decodable if _turn(worker, each) == Turn()]
 
 
 def _turn(worker: Worker, held: _Held) -> Turn:
@@ -241,14 +241,14 @@ def _turn(worker: Worker, held: _Held) -> Turn:
 
 
 def _decoded_together(
-    worker: Worker, wanted: Sequence[_Held]
+    worker: Worker, decodable: Sequence[_Held]
 ) -> list[tuple[_Held, _Decoded | CallscribeError]]:
     """Return what became of each, and the memory it took; nothing where each is to be alone.
 
     Raises:
         Exception: what ends this process' work: its time is over, or its device is spoilt.
     """
-    asked = [(each.as_decoded, each.lease.carry_on) for each in wanted]
+    asked = [(each.as_decoded, each.lease.carry_on) for each in decodable]
     limit_s = segment_limit_s(sum(claim.span.duration_ms for claim, _ in asked))
     try:
         with limited(limit_s), GpuMemory(device_memory(worker.settings.device)) as memory:
@@ -257,12 +257,12 @@ def _decoded_together(
         is_over = isinstance(error, SoftTimeLimitExceeded | CallscribeError)
         if is_over or worker.route.is_spoilt_by(error):
             raise
-        log.warning("decoded_alone", segments=len(wanted), error=type(error).__name__)
+        log.warning("decoded_alone", segments=len(decodable), error=type(error).__name__)
         return []
     _recycle_if_stuck(worker, memory)
     found = [
         (each, outcome if isinstance(outcome, CallscribeError) else _Decoded(*outcome, memory))
-        for each, outcome in zip(wanted, outcomes, strict=True)
+        for each, outcome in zip(decodable, outcomes, strict=True)
     ]
     # Those that failed may have to wait a while; what was decoded is stored before.
     return sorted(found, key=lambda pair: isinstance(pair[1], CallscribeError))
