@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ops import tables
-from ops.eval.adversarial import utterances_of
-from ops.eval.composing import Piece
+from ops.eval.composing import Piece, utterances_of
 from ops.eval.corpus import read_cases
 from ops.eval.decode import eval_settings
 from schema.pcm import SAMPLES_PER_MS, Samples

@@ -88,11 +88,12 @@ def test_every_metric_is_looked_at_by_an_alert_or_the_dashboard():
 def test_an_alert_says_how_bad_it_is_and_where_the_runbook_has_it(alert: dict[str, Any]):
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
     assert alert["annotations"]["summary"]
-    assert alert["annotations"]["runbook"] == f"ops/docs/runbook.md#{alert['alert'].lower()}"
+    anchor = alert["alert"].lower()
+    assert alert["annotations"]["runbook"] == f"ops/docs/operate/runbook.md#{anchor}"
 
 
 def test_the_runbook_has_a_whole_section_for_each_alert_and_for_nothing_else():
-    sections = (OPS / "docs" / "runbook.md").read_text().split("\n## ")[1:]
+    sections = (OPS / "docs" / "operate" / "runbook.md").read_text().split("\n## ")[1:]
     assert [section.splitlines()[0] for section in sections] == [r["alert"] for r in ALERTS]
     for section in sections:
         assert re.findall(r"^\*\*(\w+)\.\*\*", section, re.MULTILINE) == ["Means", "Look", "Do"]

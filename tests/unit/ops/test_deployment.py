@@ -275,7 +275,7 @@ def test_no_image_asks_for_gpus_that_it_was_not_given():
 
 
 def test_every_unit_that_an_operator_starts_is_in_the_guide():
-    guide = (m.OPS / "docs" / "deployment.md").read_text()
+    guide = (m.OPS / "docs" / "operate" / "deployment.md").read_text()
     for unit in m.UNITS:
         assert unit.stem.rstrip("@") in guide, unit.name
 
