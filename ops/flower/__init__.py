@@ -1,1 +1,1 @@
-"""Flower, configured for a fleet: see ops/docs/flower.md."""
+"""Flower, configured for a fleet: see ops/docs/operate/flower.md."""

@@ -24,7 +24,7 @@ from schema.wire import REDUCE_QUEUE, SEGMENTS_QUEUE
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
-# What a recording is goes first; see ops/docs/flower.md.
+# What a recording is goes first; see ops/docs/operate/flower.md.
 tasks_columns = "name,args,state,worker,runtime,exception,received,started"
 natural_time = False
 
@@ -59,7 +59,10 @@ def _require_login() -> None:
         return
     if os.environ.get("FLOWER_OPEN") == "yes" and listens_at in _LOOPBACK:
         return
-    sys.exit("Flower wants a login: set FLOWER_BASIC_AUTH=user:password, or see ops/docs/flower.md")
+    sys.exit(
+        "Flower wants a login: set FLOWER_BASIC_AUTH=user:password, or see "
+        "ops/docs/operate/flower.md"
+    )
 
 
 class _LoginFirst(BaseHandler):  # type: ignore[misc]
