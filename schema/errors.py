@@ -18,7 +18,7 @@ from enum import StrEnum
 class ErrorCode(StrEnum):
     """What went wrong. Codes are kept in the ledger and in scripts: add, never rename.
 
-    ``meaning`` is one line for people; README.md lists them.
+    ``meaning`` is one line for people; ops/docs/reference/error-codes.md lists them.
     """
 
     meaning: str
@@ -31,110 +31,111 @@ class ErrorCode(StrEnum):
         return member
 
     # A recording that cannot be transcribed.
-    AUDIO_EMPTY = ("audio.empty", "the file holds no bytes, or no audio")
-    AUDIO_NOT_AUDIO = ("audio.not-audio", "the file is something else under a call's name")
+    AUDIO_EMPTY = ("audio.empty", "the file has no bytes, or no audio")
+    AUDIO_NOT_AUDIO = ("audio.not-audio", "the file is not audio, whatever its name says")
     AUDIO_TRUNCATED = (
         "audio.truncated",
-        "audio is missing at its end or in its middle; copy it again, or --truncated take",
+        "audio is missing at the end or in the middle of the file: copy it again",
     )
-    AUDIO_BAD_HEADER = (
-        "audio.bad-header",
-        "the header contradicts itself or the file, or names an unknown encoding",
-    )
-    AUDIO_BAD_RATE = ("audio.bad-rate", "the sample rate is none that a call has")
-    AUDIO_NO_CHANNELS = ("audio.no-channels", "the header says zero channels")
+    AUDIO_BAD_HEADER = ("audio.bad-header", "the header is damaged, or names an unknown encoding")
+    AUDIO_BAD_RATE = ("audio.bad-rate", "the sample rate is outside 4,000-192,000 Hz")
+    AUDIO_NO_CHANNELS = ("audio.no-channels", "the header says that the file has no channels")
     AUDIO_TOO_MANY_CHANNELS = (
         "audio.too-many-channels",
-        "more than two: say --channels split or --channels mix",
+        "the file has more than two channels: use --channels split or --channels mix",
     )
-    AUDIO_TOO_SHORT = ("audio.too-short", "under a tenth of a second")
-    AUDIO_TOO_LONG = ("audio.too-long", "longer than CALLSCRIBE_MAX_DURATION_S")
-    AUDIO_TOO_BIG = ("audio.too-big", "larger than CALLSCRIBE_MAX_BYTES")
+    AUDIO_TOO_SHORT = ("audio.too-short", "the audio is shorter than a tenth of a second")
+    AUDIO_TOO_LONG = ("audio.too-long", "the audio is longer than CALLSCRIBE_MAX_DURATION_S")
+    AUDIO_TOO_BIG = ("audio.too-big", "the file is larger than CALLSCRIBE_MAX_BYTES")
     AUDIO_RAW_UNKNOWN = (
         "audio.raw-unknown",
-        "headless audio of unknown encoding, or of two channels in turn: say --raw",
+        "the file has no header, and its format is unknown: name it with --raw",
     )
     AUDIO_CHANGED = (
         "audio.changed",
-        "the file changed while it was read, or after it was submitted; submit it again",
+        "the file changed while it was read, or after it was submitted: submit it again",
     )
     AUDIO_READER_DIED = (
         "audio.reader-died",
-        "a decoder crashed or hung on the file; convert it with another tool",
+        "a decoder crashed or hung on the file: convert it with another tool",
     )
-    # A file or directory that cannot be reached.
-    FILE_UNREADABLE = ("file.unreadable", "permission or the file system forbids reading it")
-    FILE_VANISHED = ("file.vanished", "it was there a moment ago")
+    # A file or directory.
+    FILE_UNREADABLE = ("file.unreadable", "permissions or the file system forbid reading the file")
+    FILE_UNWRITABLE = ("file.unwritable", "an output file cannot be written")
+    FILE_VANISHED = ("file.vanished", "the file disappeared after it was found")
     PATH_OUTSIDE_ROOTS = (
         "path.outside-roots",
-        "it lies, or a link leads, outside CALLSCRIBE_ROOTS",
+        "the file, or the target of its link, is outside CALLSCRIBE_ROOTS",
     )
-    PATH_LOOP = ("path.loop", "a symbolic link leads back to where it is")
-    # What the caller said.
-    MANIFEST_INVALID = ("manifest.invalid", "a manifest cannot be understood; the line is named")
-    MANIFEST_DUPLICATE = ("manifest.duplicate", "two rows describe one file; both lines are named")
-    MANIFEST_UNMATCHED_ROW = ("manifest.unmatched-row", "a row names no file that was found")
+    PATH_LOOP = ("path.loop", "a symbolic link leads back to a directory above it")
+    # The command line, manifests and what they name.
+    MANIFEST_INVALID = (
+        "manifest.invalid",
+        "a manifest, or a line of it, cannot be read; the message names the line",
+    )
+    MANIFEST_DUPLICATE = (
+        "manifest.duplicate",
+        "two rows of a manifest describe one file; the message names both lines",
+    )
+    MANIFEST_UNMATCHED_ROW = ("manifest.unmatched-row", "a row of a manifest has no file")
     MANIFEST_UNMATCHED_FILE = (
         "manifest.unmatched-file",
-        "a file has no row; it is transcribed all the same",
+        "a file has no row in the manifest; it is transcribed all the same",
     )
     SIDECAR_INVALID = (
         "sidecar.invalid",
-        "a sidecar cannot be understood; its call is transcribed all the same",
+        "a sidecar cannot be read; its call is transcribed all the same",
     )
-    OPTION_INVALID = ("option.invalid", "an option makes no sense")
-    HELD = ("held", "it may not be erased until producer release lets go of it")
+    OPTION_INVALID = ("option.invalid", "an option has an invalid value")
+    HELD = ("held", "a recording is on hold: it cannot be erased until producer release")
     TRANSCRIPT_UNREADABLE = (
         "transcript.unreadable",
-        "a row of the ledger is not as this release writes it; the others are exported",
+        "a stored transcript is of an unknown format; the others are exported",
     )
-    NOT_FOUND = ("not-found", "no such submission, or no recording where one was asked for")
-    # What the host lacks.
-    SPOOL_FULL = ("spool.full", "the spool has no room left; the submit stops and can be repeated")
+    NOT_FOUND = ("not-found", "there is no such submission, recording or error code")
+    # This host and its servers.
+    SPOOL_FULL = ("spool.full", "the spool has no free space: free some, then submit again")
     LEDGER_UNREACHABLE = ("ledger.unreachable", "Postgres does not answer")
     LEDGER_OUTDATED = (
         "ledger.outdated",
-        "the ledger's tables are another version's: producer migrate",
+        "the ledger's tables are of another release: run producer migrate",
     )
     LEDGER_UNFIT = (
         "ledger.unfit",
-        "the database cannot be the ledger: its encoding, another application's tables, its age",
+        "the database cannot hold the ledger: wrong encoding, foreign tables, or too old",
     )
-    LEDGER_FORBIDDEN = (
-        "ledger.forbidden",
-        "this login of Postgres may not do that; see Security",
-    )
+    LEDGER_FORBIDDEN = ("ledger.forbidden", "this login of Postgres lacks a privilege")
     BROKER_UNREACHABLE = ("broker.unreachable", "Redis does not answer")
     WEIGHTS_MISSING = ("weights.missing", "a worker lacks a model's files")
     WEIGHTS_CHANGED = (
         "weights.changed",
-        "a model's file is not the one that was published; it is not loaded",
+        "a model's file differs from the published one, and is not loaded",
     )
     MEMORY_SHORT = (
         "memory.short",
-        "a model does not fit the memory that is free on a worker's host, nor does its fallback",
+        "a worker's host has too little free memory for a model and its fallback",
     )
     DEVICE_UNUSABLE = (
         "device.unusable",
-        "a worker's GPU, its driver or a library does not work; the host leaves work to others",
+        "a worker's GPU, its driver or a library does not work; other hosts do the work",
     )
-    SETTING_MISSING = ("setting.missing", "a variable is missing or makes no sense")
+    SETTING_MISSING = ("setting.missing", "an environment variable is missing or invalid")
     NAMESPACE_TAKEN = (
         "namespace.taken",
-        "another ledger's fleet lives in this namespace of Redis: CALLSCRIBE_NAMESPACE",
+        "another ledger's fleet uses this namespace of Redis: set CALLSCRIBE_NAMESPACE",
     )
     STORAGE_UNREACHABLE = (
         "storage.unreachable",
-        "a root or its storage does not answer; tried again",
+        "a root or its storage does not answer; workers try again",
     )
     # How work can end.
-    ENGINE_FAILED = ("engine.failed", "decoding raised an error; tried again, up to three times")
+    ENGINE_FAILED = ("engine.failed", "decoding failed; it is tried up to three times")
     ATTEMPTS_EXHAUSTED = (
         "attempts.exhausted",
-        "given up after killing its worker three times, or 20 attempts",
+        "a segment was given up after killing its worker three times, or 20 attempts",
     )
-    LEASE_LOST = ("lease.lost", "another worker has taken the segment over")
-    CANCELLED = ("cancelled", "its submission was cancelled before it was done")
+    LEASE_LOST = ("lease.lost", "another worker has taken over the segment")
+    CANCELLED = ("cancelled", "the submission was cancelled before this was done")
 
 
 class CallscribeError(Exception):

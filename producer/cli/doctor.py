@@ -1,4 +1,4 @@
-"""Is everything there that a fleet needs? Each check says what it found, and what to do."""
+"""Checks of everything that a fleet needs: each returns what it found, and what to do."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from typing import Any
 from celery import Celery
 from redis.exceptions import AuthenticationError
 
-from schema.broker import explain
+from schema.broker import explain_redis_error
 from schema.errors import CallscribeError
-from schema.migrate import current_revision, head_revision, missing_indexes, outdated
-from schema.models import KNOWN
+from schema.migrate import current_revision, head_revision, missing_indexes, outdated_ledger
+from schema.models import KNOWN_MODELS
 from schema.namespace import Namespace, namespace_taken
 from schema.processor import has_bfloat16
-from schema.roles import excess, existing_roles
+from schema.roles import existing_roles, find_excess_rights
 from schema.settings import SPOOL_ROOT, Settings
 from schema.storage.roots import storage_of
 from schema.store.checks import check_database
 from schema.store.connection import is_pooled, sets_limits
 from schema.store.erasure.invalid_values import count_odd_dates, mend_dates
 from schema.store.ledger import Ledger
-from schema.store.work.events import untold
-from schema.wire import REDUCE_QUEUE, SEGMENTS_QUEUE, queued
+from schema.store.work.events import find_pending_receivers
+from schema.wire import REDUCE_QUEUE, SEGMENTS_QUEUE, read_queue_lengths
 
 _PACKAGES = ("celery", "redis", "sqlalchemy", "psycopg", "soundfile", "av")
 
@@ -45,7 +45,7 @@ _DRIVER = "nvidia-smi"
 _PING_S = 2.0
 
 
-class Verdict(StrEnum):
+class CheckVerdict(StrEnum):
     """How a check ended."""
 
     OK = "ok"
@@ -54,96 +54,106 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One check's result."""
 
     check: str
-    verdict: Verdict
+    verdict: CheckVerdict
     detail: str
     remedy: str = ""
 
 
-def examine_host(settings: Settings, ledger: Ledger, app: Celery) -> Iterator[Finding]:
+def examine_host(settings: Settings, ledger: Ledger, app: Celery) -> Iterator[CheckResult]:
     """Yield the result of every check, as it is made."""
-    yield Finding("versions", Verdict.OK, _versions())
-    yield _guarded("ledger", lambda: _ledger(ledger))
-    yield _guarded("pooler", lambda: _pooler(ledger))
-    yield _guarded("roles", lambda: _roles(ledger))
-    yield _guarded("values", lambda: _values(ledger))
-    yield _guarded("notify", lambda: _notify(settings, ledger))
-    redis = _guarded("redis", lambda: _redis(app, settings))
+    yield CheckResult("versions", CheckVerdict.OK, _versions())
+    yield _run("ledger", lambda: _ledger(ledger))
+    yield _run("pooler", lambda: _pooler(ledger))
+    yield _run("roles", lambda: _roles(ledger))
+    yield _run("values", lambda: _values(ledger))
+    yield _run("notify", lambda: _notify(settings, ledger))
+    redis = _run("redis", lambda: _redis(app, settings))
     yield redis
-    if redis.verdict is Verdict.FAIL:
-        namespace = Finding("namespace", Verdict.WARN, "not asked: Redis does not answer")
+    if redis.verdict is CheckVerdict.FAIL:
+        namespace = CheckResult(
+            "namespace", CheckVerdict.WARN, "not checked: Redis does not answer"
+        )
     else:
-        namespace = _guarded("namespace", lambda: _namespace(app, settings, ledger))
+        namespace = _run("namespace", lambda: _namespace(app, settings, ledger))
     yield namespace
     for root in settings.roots:
-        yield _guarded(f"root {root}", partial(_root, settings, root))
+        yield _run(f"root {root}", partial(_root, settings, root))
     if not settings.roots:
-        yield Finding("roots", Verdict.FAIL, "none", "Set CALLSCRIBE_ROOTS=calls=/path")
-    yield _guarded("spool", lambda: _spool(settings))
+        yield CheckResult(
+            "roots", CheckVerdict.FAIL, "none is set", "Set CALLSCRIBE_ROOTS=calls=/path."
+        )
+    yield _run("spool", lambda: _spool(settings))
     yield from _models(settings)
-    yield _guarded("device", lambda: device(settings))
-    if redis.verdict is Verdict.FAIL:
-        yield Finding("workers", Verdict.WARN, "not asked: they answer through Redis")
-    elif namespace.verdict is Verdict.FAIL:
-        yield Finding("workers", Verdict.WARN, "not asked: those that answer are another fleet's")
+    yield _run("device", lambda: device(settings))
+    if redis.verdict is CheckVerdict.FAIL:
+        yield CheckResult("workers", CheckVerdict.WARN, "not checked: workers answer through Redis")
+    elif namespace.verdict is CheckVerdict.FAIL:
+        yield CheckResult(
+            "workers", CheckVerdict.WARN, "not checked: the workers that answer are another fleet's"
+        )
     else:
-        yield _guarded("workers", lambda: _workers(app))
+        yield _run("workers", lambda: _workers(app))
 
 
-def _guarded(check: str, run: Callable[[], Finding]) -> Finding:
-    """Run a check; what goes wrong in it is its result. Never a URL: it may hold a password."""
+def _run(check: str, function: Callable[[], CheckResult]) -> CheckResult:
+    """Run a check; an error in it is its result. Never a URL: it may hold a password."""
     try:
-        return run()
+        return function()
     except CallscribeError as error:
-        return Finding(check, Verdict.FAIL, error.cause, error.remedy)
+        return CheckResult(check, CheckVerdict.FAIL, error.cause, error.remedy)
     except Exception as error:
-        return Finding(check, Verdict.FAIL, *_unanswered(error))
+        return CheckResult(check, CheckVerdict.FAIL, *_explain(error))
 
 
-def _unanswered(error: Exception) -> tuple[str, str]:
+def _explain(error: Exception) -> tuple[str, str]:
     """Return why a server does not answer, as far as it is safe to say, and what to do."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            remedy = "Name the CA that signed it: rediss://...?ssl_ca_certs=/path/ca.pem"
+            remedy = "Name the CA that signed it: rediss://...?ssl_ca_certs=/path/ca.pem."
             return f"its certificate is not trusted: {cause.verify_message}", remedy
         if isinstance(cause, AuthenticationError):
-            return "it refuses the password", "Is the URL of Redis right?"
+            return "it refuses the password", "Check CALLSCRIBE_REDIS_URL."
         cause = cause.__cause__ or cause.__context__
     return f"{type(error).__name__}: it does not answer", ""
 
 
-def _pooler(ledger: Ledger) -> Finding:
-    """Say whether a pooler lies before the ledger, and where time limits come from."""
+def _pooler(ledger: Ledger) -> CheckResult:
+    """Return whether a pooler is in front of the ledger, and where time limits come from."""
     if not is_pooled(ledger.engine):
-        return Finding("pooler", Verdict.OK, "none: statements are prepared once")
+        return CheckResult("pooler", CheckVerdict.OK, "none, so statements are prepared once")
     if not sets_limits(ledger.engine):
-        return Finding("pooler", Verdict.OK, "one, and the login has our time limits")
-    return Finding(
+        return CheckResult("pooler", CheckVerdict.OK, "present; this login has our time limits")
+    return CheckResult(
         "pooler",
-        Verdict.WARN,
-        "one, and the login lacks our time limits: each transaction sets them, a round trip more",
+        CheckVerdict.WARN,
+        "present; this login lacks our time limits, so each transaction costs one more round trip",
         "Run producer migrate --roles with the URL of Postgres itself, then RECONNECT the pooler.",
     )
 
 
-def _values(ledger: Ledger) -> Finding:
-    """Say which stored values are none that can be, and how they are put right."""
-    with ledger.reading() as connection:
-        odd = count_odd_dates(connection)
-    if not odd:
-        return Finding("values", Verdict.OK, "every call's date can be one")
-    detail = f"{odd:,} recordings say that their call began when none can have"
-    return Finding("values", Verdict.WARN, detail, "producer doctor --fix takes these dates away")
+def _values(ledger: Ledger) -> CheckResult:
+    """Return how many stored values are impossible."""
+    with ledger.connect() as connection:
+        count = count_odd_dates(connection)
+    if not count:
+        return CheckResult("values", CheckVerdict.OK, "every call has a possible date")
+    detail = f"{count:,} recordings have a date on which no call can have started"
+    return CheckResult(
+        "values", CheckVerdict.WARN, detail, "Remove these dates: producer doctor --fix."
+    )
 
 
-def fix(ledger: Ledger) -> Finding:
-    """Put right what :func:`examine_host` finds to be put right; say what that was."""
-    mended = ledger.transact(mend_dates)
-    return Finding("values", Verdict.OK, f"dates of {mended:,} recordings taken away, and flagged")
+def fix(ledger: Ledger) -> CheckResult:
+    """Remove stored values that cannot be; return how many they were."""
+    count = ledger.transact(mend_dates)
+    return CheckResult(
+        "values", CheckVerdict.OK, f"dates of {count:,} recordings removed, and flagged"
+    )
 
 
 def _versions() -> str:
@@ -157,69 +167,75 @@ def _version(package: str) -> str:
         return f"{package} missing"
 
 
-def _ledger(ledger: Ledger) -> Finding:
-    with ledger.reading() as connection:
+def _ledger(ledger: Ledger) -> CheckResult:
+    with ledger.connect() as connection:
         check_database(connection)
-        found = current_revision(connection)
+        revision = current_revision(connection)
         server = connection.exec_driver_sql("show server_version").scalar()
         missing = [str(index.name) for index in missing_indexes(connection)]
-    if found != head_revision():
-        error = outdated(found)
-        return Finding("ledger", Verdict.FAIL, error.cause, error.remedy)
-    detail = f"Postgres {server}, revision {found}"
+    if revision != head_revision():
+        error = outdated_ledger(revision)
+        return CheckResult("ledger", CheckVerdict.FAIL, error.cause, error.remedy)
+    detail = f"Postgres {server}, revision {revision}"
     if missing:
-        slow = f"{detail}; not built: {', '.join(missing)}; search, export or the sweep is slow"
-        return Finding("ledger", Verdict.WARN, slow, "Run: producer migrate")
-    return Finding("ledger", Verdict.OK, detail)
+        detail = f"{detail}; missing indexes: {', '.join(missing)}; queries are slow without them"
+        return CheckResult("ledger", CheckVerdict.WARN, detail, "Run: producer migrate.")
+    return CheckResult("ledger", CheckVerdict.OK, detail)
 
 
-def _roles(ledger: Ledger) -> Finding:
-    """Say what the roles of Postgres may do and are not to."""
-    with ledger.reading() as connection:
+def _roles(ledger: Ledger) -> CheckResult:
+    """Return which privileges the roles of Postgres have and do not need."""
+    with ledger.connect() as connection:
         if current_revision(connection) != head_revision():
-            return Finding("roles", Verdict.WARN, "not asked: the ledger is another version's")
-        roles, found = existing_roles(connection), excess(connection)
+            return CheckResult(
+                "roles", CheckVerdict.WARN, "not checked: the ledger is another release's"
+            )
+        roles, privileges = existing_roles(connection), find_excess_rights(connection)
     if not roles:
-        return Finding("roles", Verdict.OK, "none: every login is the tables' owner")
-    if found:
-        causes, remedies = zip(*((each.cause, each.remedy) for each in found), strict=True)
-        return Finding("roles", Verdict.WARN, "; ".join(causes), ". ".join(remedies))
-    return Finding("roles", Verdict.OK, "none may do more than its work")
+        return CheckResult("roles", CheckVerdict.OK, "none: every login owns the tables")
+    if privileges:
+        causes, remedies = zip(*((p.cause, p.remedy) for p in privileges), strict=True)
+        return CheckResult("roles", CheckVerdict.WARN, "; ".join(causes), ". ".join(remedies))
+    return CheckResult("roles", CheckVerdict.OK, "no role has more privileges than it needs")
 
 
-def _notify(settings: Settings, ledger: Ledger) -> Finding:
-    with ledger.reading() as connection:
+def _notify(settings: Settings, ledger: Ledger) -> CheckResult:
+    with ledger.connect() as connection:
         if current_revision(connection) != head_revision():
-            return Finding("notify", Verdict.WARN, "not asked: the ledger is another version's")
-        waiting = untold(connection)
-    signed = "signed" if settings.notify_secret else "this host has no secret"
+            return CheckResult(
+                "notify", CheckVerdict.WARN, "not checked: the ledger is another release's"
+            )
+        waiting = find_pending_receivers(connection)
+    signed = "signed" if settings.notify_secret else "no secret on this host"
     events = sum(receiver.events for receiver in waiting)
     failing = [receiver for receiver in waiting if receiver.failing_since]
     if failing:
         hosts = ", ".join(f"{r.host} ({r.events} since {r.failing_since:%F %R})" for r in failing)
-        remedy = "See to the receiver: an event is tried for a day; producer status has the error"
-        return Finding("notify", Verdict.WARN, f"{signed}; not taken by {hosts}", remedy)
+        remedy = "Repair the receiver: events are retried for a day. producer status has the error."
+        return CheckResult(
+            "notify", CheckVerdict.WARN, f"{signed}; not accepted by {hosts}", remedy
+        )
     if events and settings.notify_secret is None:
-        remedy = "Set CALLSCRIBE_NOTIFY_SECRET where reducers run, unless this is no such host"
-        return Finding("notify", Verdict.WARN, f"{signed}, and {events} events wait", remedy)
-    return Finding("notify", Verdict.OK, f"{signed}; {events} events wait")
+        remedy = "Set CALLSCRIBE_NOTIFY_SECRET on reducer hosts (ignore this elsewhere)."
+        return CheckResult("notify", CheckVerdict.WARN, f"{signed}; {events} events wait", remedy)
+    return CheckResult("notify", CheckVerdict.OK, f"{signed}; {events} events wait")
 
 
-def _other_kind(info: Mapping[str, Any]) -> Finding | None:
-    """Name a server that is a Redis and takes no messages."""
+def _other_kind(info: Mapping[str, Any]) -> CheckResult | None:
+    """Return what is wrong with a server that is a Redis and accepts no messages."""
     mode = info.get("redis_mode", "standalone")
     if mode != "standalone":
-        remedy = "Name a Redis itself in CALLSCRIBE_REDIS_URL: no Sentinel and no Cluster."
-        detail = f"it is a Redis {mode.title()}, which takes no messages"
-        return Finding("redis", Verdict.FAIL, detail, remedy)
+        remedy = "Name a single Redis in CALLSCRIBE_REDIS_URL, no Sentinel and no Cluster."
+        detail = f"it is a Redis {mode.title()}, which accepts no messages"
+        return CheckResult("redis", CheckVerdict.FAIL, detail, remedy)
     if info.get("role") == "slave":
         remedy = "Name the primary in CALLSCRIBE_REDIS_URL."
-        return Finding("redis", Verdict.FAIL, "it is a replica", remedy)
+        return CheckResult("redis", CheckVerdict.FAIL, "it is a replica", remedy)
     return None
 
 
 def _try_as_a_worker(channel: Any) -> None:
-    """Do what a worker does and a producer does not, so that a missing right is named here."""
+    """Do what a worker does and a producer does not, so that a missing privilege shows here."""
     listener = channel.client.pubsub()
     try:
         mailbox = f"{channel.keyprefix_fanout}celery.pidbox"
@@ -227,121 +243,144 @@ def _try_as_a_worker(channel: Any) -> None:
         listener.get_message(timeout=_PING_S)
     finally:
         listener.close()
-    # Of a script: what it calls is not named where it may not.
+    # A script: Redis does not name the commands in it that this login may not run.
     channel.client.eval("return 1", 0)
     channel.client.time()
 
 
-def _redis(app: Celery, settings: Settings) -> Finding:
+def _redis(app: Celery, settings: Settings) -> CheckResult:
     try:
         with app.connection_for_write() as connection:
             client = connection.default_channel.client
             info = client.info()
             if other := _other_kind(info):
                 return other
-            waiting = queued(client)
+            waiting = read_queue_lengths(client)
             _try_as_a_worker(connection.default_channel)
     except Exception as error:
-        return Finding("redis", Verdict.FAIL, *explain(error))
-    rest = waiting.segments - waiting.first
-    detail = f"Redis {info['redis_version']}, {rest} of {settings.high_water} messages"
-    if waiting.first:
-        detail += f" and {waiting.first} before them"
+        return CheckResult("redis", CheckVerdict.FAIL, *explain_redis_error(error))
+    normal = waiting.segments - waiting.urgent
+    detail = (
+        f"Redis {info['redis_version']}, {normal} normal and {waiting.urgent} urgent messages"
+        f" queued (limit {settings.high_water})"
+    )
     if (app.conf.broker_use_ssl or {}).get("ssl_cert_reqs") is ssl.CERT_NONE:
-        remedy = "Name the CA by ssl_ca_certs, and say nothing of ssl_cert_reqs"
-        return Finding("redis", Verdict.WARN, f"{detail}, which anybody may pose as", remedy)
+        remedy = "Name the CA by ssl_ca_certs, and leave out ssl_cert_reqs."
+        return CheckResult(
+            "redis", CheckVerdict.WARN, f"{detail}; its TLS certificate is not verified", remedy
+        )
     if info.get("maxmemory_policy") not in (None, "noeviction"):
-        remedy = "Set maxmemory-policy noeviction: Redis may drop messages, and the sweep is slower"
-        return Finding("redis", Verdict.WARN, f"{detail}, evicts keys when full", remedy)
+        remedy = "Set maxmemory-policy noeviction. Otherwise messages are lost until the sweep."
+        return CheckResult(
+            "redis", CheckVerdict.WARN, f"{detail}; it evicts keys when full", remedy
+        )
     if not info.get("aof_enabled"):
-        remedy = "Set appendonly yes; without it the sweep sends everything again after a restart"
-        return Finding("redis", Verdict.WARN, f"{detail}, forgets when restarted", remedy)
-    return Finding("redis", Verdict.OK, detail)
+        remedy = "Set appendonly yes. Otherwise the sweep sends everything again after a restart."
+        return CheckResult(
+            "redis", CheckVerdict.WARN, f"{detail}; a restart loses its messages", remedy
+        )
+    return CheckResult("redis", CheckVerdict.OK, detail)
 
 
-def _namespace(app: Celery, settings: Settings, ledger: Ledger) -> Finding:
-    """Say whose fleet lives in this host's namespace in Redis."""
+def _namespace(app: Celery, settings: Settings, ledger: Ledger) -> CheckResult:
+    """Return whose fleet uses this host's namespace in Redis."""
     namespace = Namespace(app, ledger, settings)
     holder = namespace.holder()
     if holder is None:
-        detail = f"{settings.namespace}, which no sweep keeps now"
-        return Finding("namespace", Verdict.OK, detail)
+        detail = f"{settings.namespace}, in which no sweep runs now"
+        return CheckResult("namespace", CheckVerdict.OK, detail)
     try:
-        here = namespace.identity()
+        identity = namespace.identity()
     except CallscribeError:
-        detail = f"{settings.namespace}; whose it is, is not known without the ledger"
-        return Finding("namespace", Verdict.WARN, detail)
-    if holder.ledger != here:
-        raise namespace_taken(settings.namespace, holder, here)
-    return Finding("namespace", Verdict.OK, f"{settings.namespace}, kept by this ledger's sweep")
+        detail = f"{settings.namespace}; its owner is unknown without the ledger"
+        return CheckResult("namespace", CheckVerdict.WARN, detail)
+    if holder.ledger != identity:
+        raise namespace_taken(settings.namespace, holder, identity)
+    return CheckResult(
+        "namespace", CheckVerdict.OK, f"{settings.namespace}, used by this ledger's sweep"
+    )
 
 
-def _root(settings: Settings, root: str) -> Finding:
+def _root(settings: Settings, root: str) -> CheckResult:
     storage_of(settings, root).check()
-    return Finding(f"root {root}", Verdict.OK, str(settings.roots[root]))
+    return CheckResult(f"root {root}", CheckVerdict.OK, str(settings.roots[root]))
 
 
-def _spool(settings: Settings) -> Finding:
+def _spool(settings: Settings) -> CheckResult:
     if settings.spool is None:
-        remedy = "Set CALLSCRIBE_SPOOL; without it m4a, amr, GSM and the like are refused"
-        return Finding("spool", Verdict.WARN, "none", remedy)
+        remedy = "Set CALLSCRIBE_SPOOL. Without it m4a, amr, GSM and the like are refused."
+        return CheckResult("spool", CheckVerdict.WARN, "not set", remedy)
     path = settings.root_path(SPOOL_ROOT)
     if not os.path.isdir(path) or not os.access(path, os.W_OK):
-        return Finding("spool", Verdict.FAIL, f"{path} cannot be written to")
+        remedy = "Create the directory, and let this user write to it."
+        return CheckResult("spool", CheckVerdict.FAIL, f"{path} cannot be written to", remedy)
     free = shutil.disk_usage(path).free
     detail = f"{path}, {free / 1024**3:.1f} GiB free"
     if free < settings.spool_reserve_bytes:
-        return Finding("spool", Verdict.FAIL, detail, "Make room, or lower the reserve")
-    return Finding("spool", Verdict.OK, detail)
+        return CheckResult(
+            "spool",
+            CheckVerdict.FAIL,
+            detail,
+            "Free space, or lower CALLSCRIBE_SPOOL_RESERVE_BYTES.",
+        )
+    return CheckResult("spool", CheckVerdict.OK, detail)
 
 
-def _models(settings: Settings) -> Iterator[Finding]:
-    for name, model in KNOWN.items():
+def _models(settings: Settings) -> Iterator[CheckResult]:
+    for name, model in KNOWN_MODELS.items():
         directory = settings.models / name
         missing = [file for file in model.files if not (directory / file).is_file()]
         if not missing:
-            yield Finding(f"model {name}", Verdict.OK, str(directory))
+            yield CheckResult(f"model {name}", CheckVerdict.OK, str(directory))
         else:
             detail = f"{', '.join(missing)} missing in {directory}"
-            remedy = f"Only workers need it: python -m ops.local.models {name}"
-            yield Finding(f"model {name}", Verdict.WARN, detail, remedy)
+            remedy = f"Only workers need it: python -m ops.local.models {name}."
+            yield CheckResult(f"model {name}", CheckVerdict.WARN, detail, remedy)
 
 
-def device(settings: Settings) -> Finding:
-    """Say what this host's workers decode on; a GPU is asked through its driver, not torch."""
+def device(settings: Settings) -> CheckResult:
+    """Return what this host's workers decode on; a GPU is asked through its driver, not torch."""
     if not settings.device.startswith("cuda"):
         cores = len(os.sched_getaffinity(0))
         half = "bfloat16 is fast" if has_bfloat16() else "bfloat16 is slow"
-        detail = f"{settings.device}, {cores} cores: a worker for each; {half}"
-        return Finding("device", Verdict.OK, detail)
+        detail = f"{settings.device}, {cores} cores: run one worker for each; {half}"
+        return CheckResult("device", CheckVerdict.OK, detail)
     index = settings.device.partition(":")[2] or "0"
-    asked = "name,driver_version,memory.total,memory.free"
+    fields = "name,driver_version,memory.total,memory.free"
     try:
         done = subprocess.run(
-            [_DRIVER, "-i", index, f"--query-gpu={asked}", "--format=csv,noheader"],
+            [_DRIVER, "-i", index, f"--query-gpu={fields}", "--format=csv,noheader"],
             capture_output=True,
             text=True,
             check=True,
             timeout=_PING_S * 5,
         )
     except (OSError, subprocess.SubprocessError):
-        remedy = "Install NVIDIA's driver, or set CALLSCRIBE_DEVICE to what this host has"
-        return Finding("device", Verdict.FAIL, f"{settings.device}: no GPU answers", remedy)
+        remedy = "Install NVIDIA's driver, or set CALLSCRIBE_DEVICE to a device of this host."
+        return CheckResult(
+            "device", CheckVerdict.FAIL, f"{settings.device}: no GPU answers", remedy
+        )
     name, driver, total, free = (part.strip() for part in done.stdout.strip().split(","))
     detail = f"{settings.device}: {name}, driver {driver}, {free} free of {total}"
     return _with_libraries(detail, _torch_cuda(), has_cublas=_has_cublas())
 
 
-def _with_libraries(detail: str, cuda: str | None, *, has_cublas: bool) -> Finding:
-    """Say as well what torch was built for, and whether Whisper finds its library."""
+def _with_libraries(detail: str, cuda: str | None, *, has_cublas: bool) -> CheckResult:
+    """Add what torch was built for, and whether Whisper finds its library."""
     if cuda is None:
-        remedy = "Install torch's build for CUDA: ops/quickstart --torch cuda, or its package index"
-        return Finding("device", Verdict.FAIL, f"{detail}; no torch for CUDA is installed", remedy)
+        remedy = (
+            "Install torch for CUDA: ops/quickstart --torch cuda, or torch's own package index."
+        )
+        return CheckResult(
+            "device", CheckVerdict.FAIL, f"{detail}; no torch for CUDA is installed", remedy
+        )
     detail = f"{detail}; torch for CUDA {cuda}"
     if not has_cublas:
-        remedy = "Install the extra cuda beside worker, unless only FunASR decodes here"
-        return Finding("device", Verdict.WARN, f"{detail}, no cuBLAS 12 for Whisper", remedy)
-    return Finding("device", Verdict.OK, f"{detail}, cuBLAS 12")
+        remedy = "Install the extra cuda beside worker. FunASR alone does not need it."
+        return CheckResult(
+            "device", CheckVerdict.WARN, f"{detail}, no cuBLAS 12 for Whisper", remedy
+        )
+    return CheckResult("device", CheckVerdict.OK, f"{detail}, cuBLAS 12")
 
 
 def _torch_cuda() -> str | None:
@@ -368,17 +407,17 @@ def _has_cublas() -> bool:
         return False
 
 
-def _workers(app: Celery) -> Finding:
+def _workers(app: Celery) -> CheckResult:
     answers = app.control.inspect(timeout=_PING_S).active_queues() or {}
     if not answers:
-        remedy = "Start one: python -m workers segments, and one: python -m workers reduce"
-        return Finding("workers", Verdict.WARN, "none answers", remedy)
+        remedy = "Start them: python -m workers segments, and python -m workers reduce."
+        return CheckResult("workers", CheckVerdict.WARN, "no worker answers", remedy)
     idle = sorted(
         name
         for name, queues in answers.items()
         if not {queue["name"] for queue in queues} & {SEGMENTS_QUEUE, REDUCE_QUEUE}
     )
     if idle:
-        detail = f"{', '.join(idle)}: it answers, and takes work from no queue"
-        return Finding("workers", Verdict.FAIL, detail, "Start it again.")
-    return Finding("workers", Verdict.OK, ", ".join(sorted(answers)))
+        detail = f"{', '.join(idle)}: it answers, but takes work from no queue"
+        return CheckResult("workers", CheckVerdict.FAIL, detail, "Restart it.")
+    return CheckResult("workers", CheckVerdict.OK, ", ".join(sorted(answers)))

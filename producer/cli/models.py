@@ -1,4 +1,4 @@
-"""Which models a profile may name, and how one of your own is described to it."""
+"""The models that a profile may name, and the profile's part for a model of your own."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schema.errors import BadRequest, ErrorCode
-from schema.models import KNOWN, ModelFiles
+from schema.models import KNOWN_MODELS, ModelFiles
 from schema.profile import TIERS
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
-    """What a worker with a model takes, on one core: resident memory, and time for an hour."""
+class ModelNeeds:
+    """What a worker with a model needs, on one core: resident memory, and time for an hour."""
 
     memory_bytes: int
     seconds_an_hour: float
@@ -23,38 +23,38 @@ class Needs:
 
 #: As ``ops.bench.engine`` and ``ops.bench.vad`` measured (2026-11-21, AMD EPYC, Whisper in int8,
 #: FunASR's in float32 with weights made up in full size); with FSMN-VAD beside a recognizer.
-NEEDS: Mapping[str, Needs] = {
-    "fsmn-vad": Needs(398_000_000, 5.5),
-    "whisper-tiny.en": Needs(723_000_000, 132),
-    "whisper-base": Needs(936_000_000, 240),
-    "paraformer-large": Needs(3_331_000_000, 409),
-    "sensevoice-small": Needs(3_315_000_000, 479),
+NEEDS: Mapping[str, ModelNeeds] = {
+    "fsmn-vad": ModelNeeds(398_000_000, 5.5),
+    "whisper-tiny.en": ModelNeeds(723_000_000, 132),
+    "whisper-base": ModelNeeds(936_000_000, 240),
+    "paraformer-large": ModelNeeds(3_331_000_000, 409),
+    "sensevoice-small": ModelNeeds(3_315_000_000, 479),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
-    """A model that has a name: its size here, how it is here, what chooses it, what it needs.
+class ModelStatus:
+    """A model on this host: its size, its state, the tiers that select it, what it needs.
 
     ``state`` is "ready", "not there", "changed" (not the published files), or "yours" for one
-    whose files are described as they are when it is named. ``needs`` is None where nothing was
-    measured.
+    that is not published: a profile takes its files as they are. ``needs`` is None where nothing
+    was measured.
     """
 
     name: str
     size_bytes: int
     state: str
     tiers: str
-    needs: Needs | None
+    needs: ModelNeeds | None
 
 
-def named_models(models_dir: Path) -> Iterator[Present]:
-    """Yield every model that a profile may name here, after reading those that are known."""
-    tiers = _tiers()
-    here = {path.name for path in models_dir.glob("[!.]*") if path.is_dir()}
-    for name in sorted(KNOWN.keys() | tiers.keys() | here):
+def list_models(models_dir: Path) -> Iterator[ModelStatus]:
+    """Yield every model that a profile may name here; reads all files of published ones."""
+    tiers = _tiers_by_model()
+    local_names = {path.name for path in models_dir.glob("[!.]*") if path.is_dir()}
+    for name in sorted(KNOWN_MODELS.keys() | tiers.keys() | local_names):
         directory = models_dir / name
-        model = KNOWN.get(name)
+        model = KNOWN_MODELS.get(name)
         if model is None:
             paths = [path for path in directory.glob("[!.]*") if path.is_file()]
             state = "yours" if paths else "not there"
@@ -62,28 +62,32 @@ def named_models(models_dir: Path) -> Iterator[Present]:
             paths = [path for file in model.files if (path := directory / file).is_file()]
             state = _state(model, directory, len(paths))
         size_bytes = sum(path.stat().st_size for path in paths)
-        yield Present(name, size_bytes, state, tiers.get(name, ""), NEEDS.get(name))
+        yield ModelStatus(name, size_bytes, state, tiers.get(name, ""), NEEDS.get(name))
 
 
-def _tiers() -> dict[str, str]:
-    """Return the tiers that choose each model, by its name: "whisper: fast, balanced"."""
-    chosen: dict[str, str] = {}
+def _tiers_by_model() -> dict[str, str]:
+    """Return the tiers that select each model, by its name: "whisper: fast, balanced"."""
+    tiers_by_model: dict[str, str] = {}
     for engine, tiers in TIERS.items():
         for tier, settings in tiers.items():
             name = settings["model"]
-            chosen[name] = f"{chosen[name]}, {tier}" if name in chosen else f"{engine}: {tier}"
-    return chosen
+            tiers_by_model[name] = (
+                f"{tiers_by_model[name]}, {tier}" if name in tiers_by_model else f"{engine}: {tier}"
+            )
+    return tiers_by_model
 
 
-def _state(model: ModelFiles, directory: Path, found: int) -> str:
-    if found < len(model.files):
+def _state(model: ModelFiles, directory: Path, file_count: int) -> str:
+    if file_count < len(model.files):
         return "not there"
-    sound = all(_digest(directory / name) == expected for name, expected in model.files.items())
-    return "ready" if sound else "changed"
+    is_published = all(
+        _digest(directory / name) == expected for name, expected in model.files.items()
+    )
+    return "ready" if is_published else "changed"
 
 
-def own_files(models_dir: Path, name: str) -> dict[str, str]:
-    """Return the SHA-256 of each file of a model that lies here; none where it does not.
+def digest_files(models_dir: Path, name: str) -> dict[str, str]:
+    """Return the SHA-256 of each file of a model on this host; none if it is not there.
 
     Raises:
         BadRequest: it cannot be read.
@@ -105,7 +109,7 @@ def _digests(directory: Path) -> dict[str, str]:
 def profile_section(directory: Path, engine: str) -> str:
     """Return the part of a profile, TOML, that names a model of one's own, file by file.
 
-    ``engine`` is what decodes it, or "punctuation" for one that writes marks.
+    ``engine`` is what decodes it, or "punctuation" for a punctuation model.
 
     Raises:
         BadRequest: the directory holds no file, or cannot be read.
@@ -130,7 +134,7 @@ def profile_section(directory: Path, engine: str) -> str:
 
 
 def _not_a_model(directory: Path, cause: str) -> BadRequest:
-    remedy = "Name the directory of a model: config.yaml, model.pt and what else is beside them."
+    remedy = "Name the directory of a model, with its config.yaml, model.pt and other files."
     return BadRequest(ErrorCode.OPTION_INVALID, f"model {directory}", cause, remedy)
 
 

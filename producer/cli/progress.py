@@ -1,4 +1,4 @@
-"""A submission's progress, live: what is done, how fast, and until when."""
+"""A submission's progress, live: what is done, how fast, and how long it will take."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from producer.cli.tables import printable
 from schema.errors import Transient
 from schema.states import RecordingState
 from schema.store.ledger import Ledger
-from schema.store.read import recordings
-from schema.store.read.recordings import Progress
+from schema.store.read.progress import Progress, read_progress
 
-#: The ledger is asked this often: cheap enough for many watchers, and live to the eye.
+#: The ledger is read this often: cheap enough for many watchers, and live to the eye.
 _POLL_S = 1.0
-#: The speed is that of this long: short enough to follow a fleet, long enough not to jump.
+#: The speed is the mean of this long: short enough to follow a fleet, long enough not to jump.
 _SPEED_WINDOW_S = 60.0
-#: Where no terminal is watching, a line this often.
+#: Without a terminal, a line is printed this often.
 _LINE_S = 15.0
 
 
@@ -66,22 +65,22 @@ class Speed:
 
 
 class Pace:
-    """How long a count takes that is known from its start."""
+    """Estimates how long the rest of a count takes whose total is known from the start."""
 
     def __init__(self) -> None:
-        self._begun_s = time.monotonic()
+        self._started_s = time.monotonic()
 
     def line(self, done: int, total: int) -> str:
-        """Return how far it is and, once that can be told, how long it goes on."""
-        passed_s = time.monotonic() - self._begun_s
-        left = ""
-        if done and passed_s > 1 and total > done:
-            left_s = round(passed_s / done * (total - done))
-            left = f", {timedelta(seconds=left_s)} to go"
-        return f"examined {done} of {total} recordings{left}"
+        """Return how many are examined and, after a second, how much longer it takes."""
+        elapsed_s = time.monotonic() - self._started_s
+        remaining = ""
+        if done and elapsed_s > 1 and total > done:
+            remaining_s = round(elapsed_s / done * (total - done))
+            remaining = f", {timedelta(seconds=remaining_s)} to go"
+        return f"examined {done} of {total} recordings{remaining}"
 
 
-def watch(
+def show_progress(
     ledger: Ledger,
     submission: UUID,
     console: Console,
@@ -94,26 +93,26 @@ def watch(
     """
     speed = Speed()
     with Live(console=console, auto_refresh=False, transient=False) as live:
-        said_at = float("-inf")
+        printed_at_s = float("-inf")
         while True:
-            progress = _ask(ledger, submission)
+            progress = _poll(ledger, submission)
             now_s = time.monotonic()
             if progress is not None:
                 speed.add(now_s, progress.done_ms)
                 if console.is_terminal:
                     live.update(render(progress, speed), refresh=True)
-                elif progress.finished or now_s - said_at >= _LINE_S:
+                elif progress.is_finished or now_s - printed_at_s >= _LINE_S:
                     console.print(one_line(progress, speed))
-                    said_at = now_s
-                if progress.finished:
+                    printed_at_s = now_s
+                if progress.is_finished:
                     return progress
             pause(_POLL_S)
 
 
-def _ask(ledger: Ledger, submission: UUID) -> Progress | None:
+def _poll(ledger: Ledger, submission: UUID) -> Progress | None:
     try:
-        with ledger.reading() as connection:
-            return recordings.progress(connection, submission)
+        with ledger.connect() as connection:
+            return read_progress(connection, submission)
     except Transient:
         return None
 
@@ -129,8 +128,8 @@ def render(progress: Progress, speed: Speed) -> Table:
     table = Table.grid()
     table.add_row(grid)
     table.add_row(_counts(progress))
-    for waiting in progress.waiting:
-        message = printable(f"{waiting.segments} segments wait: {waiting.message}")
+    for waiting in progress.postponed_segments:
+        message = printable(f"{waiting.segments} segments are waiting: {waiting.message}")
         table.add_row(Text(message.plain, "yellow"))
     return table
 
@@ -141,9 +140,9 @@ def one_line(progress: Progress, speed: Speed) -> str:
 
 
 def _counts(progress: Progress) -> Text:
-    text = Text(f"{progress.ended} of {progress.total} recordings ended")
-    if not progress.sealed:
-        text.append(" (more are coming)")
+    text = Text(f"{progress.ended_recordings} of {progress.total} recordings ended")
+    if not progress.is_sealed:
+        text.append(" (more are being submitted)")
     running = progress.count(RecordingState.RUNNING, RecordingState.STITCHING)
     for count, name, style in (
         (progress.count(RecordingState.DONE), "done", "green"),
@@ -163,7 +162,7 @@ def _audio(progress: Progress) -> str:
 
 def _pace(progress: Progress, speed: Speed) -> str:
     times, eta_s = speed.times_real_time, speed.eta_s(progress)
-    if progress.finished or times is None or eta_s is None:
+    if progress.is_finished or times is None or eta_s is None:
         return ""
     return f"{times:.0f}x real time · {_span(eta_s)} to go"
 

@@ -8,7 +8,7 @@ from importlib.machinery import ModuleSpec
 import pytest
 
 from producer.cli import doctor
-from producer.cli.doctor import Verdict, device
+from producer.cli.doctor import CheckVerdict, device
 from schema.settings import Settings
 
 
@@ -20,7 +20,7 @@ def settings(device_name: str) -> Settings:
 
 def test_a_cpu_is_told_by_its_cores():
     finding = device(settings("cpu"))
-    assert finding.verdict is Verdict.OK
+    assert finding.verdict is CheckVerdict.OK
     assert f"{len(os.sched_getaffinity(0))} cores" in finding.detail
 
 
@@ -36,17 +36,17 @@ def test_a_gpu_is_told_by_its_driver(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "_torch_cuda", lambda: "13.0")
     monkeypatch.setattr(doctor, "_has_cublas", lambda: True)
     finding = device(settings("cuda:1"))
-    assert finding.verdict is Verdict.OK
+    assert finding.verdict is CheckVerdict.OK
     assert finding.detail == (
         "cuda:1: NVIDIA H200, driver 570.1, 143000 MiB free of 143771 MiB; "
         "torch for CUDA 13.0, cuBLAS 12"
     )
-    assert device(settings("cuda:2")).verdict is Verdict.FAIL
+    assert device(settings("cuda:2")).verdict is CheckVerdict.FAIL
     monkeypatch.setattr(doctor, "_has_cublas", lambda: False)
-    assert device(settings("cuda:1")).verdict is Verdict.WARN
+    assert device(settings("cuda:1")).verdict is CheckVerdict.WARN
     monkeypatch.setattr(doctor, "_torch_cuda", lambda: None)
     finding = device(settings("cuda:1"))
-    assert (finding.verdict, "no torch for CUDA" in finding.detail) == (Verdict.FAIL, True)
+    assert (finding.verdict, "no torch for CUDA" in finding.detail) == (CheckVerdict.FAIL, True)
 
 
 @pytest.mark.parametrize(
@@ -65,5 +65,5 @@ def test_what_torch_was_built_for_is_read_without_it(monkeypatch, tmp_path, line
 def test_a_gpu_that_is_not_there_is_said_with_what_to_do(monkeypatch, name):
     monkeypatch.setattr(doctor, "_DRIVER", "/nowhere/nvidia-smi")
     finding = device(settings(name))
-    assert finding.verdict is Verdict.FAIL
+    assert finding.verdict is CheckVerdict.FAIL
     assert "CALLSCRIBE_DEVICE" in finding.remedy

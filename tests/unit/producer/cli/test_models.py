@@ -7,25 +7,25 @@ from functools import partial
 
 import pytest
 
-from producer.cli.models import NEEDS, named_models, own_files, profile_section
+from producer.cli.models import NEEDS, digest_files, list_models, profile_section
 from schema.errors import BadRequest
-from schema.models import KNOWN
+from schema.models import KNOWN_MODELS
 from schema.profile import load_profile
 
 
 def test_a_known_model_is_ready_only_if_every_byte_is_its_own(tmp_path, monkeypatch):
-    assert {model.state for model in named_models(tmp_path)} == {"not there"}
-    assert {model.name for model in named_models(tmp_path)} >= KNOWN.keys()
+    assert {model.state for model in list_models(tmp_path)} == {"not there"}
+    assert {model.name for model in list_models(tmp_path)} >= KNOWN_MODELS.keys()
     directory = tmp_path / "fsmn-vad"
     directory.mkdir()
-    for name in KNOWN["fsmn-vad"].files:
+    for name in KNOWN_MODELS["fsmn-vad"].files:
         (directory / name).write_bytes(b"else")
-    [fsmn] = [model for model in named_models(tmp_path) if model.name == "fsmn-vad"]
-    assert (fsmn.state, fsmn.size_bytes) == ("changed", 4 * len(KNOWN["fsmn-vad"].files))
+    [fsmn] = [model for model in list_models(tmp_path) if model.name == "fsmn-vad"]
+    assert (fsmn.state, fsmn.size_bytes) == ("changed", 4 * len(KNOWN_MODELS["fsmn-vad"].files))
     digest = hashlib.sha256(b"else").hexdigest()
-    for name in KNOWN["fsmn-vad"].files:
-        monkeypatch.setitem(KNOWN["fsmn-vad"].files, name, digest)
-    [fsmn] = [model for model in named_models(tmp_path) if model.name == "fsmn-vad"]
+    for name in KNOWN_MODELS["fsmn-vad"].files:
+        monkeypatch.setitem(KNOWN_MODELS["fsmn-vad"].files, name, digest)
+    [fsmn] = [model for model in list_models(tmp_path) if model.name == "fsmn-vad"]
     assert fsmn.state == "ready"
 
 
@@ -49,7 +49,7 @@ def test_what_is_printed_of_a_model_is_a_profile_that_names_it(tmp_path):
 def test_models_are_listed_with_what_chooses_them_and_what_they_need(tmp_path):
     (tmp_path / "our-own").mkdir()
     (tmp_path / "our-own" / "model.pt").write_bytes(b"weights")
-    found = {model.name: model for model in named_models(tmp_path)}
+    found = {model.name: model for model in list_models(tmp_path)}
     assert (found["our-own"].state, found["our-own"].size_bytes) == ("yours", 7)
     assert (found["our-own"].tiers, found["our-own"].needs) == ("", None)
     assert found["whisper-base"].tiers == "whisper: fast, balanced"
@@ -62,9 +62,9 @@ def test_a_model_beside_the_known_ones_is_found_by_its_name(tmp_path):
     directory.mkdir()
     (directory / "model.pt").write_bytes(b"weights")
     changes = {"decode": {"engine": "funasr", "model": "our-paraformer"}}
-    found = load_profile("call", changes, find=partial(own_files, tmp_path))
+    found = load_profile("call", changes, find=partial(digest_files, tmp_path))
     assert found.model_files.files == {"model.pt": hashlib.sha256(b"weights").hexdigest()}
-    assert own_files(tmp_path, "another") == {}
+    assert digest_files(tmp_path, "another") == {}
 
 
 def test_other_weights_are_another_decode_key(tmp_path):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from producer.cli.progress import Speed, one_line
-from schema.store.read.recordings import Progress
+from schema.store.read.progress import Progress
 
 
 def progress(done_s: int, audio_s: int, **recordings: int) -> Progress:
@@ -15,7 +15,7 @@ def progress(done_s: int, audio_s: int, **recordings: int) -> Progress:
         title="calls",
         profile="call",
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        sealed=True,
+        is_sealed=True,
         recordings=recordings,
         segments={},
         audio_ms=audio_s * 1_000,
@@ -23,7 +23,7 @@ def progress(done_s: int, audio_s: int, **recordings: int) -> Progress:
         distinct_results=0,
         flags={},
         notices=0,
-        waiting=(),
+        postponed_segments=(),
     )
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from producer.cli.doctor import Finding, Verdict
-from producer.cli.tables import findings_view, submission_json, submission_view
-from schema.store.read.recordings import Progress, Quality
+from producer.cli.doctor import CheckResult, CheckVerdict
+from producer.cli.tables import checks_view, submission_json, submission_view
+from schema.store.read.progress import Progress, Quality
 from tests.unit.producer.cli.test_progress import progress
 
 QUALITY = Quality(
@@ -65,10 +65,10 @@ def test_scripts_are_told_the_same():
 
 
 def test_what_to_do_stands_below_what_was_found():
-    finding = Finding("spool", Verdict.WARN, "none", "Set CALLSCRIBE_SPOOL")
+    finding = CheckResult("spool", CheckVerdict.WARN, "none", "Set CALLSCRIBE_SPOOL")
     console = Console(width=60)
     with console.capture() as capture:
-        console.print(findings_view([Finding("redis", Verdict.OK, "Redis 7"), finding]))
+        console.print(checks_view([CheckResult("redis", CheckVerdict.OK, "Redis 7"), finding]))
 
     lines = [" ".join(line.split()) for line in capture.get().splitlines()]
-    assert lines == ["check found", "ok redis Redis 7", "warn spool none", "Set CALLSCRIBE_SPOOL"]
+    assert lines == ["check result", "ok redis Redis 7", "warn spool none", "Set CALLSCRIBE_SPOOL"]
