@@ -29,14 +29,14 @@ _EPILOG = """examples:
 #: As ``producer`` ends where its host lacks something.
 MISCONFIGURED = 6
 #: How long the ledger has to answer before a worker starts without having asked it.
-_ANSWER_S = 10
+_LEDGER_ANSWER_S = 10
 
 
 def main(argv: list[str] | None = None, prepare: Callable[[Worker], None] = lambda _: None) -> int:
     """Run one worker until it is told to stop.
 
-    ``prepare`` is handed the worker before it starts: a benchmark or a fault drill gives it
-    another route than the models'.
+    ``prepare`` is called with the worker before it starts: a benchmark or a fault drill replaces
+    its route.
     """
     parser = argparse.ArgumentParser(
         prog="python -m workers",
@@ -65,20 +65,20 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
 
     from celery.signals import celeryd_after_setup, worker_shutting_down
 
-    from workers.app import app, hand_back, worker  # after the environment is set
+    from workers.app import app, release_leases, worker  # after the environment is set
     from workers.process import metrics
-    from workers.process.liveness import LifeNote
-    from workers.process.redis_transport import guard
+    from workers.process.liveness import HeartbeatFile
+    from workers.process.redis_transport import install_transport
 
     # Before anything connects: kombu keeps the first transport that it finds.
-    guard()
-    if is_taken(worker):
+    install_transport()
+    if is_namespace_taken(worker):
         return MISCONFIGURED
     prepare(worker)
-    started: list[Any] = []
-    told: list[str] = []
-    celeryd_after_setup.connect(lambda instance, **_: started.append(instance), weak=False)
-    worker_shutting_down.connect(lambda sig, **_: told.append(str(sig)), weak=False)
+    workers: list[Any] = []
+    signals: list[str] = []
+    celeryd_after_setup.connect(lambda instance, **_: workers.append(instance), weak=False)
+    worker_shutting_down.connect(lambda sig, **_: signals.append(str(sig)), weak=False)
     try:
         # A worker does not gossip: nothing here needs peers, and hundreds would talk a lot.
         app.worker_main(
@@ -95,14 +95,14 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
         )
     finally:
         # Its child is gone. Celery's own signal for this moment is not sent on a cold shutdown.
-        hand_back(died=False)
+        release_leases(child_died=False)
         metrics.close()
-        LifeNote(worker.settings, name).remove()
-    # Celery ends well after an error that it cannot go on from; whoever supervises must know.
-    return 1 if not told and any(each.exitcode for each in started) else 0
+        HeartbeatFile(worker.settings, name).remove()
+    # Celery exits with 0 after an error that it cannot go on from; the supervisor must know.
+    return 1 if not signals and any(instance.exitcode for instance in workers) else 0
 
 
-def is_taken(worker: Worker) -> bool:
+def is_namespace_taken(worker: Worker) -> bool:
     """Tell whether another ledger's fleet is in this one's namespace in Redis, and say so.
 
     Connections that this takes are closed again: a worker is about to fork.
@@ -110,11 +110,11 @@ def is_taken(worker: Worker) -> bool:
     from schema.errors import Misconfigured
     from schema.namespace import Namespace
     from schema.store.ledger import Ledger
-    from workers.app import is_ours
+    from workers.app import owns_namespace
 
-    ledger = Ledger.open(worker.settings, answer_s=_ANSWER_S)
+    ledger = Ledger.open(worker.settings, answer_s=_LEDGER_ANSWER_S)
     try:
-        Namespace(worker.celery, ledger, worker.settings, is_ours=is_ours).check()
+        Namespace(worker.celery, ledger, worker.settings, is_ours=owns_namespace).check()
     except Misconfigured as error:
         print(error, file=sys.stderr)
         return True
@@ -127,38 +127,38 @@ def _sweep() -> int:
     from schema.metrics import Source
     from schema.namespace import Namespace
     from schema.store.ledger import Ledger
-    from workers.app import is_ours, worker
+    from workers.app import owns_namespace, worker
     from workers.background.sweeper import Sweeper
     from workers.background.webhooks import Notifier
     from workers.process import metrics
     from workers.process.logs import configure_logging
 
     configure_logging()
-    if is_taken(worker):
+    if is_namespace_taken(worker):
         return MISCONFIGURED
     metrics.serve_alone(Source.SWEEP, worker.settings.metrics)
-    stop = _stopped()
+    stop = _stop_event()
     notifier = Notifier(Ledger.open(worker.settings), worker.settings)
     ledger = Ledger.open(worker.settings)
-    namespace = Namespace(worker.celery, ledger, worker.settings, is_ours=is_ours)
-    refused = threading.Event()
+    namespace = Namespace(worker.celery, ledger, worker.settings, is_ours=owns_namespace)
+    is_refused = threading.Event()
 
     def keep() -> None:
         if namespace.watch(stop, namespace.keep):
-            refused.set()
+            is_refused.set()
             stop.set()
 
     for name, run in (("notifier", lambda: notifier.run(stop)), ("namespace", keep)):
         threading.Thread(target=run, name=name, daemon=True).start()
     Sweeper(Ledger.open(worker.settings), worker.publisher, worker.settings).run(stop)
-    return MISCONFIGURED if refused.is_set() else 0
+    return MISCONFIGURED if is_refused.is_set() else 0
 
 
 def _metrics() -> int:
     from schema.metrics import Source
     from schema.store.ledger import Ledger
     from workers.app import worker
-    from workers.background.fleet_metrics import ANSWER_S, FleetFigures
+    from workers.background.fleet_metrics import QUERY_MAX_S, FleetFigures
     from workers.process import metrics
     from workers.process.logs import configure_logging
 
@@ -166,28 +166,28 @@ def _metrics() -> int:
     settings = worker.settings
     if settings.metrics is None:
         sys.exit("CALLSCRIBE_METRICS says where to serve, such as 127.0.0.1:9808")
-    ledger = Ledger.open(settings, answer_s=ANSWER_S)
+    ledger = Ledger.open(settings, answer_s=QUERY_MAX_S)
     fleet = FleetFigures(ledger, worker.publisher, settings)
     try:
-        metrics.serve(fleet, Source.LEDGER, settings.metrics)
+        metrics.serve_collector(fleet, Source.LEDGER, settings.metrics)
     except OSError as error:
         sys.exit(f"CALLSCRIBE_METRICS: nothing can be served there: {error.strerror}")
-    _stopped().wait()
+    _stop_event().wait()
     return 0
 
 
 def _alive(name: str) -> int:
     from schema.settings import load_settings
-    from workers.process.liveness import LifeNote
+    from workers.process.liveness import HeartbeatFile
 
-    if complaint := LifeNote(load_settings(), name).complaint():
-        sys.stderr.write(f"{complaint}\n")
+    if problem := HeartbeatFile(load_settings(), name).problem():
+        sys.stderr.write(f"{problem}\n")
         return 1
     return 0
 
 
-def _stopped() -> threading.Event:
-    """Return what is set when this process is told to stop."""
+def _stop_event() -> threading.Event:
+    """Return an event that is set when this process is told to stop."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -38,26 +39,26 @@ from workers.background.sweeper import Sweeper
 from workers.background.webhooks import Notifier
 from workers.context import Worker
 from workers.process import metrics
-from workers.process.celery_steps import BrokerInfo, EventsTogether, Life
+from workers.process.celery_steps import BatchedEvents, BrokerInfo, Heartbeat
 from workers.process.logs import configure_logging
-from workers.process.memory import settle
-from workers.process.redis_transport import guard
-from workers.process.remote_control import forget_earlier
+from workers.process.memory import freeze_gc
+from workers.process.redis_transport import install_transport
+from workers.process.remote_control import mark_requests_done
 
 if TYPE_CHECKING:
-    from workers.segment.read_ahead import Hints
+    from workers.segment.read_ahead import ReceivedMessages
 
 log = structlog.get_logger(__name__)
 
 _PARENT = os.getpid()
-#: Whether any process of this worker met its own ledger's key in Redis: a child goes on from there.
-is_ours = get_context("fork").Value("b", False)
+#: Whether any process of this worker saw its own ledger's key in Redis; shared with its children.
+owns_namespace = get_context("fork").Value("b", False)
 
 
 def create_app(settings: BrokerSettings) -> Celery:
     """Create the Celery app, with the settings that were found to lose and repeat the least."""
     app = Celery("callscribe", include=["workers.tasks"])
-    app.steps["consumer"].update((BrokerInfo, EventsTogether, Life))
+    app.steps["consumer"].update((BrokerInfo, BatchedEvents, Heartbeat))
     app.conf.update(
         broker_settings(settings),
         # A message is taken off Redis only when its task has ended; what a dead child held comes
@@ -67,8 +68,8 @@ def create_app(settings: BrokerSettings) -> Celery:
         # A message is fetched when the child is free, so that none waits behind another's segment
         # while elsewhere a GPU has nothing to do; or as many as are decoded together, and, to be
         # read ahead, those of the next time.
-        worker_prefetch_multiplier=_fetched(settings),
-        worker_disable_prefetch=_fetched(settings) == 1,
+        worker_prefetch_multiplier=_prefetch_count(settings),
+        worker_disable_prefetch=_prefetch_count(settings) == 1,
         worker_pool="prefork",
         worker_concurrency=1,
         # Beyond all that a child keeps itself (workers.process.time_limit): one that is frozen
@@ -86,7 +87,7 @@ def create_app(settings: BrokerSettings) -> Celery:
     return app
 
 
-def _fetched(settings: BrokerSettings) -> int:
+def _prefetch_count(settings: BrokerSettings) -> int:
     """Return how many messages a worker holds at a time, the one that is worked on included."""
     return settings.segments_together * (2 if settings.reads_ahead else 1)
 
@@ -94,7 +95,7 @@ def _fetched(settings: BrokerSettings) -> int:
 app = create_app(load_broker_settings())
 worker = Worker(app)
 _queues: set[str] = set()
-_hints: Hints | None = None
+_received_messages: ReceivedMessages | None = None
 
 
 @setup_logging.connect
@@ -104,7 +105,7 @@ def _on_setup_logging(**_: Any) -> None:
 
 @celeryd_init.connect
 def _on_init(**_: Any) -> None:
-    guard()
+    install_transport()
     try:
         worker.settings  # noqa: B018 - Flower reads none; a worker without a ledger must not start
     except Misconfigured as error:
@@ -117,65 +118,67 @@ def _on_setup(instance: Any, **_: Any) -> None:
     # Before the first fork: a child counts where its parent reads.
     source = Source.REDUCE if REDUCE_QUEUE in _queues else Source.SEGMENTS
     metrics.serve_forked(source, worker.settings.metrics)
-    if SEGMENTS_QUEUE in _queues and _fetched(worker.settings) > 1:
-        _begin_to_hint()
+    if SEGMENTS_QUEUE in _queues and _prefetch_count(worker.settings) > 1:
+        _forward_received()
 
 
-def _begin_to_hint() -> None:
-    """Name what is received to the children to come."""
-    global _hints  # noqa: PLW0603 - one a parent, and its children inherit it
-    from workers.segment.read_ahead import Hints
+def _forward_received() -> None:
+    """Send each message that is received to the children, by its name."""
+    global _received_messages  # noqa: PLW0603 - one a parent, and its children inherit it
+    from workers.segment.read_ahead import ReceivedMessages
 
-    hints = _hints = Hints()
+    messages = _received_messages = ReceivedMessages()
 
     @task_received.connect(weak=False)
     def _on_received(request: Any, **_: Any) -> None:
-        hints.send(Message.from_kwargs(request.kwargs))
+        messages.send(Message.from_kwargs(request.kwargs))
 
 
 @worker_process_init.connect
 def _on_child_start(**_: Any) -> None:
-    """Return what a predecessor in this place died on, and start the sweep in a reducer."""
-    settle()
-    forget_earlier()
-    metrics.begin_child()
+    """Release the leases of the child before this one; start the sweep in a reducer."""
+    freeze_gc()
+    mark_requests_done()
+    metrics.start_child()
     structlog.contextvars.bind_contextvars(owner=worker.owner, pid=os.getpid())
-    _start_in_namespace(keeps=REDUCE_QUEUE in _queues)
+    _watch_namespace(keeps=REDUCE_QUEUE in _queues)
     if REDUCE_QUEUE in _queues:
         _start_sweep()
-    hand_back(died=True)
-    if _hints is not None:
-        _hints.follow(worker.expect)
+    release_leases(child_died=True)
+    if _received_messages is not None:
+        _received_messages.follow(worker.expect)
 
 
-def hand_back(*, died: bool) -> None:
-    """Return this worker's leases and wake others for them.
+def release_leases(*, child_died: bool) -> None:
+    """Return this worker's leases and dispatch their work again.
 
-    Where that fails, say without a ledger, they expire and the sweep finds them.
+    Where that fails, as without a ledger, they expire and the sweep finds them.
     """
     try:
-        due = worker.ledger.transact(lambda c: return_leases(c, worker.owner, died=died))
-        due += worker.ledger.transact(lambda c: return_reduces(c, worker.owner, died=died))
+        owner = worker.owner
+        due = worker.ledger.transact(partial(return_leases, owner=owner, child_died=child_died))
+        due += worker.ledger.transact(partial(return_reduces, owner=owner, child_died=child_died))
         worker.publisher.publish(due)
-        worker.requeues_first_message = died and bool(due)
+        worker.requeues_first_message = child_died and bool(due)
     except Exception:
         log.exception("leases_not_returned")
     else:
         if due:
-            log.warning("leases_returned", died=died, count=len(due))
+            log.warning("leases_returned", died=child_died, count=len(due))
 
 
-def _start_in_namespace(*, keeps: bool) -> None:
-    """Look now and then, as a sweep keep, whose namespace it is; ask the parent to end if taken.
+def _watch_namespace(*, keeps: bool) -> None:
+    """Check now and then that no other fleet has the namespace; end the parent if one has.
 
-    Whoever supervises it starts it again, and hears why it does not start.
+    ``keeps``: also renew its key, as a sweep does. The supervisor starts the parent again, and the
+    parent then says why it does not start.
     """
-    namespace = Namespace(app, worker.ledger, worker.settings, is_ours=is_ours)
-    look = namespace.keep if keeps else namespace.check
+    namespace = Namespace(app, worker.ledger, worker.settings, is_ours=owns_namespace)
+    check = namespace.keep if keeps else namespace.check
 
     def run() -> None:
         # A child that lost its parent is about to end itself.
-        if namespace.watch(threading.Event(), look) and os.getppid() == _PARENT:
+        if namespace.watch(threading.Event(), check) and os.getppid() == _PARENT:
             os.kill(_PARENT, signal.SIGTERM)
 
     threading.Thread(target=run, name="namespace", daemon=True).start()

@@ -13,8 +13,8 @@ from celery import Celery
 from schema.publish import Publisher
 from schema.settings import Settings, load_settings
 from schema.store.ledger import Ledger
-from schema.store.work.segments import source_ahead
-from workers.process.waiting_messages import Waiting
+from schema.store.work.segments import read_source_ahead
+from workers.process.waiting_messages import WaitingMessages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ BOOT_ID = uuid4().hex[:12]
 
 #: Processes that read ahead for one worker. One reads 5,000 times as fast as people speak; where
 #: there are cores for it, others keep up with any device.
-_READERS = min(4, max(1, (os.cpu_count() or 1) // 4))
+_READERS_MAX = min(4, max(1, (os.cpu_count() or 1) // 4))
 
 
 @dataclass
@@ -40,14 +40,14 @@ class Worker:
 
     celery: Celery
     #: Set by a task after which this process should be replaced.
-    recycle: bool = False
-    #: Set by a task that this host cannot do: it takes no other for a while.
-    rests: bool = False
-    #: Set where a dead predecessor's work waits in Redis: the first message makes way for it.
+    should_recycle: bool = False
+    #: Set by a task that this host cannot do: the worker pauses before the next.
+    should_pause: bool = False
+    #: Set where a dead child's work waits in Redis: the first message is requeued behind it.
     requeues_first_message: bool = False
     #: The messages that wait here behind the one that is worked on.
-    waiting: Waiting = field(default_factory=Waiting)
-    _marker: tuple[Punctuation, Callable[[str], str]] | None = None
+    waiting_messages: WaitingMessages = field(default_factory=WaitingMessages)
+    _punctuator: tuple[Punctuation, Callable[[str], str]] | None = None
 
     @property
     def owner(self) -> str:
@@ -78,41 +78,44 @@ class Worker:
 
     def samples(self, claim: Claim) -> Samples:
         """Return a claimed segment's samples, read ahead where there was time for it."""
-        return self.ahead.samples(claim.segment_id, claim.source)
+        return self.read_ahead.samples(claim.segment_id, claim.source)
 
     @cached_property
-    def ahead(self) -> ReadAhead:
+    def read_ahead(self) -> ReadAhead:
         """What reads the next segment's audio."""
         from workers.segment.audio import read_segment
         from workers.segment.read_ahead import ReadAhead
         from workers.segment.reader_process import Reader
 
         return ReadAhead(
-            find=lambda message: self.ledger.single(lambda c: source_ahead(c, message)),
+            find_source=lambda message: self.ledger.run_statement(
+                lambda c: read_source_ahead(c, message)
+            ),
             read=lambda source: read_segment(source, self.settings),
-            reader=lambda: Reader().read,
-            threads=_READERS,
-            most=2 * self.settings.segments_together,
+            make_reader=lambda: Reader().read,
+            threads=_READERS_MAX,
+            segments_max=2 * self.settings.segments_together,
         )
 
     def expect(self, message: Message) -> None:
         """Note a message that waits here, and begin to read its audio."""
-        self.waiting.note(message)
+        self.waiting_messages.add(message)
         if self.settings.reads_ahead:
-            self.ahead.expect(message)
+            self.read_ahead.expect(message)
 
-    def marker(self, punctuation: Punctuation) -> Callable[[str], str]:
-        """Return the model that writes marks, loaded for the first recording that wants it.
+    def punctuator(self, punctuation: Punctuation) -> Callable[[str], str]:
+        """Return the model that punctuates a text, loaded when a recording first needs it.
 
         Raises:
             Misconfigured: its weights are missing or changed.
         """
-        # Imported here: most profiles want none, and a reducer need not have FunASR.
-        from workers.engines.funasr.punctuation import load
+        # Imported here: most profiles need none, and a reducer need not have FunASR.
+        from workers.engines.funasr.punctuation import load_punctuator
 
-        if self._marker is None or self._marker[0] != punctuation:
-            self._marker = punctuation, load(punctuation.model_files, self.settings.models)
-        return self._marker[1]
+        if self._punctuator is None or self._punctuator[0] != punctuation:
+            model = load_punctuator(punctuation.model_files, self.settings.models)
+            self._punctuator = punctuation, model
+        return self._punctuator[1]
 
     @cached_property
     def publisher(self) -> Publisher:

@@ -12,21 +12,21 @@ from typing import Any
 
 from schema.wire import REDUCE_RECORDING, TRANSCRIBE_SEGMENT, Message
 from workers.app import app, worker
-from workers.process.remote_control import clean_if_asked
-from workers.segment.work import requeue_once, work_segment
+from workers.process.remote_control import clean_if_requested
+from workers.segment.work import requeue_once, transcribe_segment
 from workers.transcript.reduce import reduce_recording
 
 
 @app.task(name=TRANSCRIBE_SEGMENT)
 def _transcribe_segment(**kwargs: Any) -> None:
     message = Message.from_kwargs(kwargs)
-    clean_if_asked(worker)
-    if not worker.waiting.begin(message):
+    clean_if_requested(worker)
+    if not worker.waiting_messages.begin(message):
         return
     if worker.requeues_first_message:
         requeue_once(worker, message)
     else:
-        work_segment(worker, message, worker.waiting)
+        transcribe_segment(worker, message, worker.waiting_messages)
 
 
 @app.task(name=REDUCE_RECORDING)

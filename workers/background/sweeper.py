@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -17,16 +18,16 @@ from schema.publish import Publisher
 from schema.settings import SPOOL_ROOT, Settings
 from schema.store.ledger import Ledger
 from schema.store.read import recordings
-from schema.store.work.sweep import SENT_MAX, Swept, sweep
-from workers.background.spool_cleanup import tidy
+from schema.store.work.sweep import SENT_MAX, SweepResult, sweep
+from workers.background.spool_cleanup import remove_unused_copies
 from workers.process import metrics
 
 log = structlog.get_logger(__name__)
 
-#: The spool is looked through this seldom: it is on shared storage, and copies may lie an hour.
-_TIDY_S = 600.0
-#: Lists of so many times the high water were filled by somebody else.
-_FLOOD = 4
+#: Seldom: the spool is on shared storage, and unused copies stay for an hour anyway.
+_SPOOL_CLEANUP_S = 600.0
+#: A queue of more than so many times the high water was filled by somebody else.
+_FLOOD_FACTOR = 4
 
 
 class Sweeper:
@@ -36,74 +37,71 @@ class Sweeper:
         self._ledger = ledger
         self._publisher = publisher
         self._settings = settings
-        self._tidy_at_s = time.monotonic()
+        self._next_cleanup_s = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Sweep until told to stop. An error is logged, and the next sweep tries again."""
         while not stop.wait(self._settings.sweep_s):
             try:
-                self.once()
-                self._tidy()
+                self.sweep_once()
+                self._clean_spool()
             except Exception:
                 log.exception("sweep_failed")
 
-    def once(self) -> Swept | None:
-        """Sweep until there is nothing left to be done at once; return what was done.
-
-        None where another sweep is under way.
-        """
-        total: Swept | None = None
+    def sweep_once(self) -> SweepResult | None:
+        """Sweep until nothing more is due; return the sum, or None if another sweep is running."""
+        total: SweepResult | None = None
         for _ in range(1 + self._settings.high_water // SENT_MAX):
-            swept, sent = self._sweep()
-            if swept is None:
+            result, sent = self._sweep()
+            if result is None:
                 break
             if total is None:
-                total = swept
+                total = result
             else:
-                total.add(swept)
-            if not swept.more or sent < len(swept.dispatches):
+                total.add(result)
+            if not result.has_more or sent < len(result.dispatches):
                 break
         return total
 
-    def _sweep(self) -> tuple[Swept | None, int]:
-        """Do one transaction of a sweep; return what was done, and how many messages were sent."""
-        queued = self._publisher.queued()
-        most = _FLOOD * self._settings.high_water
-        if queued is not None and max(queued.segments, queued.reduces) > most:
-            log.error("queues_emptied", queues=self._publisher.empty_flooded(most))
-            queued = self._publisher.queued()
-        swept = self._ledger.transact(
+    def _sweep(self) -> tuple[SweepResult | None, int]:
+        """Do one transaction of a sweep; return its result and how many messages were sent."""
+        lengths = self._publisher.queue_lengths()
+        messages_max = _FLOOD_FACTOR * self._settings.high_water
+        if lengths is not None and max(lengths.segments, lengths.reduces) > messages_max:
+            log.error("queues_emptied", queues=self._publisher.empty_flooded(messages_max))
+            lengths = self._publisher.queue_lengths()
+        result = self._ledger.transact(
             lambda c: sweep(
                 c,
-                queued=queued,
+                queue_lengths=lengths,
                 high_water=self._settings.high_water,
                 interval_s=self._settings.sweep_s,
             )
         )
-        metrics.show(SWEEP_LAST, time.time())
-        if swept is None:
+        metrics.set_gauge(SWEEP_LAST, time.time())
+        if result is None:
             return None, 0
-        sent = self._publisher.publish(swept.dispatches)
-        metrics.count(LEASES_EXPIRED, swept.expired)
-        metrics.count(GIVEN_UP, swept.given_up)
+        sent = self._publisher.publish(result.dispatches)
+        metrics.count(LEASES_EXPIRED, result.expired_leases)
+        metrics.count(GIVEN_UP, result.given_up_count)
         metrics.count(REDISPATCHED, sent)
-        if swept.dispatches or swept.given_up or swept.settled:
+        if result.dispatches or result.given_up_count or result.finished_duplicates:
             log.info(
                 "swept",
-                dispatched=len(swept.dispatches),
+                dispatched=len(result.dispatches),
                 sent=sent,
-                expired=swept.expired,
-                given_up=swept.given_up,
-                settled=swept.settled,
+                expired=result.expired_leases,
+                given_up=result.given_up_count,
+                settled=result.finished_duplicates,
             )
-        return swept, sent
+        return result, sent
 
-    def _tidy(self) -> None:
-        """Now and then, remove copies from the spool that nothing will read any more."""
-        if self._settings.spool is None or time.monotonic() < self._tidy_at_s:
+    def _clean_spool(self) -> None:
+        """Every ten minutes, remove spool copies that no recording needs any more."""
+        if self._settings.spool is None or time.monotonic() < self._next_cleanup_s:
             return
-        self._tidy_at_s = time.monotonic() + _TIDY_S
+        self._next_cleanup_s = time.monotonic() + _SPOOL_CLEANUP_S
         spool = Path(self._settings.root_path(SPOOL_ROOT))
-        removed = tidy(spool, lambda: self._ledger.transact(recordings.copies_in_use), time.time())
-        if removed:
+        in_use = partial(self._ledger.transact, recordings.list_used_copies)
+        if removed := remove_unused_copies(spool, in_use, time.time()):
             log.info("spool_tidied", removed=removed)

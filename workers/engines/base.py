@@ -7,7 +7,7 @@ Which engine a profile means: :mod:`workers.engines.load`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,14 +16,19 @@ from schema.pcm import Samples
 from schema.span import Span
 from schema.words import Word
 
+#: Whisper's own thresholds (its paper, section 4.5): above the one no speech is likely; below the
+#: other, a mean natural logarithm per token, a text is unlikely. What is both is silence.
+NO_SPEECH_PROBABILITY = 0.6
+LOW_LOG_PROBABILITY = -1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
     """What a recognizer made of one segment.
 
-    ``words`` are in order of time, within the regions they were decoded from. ``language`` is
-    what the words are in, an ISO 639-1 code; None where there are none. ``tags`` holds
-    what a model says beside words.
+    ``words`` are in order of time, within the regions they were decoded from. ``language`` is the
+    words' ISO 639-1 code, or None where there are no words. ``tags``:
+    :class:`schema.words.ResultTag`.
     """
 
     words: tuple[Word, ...]
@@ -45,44 +50,54 @@ class SpeechDetector(Protocol):
         ...
 
 
-def always() -> None:
-    """Raise nothing: the words are wanted."""
+def never_cancelled() -> None:
+    """Raise nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What is to be written down of one segment.
+class DecodeRequest:
+    """The speech of one segment, to be decoded.
 
     ``regions`` are in order, disjoint and within the audio. ``language`` is an ISO 639-1 code, or
-    "auto" to decide by the speech of this segment. ``carry_on`` is called before each minibatch,
-    and raises where these words are wanted no more.
+    "auto" to decide by the speech of this segment. ``check_cancelled`` is called before each
+    minibatch, and raises where these words are no longer needed.
     """
 
     samples: Samples
     regions: Sequence[Span]
     language: str
     hotwords: Sequence[str] = ()
-    carry_on: Callable[[], None] = always
+    check_cancelled: Callable[[], None] = never_cancelled
 
 
-#: What became of a request: its words, or what its ``carry_on`` raised, or why it cannot be met.
-Outcome = Decoding | CallscribeError
+#: The outcome of a request: words, what ``check_cancelled`` raised, or why it cannot be met.
+DecodeOutcome = Decoding | CallscribeError
 
 
-class Refusals:
-    """Which of several requests are wanted no more, asked before each minibatch."""
+class Cancellations:
+    """Which of several requests were cancelled, checked before each minibatch."""
 
-    def __init__(self, requests: Sequence[Request]) -> None:
+    def __init__(self, requests: Sequence[DecodeRequest]) -> None:
         self._requests = requests
-        self.by_number: dict[int, CallscribeError] = {}
+        #: What was raised, by the index of its request.
+        self.by_request: dict[int, CallscribeError] = {}
 
-    def ask(self, numbers: Iterable[int]) -> None:
-        """Ask of these whether their words are wanted still."""
-        for number in set(numbers) - self.by_number.keys():
+    def is_cancelled(self, request: int) -> bool:
+        """Check a request, by its index."""
+        if request not in self.by_request:
             try:
-                self._requests[number].carry_on()
+                self._requests[request].check_cancelled()
             except CallscribeError as error:
-                self.by_number[number] = error
+                self.by_request[request] = error
+        return request in self.by_request
+
+    def drop_cancelled(self, batch: Sequence[int], requests: Sequence[int]) -> list[int]:
+        """Check the requests of a minibatch's members; return the members that are still needed.
+
+        ``requests`` holds, for each member, the index of its request.
+        """
+        cancelled_requests = set(filter(self.is_cancelled, {requests[member] for member in batch}))
+        return [member for member in batch if requests[member] not in cancelled_requests]
 
 
 class Recognizer(ABC):
@@ -93,7 +108,7 @@ class Recognizer(ABC):
     """
 
     @abstractmethod
-    def decode_all(self, requests: Sequence[Request]) -> list[Outcome]:
+    def decode_all(self, requests: Sequence[DecodeRequest]) -> list[DecodeOutcome]:
         """Return what became of each request; what fails one of them alone costs no other.
 
         Raises:
@@ -107,15 +122,16 @@ class Recognizer(ABC):
         *,
         language: str,
         hotwords: Sequence[str] = (),
-        carry_on: Callable[[], None] = always,
+        check_cancelled: Callable[[], None] = never_cancelled,
     ) -> Decoding:
-        """Return the words of one segment: see :class:`Request`.
+        """Return the words of one segment: see :class:`DecodeRequest`.
 
         Raises:
             BadRequest: the model does not know the language.
-            CallscribeError: what ``carry_on`` raised.
+            CallscribeError: what ``check_cancelled`` raised.
         """
-        [outcome] = self.decode_all([Request(samples, regions, language, hotwords, carry_on)])
+        request = DecodeRequest(samples, regions, language, hotwords, check_cancelled)
+        [outcome] = self.decode_all([request])
         if isinstance(outcome, CallscribeError):
             raise outcome
         return outcome

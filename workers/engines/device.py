@@ -1,8 +1,9 @@
-"""A GPU that works, found out before a segment is decoded on it.
+"""Checks that a GPU works before a segment is decoded on it.
 
 CUDA fails late: a driver that is too old shows at the first call, a library that is missing at the
 first product of matrices, memory that is short while weights are copied. Whatever fails while
-models are loaded and tried out is this host's fault and no segment's: it leaves the work to others.
+models are loaded and tried out is the fault of the host, not of the segment: other hosts take the
+work.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from schema.errors import CallscribeError, ErrorCode, Misconfigured
 from schema.span import Span
 from workers.engines.base import Recognizer, SpeechDetector
 
-#: What CTranslate2 opens by name when it first multiplies matrices, whatever CUDA torch brought;
-#: the first is needed by the second. Their wheel lies where the system's loader does not look.
-_CUBLAS = ("libcublasLt.so.12", "libcublas.so.12")
-_CUBLAS_PACKAGE = "nvidia.cublas"
-#: What cuBLAS 12.9 opens by name in its turn, where it compiles a product for a shape.
-_NVRTC = "libnvrtc.so.12"
-_NVRTC_PACKAGE = "nvidia.cuda_nvrtc"
+#: What CTranslate2 opens by name when it first multiplies matrices, whatever CUDA torch brought,
+#: and what that opens in its turn; each needs those before it. Where their wheels lie the system's
+#: loader does not look.
+_LIBRARIES = (
+    ("nvidia.cuda_nvrtc", "libnvrtc.so.12"),
+    ("nvidia.cublas", "libcublasLt.so.12"),
+    ("nvidia.cublas", "libcublas.so.12"),
+)
 
 #: Of silence: the shortest that each network computes something of.
 _TRIAL_MS = 1_000
@@ -34,12 +36,12 @@ _TRIAL_SAMPLES = _TRIAL_MS * 16
 
 
 def is_gpu(device: str) -> bool:
-    """Tell whether a device, as it is configured, is one that CUDA runs."""
+    """Tell whether CALLSCRIBE_DEVICE, such as "cuda:1", names a GPU."""
     return device.startswith("cuda")
 
 
-def prepare() -> None:
-    """Set what torch computes with, in this process, before a network is loaded.
+def configure_torch() -> None:
+    """Set torch's precision and attention for this process, before a network is loaded.
 
     float32 means float32: by default convolutions and LSTMs round their factors to ten bits on a
     GPU (TF32). And attention is not computed by cuDNN, which builds a plan for each shape that it
@@ -54,11 +56,11 @@ def prepare() -> None:
 
 
 @contextmanager
-def working(device: str) -> Iterator[None]:
-    """Have whatever a GPU or its libraries raise in here name this host, and cost no segment.
+def report_device_errors(device: str) -> Iterator[None]:
+    """Raise errors of a GPU or its libraries as Misconfigured: the host's fault, not the segment's.
 
     Raises:
-        Misconfigured: something did.
+        Misconfigured: the GPU, or a library, failed in the block.
     """
     try:
         yield
@@ -67,10 +69,10 @@ def working(device: str) -> Iterator[None]:
     except (RuntimeError, AssertionError, ValueError, OSError) as error:
         if not is_gpu(device):
             raise
-        raise _unusable(device, error) from error
+        raise _device_error(device, error) from error
 
 
-def _unusable(device: str, error: Exception) -> Misconfigured:
+def _device_error(device: str, error: Exception) -> Misconfigured:
     lines = str(error).splitlines()
     cause = lines[0] if lines else type(error).__name__
     if "out of memory" in str(error).casefold():
@@ -89,35 +91,34 @@ def _unusable(device: str, error: Exception) -> Misconfigured:
 
 
 def load_cublas() -> list[Path]:
-    """Load what CTranslate2 will open by name, from where its wheels lie; return the files.
+    """Load the libraries that CTranslate2 opens by name from their wheels; return the files.
 
-    Where a wheel is not installed, the system's own library is left to be found.
+    Where a wheel is not installed, CTranslate2 looks for the system's own library.
 
     Raises:
         OSError: a library is there and cannot be loaded.
     """
-    places = [(_NVRTC_PACKAGE, _NVRTC), *((_CUBLAS_PACKAGE, name) for name in _CUBLAS)]
-    paths = [path for package, name in places if (path := _library(package, name)) is not None]
+    paths = [path for package, name in _LIBRARIES if (path := _find_library(package, name))]
     for path in paths:
         ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
     return paths
 
 
-def _library(package: str, name: str) -> Path | None:
+def _find_library(package: str, name: str) -> Path | None:
     try:
         spec = find_spec(package)
     except ModuleNotFoundError:
         return None
-    places: Sequence[str] = (spec.submodule_search_locations or ()) if spec else ()
-    paths = (Path(place) / "lib" / name for place in places)
+    directories: Sequence[str] = (spec.submodule_search_locations or ()) if spec else ()
+    paths = (Path(directory) / "lib" / name for directory in directories)
     return next((path for path in paths if path.is_file()), None)
 
 
-def try_out(detector: SpeechDetector, recognizer: Recognizer) -> None:
-    """Put a second of silence through each network, as a segment would go.
+def run_trial(detector: SpeechDetector, recognizer: Recognizer) -> None:
+    """Put a second of silence through each network.
 
     Raises:
-        Exception: what the device or a library makes of it.
+        Exception: what the device or a library raises.
     """
     silence = np.zeros(_TRIAL_SAMPLES, np.float32)
     detector.detect(silence)

@@ -12,7 +12,7 @@ an energy of its own, on samples scaled to 16 bits.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,23 +25,25 @@ import torch
 from torch import Tensor
 
 from schema.errors import ErrorCode, Misconfigured
-from schema.pcm import Samples
-from workers.engines.device import prepare
+from schema.pcm import SAMPLE_RATE_HZ, Samples
+from workers.engines.device import configure_torch
 
 _Array = npt.NDArray[Any]
+
+#: By the precisions that a profile names.
+DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 #: Milliseconds from one frame to the next.
 FRAME_MS = 10
 
-_RATE_HZ = 16_000
-_STEP = 160
-_LENGTH = 400
-_FFT = 512
+_STEP_SAMPLES = 160
+_FRAME_SAMPLES = 400
+_FFT_SIZE = 512
 _MELS = 80
 _LOWEST_HZ = 20.0
 _PRE_EMPHASIS = 0.97
 _FULL_SCALE = 32_768.0
-_FLOOR = float(np.finfo(np.float32).eps)
+_MIN_POWER = float(np.finfo(np.float32).eps)
 
 #: Frames computed together on a CPU: their spectra stay in its cache. A GPU takes all at once.
 _CPU_FRAMES = 512
@@ -63,69 +65,69 @@ def inference() -> Iterator[None]:
 
 
 class FilterBank:
-    """The features of the segments at hand, on one device, for whoever asks first and others."""
+    """Computes log-mel features on one device, and caches those of the current segments."""
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
-        self._known: list[tuple[Samples, Tensor]] = []
-        self._staging: Tensor | None = None
+        self._cache: list[tuple[Samples, Tensor]] = []
+        self._staging_buffer: Tensor | None = None
 
-    def of(self, samples: Samples) -> Tensor:
-        """Return float32 ``(frames, 80)`` of these very samples: computed once, until forgotten.
+    def compute(self, samples: Samples) -> Tensor:
+        """Return float32 ``(frames, 80)``; cached for this very array until :meth:`clear`.
 
         Frame ``i`` covers the samples from ``160 i`` on; a stretch that begins on a frame has the
         same features as if it were cut out.
         """
-        for known, mel in self._known:
-            if known is samples:
+        for cached_samples, mel in self._cache:
+            if cached_samples is samples:
                 return mel
         with inference():
-            mel = self._log_mel(self._on_device(samples))
-        self._known.append((samples, mel))
+            mel = self._compute_log_mel(self._copy_to_device(samples))
+        self._cache.append((samples, mel))
         return mel
 
-    def forget(self) -> None:
-        """Let go of the segments; the staging memory stays, as large as the longest yet."""
-        self._known.clear()
+    def clear(self) -> None:
+        """Drop the cached segments; the staging buffer stays, as large as the longest yet."""
+        self._cache.clear()
 
-    def _on_device(self, samples: Samples) -> Tensor:
+    def _copy_to_device(self, samples: Samples) -> Tensor:
         if self.device.type == "cpu":
             return torch.from_numpy(samples)
-        # Page-locked, so that the copy does not wait for the device, nor the device for it. What
-        # was staged before is copied by then: whoever detects speech in it waits for the device.
-        if self._staging is None or len(self._staging) < len(samples):
-            self._staging = torch.empty(len(samples), pin_memory=True)
-        staged = self._staging[: len(samples)]
-        staged.copy_(torch.from_numpy(samples))
-        return staged.to(self.device, non_blocking=True)
+        # Page-locked, so that the copy does not wait for the device, nor the device for it. The
+        # segment before is copied by then: to detect speech in it waits for the device.
+        if self._staging_buffer is None or len(self._staging_buffer) < len(samples):
+            self._staging_buffer = torch.empty(len(samples), pin_memory=True)
+        pinned_samples = self._staging_buffer[: len(samples)]
+        pinned_samples.copy_(torch.from_numpy(samples))
+        return pinned_samples.to(self.device, non_blocking=True)
 
-    def _log_mel(self, samples: Tensor) -> Tensor:
+    def _compute_log_mel(self, samples: Tensor) -> Tensor:
         count = frame_count(len(samples))
-        together = _CPU_FRAMES if self.device.type == "cpu" else max(1, count)
+        chunk_frames = _CPU_FRAMES if self.device.type == "cpu" else max(1, count)
         mel = torch.empty((count, _MELS), device=self.device)
         if not count:
             return mel
-        frames = samples.unfold(0, _LENGTH, _STEP)
-        for first in range(0, count, together):
-            chosen = slice(first, first + together)
-            mel[chosen] = self._log_mel_of(frames[chosen])
+        frames = samples.unfold(0, _FRAME_SAMPLES, _STEP_SAMPLES)
+        for first in range(0, count, chunk_frames):
+            chunk = slice(first, first + chunk_frames)
+            mel[chunk] = self._frames_to_log_mel(frames[chunk])
         return mel
 
-    def _log_mel_of(self, frames: Tensor) -> Tensor:
-        centred = frames * _FULL_SCALE
-        centred -= centred.mean(dim=1, keepdim=True)
-        emphasised = torch.empty_like(centred)
-        torch.sub(centred[:, 1:], centred[:, :-1], alpha=_PRE_EMPHASIS, out=emphasised[:, 1:])
-        emphasised[:, 0] = centred[:, 0] * (1 - _PRE_EMPHASIS)
-        emphasised *= self._window
-        spectrum = torch.fft.rfft(emphasised, _FFT)[:, : _FFT // 2]
+    def _frames_to_log_mel(self, frames: Tensor) -> Tensor:
+        signal = frames * _FULL_SCALE
+        signal -= signal.mean(dim=1, keepdim=True)
+        windows = torch.empty_like(signal)
+        torch.sub(signal[:, 1:], signal[:, :-1], alpha=_PRE_EMPHASIS, out=windows[:, 1:])
+        windows[:, 0] = signal[:, 0] * (1 - _PRE_EMPHASIS)
+        windows *= self._hamming_window
+        spectrum = torch.fft.rfft(windows, _FFT_SIZE)[:, : _FFT_SIZE // 2]
         power = spectrum.real.square() + spectrum.imag.square()
-        mel: Tensor = (power @ self._bands).clamp_min_(_FLOOR).log_()
+        mel: Tensor = (power @ self._bands).clamp_min_(_MIN_POWER).log_()
         return mel
 
     @cached_property
-    def _window(self) -> Tensor:
-        return torch.hamming_window(_LENGTH, periodic=False, dtype=torch.float64).to(
+    def _hamming_window(self) -> Tensor:
+        return torch.hamming_window(_FRAME_SAMPLES, periodic=False, dtype=torch.float64).to(
             self.device, torch.float32
         )
 
@@ -134,13 +136,13 @@ class FilterBank:
         return torch.from_numpy(_mel_bands()).to(self.device)
 
 
-def open_bank(device: str) -> FilterBank:
+def open_filter_bank(device: str) -> FilterBank:
     """Return a filter bank on a device: "cpu", "cuda" or "cuda:1".
 
     Raises:
         Misconfigured: this host, or its torch, has no such device.
     """
-    prepare()
+    configure_torch()
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -154,41 +156,41 @@ def open_bank(device: str) -> FilterBank:
 
 
 def frame_count(samples: int) -> int:
-    """Return how many whole frames so many samples hold."""
-    return 0 if samples < _LENGTH else 1 + (samples - _LENGTH) // _STEP
+    """Return the number of whole frames in so many samples."""
+    return 0 if samples < _FRAME_SAMPLES else 1 + (samples - _FRAME_SAMPLES) // _STEP_SAMPLES
 
 
 def _mel_bands() -> _Array:
     """Return Kaldi's triangular bands, float32 ``(bins, mels)``; the bin at Nyquist is left out."""
-    centres = np.linspace(_mel(_LOWEST_HZ), _mel(_RATE_HZ / 2), _MELS + 2)
-    left, centre, right = centres[:-2], centres[1:-1], centres[2:]
-    bins = _mel(np.arange(_FFT // 2) * _RATE_HZ / _FFT)[:, None]
-    rising = (bins - left) / (centre - left)
-    falling = (right - bins) / (right - centre)
-    return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    centres = np.linspace(_to_mel(_LOWEST_HZ), _to_mel(SAMPLE_RATE_HZ / 2), _MELS + 2)
+    lower, centre, upper = centres[:-2], centres[1:-1], centres[2:]
+    bins = _to_mel(np.arange(_FFT_SIZE // 2) * SAMPLE_RATE_HZ / _FFT_SIZE)[:, None]
+    rising_edges = (bins - lower) / (centre - lower)
+    falling_edges = (upper - bins) / (upper - centre)
+    return np.maximum(0, np.minimum(rising_edges, falling_edges)).astype(np.float32)
 
 
-def _mel(frequency_hz: float | _Array) -> _Array:
-    scaled: _Array = 1127.0 * np.log1p(np.asarray(frequency_hz) / 700.0)
-    return scaled
+def _to_mel(frequency_hz: float | _Array) -> _Array:
+    mel: _Array = 1127.0 * np.log1p(np.asarray(frequency_hz) / 700.0)
+    return mel
 
 
 @dataclass(frozen=True, slots=True)
 class Stacking:
-    """How an encoder's frames are made of ours: ``width`` neighbours side by side, every ``step``.
+    """Stacks ``width`` neighbouring frames side by side, every ``step`` frames: "low frame rate".
 
-    The first and the last frame stand in for those beyond the edges ("low frame rate", FunASR's
-    ``lfr_m`` and ``lfr_n``).
+    FunASR calls the two ``lfr_m`` and ``lfr_n``. The first and the last frame are repeated beyond
+    the edges.
     """
 
     width: int
     step: int
 
     def count(self, frames: int) -> int:
-        """Return how many stacked frames so many frames make."""
+        """Return the number of stacked frames that so many frames make."""
         return -(-frames // self.step)
 
-    def of(self, mel: Tensor, firsts: Tensor, frames: Tensor, count: int) -> Tensor:
+    def apply(self, mel: Tensor, starts: Tensor, lengths: Tensor, count: int) -> Tensor:
         """Return float32 ``(regions, count, width * mels)``, each region's from its first frame on.
 
         One operation for all regions, whatever their lengths; what lies behind a region's last
@@ -196,27 +198,27 @@ class Stacking:
 
         Args:
             mel: float32 ``(frames, mels)`` that the regions lie in.
-            firsts: int64 ``(regions,)``, where in ``mel`` each begins.
-            frames: int64 ``(regions,)``, how many frames each has.
-            count: how many stacked frames the result has.
+            starts: int64 ``(regions,)``, the first frame of each region in ``mel``.
+            lengths: int64 ``(regions,)``, the number of frames of each region.
+            count: the number of stacked frames in the result.
         """
         steps = torch.arange(count, device=mel.device)[:, None] * self.step
         neighbours = torch.arange(self.width, device=mel.device) - (self.width - 1) // 2
-        within = (steps + neighbours).clamp_min_(0)[None]
-        places = torch.minimum(within, (frames - 1)[:, None, None]) + firsts[:, None, None]
-        return mel[places].flatten(2)
+        offsets = (steps + neighbours).clamp_min_(0)[None]
+        frames = torch.minimum(offsets, (lengths - 1)[:, None, None]) + starts[:, None, None]
+        return mel[frames].flatten(2)
 
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """What is added to a stacked frame, then what it is multiplied by: float32 ``(values,)``."""
+    """Adds ``shift`` to a stacked frame, then multiplies by ``scale``: float32 ``(values,)``."""
 
     shift: Tensor
     scale: Tensor
 
-    def of(self, stacked: Tensor) -> Tensor:
-        """Return the frames, normalised."""
-        return (stacked + self.shift).mul_(self.scale)
+    def apply(self, stacked_frames: Tensor) -> Tensor:
+        """Return the normalised frames."""
+        return (stacked_frames + self.shift).mul_(self.scale)
 
     def to(self, device: torch.device) -> Normalisation:
         """Return the same on a device."""
@@ -230,13 +232,13 @@ def read_normalisation(path: Path) -> Normalisation:
         ValueError: it has not both, or of unlike lengths.
     """
     text = path.read_text()
-    found = {}
+    vectors = {}
     for component in ("AddShift", "Rescale"):
         match = re.search(rf"<{component}>[^\[]*\[([^\]]*)\]", text)
         if not match:
             raise ValueError(f"{path} has no <{component}>")
-        found[component] = torch.tensor([float(value) for value in match[1].split()])
-    shift, scale = found["AddShift"], found["Rescale"]
+        vectors[component] = torch.tensor([float(value) for value in match[1].split()])
+    shift, scale = vectors["AddShift"], vectors["Rescale"]
     if shift.shape != scale.shape:
         raise ValueError(f"{path}: AddShift and Rescale differ in length")
     return Normalisation(shift, scale)

@@ -1,12 +1,11 @@
-"""How a profile's models are found and loaded.
+"""Loads a profile's models.
 
-Engines are imported when they are first asked for, and import their libraries inside their loaders:
-the parent of the worker processes must stay light and without a GPU.
+Each engine is imported by its loader: the parent of the worker processes must stay light, and must
+not open a GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from schema.profile import Profile
@@ -20,50 +19,38 @@ if TYPE_CHECKING:
 def load_detector(profile: Profile, settings: Settings, bank: FilterBank) -> SpeechDetector:
     """Load the profile's speech detector; another scene is another detector.
 
-    ``bank`` computes its features, once for it and for a recognizer that is given the same.
+    A detector and a recognizer with the same ``bank`` share its features.
 
     Raises:
         Misconfigured: its weights are missing or changed, or the device is.
     """
     from workers.engines.vad import fsmn
 
-    return fsmn.load(profile, settings, bank)
+    return fsmn.load_fsmn(profile, settings, bank)
 
 
-def load_bank(settings: Settings) -> FilterBank:
-    """Return what computes features on the device of this host.
+def load_filter_bank(settings: Settings) -> FilterBank:
+    """Return a filter bank on the device of this host.
 
     Raises:
-        Misconfigured: it has no such device.
+        Misconfigured: the host has no such device.
     """
     from workers.engines import features
 
-    return features.open_bank(settings.device)
+    return features.open_filter_bank(settings.device)
 
 
 def load_recognizer(profile: Profile, settings: Settings, bank: FilterBank) -> Recognizer:
-    """Load the profile's recognizer: by engine, model and precision, and by nothing else.
+    """Load the profile's recognizer; only engine, model and precision choose it.
 
     Raises:
         Misconfigured: its weights are missing or changed, or the device is.
     """
-    return _RECOGNIZERS[profile.decode.engine](profile, settings, bank)
+    if profile.decode.engine == "whisper":
+        # Whisper computes features of its own.
+        from workers.engines import whisper
 
-
-def _load_whisper(profile: Profile, settings: Settings, _: FilterBank) -> Recognizer:
-    # Whisper's features are of its own kind.
-    from workers.engines import whisper
-
-    return whisper.load(profile, settings)
-
-
-def _load_funasr(profile: Profile, settings: Settings, bank: FilterBank) -> Recognizer:
+        return whisper.load_whisper(profile, settings)
     from workers.engines.funasr import recognizer
 
-    return recognizer.load(profile, settings, bank)
-
-
-_RECOGNIZERS: Mapping[str, Callable[[Profile, Settings, FilterBank], Recognizer]] = {
-    "funasr": _load_funasr,
-    "whisper": _load_whisper,
-}
+    return recognizer.load_funasr(profile, settings, bank)

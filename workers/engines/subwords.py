@@ -1,4 +1,4 @@
-"""Words of a model's tokens, which are parts of words, or several characters at once. Pure."""
+"""Merges a model's tokens, parts of words or several characters at once, into words. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from schema.words import Word
 
-#: Han, kana: scripts in which each character is a word of ours.
+#: Han, kana: scripts in which each character is a word of ours. :func:`schema.text.is_cjk` has
+#: more, such as full-width letters; to take it here would change the words of a decode key.
 _CJK = (
     "\u3005\u3007\u3040-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
@@ -24,13 +25,13 @@ _IS_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]").match
 _BLANKS = " \t\n\ufffd"
 
 
-def joined(pieces: Iterable[Word]) -> list[Word]:
-    """Make words of pieces: glue what clings together, part what is CJK, trim, drop mere marks."""
+def merge_subwords(subwords: Iterable[Word]) -> list[Word]:
+    """Return words: parts merged, CJK characters split, blanks and mere punctuation dropped."""
     words: list[Word] = []
-    for piece in pieces:
-        for part in _parts(piece):
-            if words and _clings(part.text, words[-1].text):
-                words[-1] = _glued(words[-1], part)
+    for subword in subwords:
+        for part in _split_cjk(subword):
+            if words and _continues_word(part.text, words[-1].text):
+                words[-1] = _merge(words[-1], part)
             else:
                 words.append(part)
     return [
@@ -40,24 +41,23 @@ def joined(pieces: Iterable[Word]) -> list[Word]:
     ]
 
 
-def _parts(piece: Word) -> Iterator[Word]:
-    """Yield each CJK character of a piece, and each run of others; the time is shared evenly."""
-    texts = _CJK_OR_RUN.findall(piece.text)
+def _split_cjk(subword: Word) -> Iterator[Word]:
+    """Yield each CJK character, and each run of others; the time is shared evenly."""
+    texts = _CJK_OR_RUN.findall(subword.text)
     if len(texts) == 1:
-        yield piece
+        yield subword
         return
-    character_ms = (piece.end_ms - piece.start_ms) / max(1, len(piece.text))
-    at = 0
+    character_ms = (subword.end_ms - subword.start_ms) / max(1, len(subword.text))
+    offset = 0
     for text in texts:
-        start_ms = piece.start_ms + round(at * character_ms)
-        at += len(text)
-        yield replace(
-            piece, text=text, start_ms=start_ms, end_ms=piece.start_ms + round(at * character_ms)
-        )
+        start_ms = subword.start_ms + round(offset * character_ms)
+        offset += len(text)
+        end_ms = subword.start_ms + round(offset * character_ms)
+        yield replace(subword, text=text, start_ms=start_ms, end_ms=end_ms)
 
 
-def _clings(text: str, word: str) -> bool:
-    """Tell whether ``text`` goes on the ``word`` before it, given how both were written."""
+def _continues_word(text: str, word: str) -> bool:
+    """Tell whether ``text`` continues the ``word`` before it, both as the model wrote them."""
     if text[0].isspace() or word[-1].isspace():
         return False
     if not _has_substance(word):
@@ -68,8 +68,8 @@ def _clings(text: str, word: str) -> bool:
     return not (is_wide or _IS_CJK(text) or _IS_UNSPACED(text))
 
 
-def _glued(word: Word, part: Word) -> Word:
-    """Return both as one, as sure as the less sure; a mark adds no time, which is a pause's."""
+def _merge(word: Word, part: Word) -> Word:
+    """Return one word with the lower confidence; punctuation adds no time, which is a pause's."""
     text = word.text + part.text
     if not _has_substance(part.text):
         return replace(word, text=text)

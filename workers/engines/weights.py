@@ -1,4 +1,4 @@
-"""Weights, checked before a byte of them is loaded.
+"""Verifies weights before a byte of them is loaded.
 
 A model loader that finds no checkpoint, or half of one, may go on with random numbers; what comes
 out then looks like words.
@@ -13,19 +13,19 @@ from schema.errors import ErrorCode, Misconfigured
 from schema.models import ModelFiles
 
 
-def verify(model: ModelFiles, models_dir: Path) -> Path:
+def verify_weights(model: ModelFiles, models_dir: Path) -> Path:
     """Return the absolute directory of ``model``, each of its files present and unchanged.
 
     Raises:
         Misconfigured: a file is missing, or its SHA-256 is not the one expected.
     """
     directory = (models_dir / model.name).absolute()
-    for name, expected in model.files.items():
-        _verify_file(directory / name, expected, model.name)
+    for name, expected_digest in model.files.items():
+        _verify_file(directory / name, expected_digest, model.name)
     return directory
 
 
-def _verify_file(path: Path, expected: str, model: str) -> None:
+def _verify_file(path: Path, expected_digest: str, model: str) -> None:
     try:
         with path.open("rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
@@ -36,10 +36,10 @@ def _verify_file(path: Path, expected: str, model: str) -> None:
             f"{path} cannot be read: {error.strerror}",
             "Put the model's files there, or point CALLSCRIBE_MODELS at where they are.",
         ) from error
-    if actual != expected:
+    if actual != expected_digest:
         raise Misconfigured(
             ErrorCode.WEIGHTS_CHANGED,
             f"model {model}",
-            f"{path} has the SHA-256 {actual}, not {expected}",
+            f"{path} has the SHA-256 {actual}, not {expected_digest}",
             "Fetch the model again.",
         )

@@ -24,12 +24,20 @@ from schema.profile import Profile
 from schema.settings import Settings
 from schema.span import Span
 from schema.words import ResultTag, Word
-from workers.engines.base import Decoding, Outcome, Recognizer, Refusals, Request
+from workers.engines.base import (
+    LOW_LOG_PROBABILITY,
+    NO_SPEECH_PROBABILITY,
+    Cancellations,
+    DecodeOutcome,
+    DecodeRequest,
+    Decoding,
+    Recognizer,
+)
 from workers.engines.device import is_gpu, load_cublas
-from workers.engines.minibatch import Window, pack_cheapest, pack_windows
-from workers.engines.subwords import joined
-from workers.engines.weights import verify
-from workers.engines.word_times import after_pauses, levels_of, until_pauses
+from workers.engines.minibatch import SpeechWindow, pack_cheapest, pack_windows
+from workers.engines.subwords import merge_subwords
+from workers.engines.weights import verify_weights
+from workers.engines.word_times import extend_to_pause, measure_levels, trim_leading_pause
 
 Features = npt.NDArray[np.float32]
 
@@ -37,30 +45,26 @@ Features = npt.NDArray[np.float32]
 _WINDOW_MS = 30_000
 
 #: Of that silence so much is left where windows are trimmed, so that lengths are multiples of some
-#: seconds: windows of one length are written together. The encoder takes less than in proportion
+#: seconds: windows of one length are decoded together. The encoder takes less than in proportion
 #: for a shorter window, and the decoder reads less at each token.
-_SILENCE_MS = 1_000
+_TRAILING_SILENCE_MS = 1_000
 _LENGTH_STEP_MS = 5_000
 
 #: A window with less audio than this is heard with all its silence, as in training: with less, four
 #: words were written over a crying child and others who say none.
-_LITTLE_MS = 15_000
+_MIN_TRIMMED_MS = 15_000
 
 #: Audio kept on both sides of a region. FSMN-VAD leaves margins of its own: 0 to 400 ms made no
 #: difference to word errors, and each added millisecond is one less of speech in a window.
 _PAD_MS = 100
 
-#: What a window costs beside its length, in ms of it: writing what it says.
+#: The fixed cost of a window, in ms of its length: the decoder writes its text.
 _WINDOW_COST_MS = 2_000
 
 #: A pause at which a window may restart, as it appears between padded regions: a second.
 _RESTART_PAUSE_MS = 1_000 - 2 * _PAD_MS
 
-#: Whisper's own thresholds. A window that is likelier no speech than this, and whose text is less
-#: likely than that (mean natural logarithm per token), is silence; a text that zlib shortens by
-#: more than the ratio repeats itself.
-_NO_SPEECH_PROBABILITY = 0.6
-_LOW_LOG_PROBABILITY = -1.0
+#: Whisper's own, too: a text that zlib shortens by more than this ratio repeats itself.
 _REPETITIVE_RATIO = 2.4
 
 #: A word's end is at most this far beyond the start of the region after its own: the padding, and
@@ -78,22 +82,33 @@ _FRAME_MS = 10
 #: Windows that are reported as doubtful: half as likely no speech as what is dropped, or unlikely.
 _DOUBTFUL_NO_SPEECH = 0.3
 
-#: Tokens that a second attempt at a window may not write twice in this order.
-_NEVER_TWICE = 3
+#: A second attempt at a window may not write the same run of so many tokens twice.
+_RETRY_NGRAM_SIZE = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Asking:
-    """How windows are to be decoded: the tokenizer set to a language, the prompt."""
+class _PreparedRequest:
+    """A request's index and audio, its regions, padded, in windows, and the language to write."""
+
+    index: int
+    samples: Samples
+    regions: Sequence[Span]
+    windows: Sequence[SpeechWindow]
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """The tokenizer, set to a language, and the tokens that a text begins with or may not have."""
 
     tokenizer: Any
-    prompt: list[int]
-    suppressed: tuple[int, ...]
+    tokens: list[int]
+    suppress_tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Hypothesis:
-    """What the model wrote for one window, and what it makes of it.
+    """The tokens of one window, with the figures that Whisper judges them by.
 
     ``log_probability`` is the mean natural logarithm per token, the closing one included.
     """
@@ -109,11 +124,11 @@ class _Hypothesis:
 
     @property
     def is_unlikely(self) -> bool:
-        return self.log_probability < _LOW_LOG_PROBABILITY
+        return self.log_probability < LOW_LOG_PROBABILITY
 
     def is_silence(self, *, is_retry: bool) -> bool:
         """Tell whether nobody spoke; a loop that was left for something unlikely is noise, too."""
-        return self.is_unlikely and (is_retry or self.no_speech > _NO_SPEECH_PROBABILITY)
+        return self.is_unlikely and (is_retry or self.no_speech > NO_SPEECH_PROBABILITY)
 
     @property
     def is_doubtful(self) -> bool:
@@ -121,30 +136,12 @@ class _Hypothesis:
 
 
 @dataclass(frozen=True, slots=True)
-class _Writing:
-    """One window's tokens with their times in its audio, untrimmed, and where they come from."""
+class _DecodedWindow:
+    """A window's subwords, with times in its own audio, and the hypothesis that they are from."""
 
-    pieces: list[Word]
+    window: SpeechWindow
+    subwords: list[Word]
     hypothesis: _Hypothesis
-
-
-@dataclass(frozen=True, slots=True)
-class _Hearing:
-    """What is heard of a request: its number, its audio, and its regions, padded, in windows."""
-
-    number: int
-    samples: Samples
-    regions: Sequence[Span]
-    windows: Sequence[Window]
-    language: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Excerpt:
-    """A window, and of whose speech it is."""
-
-    hearing: _Hearing
-    window: Window
 
 
 class WhisperRecognizer(Recognizer):
@@ -154,232 +151,76 @@ class WhisperRecognizer(Recognizer):
         self,
         model: Any,
         name: str,
-        minibatch: int,
+        minibatch_size: int,
         *,
-        together: bool,
-        trims: bool = False,
-        drops_silence: bool = True,
+        batch_encoder: bool,
+        trims_windows: bool,
     ) -> None:
         self._model = model
         self._name = name
-        self._minibatch = minibatch
-        self._together = together
-        self._trims = trims
-        self._drops_silence = drops_silence
+        self._minibatch_size = minibatch_size
+        self._batch_encoder = batch_encoder
+        self._trims_windows = trims_windows
 
-    def unguarded(self) -> WhisperRecognizer:
-        """Return the same model without its threshold of silence, to measure what that earns."""
-        return WhisperRecognizer(
-            self._model,
-            self._name,
-            self._minibatch,
-            together=self._together,
-            trims=self._trims,
-            drops_silence=False,
-        )
-
-    def decode_all(self, requests: Sequence[Request]) -> list[Outcome]:
+    def decode_all(self, requests: Sequence[DecodeRequest]) -> list[DecodeOutcome]:
         """Decode: see :meth:`workers.engines.base.Recognizer.decode_all`."""
-        outcomes: list[Outcome] = [Decoding((), None) for _ in requests]
-        refusals = Refusals(requests)
-        alike: dict[tuple[str, tuple[str, ...]], list[_Hearing]] = {}
-        for number, request in enumerate(requests):
-            if not request.regions:
-                continue
-            refusals.ask([number])
-            if number in refusals.by_number:
+        outcomes: list[DecodeOutcome] = [Decoding((), None) for _ in requests]
+        cancellations = Cancellations(requests)
+        groups: dict[tuple[str, tuple[str, ...]], list[_PreparedRequest]] = {}
+        for index, request in enumerate(requests):
+            if not request.regions or cancellations.is_cancelled(index):
                 continue
             try:
-                hearing = self._hearing(number, request)
+                prepared_request = self._prepare(index, request)
             except BadRequest as error:
-                outcomes[number] = error
+                outcomes[index] = error
                 continue
-            asked = hearing.language, tuple(request.hotwords)
-            alike.setdefault(asked, []).append(hearing)
-        for (language, hotwords), hearings in alike.items():
-            how = self._asking(language, hotwords)
-            for hearing, writings in self._decode(hearings, how, refusals):
-                outcomes[hearing.number] = _decoding(hearing, writings)
-        for number, refusal in refusals.by_number.items():
-            outcomes[number] = refusal
+            key = prepared_request.language, tuple(request.hotwords)
+            groups.setdefault(key, []).append(prepared_request)
+        for (language, hotwords), group in groups.items():
+            prompt = self._make_prompt(language, hotwords)
+            for prepared_request, decoded_windows in self._decode(group, prompt, cancellations):
+                outcomes[prepared_request.index] = _make_decoding(prepared_request, decoded_windows)
+        for index, cancellation in cancellations.by_request.items():
+            outcomes[index] = cancellation
         return outcomes
 
-    def _hearing(self, number: int, request: Request) -> _Hearing:
-        """Return what is heard of a request, and in which language it is written.
+    def _prepare(self, index: int, request: DecodeRequest) -> _PreparedRequest:
+        """Pack a request's regions into windows, and decide its language.
 
         Raises:
             BadRequest: the model does not know the language.
         """
-        heard = padded(request.regions, len(request.samples) // SAMPLES_PER_MS)
-        windows = self._packed(heard)
+        regions = pad_regions(request.regions, len(request.samples) // SAMPLES_PER_MS)
+        if self._trims_windows:
+            windows = pack_cheapest(regions, max_window_ms=_WINDOW_MS, cost_ms=_cost_ms)
+        else:
+            windows = pack_windows(
+                regions, max_window_ms=_WINDOW_MS, restart_pause_ms=_RESTART_PAUSE_MS
+            )
         language = request.language
         if language == "auto":
-            language = self._detect_language(request.samples, windows)
-        if not self._knows(language):
+            fullest = max(windows, key=lambda window: window.duration_ms)
+            language = self._detect_language(request.samples, fullest)
+        if not self._supports_language(language):
             raise BadRequest(
                 ErrorCode.OPTION_INVALID,
                 f"language {language}",
                 f"{self._name} does not know it",
                 "Choose another model, or auto.",
             )
-        return _Hearing(number, request.samples, heard, windows, language)
+        return _PreparedRequest(index, request.samples, regions, windows, language)
 
-    def _decode(
-        self, hearings: Sequence[_Hearing], asking: _Asking, refusals: Refusals
-    ) -> Iterator[tuple[_Hearing, list[_Writing]]]:
-        """Yield what is written of each request that is wanted still, window by window."""
-        excerpts = [_Excerpt(own, window) for own in hearings for window in own.windows]
-        written: dict[int, _Writing] = {}
-        for chosen in self._minibatches([excerpt.window for excerpt in excerpts]):
-            refusals.ask(excerpts[index].hearing.number for index in chosen)
-            wanted = [i for i in chosen if excerpts[i].hearing.number not in refusals.by_number]
-            if not wanted:
-                continue
-            own = [excerpts[index] for index in wanted]
-            writings = self._write(self._features(own), [each.window for each in own], asking)
-            written.update(zip(wanted, writings, strict=True))
-        for hearing in hearings:
-            if hearing.number not in refusals.by_number:
-                numbers = [i for i, each in enumerate(excerpts) if each.hearing is hearing]
-                yield hearing, [written[index] for index in numbers]
-
-    def _packed(self, regions: Sequence[Span]) -> list[Window]:
-        if self._trims:
-            return pack_cheapest(regions, max_window_ms=_WINDOW_MS, cost_ms=_cost_ms)
-        return pack_windows(regions, max_window_ms=_WINDOW_MS, restart_pause_ms=_RESTART_PAUSE_MS)
-
-    def _heard_ms(self, window: Window) -> int:
-        return heard_ms(window) if self._trims else _WINDOW_MS
-
-    def _minibatches(self, windows: Sequence[Window]) -> Iterator[list[int]]:
-        """Yield the indices of windows that are heard as long as each other, the longest first."""
-        fullest_first = sorted(range(len(windows)), key=lambda i: (-windows[i].duration_ms, i))
-        by_length: dict[int, list[int]] = {}
-        for index in fullest_first:
-            by_length.setdefault(self._heard_ms(windows[index]), []).append(index)
-        for _, chosen in sorted(by_length.items(), reverse=True):
-            for first in range(0, len(chosen), self._minibatch):
-                yield chosen[first : first + self._minibatch]
-
-    def _encode(self, features: Features) -> Any:
-        """Return what the encoder makes of windows.
-
-        A CPU's cache holds one window's: eight of them take it a third longer together than one
-        after the other, and aligning twice as long. Writing is the other way round: it reads all
-        the decoder's weights for each token, and takes half of the time for eight together.
-        """
-        if self._together:
-            return self._model.encode(features)
-        from ctranslate2 import StorageView
-
-        alone = [np.asarray(self._model.encode(own[np.newaxis])) for own in features]
-        return StorageView.from_array(np.concatenate(alone))
-
-    def _write(
-        self, features: Features, windows: Sequence[Window], asking: _Asking, never_twice: int = 0
-    ) -> list[_Writing]:
-        """Return what the model writes for each window.
-
-        A window whose text repeats itself is decoded once more, by itself, and so that no run of
-        ``never_twice`` tokens can come again: the loop is left, and what follows it is heard.
-        """
-        encoded = self._encode(features)
-        hypotheses = self._generate(encoded, len(windows), asking, never_twice)
-        pieces = list(self._align(encoded, hypotheses, windows, asking))
-        writings = [_Writing(*both) for both in zip(pieces, hypotheses, strict=True)]
-        for index, hypothesis in enumerate(hypotheses):
-            if hypothesis.tokens and hypothesis.is_repetitive and not never_twice:
-                alone = slice(index, index + 1)
-                writings[alone] = self._write(features[alone], windows[alone], asking, _NEVER_TWICE)
-        return writings
-
-    def _generate(
-        self, encoded: Any, windows: int, asking: _Asking, never_twice: int
-    ) -> list[_Hypothesis]:
-        results = self._model.model.generate(
-            encoded,
-            [asking.prompt] * windows,
-            beam_size=1,
-            max_length=self._model.max_length,
-            no_repeat_ngram_size=never_twice,
-            suppress_tokens=asking.suppressed,
-            return_scores=True,
-            return_no_speech_prob=True,
-        )
-        found = [_hypothesis(result, asking.tokenizer) for result in results]
-        if not self._drops_silence:
-            return found
-        return [
-            replace(own, tokens=[]) if own.is_silence(is_retry=never_twice > 0) else own
-            for own in found
-        ]
-
-    def _align(
-        self,
-        encoded: Any,
-        hypotheses: Sequence[_Hypothesis],
-        windows: Sequence[Window],
-        asking: _Asking,
-    ) -> Iterator[list[Word]]:
-        """Yield each hypothesis' tokens with times, from where the decoder paid attention."""
-        frames = [-(-window.duration_ms // _FRAME_MS) for window in windows]
-        tokens = [hypothesis.tokens for hypothesis in hypotheses]
-        for chosen, own in self._parts(encoded, len(windows)):
-            alignments = self._model.find_alignment(
-                asking.tokenizer, tokens[chosen], own, frames[chosen]
-            )
-            yield from ([_piece(entry) for entry in alignment] for alignment in alignments)
-
-    def _parts(self, encoded: Any, windows: int) -> Iterator[tuple[slice, Any]]:
-        """Yield which windows are computed together, all tokens of each at once."""
-        if self._together:
-            yield slice(0, windows), encoded
-            return
-        from ctranslate2 import StorageView
-
-        array = np.asarray(encoded)
-        for index in range(windows):
-            alone = slice(index, index + 1)
-            yield alone, StorageView.from_array(array[alone])
-
-    def _features(self, excerpts: Sequence[_Excerpt]) -> Features:
-        """Return log-mel spectrograms, float32 ``(windows, mels, frames)``, silence at their ends.
-
-        The longest window says how many frames.
-        """
-        extract = self._model.feature_extractor
-        frames = max(self._heard_ms(excerpt.window) for excerpt in excerpts) // _FRAME_MS
-        features = np.zeros((len(excerpts), self._model.model.n_mels, frames), np.float32)
-        for own, excerpt in zip(features, excerpts, strict=True):
-            mels = extract(_audio(excerpt.hearing.samples, excerpt.window))[:, :frames]
-            own[:, : mels.shape[1]] = mels
-        return features
-
-    def _detect_language(self, samples: Samples, windows: Sequence[Window]) -> str:
-        """Return the likeliest language of the fullest window."""
+    def _detect_language(self, samples: Samples, window: SpeechWindow) -> str:
+        """Return the likeliest language of a window."""
         if not self._model.model.is_multilingual:
             return "en"
-        fullest = max(windows, key=lambda window: window.duration_ms)
-        hearing = _Hearing(0, samples, (), windows, "auto")
-        encoded = self._model.encode(self._features([_Excerpt(hearing, fullest)]))
-        [ranking] = self._model.model.detect_language(encoded)
+        encoding = self._model.encode(self._compute_features([(samples, window)]))
+        [ranking] = self._model.model.detect_language(encoding)
         token: str = ranking[0][0]
         return token.strip("<|>")
 
-    def _asking(self, language: str, hotwords: Sequence[str]) -> _Asking:
-        from faster_whisper.tokenizer import Tokenizer
-        from faster_whisper.transcribe import get_suppressed_tokens
-
-        model = self._model
-        tokenizer = Tokenizer(
-            model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=language
-        )
-        prompt = model.get_prompt(
-            tokenizer, [], without_timestamps=True, hotwords=", ".join(hotwords) or None
-        )
-        return _Asking(tokenizer, prompt, get_suppressed_tokens(tokenizer, [-1]))
-
-    def _knows(self, language: str) -> bool:
+    def _supports_language(self, language: str) -> bool:
         if not self._model.model.is_multilingual:
             return language == "en"
         # The library lists languages of newer models, which this one's vocabulary may lack.
@@ -388,14 +229,260 @@ class WhisperRecognizer(Recognizer):
             and self._model.hf_tokenizer.token_to_id(f"<|{language}|>") is not None
         )
 
+    def _make_prompt(self, language: str, hotwords: Sequence[str]) -> _Prompt:
+        from faster_whisper.tokenizer import Tokenizer
+        from faster_whisper.transcribe import get_suppressed_tokens
 
-def load(profile: Profile, settings: Settings) -> WhisperRecognizer:
+        model = self._model
+        tokenizer = Tokenizer(
+            model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=language
+        )
+        tokens = model.get_prompt(
+            tokenizer, [], without_timestamps=True, hotwords=", ".join(hotwords) or None
+        )
+        return _Prompt(tokenizer, tokens, get_suppressed_tokens(tokenizer, [-1]))
+
+    def _decode(
+        self, group: Sequence[_PreparedRequest], prompt: _Prompt, cancellations: Cancellations
+    ) -> Iterator[tuple[_PreparedRequest, list[_DecodedWindow]]]:
+        """Yield each request that was not cancelled, with its windows in order."""
+        inputs = [(request.samples, window) for request in group for window in request.windows]
+        requests = [request.index for request in group for _ in request.windows]
+        decoded_windows: dict[int, _DecodedWindow] = {}
+        for batch in self._pack_minibatches([window for _, window in inputs]):
+            members = cancellations.drop_cancelled(batch, requests)
+            if members:
+                features = self._compute_features([inputs[member] for member in members])
+                windows = [inputs[member][1] for member in members]
+                results = self._decode_windows(features, windows, prompt)
+                decoded_windows.update(zip(members, results, strict=True))
+        for request in group:
+            if request.index not in cancellations.by_request:
+                members = [i for i, index in enumerate(requests) if index == request.index]
+                yield request, [decoded_windows[member] for member in members]
+
+    def _pack_minibatches(self, windows: Sequence[SpeechWindow]) -> Iterator[list[int]]:
+        """Yield the indices of windows whose inputs are equally long, the longest first."""
+        fullest_first = sorted(range(len(windows)), key=lambda i: (-windows[i].duration_ms, i))
+        by_length: dict[int, list[int]] = {}
+        for index in fullest_first:
+            by_length.setdefault(self._input_ms(windows[index]), []).append(index)
+        for _, indices in sorted(by_length.items(), reverse=True):
+            for first in range(0, len(indices), self._minibatch_size):
+                yield indices[first : first + self._minibatch_size]
+
+    def _input_ms(self, window: SpeechWindow) -> int:
+        return trimmed_input_ms(window) if self._trims_windows else _WINDOW_MS
+
+    def _compute_features(self, inputs: Sequence[tuple[Samples, SpeechWindow]]) -> Features:
+        """Return log-mel spectrograms, float32 ``(windows, mels, frames)``, silence at their ends.
+
+        The longest window says how many frames.
+        """
+        frames = max(self._input_ms(window) for _, window in inputs) // _FRAME_MS
+        features = np.zeros((len(inputs), self._model.model.n_mels, frames), np.float32)
+        for spectrogram, (samples, window) in zip(features, inputs, strict=True):
+            mels = self._model.feature_extractor(_join_regions(samples, window))[:, :frames]
+            spectrogram[:, : mels.shape[1]] = mels
+        return features
+
+    def _decode_windows(
+        self,
+        features: Features,
+        windows: Sequence[SpeechWindow],
+        prompt: _Prompt,
+        no_repeat_ngram_size: int = 0,
+    ) -> list[_DecodedWindow]:
+        """Return each window with its text.
+
+        A window whose text repeats itself is decoded once more, by itself, and so that no run of
+        ``no_repeat_ngram_size`` tokens can come again: the loop ends, and what follows it is heard.
+        """
+        encoding, alignment_parts = self._encode(features)
+        hypotheses = self._generate(encoding, len(windows), prompt, no_repeat_ngram_size)
+        subwords = self._align(alignment_parts, hypotheses, windows, prompt)
+        parts = zip(windows, subwords, hypotheses, strict=True)
+        decoded_windows = [_DecodedWindow(*part) for part in parts]
+        for index, hypothesis in enumerate(hypotheses):
+            if hypothesis.tokens and hypothesis.is_repetitive and not no_repeat_ngram_size:
+                one = slice(index, index + 1)
+                decoded_windows[one] = self._decode_windows(
+                    features[one], windows[one], prompt, _RETRY_NGRAM_SIZE
+                )
+        return decoded_windows
+
+    def _encode(self, features: Features) -> tuple[Any, list[tuple[slice, Any]]]:
+        """Return the encoder's output for windows, and its parts that are aligned by themselves.
+
+        A CPU's cache holds one window's: eight of them take it a third longer together than one
+        after the other, and aligning twice as long. Writing is the other way round: it reads all
+        the decoder's weights for each token, and takes half of the time for eight together.
+        """
+        if self._batch_encoder:
+            encoding = self._model.encode(features)
+            return encoding, [(slice(None), encoding)]
+        from ctranslate2 import StorageView
+
+        encodings = [np.asarray(self._model.encode(window[np.newaxis])) for window in features]
+        array = np.concatenate(encodings)
+        windows = [slice(index, index + 1) for index in range(len(array))]
+        parts = [(window, StorageView.from_array(array[window])) for window in windows]
+        return StorageView.from_array(array), parts
+
+    def _generate(
+        self, encoding: Any, windows: int, prompt: _Prompt, no_repeat_ngram_size: int
+    ) -> list[_Hypothesis]:
+        """Return each window's hypothesis, without tokens where it is silence."""
+        results = self._model.model.generate(
+            encoding,
+            [prompt.tokens] * windows,
+            beam_size=1,
+            max_length=self._model.max_length,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            suppress_tokens=prompt.suppress_tokens,
+            return_scores=True,
+            return_no_speech_prob=True,
+        )
+        hypotheses = [_make_hypothesis(result, prompt.tokenizer) for result in results]
+        is_retry = no_repeat_ngram_size > 0
+        return [
+            replace(hypothesis, tokens=[])
+            if hypothesis.is_silence(is_retry=is_retry)
+            else hypothesis
+            for hypothesis in hypotheses
+        ]
+
+    def _align(
+        self,
+        parts: Sequence[tuple[slice, Any]],
+        hypotheses: Sequence[_Hypothesis],
+        windows: Sequence[SpeechWindow],
+        prompt: _Prompt,
+    ) -> Iterator[list[Word]]:
+        """Yield each hypothesis' subwords with times, from where the decoder paid attention."""
+        frames = [-(-window.duration_ms // _FRAME_MS) for window in windows]
+        tokens = [hypothesis.tokens for hypothesis in hypotheses]
+        for part, encoding in parts:
+            alignments = self._model.find_alignment(
+                prompt.tokenizer, tokens[part], encoding, frames[part]
+            )
+            yield from ([_make_subword(entry) for entry in alignment] for alignment in alignments)
+
+
+def pad_regions(regions: Sequence[Span], duration_ms: int) -> list[Span]:
+    """Return ``regions`` with audio around them.
+
+    Up to ``_PAD_MS`` on each side, but no more than half of a pause, nor than a window holds.
+    """
+    pauses = [2 * _PAD_MS, *(b.start_ms - a.end_ms for a, b in pairwise(regions)), 2 * _PAD_MS]
+    pads = [min(_PAD_MS, pause_ms // 2) for pause_ms in pauses]
+    padded_regions = []
+    for region, (before_ms, after_ms) in zip(regions, pairwise(pads), strict=True):
+        spare_ms = max(0, _WINDOW_MS - region.duration_ms) // 2
+        start_ms = region.start_ms - min(before_ms, spare_ms)
+        end_ms = region.end_ms + min(after_ms, spare_ms)
+        padded_regions.append(Span(max(0, start_ms), min(duration_ms, end_ms)))
+    return padded_regions
+
+
+def trimmed_input_ms(window: SpeechWindow) -> int:
+    """Return how much Whisper hears of a trimmed window, in ms: its audio and a little silence."""
+    if window.duration_ms < _MIN_TRIMMED_MS:
+        return _WINDOW_MS
+    steps = -(-(window.duration_ms + _TRAILING_SILENCE_MS) // _LENGTH_STEP_MS)
+    return min(_WINDOW_MS, steps * _LENGTH_STEP_MS)
+
+
+def _cost_ms(window: SpeechWindow) -> int:
+    return trimmed_input_ms(window) + _WINDOW_COST_MS
+
+
+def _join_regions(samples: Samples, window: SpeechWindow) -> Samples:
+    """Return the audio of a window's regions, one after the other."""
+    bounds = [(region.start_ms, region.end_ms) for region in window.regions]
+    return np.concatenate(
+        [samples[start * SAMPLES_PER_MS : end * SAMPLES_PER_MS] for start, end in bounds]
+    )
+
+
+def _make_hypothesis(result: Any, tokenizer: Any) -> _Hypothesis:
+    """Return CTranslate2's result for a window, with the figures that Whisper judges it by."""
+    from faster_whisper.transcribe import get_compression_ratio
+
+    tokens = [token for token in result.sequences_ids[0] if token < tokenizer.eot]
+    # The score is the mean over the tokens; Whisper's threshold counts the closing one as well.
+    log_probability = result.scores[0] * len(tokens) / (len(tokens) + 1)
+    ratio = get_compression_ratio(tokenizer.decode(tokens)) if tokens else 0.0
+    return _Hypothesis(tokens, result.no_speech_prob, log_probability, ratio)
+
+
+def _make_subword(entry: dict[str, Any]) -> Word:
+    return Word(
+        entry["word"],
+        round(entry["start"] * 1000),
+        round(entry["end"] * 1000),
+        round(float(entry["probability"]), 3),
+    )
+
+
+def _make_decoding(
+    request: _PreparedRequest, decoded_windows: Sequence[_DecodedWindow]
+) -> Decoding:
+    """Return the words of a request, on its segment's clock."""
+    levels = measure_levels(request.samples)
+    words: list[Word] = []
+    for decoded_window in decoded_windows:
+        subwords = move_to_segment(decoded_window.subwords, decoded_window.window)
+        words += merge_subwords(trim_leading_pause(subwords, levels))
+    words = list(extend_to_pause(words, request.regions, levels))
+    doubts = [
+        _make_doubt(decoded_window.window, decoded_window.hypothesis)
+        for decoded_window in decoded_windows
+        if decoded_window.hypothesis.is_doubtful
+    ]
+    # The language of music is a guess that nobody should act on.
+    language = request.language if words else None
+    return Decoding(tuple(words), language, {ResultTag.DOUBTS: doubts} if doubts else {})
+
+
+def move_to_segment(subwords: Iterable[Word], window: SpeechWindow) -> Iterator[Word]:
+    """Move subwords from the clock of a window's audio to that of the segment.
+
+    A subword belongs to one region and does not leave it: what it seems to last beyond is a pause
+    that was left out. It is the region that its middle lies in, or its end, if that is later: a
+    word is stretched backwards, over an unwritten "mm" before it. Subwords stay in order. How far
+    the model's attention is ahead is taken off, but for where that would leave the region.
+    """
+    regions = iter(window.regions)
+    region, region_at_ms = next(regions), 0
+    for subword in subwords:
+        moment_ms = max(subword.middle_ms, subword.end_ms - _WORD_END_MS)
+        while moment_ms >= region_at_ms + region.duration_ms:
+            next_region = next(regions, None)
+            if next_region is None:
+                break
+            region_at_ms += region.duration_ms
+            region = next_region
+        shift_ms = region.start_ms - region_at_ms + _ATTENTION_AHEAD_MS
+        start_ms = min(max(subword.start_ms + shift_ms, region.start_ms), region.end_ms)
+        end_ms = min(max(subword.end_ms + shift_ms, start_ms), region.end_ms)
+        yield replace(subword, start_ms=start_ms, end_ms=end_ms)
+
+
+def _make_doubt(window: SpeechWindow, hypothesis: _Hypothesis) -> list[float]:
+    """Return a doubtful window as a result's tags have it: for the reducer (``hallucinations``)."""
+    span = window.regions[0].start_ms, window.regions[-1].end_ms
+    figures = hypothesis.no_speech, hypothesis.log_probability
+    return [*span, *(round(figure, 3) for figure in figures)]
+
+
+def load_whisper(profile: Profile, settings: Settings) -> WhisperRecognizer:
     """Verify and load the profile's Whisper.
 
     Raises:
         Misconfigured: the weights are missing or changed, or the device cannot decode them.
     """
-    directory = verify(profile.model_files, settings.models)
+    directory = verify_weights(profile.model_files, settings.models)
     from faster_whisper import WhisperModel
 
     device, _, index = settings.device.partition(":")
@@ -419,117 +506,6 @@ def load(profile: Profile, settings: Settings) -> WhisperRecognizer:
         model,
         profile.decode.model,
         settings.minibatch,
-        together=device != "cpu",
-        trims=profile.decode.windows == "trimmed",
+        batch_encoder=device != "cpu",
+        trims_windows=profile.decode.windows == "trimmed",
     )
-
-
-def _decoding(hearing: _Hearing, writings: Sequence[_Writing]) -> Decoding:
-    """Return the words of a request, on its segment's clock."""
-    in_order = list(zip(hearing.windows, writings, strict=True))
-    levels = levels_of(hearing.samples)
-    words = [
-        word
-        for window, writing in in_order
-        for word in joined(after_pauses(placed(writing.pieces, window), levels))
-    ]
-    timed = tuple(until_pauses(words, hearing.regions, levels))
-    doubts = [
-        _doubt(window, writing.hypothesis)
-        for window, writing in in_order
-        if writing.hypothesis.is_doubtful
-    ]
-    # The language of music is a guess that nobody should act on.
-    language = hearing.language if timed else None
-    return Decoding(timed, language, {ResultTag.DOUBTS: doubts} if doubts else {})
-
-
-def _hypothesis(result: Any, tokenizer: Any) -> _Hypothesis:
-    """Return CTranslate2's result for a window, with the figures that Whisper judges it by."""
-    from faster_whisper.transcribe import get_compression_ratio
-
-    tokens = [token for token in result.sequences_ids[0] if token < tokenizer.eot]
-    # The score is the mean over the tokens; Whisper's threshold counts the closing one as well.
-    log_probability = result.scores[0] * len(tokens) / (len(tokens) + 1)
-    ratio = get_compression_ratio(tokenizer.decode(tokens)) if tokens else 0.0
-    return _Hypothesis(tokens, result.no_speech_prob, log_probability, ratio)
-
-
-def _doubt(window: Window, hypothesis: _Hypothesis) -> list[float]:
-    """Return a doubtful window as a result's tags have it: for the reducer (``hallucinations``)."""
-    span = window.regions[0].start_ms, window.regions[-1].end_ms
-    figures = hypothesis.no_speech, hypothesis.log_probability
-    return [*span, *(round(figure, 3) for figure in figures)]
-
-
-def _piece(entry: dict[str, Any]) -> Word:
-    return Word(
-        entry["word"],
-        round(entry["start"] * 1000),
-        round(entry["end"] * 1000),
-        round(float(entry["probability"]), 3),
-    )
-
-
-def heard_ms(window: Window) -> int:
-    """Return how much Whisper hears of a trimmed window, in ms: its audio and a little silence."""
-    if window.duration_ms < _LITTLE_MS:
-        return _WINDOW_MS
-    steps = -(-(window.duration_ms + _SILENCE_MS) // _LENGTH_STEP_MS)
-    return min(_WINDOW_MS, steps * _LENGTH_STEP_MS)
-
-
-def _cost_ms(window: Window) -> int:
-    return heard_ms(window) + _WINDOW_COST_MS
-
-
-def padded(regions: Sequence[Span], duration_ms: int) -> list[Span]:
-    """Return ``regions`` with audio around them.
-
-    Up to ``_PAD_MS`` on each side, but no more than half of a pause, nor than a window holds.
-    """
-    pauses = [2 * _PAD_MS, *(b.start_ms - a.end_ms for a, b in pairwise(regions)), 2 * _PAD_MS]
-    pads = [min(_PAD_MS, pause_ms // 2) for pause_ms in pauses]
-    return [
-        _widened(region, min(before_ms, room_ms), min(after_ms, room_ms), duration_ms)
-        for region, (before_ms, after_ms) in zip(regions, pairwise(pads), strict=True)
-        for room_ms in [max(0, _WINDOW_MS - region.duration_ms) // 2]
-    ]
-
-
-def _widened(region: Span, before_ms: int, after_ms: int, duration_ms: int) -> Span:
-    return Span(max(0, region.start_ms - before_ms), min(duration_ms, region.end_ms + after_ms))
-
-
-def _audio(samples: Samples, window: Window) -> Samples:
-    """Return a window's regions, one after the other."""
-    return np.concatenate(
-        [
-            samples[region.start_ms * SAMPLES_PER_MS : region.end_ms * SAMPLES_PER_MS]
-            for region in window.regions
-        ]
-    )
-
-
-def placed(pieces: Iterable[Word], window: Window) -> Iterator[Word]:
-    """Move pieces from the clock of a window's audio to that of the segment.
-
-    A piece belongs to one region and does not leave it: what it seems to last beyond is a pause
-    that was left out. It is the region that its middle lies in, or its end, if that is later: a
-    word is stretched backwards, over an unwritten "mm" before it. Pieces stay in order. How far
-    the model's attention is ahead is taken off, but for where that would leave the region.
-    """
-    regions = iter(window.regions)
-    region, begins_ms = next(regions), 0
-    for piece in pieces:
-        moment_ms = max(piece.middle_ms, piece.end_ms - _WORD_END_MS)
-        while moment_ms >= begins_ms + region.duration_ms:
-            following = next(regions, None)
-            if following is None:
-                break
-            begins_ms += region.duration_ms
-            region = following
-        moved_ms = region.start_ms - begins_ms + _ATTENTION_AHEAD_MS
-        start_ms = min(max(piece.start_ms + moved_ms, region.start_ms), region.end_ms)
-        end_ms = min(max(piece.end_ms + moved_ms, start_ms), region.end_ms)
-        yield replace(piece, start_ms=start_ms, end_ms=end_ms)

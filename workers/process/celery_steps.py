@@ -8,11 +8,11 @@ import structlog
 from celery import bootsteps
 
 from schema.settings import load_settings
-from workers.process.liveness import BEAT_S, LifeNote
+from workers.process.liveness import HEARTBEAT_S, HeartbeatFile
 
 log = structlog.get_logger(__name__)
 
-#: Events of tasks wait this long for others to be sent with.
+#: The events of a tenth of a second are sent together.
 _EVENTS_WAIT_S = 0.1
 
 
@@ -30,28 +30,28 @@ class BrokerInfo(bootsteps.StartStopStep):  # type: ignore[misc]
         return {"broker": {"url": connection.as_uri() if connection else "not connected"}}
 
 
-class EventsTogether(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Events of tasks are sent ten times a second, where Celery publishes each few by themselves.
+class BatchedEvents(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Sends the events of tasks ten times a second, where Celery publishes every few at once.
 
-    Publishing them is a third of what a worker's parent does. Each event says when it happened, so
-    that whoever watches sees the same, a moment later.
+    To publish them is a third of what a worker's parent does. Each event has its own time, so that
+    a monitor shows the same, a moment later.
     """
 
     requires = ("celery.worker.consumer.events:Events",)
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        self._waiting = False
+        self._is_scheduled = False
 
     def start(self, consumer: Any) -> None:
         """Let events wait, from the first on that the new connection's dispatcher is given."""
 
         def wait() -> None:
-            if not self._waiting:
-                self._waiting = True
+            if not self._is_scheduled:
+                self._is_scheduled = True
                 consumer.hub.call_later(_EVENTS_WAIT_S, self._send, consumer)
 
-        self._waiting = False
+        self._is_scheduled = False
         if consumer.hub and consumer.event_dispatcher:
             consumer.event_dispatcher.on_send_buffered = wait
 
@@ -60,15 +60,15 @@ class EventsTogether(bootsteps.StartStopStep):  # type: ignore[misc]
         self._send(consumer)
 
     def _send(self, consumer: Any) -> None:
-        self._waiting = False
+        self._is_scheduled = False
         if consumer.event_dispatcher:
             consumer.event_dispatcher.flush()
 
 
-class Life(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Notes for probes that the loop runs, and what it takes from (``liveness``).
+class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Writes for probes that the loop runs, and its queues (``liveness``).
 
-    While Redis is away there is no such loop, and the note says so.
+    While Redis is away there is no such loop, and the file says so.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -77,27 +77,27 @@ class Life(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
         name = consumer.hostname.partition("@")[0]
-        self._note = LifeNote(load_settings(), name)
-        self._beats: Any = None
+        self._file = HeartbeatFile(load_settings(), name)
+        self._timer: Any = None
         self._write(None)
 
     def start(self, consumer: Any) -> None:
-        """Begin to note."""
+        """Begin to write the file."""
 
         def beat() -> None:
             self._write([queue.name for queue in consumer.task_consumer.queues])
 
         beat()
-        self._beats = consumer.hub.call_repeatedly(BEAT_S, beat)
+        self._timer = consumer.hub.call_repeatedly(HEARTBEAT_S, beat)
 
     def stop(self, consumer: Any) -> None:  # noqa: ARG002
-        """Note that there is no connection."""
-        if self._beats is not None:
-            self._beats.cancel()
+        """Write that there is no connection."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._write(None)
 
     def _write(self, queues: list[str] | None) -> None:
         try:
-            self._note.write(queues)
+            self._file.write(queues)
         except OSError as error:
             log.warning("life_not_noted", error=str(error))

@@ -1,8 +1,8 @@
 """Whether a worker of this host lives and takes work: for the probes of whatever runs it.
 
-A worker's parent writes a note of itself, on this host, every few seconds, from the loop in which
-it also takes messages; a probe reads it. Nothing of it goes through Redis: who writes there could
-have every worker started again, and a Redis that is away is no fault of a worker's.
+A worker's parent writes a file on this host every few seconds, from the loop that also receives
+messages; a probe reads it. Nothing of it goes through Redis: whoever writes there could have every
+worker restarted, and a Redis that is away is no fault of a worker's.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from urllib.parse import urlsplit
 from schema.settings import Settings
 from schema.wire import REDUCE_QUEUE, SEGMENTS_QUEUE
 
-#: How often the note is written, and how old one may be.
-BEAT_S = 5
+#: How often the file is written, and how old it may be.
+HEARTBEAT_S = 5
 _AGE_MAX_S = 60.0
 
 
-class LifeNote:
-    """What a worker says of itself to the probes of its own host and user."""
+class HeartbeatFile:
+    """The file in which a worker reports to the probes of its own host and user."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         server = urlsplit(settings.redis_url.get_secret_value())
@@ -39,7 +39,7 @@ class LifeNote:
         self._name = name
 
     def write(self, queues: Collection[str] | None) -> None:
-        """Note that this process lives, and from which queues it takes; None without Redis.
+        """Write that this process lives, and its queues; None without Redis.
 
         Raises:
             OSError: the directory is another user's, or cannot be written to.
@@ -51,11 +51,11 @@ class LifeNote:
         partial.replace(self._path)
 
     def remove(self) -> None:
-        """Take the note away: this worker ends."""
+        """Remove the file: this worker ends."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
-    def complaint(self) -> str | None:
+    def problem(self) -> str | None:
         """Return what is wrong with the worker of this name, or None."""
         try:
             _check_private(self._path.parent)
@@ -66,7 +66,7 @@ class LifeNote:
         if not Path(f"/proc/{pid}").exists() or at_s > time.monotonic():
             return f"worker {self._name} has ended"
         if queues is None:
-            return None  # It waits for Redis, and would do the same if it were started again.
+            return None  # It waits for Redis; a restart would not help.
         if (age_s := time.monotonic() - at_s) > _AGE_MAX_S:
             return f"worker {self._name} has not moved for {age_s:.0f} s: start it again"
         if not {SEGMENTS_QUEUE, REDUCE_QUEUE} & set(queues):

@@ -1,4 +1,4 @@
-"""What a task borrowed, given back; and the figures that prove it.
+"""Give back the memory that a task borrowed, and measure that it was.
 
     with GpuMemory(device_memory(settings.device)) as memory:
         ...                                 # the task, in a function of its own
@@ -20,18 +20,18 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
-#: Tasks after which everything is looked through once: a tenth of a second, among hours.
-_SETTLE_EVERY = 1_000
+#: Tasks between two full collections, each of a tenth of a second.
+_FREEZE_GC_EVERY = 1_000
 
-#: Of the device's memory: a process that holds so much after it was cleaned is replaced.
-_NEARLY_FULL = 0.9
+#: A process that reserves this share of the device after it was cleaned is replaced.
+_FULL_SHARE = 0.9
 
-#: Of the device's memory: less than this free, and whoever else needs some is in want of it.
-_NEARLY_NONE = 0.1
-#: Of what an allocator holds: more than this in no use after a task, and above a gigabyte, and it
-#: is in pieces that fit nothing.
-_MOSTLY_UNUSED = 0.75
-_UNUSED_BYTES = 1 << 30
+#: With less than this share of the device free, other users of the device may find none.
+_FREE_SHARE_MIN = 0.1
+#: Beyond this share of what an allocator reserves, and a gigabyte, unused memory after a task is
+#: fragmented: in pieces that fit nothing.
+_UNUSED_SHARE_MAX = 0.75
+_UNUSED_BYTES_MAX = 1 << 30
 
 _scopes = itertools.count(1)
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -147,28 +147,23 @@ class GpuMemory:
         self.before = self._figures()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, trace: TracebackType | None) -> None:
         # A traceback keeps every tensor of the failed call alive, as long as the error is known.
         traceback.clear_frames(trace)
-        _collect()
+        _collect_garbage()
         if error is not None or is_wasteful(self.device.figures()):
             self.device.release()
-        _trim()
+        _trim_heap()
         self.after = self._figures()
 
     @property
-    def is_stuck(self) -> bool:
+    def is_device_full(self) -> bool:
         """Whether the task left the device nearly full, though it was cleaned.
 
-        What it held from the beginning, the weights, no new process would do without.
+        The weights, reserved from the beginning, do not count: a new process needs them too.
         """
         after, before = self.after.device, self.before.device
-        return after.reserved > before.reserved and after.reserved >= _NEARLY_FULL * after.total > 0
+        return after.reserved > before.reserved and after.reserved >= _FULL_SHARE * after.total > 0
 
     def _figures(self) -> MemoryFigures:
         return MemoryFigures(resident_bytes(), self.device.figures())
@@ -184,9 +179,9 @@ def is_wasteful(figures: DeviceFigures) -> bool:
     unused = figures.reserved - figures.allocated
     if not unused:
         return False
-    if figures.free < _NEARLY_NONE * figures.total:
+    if figures.free < _FREE_SHARE_MIN * figures.total:
         return True
-    return unused > max(_UNUSED_BYTES, _MOSTLY_UNUSED * figures.reserved)
+    return unused > max(_UNUSED_BYTES_MAX, _UNUSED_SHARE_MAX * figures.reserved)
 
 
 def limit_caches() -> None:
@@ -202,25 +197,21 @@ def limit_caches() -> None:
         os.environ.setdefault(variable, "expandable_segments:True")
 
 
-def settle() -> None:
-    """Collect garbage, and count what is left as loaded for good: no scope's end looks through it.
+def freeze_gc() -> None:
+    """Collect garbage, then exempt all remaining objects from later collections.
 
-    Celery, SQLAlchemy and torch are 240,000 objects, which took longer to look through at the end
-    of each segment than all the rest of its bookkeeping together. Call it when models are loaded
-    or let go.
+    Celery, SQLAlchemy and torch are 240,000 objects. To look through them at the end of each
+    segment took longer than all its other bookkeeping. Call it when models are loaded or unloaded.
     """
     gc.unfreeze()
     gc.collect()
     gc.freeze()
 
 
-def _collect() -> None:
-    """Collect what the task left in cycles; what outlived it is looked through seldom.
-
-    It may die later, in a cycle: then it stays until the next of these times.
-    """
-    if next(_scopes) % _SETTLE_EVERY == 0:
-        settle()
+def _collect_garbage() -> None:
+    """Collect the task's cycles; only every thousandth time, look through all older objects."""
+    if next(_scopes) % _FREEZE_GC_EVERY == 0:
+        freeze_gc()
     else:
         gc.collect()
         gc.freeze()
@@ -236,7 +227,7 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _trim() -> None:
+def _trim_heap() -> None:
     """Give free heap back to the system, where the C library is glibc.
 
     Its arenas keep freed blocks below the newest live one: 40 MB over 300 segments of mixed

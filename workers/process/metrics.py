@@ -1,8 +1,8 @@
-"""What a worker counts, by :mod:`schema.metrics`; its child counts, and its parent serves it.
+"""A worker's metrics, by :mod:`schema.metrics`; its child counts, and its parent serves them.
 
-Counts lie in files that both map into memory, in a directory of the parent's own. There is one
+Counts are in files that both map into memory, in a directory of the parent's own. There is one
 child at a time, so that each goes on counting where the last one was killed. Without an address to
-serve at, what is counted stays in the process, and nobody sees it.
+serve at, the counts stay in the process.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ log = structlog.get_logger(__name__)
 #: Counters begin at 0 where they have so few series: Prometheus sees no increase from nothing.
 _ZEROED_MAX = 12
 
-#: Of each map: more than all series of a role take. On disk before it is written to, since a write
-#: into a map for which there is no room would kill the worker, on a segment that is innocent.
+#: The size of a map: more than all series of a role take. Allocated on disk first, since a write
+#: into a map on a full disk would kill the worker.
 _MAP_BYTES = 1 << 16
 #: One map for each kind and process, by prometheus-client's naming.
 _KINDS = ("counter", "histogram", "gauge_livemostrecent")
 _PARENT, _CHILD = "parent", "child"
 
 _PREFIX = "callscribe-metrics-"
-#: A directory that nobody holds is a killed worker's, unless it is about to be taken.
-_LEFTOVER_S = 60.0
+#: An unlocked directory is a killed worker's, unless it is so young that it is about to be locked.
+_ABANDONED_AFTER_S = 60.0
 
 # When a counter was made says nothing that its resets do not.
 disable_created_metrics()
@@ -83,7 +83,7 @@ def count(metric: catalogue.Metric, amount: float = 1, **labels: str) -> None:
     _series(metric, labels).inc(amount)
 
 
-def show(metric: catalogue.Metric, value: float, **labels: str) -> None:
+def set_gauge(metric: catalogue.Metric, value: float, **labels: str) -> None:
     """Set a gauge.
 
     Raises:
@@ -102,39 +102,39 @@ def observe(metric: catalogue.Metric, value: float, **labels: str) -> None:
 
 
 def count_decoded(
-    audio_ms: int, speech_ms: int, seconds: StageSeconds, store_s: float, after: MemoryFigures
+    audio_ms: int, speech_ms: int, seconds: StageSeconds, store_s: float, memory: MemoryFigures
 ) -> None:
     """Count a segment that was decoded and stored, and show the memory as it left it."""
     count(catalogue.SEGMENTS, outcome=Outcome.DONE)
     count(catalogue.AUDIO, audio_ms / 1000, outcome=Outcome.DONE)
     count(catalogue.SPEECH, speech_ms / 1000)
     stages = {**seconds._asdict(), Stage.STORE: store_s}
-    for stage, taken_s in stages.items():
-        observe(catalogue.STAGES, taken_s, stage=stage)
-    if taken_s := sum(stages.values()):
-        show(catalogue.TIMES_REAL_TIME, audio_ms / 1000 / taken_s)
-    show_memory(after)
+    for stage, stage_s in stages.items():
+        observe(catalogue.STAGES, stage_s, stage=stage)
+    if stage_s := sum(stages.values()):
+        set_gauge(catalogue.TIMES_REAL_TIME, audio_ms / 1000 / stage_s)
+    show_memory(memory)
 
 
-def count_known(audio_ms: int) -> None:
-    """Count a segment whose words the ledger had already."""
+def count_cached(audio_ms: int) -> None:
+    """Count a segment whose result the ledger had already."""
     count(catalogue.SEGMENTS, outcome=Outcome.KNOWN)
     count(catalogue.AUDIO, audio_ms / 1000, outcome=Outcome.KNOWN)
 
 
-def show_memory(after: MemoryFigures) -> None:
-    """Show what the process holds; of a device only where there is one."""
-    show(catalogue.RESIDENT, after.rss)
-    device = after.device
+def show_memory(memory: MemoryFigures) -> None:
+    """Show the memory of the process, and of its device if it has one."""
+    set_gauge(catalogue.RESIDENT, memory.rss)
+    device = memory.device
     if not device.total:
         return
     unused = device.reserved - device.allocated
-    show(catalogue.DEVICE_USED, device.allocated)
-    show(catalogue.DEVICE_RESERVED, device.reserved)
-    show(catalogue.DEVICE_PEAK, device.peak)
-    show(catalogue.DEVICE_FREE, device.free)
-    show(catalogue.DEVICE_CAPACITY, device.total)
-    show(catalogue.DEVICE_FRAGMENTATION, unused / device.reserved if device.reserved else 0.0)
+    set_gauge(catalogue.DEVICE_USED, device.allocated)
+    set_gauge(catalogue.DEVICE_RESERVED, device.reserved)
+    set_gauge(catalogue.DEVICE_PEAK, device.peak)
+    set_gauge(catalogue.DEVICE_FREE, device.free)
+    set_gauge(catalogue.DEVICE_CAPACITY, device.total)
+    set_gauge(catalogue.DEVICE_FRAGMENTATION, unused / device.reserved if device.reserved else 0.0)
 
 
 def _series(metric: catalogue.Metric, labels: dict[str, str]) -> Any:
@@ -147,11 +147,11 @@ def _series(metric: catalogue.Metric, labels: dict[str, str]) -> Any:
 
 def _family(metric: catalogue.Metric) -> Any:
     if metric.name not in _families:
-        _families[metric.name] = _made(metric)
+        _families[metric.name] = _create_family(metric)
     return _families[metric.name]
 
 
-def _made(metric: catalogue.Metric) -> Any:
+def _create_family(metric: catalogue.Metric) -> Any:
     options: dict[str, Any] = {"labelnames": tuple(metric.labels), "registry": _registry}
     if metric.kind is Kind.COUNTER:
         return Counter(metric.name, metric.meaning, **options)
@@ -162,18 +162,18 @@ def _made(metric: catalogue.Metric) -> Any:
 
 
 def _prepare(source: Source) -> None:
-    """Make what a role counts, each at 0 but for those of many series."""
+    """Create a role's metrics, at 0 but for those of many series."""
     for metric in served_by(source):
         if metric is catalogue.UP:
             continue
         family = _family(metric)
         if metric.labels and prod(map(len, metric.labels.values())) <= _ZEROED_MAX:
-            for each in product(*metric.labels.values()):
-                family.labels(*map(str, each))
+            for label_values in product(*metric.labels.values()):
+                family.labels(*map(str, label_values))
 
 
-class _Role(Collector):
-    """Says that a process is there, and as what."""
+class _RoleCollector(Collector):
+    """The gauge that a process of a role is up."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -183,59 +183,56 @@ class _Role(Collector):
         return [gauge(catalogue.UP, {self._source: 1})]
 
 
-def gauge(metric: catalogue.Metric, found: Mapping[str, float] | float) -> GaugeMetricFamily:
+def gauge(metric: catalogue.Metric, figures: Mapping[str, float] | float) -> GaugeMetricFamily:
     """Return a gauge: a value for each value of its one label, or a value where it has none."""
     family = GaugeMetricFamily(metric.name, metric.meaning, labels=tuple(metric.labels))
-    if not isinstance(found, Mapping):
-        family.add_metric((), found)
+    if not isinstance(figures, Mapping):
+        family.add_metric((), figures)
         return family
-    for label, value in found.items():
+    for label, value in figures.items():
         family.add_metric([str(label)], value)
     return family
 
 
 def serve_forked(source: Source, address: Address | None) -> None:
-    """Serve what a child will count, which is not forked yet; nothing without an address.
+    """Serve the counts of the children to be forked; nothing without an address.
 
-    A worker that cannot be watched still works: what goes wrong is logged.
+    An error is logged: a worker without metrics still works.
     """
     global _directory  # noqa: PLW0603 - one a process, like the server
     if address is None:
         return
     try:
-        _directory = _own_directory()
-        _share(_directory)
+        _directory = _make_directory()
+        _share_values(_directory)
         _prepare(source)
         registry = CollectorRegistry()
         MultiProcessCollector(registry, str(_directory))
         _serve(registry, source, address)
     except OSError as error:
-        _not_served(error)
+        _log_not_served(error)
 
 
 def serve_alone(source: Source, address: Address | None) -> None:
-    """Serve what this process itself counts; nothing without an address.
-
-    What goes wrong is logged, and no reason not to work.
-    """
+    """Serve the counts of this process; nothing without an address. An error is logged."""
     if address is None:
         return
     try:
         _prepare(source)
         _serve(_registry, source, address)
     except OSError as error:
-        _not_served(error)
+        _log_not_served(error)
 
 
-def _not_served(error: OSError) -> None:
+def _log_not_served(error: OSError) -> None:
     log.error("metrics_not_served", error=f"{type(error).__name__}: {error.strerror}")
 
 
-def serve(collector: Collector, source: Source, address: Address) -> None:
-    """Serve what a collector finds at each scrape.
+def serve_collector(collector: Collector, source: Source, address: Address) -> None:
+    """Serve what a collector reads at each scrape.
 
     Raises:
-        OSError: the address cannot be had.
+        OSError: the address is in use, or not this host's.
     """
     registry = CollectorRegistry()
     registry.register(collector)
@@ -244,25 +241,25 @@ def serve(collector: Collector, source: Source, address: Address) -> None:
 
 def _serve(registry: CollectorRegistry, source: Source, address: Address) -> None:
     global _server
-    registry.register(_Role(source))
+    registry.register(_RoleCollector(source))
     _server, _ = start_http_server(address.port, address.host, registry)
     log.info("metrics_served", host=address.host, port=_server.server_port)
 
 
-def begin_child() -> None:
-    """Begin to count in a child that has just begun; its predecessor's gauges are no more."""
+def start_child() -> None:
+    """Begin to count in a new child; the gauges of the one before it are cleared."""
     if _server is not None:
         # The parent's: a child that outlived it would keep its successor from the address.
         _server.socket.close()
     if _directory is not None:
-        _forget_gauges(_directory)
+        _clear_gauges(_directory)
     count(catalogue.CHILDREN)
 
 
-def _forget_gauges(directory: Path) -> None:
-    """Say of the last child's map that none of it is used, by its first bytes; it stays in place.
+def _clear_gauges(directory: Path) -> None:
+    """Mark the last child's map as unused, by its first bytes; it stays in place.
 
-    Removed, as prometheus-client would, the next one might find no room.
+    prometheus-client would remove it, and the next one might find no space on the disk.
     """
     for path in directory.glob(f"gauge_*_{_CHILD}.db"):
         with path.open("r+b") as file:
@@ -270,7 +267,7 @@ def _forget_gauges(directory: Path) -> None:
 
 
 def close() -> None:
-    """Serve no more, and remove what was shared."""
+    """Stop serving, and remove the maps."""
     global _directory, _server  # noqa: PLW0603 - one a process
     if _server is not None:
         _server.shutdown()
@@ -281,8 +278,8 @@ def close() -> None:
         _directory = None
 
 
-def _share(directory: Path) -> None:
-    """Let all that is made from now on be counted in maps in a directory, each of one process."""
+def _share_values(directory: Path) -> None:
+    """Keep the values of all metrics created from now on in maps, one for each process."""
     for kind, process in product(_KINDS, (_PARENT, _CHILD)):
         with (directory / f"{kind}_{process}.db").open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, _MAP_BYTES)
@@ -293,25 +290,25 @@ def _share(directory: Path) -> None:
     )
 
 
-def _own_directory() -> Path:
-    """Make a directory that is locked as long as this process or a child of it lives."""
-    for leftover in _leftovers():
+def _make_directory() -> Path:
+    """Make a directory that stays locked while this process or a child of it lives."""
+    for leftover in _abandoned_directories():
         shutil.rmtree(leftover, ignore_errors=True)
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
     fcntl.flock(os.open(directory, os.O_RDONLY), fcntl.LOCK_EX)
     return directory
 
 
-def _leftovers() -> Iterator[Path]:
-    """Yield directories whose worker was killed: nobody holds them any more."""
+def _abandoned_directories() -> Iterator[Path]:
+    """Yield the directories of killed workers: nobody has them locked any more."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError):
-            found = directory.lstat()
-            if found.st_uid != os.geteuid() or time.time() - found.st_mtime < _LEFTOVER_S:
+            status = directory.lstat()
+            if status.st_uid != os.geteuid() or time.time() - status.st_mtime < _ABANDONED_AFTER_S:
                 continue
-            held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield directory
             finally:
-                os.close(held)
+                os.close(descriptor)

@@ -1,14 +1,13 @@
-"""What comes out of Redis is handed to Celery only if it is what we send: JSON, whole, and ours.
+"""Celery gets a message from Redis only if it is one that we send: JSON, whole, and ours.
 
-By itself Celery refuses a pickle but prints what it holds, and a body that is no base64, or a
-header that is missing, ends the worker. Here each message is looked at first. What is refused is
-off the queue by then, and is counted and logged without a byte of it; the work that it may have
-meant is in the ledger, and the sweep sends a sound message.
+By itself Celery refuses a pickle but prints its content, and a body that is no base64, or a missing
+header, ends the worker. Here each message is checked first. A refused one is off the queue by then,
+and is counted and logged without a byte of it. The work that it may have meant is in the ledger,
+and the sweep sends a sound message.
 
-Whoever writes to Redis can ask a worker for things, too. Celery's remote control is let through as
-far as it looks and changes nothing of what a worker does; whatever list a worker takes from, but
-its own mailbox, holds tasks. Time limits are the claim's (:mod:`workers.process.time_limit`), no
-message's.
+Whoever writes to Redis can also send a worker commands. Of Celery's remote control only those pass
+that look and change nothing of a worker's work; every other list holds tasks. Time limits are the
+claim's (:mod:`workers.process.time_limit`), never a message's.
 """
 
 from __future__ import annotations
@@ -27,13 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schema.errors import BadRequest
 from schema.metrics import REFUSED
-from schema.wire import (
-    REDUCE_QUEUE,
-    REDUCE_RECORDING,
-    SEGMENTS_QUEUE,
-    TRANSCRIBE_SEGMENT,
-    Message,
-)
+from schema.wire import REDUCE_QUEUE, REDUCE_RECORDING, SEGMENTS_QUEUE, TRANSCRIBE_SEGMENT, Message
 from workers.process import metrics
 
 log = structlog.get_logger(__name__)
@@ -50,8 +43,8 @@ _LABEL_MAX = 1_000
 
 _JSON = "application/json"
 _UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
-#: What is logged of a content type, which whoever wrote the message chose.
-_TYPE_MAX = 60
+#: So much of a content type is logged: the sender chose it.
+_CONTENT_TYPE_CHARS_MAX = 60
 
 
 class Refusal(StrEnum):
@@ -75,7 +68,7 @@ class Refusal(StrEnum):
     FLOOD = "flood"
 
 
-#: What remote control may ask: to look, and to let go of models.
+#: The commands of remote control that pass: to look, and to unload models.
 COMMANDS = frozenset(
     {
         *("ping", "stats", "active", "registered", "active_queues", "conf", "scheduled"),
@@ -89,29 +82,29 @@ _REPLIES = "reply.celery.pidbox"
 _DESTINATIONS_MAX = 10_000
 #: Of a worker's commands so many are looked at in a second. Flower asks ten as it starts.
 _COMMANDS_MAX = 100
-#: How long an answer to remote control waits for whoever asked.
-_ANSWER_S = 60
+#: How long a reply of remote control waits to be fetched.
+_REPLY_LIFETIME_S = 60
 
-_Limits = Annotated[list[float | None], Field(min_length=2, max_length=2)]
+_TimeLimits = Annotated[list[float | None], Field(min_length=2, max_length=2)]
 
 
-class _Part(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
-class _DeliveryInfo(_Part):
+class _DeliveryInfo(_StrictModel):
     exchange: str
     routing_key: str
 
 
-class _Properties(_Part):
+class _Properties(_StrictModel):
     delivery_tag: str = Field(max_length=_ID_MAX)
     priority: int | None = Field(None, ge=0, le=9)
     delivery_info: _DeliveryInfo
     body_encoding: Literal["base64"]
 
 
-class _Envelope(_Part):
+class _Envelope(_StrictModel):
     """What kombu and Celery read of any message, a command of their remote control included."""
 
     content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
@@ -120,7 +113,7 @@ class _Envelope(_Part):
     body: str
 
 
-class _Headers(_Part):
+class _Headers(_StrictModel):
     """Of a task's headers those that Celery acts upon, as far as we ever set them."""
 
     task: str
@@ -133,7 +126,7 @@ class _Headers(_Part):
     origin: str | None = Field(None, max_length=_LABEL_MAX)
     ignore_result: bool | None = None
     group_index: None = None
-    timelimit: _Limits | None = None
+    timelimit: _TimeLimits | None = None
     retries: int = 0
     eta: None = None
     expires: None = None
@@ -141,14 +134,14 @@ class _Headers(_Part):
     shadow: None = None
 
 
-class _ReplyTo(_Part):
-    """Where a command is answered: a queue of whoever asked, which is named by chance."""
+class _ReplyTo(_StrictModel):
+    """Where a command is answered: the sender's queue, of a random name."""
 
     exchange: Literal["reply.celery.pidbox"]
     routing_key: str = Field(pattern=_UUID)
 
 
-class _Options(_Part):
+class _CommandOptions(_StrictModel):
     """Of a command; what else Celery's commands take, none that looks needs."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -159,13 +152,13 @@ class _Options(_Part):
     taskinfoitems: list[str] | None = Field(None, max_length=0)
 
 
-class _Command(_Part):
+class _Command(_StrictModel):
     """A command of remote control. By pattern it asks nobody: one can take for ever to match."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     method: str
-    arguments: _Options | None = None
+    arguments: _CommandOptions | None = None
     destination: list[str] | None = Field(None, max_length=_DESTINATIONS_MAX)
     pattern: None = None
     matcher: None = None
@@ -173,7 +166,7 @@ class _Command(_Part):
     reply_to: _ReplyTo | None = None
 
 
-class Unreadable(Exception):
+class UnreadableMessage(Exception):
     """What came out of Redis is no JSON, or longer than any message."""
 
 
@@ -184,29 +177,27 @@ def parse(text: str) -> Any:
         Unreadable: no JSON, too deep, or over :data:`MESSAGE_MAX` characters.
     """
     if len(text) > MESSAGE_MAX:
-        raise Unreadable
+        raise UnreadableMessage
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise Unreadable from None
+        raise UnreadableMessage from None
     _check_depth(value)
     return value
 
 
-def _body(encoded: str) -> Any:
+def _decode_body(encoded: str) -> Any:
     return parse(base64.b64decode(encoded, validate=True).decode())
 
 
 def _check_depth(value: Any) -> None:
     level = [value]
     for _ in range(_DEPTH_MAX):
-        parts = [each for each in level if isinstance(each, dict | list)]
+        parts = [part for part in level if isinstance(part, dict | list)]
         if not parts:
             return
-        level = [
-            inner for each in parts for inner in (each.values() if isinstance(each, dict) else each)
-        ]
-    raise Unreadable
+        level = [v for part in parts for v in (part.values() if isinstance(part, dict) else part)]
+    raise UnreadableMessage
 
 
 def refusal_of(raw: Any, *, queue: str | None) -> Refusal | None:
@@ -221,13 +212,13 @@ def refusal_of(raw: Any, *, queue: str | None) -> Refusal | None:
         return Refusal.CONTENT_TYPE
     try:
         envelope = _Envelope.model_validate(raw)
-        body = _body(envelope.body)
+        body = _decode_body(envelope.body)
         if envelope.headers.get("compression") is not None:
             return Refusal.MALFORMED
         if queue is None:
             return _refusal_of_command(body)
         return _refusal_of_task(_Headers.model_validate(envelope.headers), body, queue)
-    except (ValidationError, ValueError, Unreadable):
+    except (ValidationError, ValueError, UnreadableMessage):
         return Refusal.MALFORMED
 
 
@@ -275,15 +266,15 @@ _HEADERS = frozenset(
 )
 
 
-def _known(message: dict[str, Any], queue: str, *, is_task: bool) -> dict[str, Any]:
-    """Return a message that is not refused with nothing in it that nobody has looked at.
+def _rebuild_message(message: dict[str, Any], queue: str, *, is_task: bool) -> dict[str, Any]:
+    """Return a message that is not refused, rebuilt of nothing but what was checked.
 
-    It goes back into the list that it was in, whatever it says itself. Of a command no header goes
-    on: a clock that is far ahead would make the answers of all others look old.
+    It goes back into the list that it was in, whatever it says itself. A command keeps no header: a
+    clock that is far ahead would make the answers of all others look old.
     """
     headers = message["headers"] if is_task else {}
     properties = message["properties"]
-    body = _body(message["body"])
+    body = _decode_body(message["body"])
     if is_task:
         body = [[], Message.from_kwargs(body[1]).to_kwargs(), _EMBEDDED]
     return {
@@ -299,23 +290,23 @@ def _known(message: dict[str, Any], queue: str, *, is_task: bool) -> dict[str, A
     }
 
 
-def _is_anothers(message: Any, mailbox: str) -> bool:
-    """Tell whether a command is for other workers alone: each hears of all of them."""
+def _is_for_other_workers(message: Any, mailbox: str) -> bool:
+    """Tell whether a command is for other workers alone: each worker receives all commands."""
     try:
-        destination = _body(message["body"])["destination"]
-    except (Unreadable, ValueError, TypeError, LookupError):
+        destination = _decode_body(message["body"])["destination"]
+    except (UnreadableMessage, ValueError, TypeError, LookupError):
         return False
     return isinstance(destination, list) and mailbox.removesuffix(_MAILBOX) not in destination
 
 
-class _Commands:
-    """How many commands came in this second: answering thousands would stop everything else."""
+class _CommandRate:
+    """The commands of this second: to answer thousands would stop everything else."""
 
     def __init__(self) -> None:
         self._second, self._count = 0, 0
 
-    def has_room(self) -> bool:
-        """Count a command; tell whether it is among the first of its second."""
+    def admit(self) -> bool:
+        """Count a command; tell whether it is to be answered."""
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._count = second, 0
@@ -325,23 +316,27 @@ class _Commands:
         return self._count <= _COMMANDS_MAX
 
 
-_commands = _Commands()
-_refused = count(1)
+_command_rate = _CommandRate()
+_refusal_count = count(1)
 
 
 def _refuse(reason: Refusal, queue: str | None = None, content_type: object = None) -> None:
     """Log a refusal, with the number of them in this process so far."""
-    kind = content_type[:_TYPE_MAX] if isinstance(content_type, str) else None
+    short_type = content_type[:_CONTENT_TYPE_CHARS_MAX] if isinstance(content_type, str) else None
     metrics.count(REFUSED)
     log.warning(
-        "message_refused", reason=reason, queue=queue, content_type=kind, count=next(_refused)
+        "message_refused",
+        reason=reason,
+        queue=queue,
+        content_type=short_type,
+        count=next(_refusal_count),
     )
 
 
 class QoS(redis.QoS):
-    """kombu's record of what was taken and has not ended; what cannot be put back is refused.
+    """kombu's record of unacknowledged messages; one that cannot be put back is refused.
 
-    By itself one such entry keeps every other from being put back, for ever.
+    In kombu, one such entry keeps every other from being put back, for ever.
     """
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
@@ -357,9 +352,9 @@ class QoS(redis.QoS):
 
 
 class DeliveredMessage(virtual.Message):
-    """kombu's message, which says nothing of how long its work may take.
+    """kombu's message without its time limits.
 
-    What was in Redis goes back there unchanged: a worker of an earlier release goes by it.
+    What was in Redis goes back there unchanged: a worker of an earlier release applies them.
     """
 
     def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any) -> None:
@@ -369,9 +364,9 @@ class DeliveredMessage(virtual.Message):
 
 
 class Channel(redis.Channel):
-    """kombu's channel; what it cannot read is refused, where it would raise and end the worker.
+    """kombu's channel; it refuses what it cannot read, where kombu would end the worker.
 
-    Which lists there are, it knows by itself: kombu asks sets in Redis, into which anybody writes.
+    It has a fixed list of queues: kombu reads them from sets in Redis, which anybody can change.
     """
 
     QoS = QoS
@@ -386,9 +381,9 @@ class Channel(redis.Channel):
         pipe: Any,
         leftmost: bool = False,
     ) -> None:
-        """Put a message back into its task's list, whatever else is said of where it was.
+        """Put a message back into its task's list, whatever the message says.
 
-        One that is none of ours is refused, where kombu would log it.
+        One that is not ours is refused, where kombu would log it.
         """
         queue = _queue_of(payload)
         if reason := refusal_of(payload, queue=queue):
@@ -411,13 +406,13 @@ class Channel(redis.Channel):
         return [queue] if queue in _QUEUES.values() else []
 
     def _reply_lists(self, routing_key: str) -> list[str]:
-        """Return the list of whoever asked by remote control, as long as it waits."""
+        """Return the list of a command's sender, as long as it waits for replies."""
         queue = f"{routing_key}.{_REPLIES}"
-        # kombu's client adds the prefix to the commands that it uses itself; this is none.
+        # kombu's client adds the prefix to its own commands only.
         key = self.global_keyprefix + self.keyprefix_queue % _REPLIES
         with self.conn_or_acquire() as client:
-            waits = client.sismember(key, self.sep.join([routing_key, "", queue]))
-        return [queue] if waits else []
+            is_waiting = client.sismember(key, self.sep.join([routing_key, "", queue]))
+        return [queue] if is_waiting else []
 
     def _size(self, queue: str) -> int:
         """Return how many messages wait in a list; commands wait in none."""
@@ -430,13 +425,13 @@ class Channel(redis.Channel):
         super()._put(queue, message, **options)  # type: ignore[no-untyped-call]
         if queue.endswith(_REPLIES):
             with self.conn_or_acquire() as client:
-                client.pexpire(queue, 1000 * _ANSWER_S)
+                client.pexpire(queue, 1000 * _REPLY_LIFETIME_S)
 
     def _brpop_read(self, **options: Any) -> Any:
-        return self._reading(super()._brpop_read, **options)
+        return self._refuse_unreadable(super()._brpop_read, **options)
 
     def _receive_one(self, client: Any) -> Any:
-        return self._reading(super()._receive_one, c=client)
+        return self._refuse_unreadable(super()._receive_one, c=client)
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         """Return a client: the same one each time, where kombu makes one for every command."""
@@ -446,41 +441,43 @@ class Channel(redis.Channel):
             self._client = super()._create_client()  # type: ignore[no-untyped-call]
         return self._client
 
-    def _reading(self, read: Any, **options: Any) -> Any:
-        self.connection.handed_on = False
+    def _refuse_unreadable(self, read: Any, **options: Any) -> Any:
+        self.connection.has_delivered = False
         try:
             return read(**options)
         except (Empty, *Transport.connection_errors, *Transport.channel_errors):
             raise
         except Exception:
-            if self.connection.handed_on:
+            if self.connection.has_delivered:
                 raise  # It was read, and what failed is not the message.
             _refuse(Refusal.UNREADABLE)
             return True
 
 
 class Transport(redis.Transport):
-    """kombu's transport; what is refused is not kept, and Celery never sees it."""
+    """kombu's transport; it drops what is refused, and Celery never sees it."""
 
     Channel = Channel
 
     #: Whether Celery was given the message that was read last.
-    handed_on = False
+    has_delivered = False
 
     def _deliver(self, message: Any, queue: str) -> None:
-        if queue.endswith(_MAILBOX) and (_is_anothers(message, queue) or not _commands.has_room()):
+        if queue.endswith(_MAILBOX) and (
+            _is_for_other_workers(message, queue) or not _command_rate.admit()
+        ):
             return
         is_task = not queue.endswith(_MAILBOX)
         if reason := refusal_of(message, queue=queue if is_task else None):
             content_type = message.get("content-type") if isinstance(message, dict) else None
             _refuse(reason, queue, content_type)
         else:
-            self.handed_on = True
-            super()._deliver(_known(message, queue, is_task=is_task), queue)  # type: ignore[no-untyped-call]
+            self.has_delivered = True
+            super()._deliver(_rebuild_message(message, queue, is_task=is_task), queue)  # type: ignore[no-untyped-call]
 
 
-def guard() -> None:
-    """Let this process read Redis through :class:`Transport`, before it first connects."""
-    # kombu's own makes objects of what is marked as such, and logs what it cannot read.
+def install_transport() -> None:
+    """Make this process read Redis through :class:`Transport`; to be called before it connects."""
+    # kombu's own parser makes objects of marked values, and logs what it cannot read.
     redis.loads = parse  # type: ignore[assignment, attr-defined]
     TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), f"{__name__}:Transport"))

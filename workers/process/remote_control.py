@@ -2,7 +2,7 @@
 
     celery -A workers.app control deep_clean
 
-``deep_clean``: before its next segment a worker lets go of everything that it could load again, the
+``deep_clean``: before its next segment a worker unloads everything that it could load again, the
 models among it, and gives the memory back. The command reaches the parent; the child, which holds
 the memory, reads a number that both share.
 """
@@ -24,43 +24,43 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: How often it was asked for, made before the fork.
-_asked = get_context("fork").Value("Q", 0)
-#: How often this process has done it; a new one has nothing to let go of.
-_done = 0
+#: How often a clean was requested; made before the fork.
+_request_count = get_context("fork").Value("Q", 0)
+#: How many of these requests this process has met; a new one has nothing to unload.
+_done_count = 0
 #: A model takes half a minute to load, and anybody who may write to Redis may ask.
 _PAUSE_S = 60.0
-_asked_at_s = -_PAUSE_S
+_requested_at_s = -_PAUSE_S
 
 
 @control_command()
 def deep_clean(state: Any) -> dict[str, str]:  # noqa: ARG001
-    """Let go of models and caches before the next segment."""
-    global _asked_at_s  # noqa: PLW0603 - one a parent, which alone takes commands
-    if time.monotonic() - _asked_at_s < _PAUSE_S:
+    """Unload models and caches before the next segment."""
+    global _requested_at_s  # noqa: PLW0603 - one a parent, which alone takes commands
+    if time.monotonic() - _requested_at_s < _PAUSE_S:
         return {"ok": "asked within the last minute; nothing is done a second time"}
-    _asked_at_s = time.monotonic()
-    ask()
+    _requested_at_s = time.monotonic()
+    request_clean()
     return {"ok": "models and caches go before the next segment"}
 
 
-def ask() -> None:
+def request_clean() -> None:
     """Ask the child for a deep clean."""
-    with _asked.get_lock():
-        _asked.value += 1
+    with _request_count.get_lock():
+        _request_count.value += 1
 
 
-def forget_earlier() -> None:
-    """Begin anew, in a child that has just begun: what was asked before it is done."""
-    global _done  # noqa: PLW0603 - one a process, like the number it is compared with
-    _done = _asked.value
+def mark_requests_done() -> None:
+    """Count all requests so far as met: a new child has nothing to unload."""
+    global _done_count  # noqa: PLW0603 - one a process, like the number it is compared with
+    _done_count = _request_count.value
 
 
-def clean_if_asked(worker: Worker) -> bool:
-    """Clean, if that was asked for since the last time; tell whether it was."""
-    if _asked.value == _done:
+def clean_if_requested(worker: Worker) -> bool:
+    """Clean if a request came since the last clean; return whether one did."""
+    if _request_count.value == _done_count:
         return False
-    forget_earlier()
+    mark_requests_done()
     with GpuMemory(device_memory(worker.settings.device)) as memory:
         worker.route.unload()
     metrics.show_memory(memory.after)

@@ -1,9 +1,9 @@
-"""The messages that this worker's parent holds for its child: what may be worked together next.
+"""The messages that this worker's parent has for its child: what may be decoded together next.
 
-    parent   receives a message, and names it in a pipe (workers.segment.read_ahead.Hints)
-      child  notes it here; the task of the first takes others along; theirs find nothing to do
+    parent   receives a message, sends it through a pipe (read_ahead.ReceivedMessages)
+      child  notes it here; the first task decodes others too, whose own tasks find nothing to do
 
-Redis chose them, in its order, for this worker: nobody's turn is taken.
+Redis chose them, in its order, for this worker: no other worker's turn is taken.
 """
 
 from __future__ import annotations
@@ -13,47 +13,47 @@ from collections import OrderedDict
 
 from schema.wire import Message
 
-#: Names kept at most: a message that was named and then given to another worker never comes.
-_MOST = 256
+#: Messages remembered at most: one that was then given to another worker never comes.
+_MESSAGES_MAX = 256
 _UNKNOWN = object()
 
 
-class Waiting:
-    """Messages that are here and whose tasks have not begun; from any thread."""
+class WaitingMessages:
+    """Messages that the parent received and whose tasks have not begun; for any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: OrderedDict[Message, None] = OrderedDict()
-        self._taken: OrderedDict[Message, None] = OrderedDict()
-        self._begun: OrderedDict[Message, None] = OrderedDict()
+        self._taken_along: OrderedDict[Message, None] = OrderedDict()
+        self._begun_tasks: OrderedDict[Message, None] = OrderedDict()
 
-    def note(self, message: Message) -> None:
-        """Note a message that the parent received."""
+    def add(self, message: Message) -> None:
+        """Add a message that the parent received."""
         with self._lock:
-            if message not in self._begun:
+            if message not in self._begun_tasks:
                 _add(self._waiting, message)
 
     def begin(self, message: Message) -> bool:
-        """Note that a message's task begins; False where an earlier task took it along."""
+        """Note that a message's task begins; return False if an earlier task did its work."""
         with self._lock:
             self._waiting.pop(message, None)
-            # Its name may come through the pipe after its task has.
-            _add(self._begun, message)
-            return self._taken.pop(message, _UNKNOWN) is _UNKNOWN
+            # It may come through the pipe after its task has begun.
+            _add(self._begun_tasks, message)
+            return self._taken_along.pop(message, _UNKNOWN) is _UNKNOWN
 
-    def following(self) -> list[Message]:
+    def in_order(self) -> list[Message]:
         """Return the messages that wait, in the order that they came."""
         with self._lock:
             return list(self._waiting)
 
-    def take(self, message: Message) -> None:
-        """Note that a message's work is taken along: its task will have nothing to do."""
+    def take_along(self, message: Message) -> None:
+        """Note that the present task does a message's work: its own will have nothing to do."""
         with self._lock:
             self._waiting.pop(message, None)
-            _add(self._taken, message)
+            _add(self._taken_along, message)
 
 
 def _add(messages: OrderedDict[Message, None], message: Message) -> None:
     messages[message] = None
-    while len(messages) > _MOST:
+    while len(messages) > _MESSAGES_MAX:
         messages.popitem(last=False)

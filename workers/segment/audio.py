@@ -59,33 +59,34 @@ def read_segment(source: SegmentSource, settings: Settings) -> Samples:
             ) from error
         if samples is None:
             file.raise_read_error()
-            raise _changed(source)
-    return _resampled(samples, first_frame, source)
+            raise _changed_error(source)
+    return _resample_span(samples, first_frame, source)
 
 
 def _read_span(source: SegmentSource, handle: Any) -> tuple[Samples | None, int]:
     """Return the span's samples with context, and the frame of the first; None if others."""
-    planned, span = source.format, source.span
-    first, last = _frames(planned, span.start_ms, span.end_ms)
+    audio_format, span = source.format, source.span
+    first, last = _frame_range(audio_format, span.start_ms, span.end_ms)
     # From a frame that falls on a sample of the 16 kHz grid, whatever the file's rate: two
     # segments resampled on grids a fraction of a sample apart would not agree on their overlap.
-    period = planned.rate_hz // math.gcd(planned.rate_hz, SAMPLE_RATE_HZ)
-    read_first, read_last = _frames(planned, span.start_ms - _CONTEXT_MS, span.end_ms + _CONTEXT_MS)
+    period = audio_format.rate_hz // math.gcd(audio_format.rate_hz, SAMPLE_RATE_HZ)
+    start_ms, end_ms = span.start_ms - _CONTEXT_MS, span.end_ms + _CONTEXT_MS
+    read_first, read_last = _frame_range(audio_format, start_ms, end_ms)
     read_first -= read_first % period
 
-    with _sound_file(planned, handle) as file:
-        if not _is_as_planned(file, planned) or file.frames < read_last:
+    with _open_sound_file(audio_format, handle) as file:
+        if not _has_format(file, audio_format) or file.frames < read_last:
             return None, read_first
         file.seek(read_first)
         samples = _read_channel(file, source.channel, read_last - read_first)
-        within = samples[first - read_first : last - read_first]
-        expected = _excerpt(file, source) if source.parts else source.pcm_digest
-    if samples_digest(within, planned.rate_hz, span.start_ms) != expected:
+        span_samples = samples[first - read_first : last - read_first]
+        expected_digest = _excerpt_digest(file, source) if source.parts else source.pcm_digest
+    if samples_digest(span_samples, audio_format.rate_hz, span.start_ms) != expected_digest:
         return None, read_first
     return samples, read_first
 
 
-def _excerpt(file: soundfile.SoundFile, source: SegmentSource) -> str | None:
+def _excerpt_digest(file: soundfile.SoundFile, source: SegmentSource) -> str | None:
     """Return what a repair's samples hash to, given the planned parts; None if those are others.
 
     The parts are read whole, since their digests are all that was kept; no more than a block of
@@ -93,43 +94,44 @@ def _excerpt(file: soundfile.SoundFile, source: SegmentSource) -> str | None:
     """
     rate_hz, blocks = source.format.rate_hz, dict[int, bytes]()
     for part in source.parts:
-        first, last = _frames(source.format, part.span.start_ms, part.span.end_ms)
+        first, last = _frame_range(source.format, part.span.start_ms, part.span.end_ms)
         file.seek(first)
-        digests = BlockDigests(rate_hz, part.span.start_ms)
+        part_hash = BlockDigests(rate_hz, part.span.start_ms)
         for samples in _channel_blocks(file, source.channel, last - first):
-            digests.update(samples)
-        found = digests.finish()
-        if join_digests(found) != part.pcm_digest:
+            part_hash.update(samples)
+        part_digests = part_hash.finish()
+        if join_digests(part_digests) != part.pcm_digest:
             return None
-        blocks.update(enumerate(found, start=part.span.start_ms // GRID_MS))
+        blocks.update(enumerate(part_digests, start=part.span.start_ms // GRID_MS))
     if excerpt_digest(source.parts, source.span) != source.pcm_digest:
         return None
-    own = range(source.span.start_ms // GRID_MS, -(-source.span.end_ms // GRID_MS))
-    return join_digests([blocks[number] for number in own])
+    block_numbers = range(source.span.start_ms // GRID_MS, -(-source.span.end_ms // GRID_MS))
+    return join_digests([blocks[number] for number in block_numbers])
 
 
-def _frames(planned: AudioFormat, start_ms: int, end_ms: int) -> tuple[int, int]:
-    first = frame_at(max(start_ms, 0), planned.rate_hz)
-    return first, min(frame_at(end_ms, planned.rate_hz), planned.frames)
+def _frame_range(audio_format: AudioFormat, start_ms: int, end_ms: int) -> tuple[int, int]:
+    first = frame_at(max(start_ms, 0), audio_format.rate_hz)
+    return first, min(frame_at(end_ms, audio_format.rate_hz), audio_format.frames)
 
 
-def _sound_file(planned: AudioFormat, handle: Any) -> soundfile.SoundFile:
-    if planned.container != "RAW":
+def _open_sound_file(audio_format: AudioFormat, handle: Any) -> soundfile.SoundFile:
+    if audio_format.container != "RAW":
         return soundfile.SoundFile(handle, closefd=False)
     return soundfile.SoundFile(
         handle,
-        samplerate=planned.rate_hz,
-        channels=planned.channels,
-        format=planned.container,
-        subtype=planned.encoding,
+        samplerate=audio_format.rate_hz,
+        channels=audio_format.channels,
+        format=audio_format.container,
+        subtype=audio_format.encoding,
         closefd=False,
     )
 
 
-def _is_as_planned(file: soundfile.SoundFile, planned: AudioFormat) -> bool:
+def _has_format(file: soundfile.SoundFile, audio_format: AudioFormat) -> bool:
     """Tell whether a file has the planned format: a seek in damaged Vorbis crashes libsndfile."""
-    found = (file.format, file.subtype, file.samplerate, file.channels)
-    return found == (planned.container, planned.encoding, planned.rate_hz, planned.channels)
+    is_same_coding = (file.format, file.subtype) == (audio_format.container, audio_format.encoding)
+    rate_hz, channels = audio_format.rate_hz, audio_format.channels
+    return is_same_coding and (file.samplerate, file.channels) == (rate_hz, channels)
 
 
 def _read_channel(file: soundfile.SoundFile, channel: int | None, frames: int) -> Samples:
@@ -145,29 +147,29 @@ def _channel_blocks(
         yield downmix(block) if channel is None else block[:, channel].copy()
 
 
-def _resampled(samples: Samples, first_frame: int, source: SegmentSource) -> Samples:
-    """Return the span's own part of ``samples``, which start at ``first_frame``, at 16 kHz."""
+def _resample_span(samples: Samples, first_frame: int, source: SegmentSource) -> Samples:
+    """Return the span's part of ``samples``, which start at ``first_frame``, at 16 kHz."""
     rate_hz, span = source.format.rate_hz, source.span
     # A float file may hold what is no sound, and one NaN would silence the whole segment, as
     # would a number so large that the filter's sums overflow. In place: a new array of a segment's
     # size takes longer to be had from the system than to be filled.
     np.nan_to_num(samples, copy=False, nan=0.0)
-    _limit(samples)
+    _limit_range(samples)
     if rate_hz != SAMPLE_RATE_HZ:
         samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ, "HQ")
     first = span.start_ms * SAMPLES_PER_MS - first_frame * SAMPLE_RATE_HZ // rate_hz
-    own = samples[first : first + span.duration_ms * SAMPLES_PER_MS]
-    _limit(own)
-    return own
+    span_samples = samples[first : first + span.duration_ms * SAMPLES_PER_MS]
+    _limit_range(span_samples)
+    return span_samples
 
 
-def _limit(samples: Samples) -> None:
+def _limit_range(samples: Samples) -> None:
     """Hold samples within -1..1, where they lie."""
     np.minimum(samples, 1.0, out=samples)
     np.maximum(samples, -1.0, out=samples)
 
 
-def _changed(source: SegmentSource) -> BadRecording:
+def _changed_error(source: SegmentSource) -> BadRecording:
     return BadRecording(
         ErrorCode.AUDIO_CHANGED,
         source.location.name,

@@ -21,11 +21,11 @@ from schema.settings import Settings
 from schema.span import Span
 from schema.store.work.segments import Claim
 from schema.words import ResultTag, SegmentResult
-from workers.engines.base import Decoding, Recognizer, Request, SpeechDetector
-from workers.engines.device import is_gpu, try_out, working
-from workers.engines.load import load_bank, load_detector, load_recognizer
-from workers.engines.model_memory import fitting
-from workers.process.memory import device_memory, settle
+from workers.engines.base import DecodeRequest, Decoding, Recognizer, SpeechDetector
+from workers.engines.device import is_gpu, report_device_errors, run_trial
+from workers.engines.load import load_detector, load_filter_bank, load_recognizer
+from workers.engines.model_memory import choose_profile
+from workers.process.memory import device_memory, freeze_gc
 from workers.process.metrics import StageSeconds
 from workers.segment.audio import read_segment
 from workers.segment.loudness import measure_loudness
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-#: A claim, and what raises where its words are wanted no more.
-Wanted = tuple[Claim, Callable[[], None]]
+#: A claim, and what raises once its lease is lost.
+LeasedClaim = tuple[Claim, Callable[[], None]]
 #: A segment's words and where its time went, or what was raised of it alone.
-Outcome = tuple[SegmentResult, StageSeconds] | CallscribeError
+SegmentOutcome = tuple[SegmentResult, StageSeconds] | CallscribeError
 
 
-class Models(NamedTuple):
+class LoadedModels(NamedTuple):
     """What is loaded: features for both networks, and the networks."""
 
     bank: FilterBank
@@ -51,10 +51,10 @@ class Models(NamedTuple):
     recognizer: Recognizer
 
 
-class _Heard(NamedTuple):
-    """A segment that is about to be decoded, and how long it took to be read and heard."""
+class _ReadSegment(NamedTuple):
+    """A segment to be decoded, and how long it took to read it and to find its speech."""
 
-    request: Request
+    request: DecodeRequest
     speech: tuple[Span, ...]
     read_s: float
     vad_s: float
@@ -63,11 +63,9 @@ class _Heard(NamedTuple):
     def speech_ms(self) -> int:
         return sum(region.duration_ms for region in self.speech)
 
-    def ended(self, decoding: Decoding, asr_s: float) -> tuple[SegmentResult, StageSeconds]:
-        tags = {
-            **decoding.tags,
-            ResultTag.LOUDNESS_DB: measure_loudness(self.request.samples, self.speech),
-        }
+    def to_result(self, decoding: Decoding, asr_s: float) -> tuple[SegmentResult, StageSeconds]:
+        loudness = measure_loudness(self.request.samples, self.speech)
+        tags = {**decoding.tags, ResultTag.LOUDNESS_DB: loudness}
         result = SegmentResult(decoding.words, self.speech, decoding.language, tags)
         return result, StageSeconds(*(round(s, 3) for s in (self.read_s, self.vad_s, asr_s)))
 
@@ -75,7 +73,7 @@ class _Heard(NamedTuple):
 class Route:
     """Decodes segments on one host, with one set of models at a time.
 
-    A fleet runs one profile for hours; when its models change, the old models are let go first,
+    A fleet runs one profile for hours; when its models change, the old models are unloaded first,
     since two of them may not fit a GPU.
     """
 
@@ -86,28 +84,28 @@ class Route:
         """
         self._settings = settings
         self._read = read or (lambda claim: read_segment(claim.source, settings))
-        #: Of what was asked for so far: whether a smaller model stands in for it.
-        self._stands_in: list[tuple[DecodeSettings, bool]] = []
-        self._loaded_for: DecodeSettings | None = None
-        self._bank: FilterBank | None = None
-        self._models: Models | None = None
+        #: The settings of the models that were asked for: whether a smaller one stands in.
+        self._uses_fallback: list[tuple[DecodeSettings, bool]] = []
+        self._loaded_settings: DecodeSettings | None = None
+        self._filter_bank: FilterBank | None = None
+        self._models: LoadedModels | None = None
 
     def decode(
-        self, claim: Claim, carry_on: Callable[[], None]
+        self, claim: Claim, check_cancelled: Callable[[], None]
     ) -> tuple[SegmentResult, StageSeconds]:
         """Return the words of a claimed segment.
 
-        ``carry_on`` is called between the steps, and raises where the work is wanted no more.
+        ``check_cancelled`` is called between the steps, and raises once the work was cancelled.
 
         Raises:
             CallscribeError: by its fate: the recording, this host or the moment is at fault.
         """
-        [outcome] = self.decode_all([(claim, carry_on)])
+        [outcome] = self.decode_all([(claim, check_cancelled)])
         if isinstance(outcome, CallscribeError):
             raise outcome
         return outcome
 
-    def decode_all(self, wanted: Sequence[Wanted]) -> list[Outcome]:
+    def decode_all(self, claims: Sequence[LeasedClaim]) -> list[SegmentOutcome]:
         """Return the words of claimed segments of one profile's models, decoded together.
 
         What is raised of one of them, by its fate, stands in its place.
@@ -116,34 +114,37 @@ class Route:
             Misconfigured: the models cannot be loaded here.
             Exception: what fails for all of them, or cannot be laid at one's door.
         """
-        models = self._load(wanted[0][0].profile)
+        models = self._load(claims[0][0].profile)
         try:
-            return self._decode(wanted, models)
+            return self._decode(claims, models)
         finally:
-            models.bank.forget()
+            models.bank.clear()
 
-    def _decode(self, wanted: Sequence[Wanted], models: Models) -> list[Outcome]:
-        heard: list[_Heard | CallscribeError] = []
-        for claim, carry_on in wanted:
+    def _decode(self, claims: Sequence[LeasedClaim], models: LoadedModels) -> list[SegmentOutcome]:
+        read_segments: list[_ReadSegment | CallscribeError] = []
+        for claim, check_cancelled in claims:
             try:
-                carry_on()
-                heard.append(self._hear(claim, carry_on, models))
+                check_cancelled()
+                read_segments.append(self._read_speech(claim, check_cancelled, models))
             except CallscribeError as error:
-                heard.append(error)
-        sound = [each for each in heard if isinstance(each, _Heard)]
-        begun_s = time.monotonic()
-        decoded = models.recognizer.decode_all([each.request for each in sound]) if sound else []
-        asr_s = time.monotonic() - begun_s
-        speech_ms = sum(each.speech_ms for each in sound) or 1
-        ended = iter(
-            outcome
-            if isinstance(outcome, CallscribeError)
-            else each.ended(outcome, asr_s * each.speech_ms / speech_ms)
-            for each, outcome in zip(sound, decoded, strict=True)
+                read_segments.append(error)
+        decodable = [segment for segment in read_segments if isinstance(segment, _ReadSegment)]
+        requests = [segment.request for segment in decodable]
+        start_s = time.monotonic()
+        decodings = models.recognizer.decode_all(requests) if requests else []
+        asr_s = time.monotonic() - start_s
+        speech_ms = sum(segment.speech_ms for segment in decodable) or 1
+        outcomes = iter(
+            decoding
+            if isinstance(decoding, CallscribeError)
+            else segment.to_result(decoding, asr_s * segment.speech_ms / speech_ms)
+            for segment, decoding in zip(decodable, decodings, strict=True)
         )
-        return [each if isinstance(each, CallscribeError) else next(ended) for each in heard]
+        return [s if isinstance(s, CallscribeError) else next(outcomes) for s in read_segments]
 
-    def _hear(self, claim: Claim, carry_on: Callable[[], None], models: Models) -> _Heard:
+    def _read_speech(
+        self, claim: Claim, check_cancelled: Callable[[], None], models: LoadedModels
+    ) -> _ReadSegment:
         """Read a segment, and find where in it someone speaks."""
         times = [time.monotonic()]
         samples = self._read(claim)
@@ -151,11 +152,11 @@ class Route:
         speech = find_speech(models.detector, samples, claim.profile.scene.max_region_ms)
         times.append(time.monotonic())
         decode = claim.profile.decode
-        request = Request(samples, speech, decode.language, decode.hotwords, carry_on)
+        request = DecodeRequest(samples, speech, decode.language, decode.hotwords, check_cancelled)
         read_s, vad_s = (b - a for a, b in pairwise(times))
-        return _Heard(request, speech, read_s, vad_s)
+        return _ReadSegment(request, speech, read_s, vad_s)
 
-    def fitting(self, profile: Profile) -> Profile:
+    def profile_for_host(self, profile: Profile) -> Profile:
         """Return a profile as this host decodes it: itself, or where memory is short its fallback.
 
         Decided once for each in a process: a host does not go back and forth between models.
@@ -163,20 +164,22 @@ class Route:
         Raises:
             Misconfigured: neither fits.
         """
-        wanted = profile.models
-        for known, stands_in in self._stands_in:
-            if known == wanted:
-                return profile.smaller or profile if stands_in else profile
-        # Others' models are let go of before new ones are loaded, and a device is opened before it
+        model_settings = profile.model_settings
+        for known_settings, uses_fallback in self._uses_fallback:
+            if known_settings == model_settings:
+                return profile.fallback_profile or profile if uses_fallback else profile
+        # Other models are unloaded before new ones are loaded, and a device is opened before it
         # is asked what it has free: one that does not work says so in words of its own.
-        if self._loaded_for != wanted:
+        if self._loaded_settings != model_settings:
             self.unload()
-        self._open_bank()
-        chosen = fitting(profile, self._settings)
-        if chosen is not profile:
-            log.warning("smaller_model", wanted=profile.decode.model, model=chosen.decode.model)
-        self._stands_in.append((wanted, chosen is not profile))
-        return chosen
+        self._open_filter_bank()
+        host_profile = choose_profile(profile, self._settings)
+        if host_profile is not profile:
+            log.warning(
+                "smaller_model", wanted=profile.decode.model, model=host_profile.decode.model
+            )
+        self._uses_fallback.append((model_settings, host_profile is not profile))
+        return host_profile
 
     def is_spoilt_by(self, error: Exception) -> bool:  # noqa: ARG002 - as far as anyone can tell
         """Tell whether this process can decode nothing more after an error that was not caught.
@@ -187,33 +190,33 @@ class Route:
 
     def unload(self) -> None:
         """Let go of the models; the next segment loads them again."""
-        self._loaded_for = None
+        self._loaded_settings = None
         if self._models is not None:
             self._models = None
-            settle()
+            freeze_gc()
             # What they held is asked for next: it must be free, and not in an allocator's cache.
-            with working(self._settings.device):
+            with report_device_errors(self._settings.device):
                 device_memory(self._settings.device).release()
 
-    def _open_bank(self) -> FilterBank:
-        if self._bank is None:
-            with working(self._settings.device):
-                self._bank = load_bank(self._settings)
-        return self._bank
+    def _open_filter_bank(self) -> FilterBank:
+        if self._filter_bank is None:
+            with report_device_errors(self._settings.device):
+                self._filter_bank = load_filter_bank(self._settings)
+        return self._filter_bank
 
-    def _load(self, profile: Profile) -> Models:
-        wanted = profile.models
-        if self._loaded_for == wanted and self._models is not None:
+    def _load(self, profile: Profile) -> LoadedModels:
+        model_settings = profile.model_settings
+        if self._loaded_settings == model_settings and self._models is not None:
             return self._models
         self.unload()
-        bank = self._open_bank()
-        with working(self._settings.device):
+        bank = self._open_filter_bank()
+        with report_device_errors(self._settings.device):
             detector = load_detector(profile, self._settings, bank)
             recognizer = load_recognizer(profile, self._settings, bank)
             if is_gpu(self._settings.device):
-                try_out(detector, recognizer)
-                bank.forget()
-        self._models = Models(bank, detector, recognizer)
-        self._loaded_for = wanted
-        settle()
+                run_trial(detector, recognizer)
+                bank.clear()
+        self._models = LoadedModels(bank, detector, recognizer)
+        self._loaded_settings = model_settings
+        freeze_gc()
         return self._models

@@ -28,35 +28,38 @@ from schema.wire import Message
 
 log = structlog.get_logger(__name__)
 
+#: Where a segment's audio lies, and its samples.
+_Read = tuple[SegmentSource, Samples]
 
-class Hints:
+
+class ReceivedMessages:
     """What a parent tells its children of: a pipe made before they are forked.
 
     A hint that does not fit, or that a dying child had taken out, is lost and costs a wait.
     """
 
     def __init__(self) -> None:
-        self._out, self._in = os.pipe()
-        os.set_blocking(self._in, False)
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
 
     def send(self, message: Message) -> None:
         """Name a message that was received."""
         line = json.dumps(message.to_kwargs()).encode() + b"\n"
         with suppress(BlockingIOError):  # So short a write is whole, or not at all.
-            os.write(self._in, line)
+            os.write(self._write_end, line)
 
-    def follow(self, note: Callable[[Message], None]) -> None:
+    def follow(self, handle: Callable[[Message], None]) -> None:
         """Note whatever is named from now on, in a thread that ends with the process."""
 
-        def note_all() -> None:
-            for message in self.received():
-                note(message)
+        def handle_all() -> None:
+            for message in self.read_messages():
+                handle(message)
 
-        threading.Thread(target=note_all, name="hints", daemon=True).start()
+        threading.Thread(target=handle_all, name="hints", daemon=True).start()
 
-    def received(self) -> Iterator[Message]:
+    def read_messages(self) -> Iterator[Message]:
         """Yield what is named, for ever."""
-        with os.fdopen(os.dup(self._out), "rb") as lines:
+        with os.fdopen(os.dup(self._read_end), "rb") as lines:
             for line in lines:
                 yield Message.from_kwargs(json.loads(line))
 
@@ -65,38 +68,38 @@ class ReadAhead:
     """Samples of segments that may be claimed soon.
 
     Args:
-        find: says where the audio of a message's segment lies, or None where it is not wanted.
+        find_source: says where a message's audio lies, or None where it is not needed.
         read: reads it here; :func:`workers.segment.audio.read_segment`.
-        reader: makes what reads elsewhere, of which each thread has one of its own.
+        make_reader: makes what reads elsewhere, once for each thread.
         threads: how many segments are read at a time.
-        most: segments held at once: those about to be decoded, and the next.
+        segments_max: segments held at once: those about to be decoded, and the next.
     """
 
     def __init__(
         self,
-        find: Callable[[Message], SegmentSource | None],
+        find_source: Callable[[Message], SegmentSource | None],
         read: Callable[[SegmentSource], Samples],
-        reader: Callable[[], Callable[[SegmentSource], Samples]],
+        make_reader: Callable[[], Callable[[SegmentSource], Samples]],
         *,
         threads: int = 1,
-        most: int = 2,
+        segments_max: int = 2,
     ) -> None:
-        self._find = find
+        self._find_source = find_source
         self._read = read
-        self._most = most
-        self._own = threading.local()
+        self._segments_max = segments_max
+        self._thread_local = threading.local()
         self._threads = ThreadPoolExecutor(
-            threads, "ahead", initializer=lambda: setattr(self._own, "read", reader())
+            threads, "ahead", initializer=lambda: setattr(self._thread_local, "read", make_reader())
         )
         self._lock = threading.Lock()
-        self._ahead: dict[UUID, Future[tuple[SegmentSource, Samples] | None]] = {}
+        self._futures: dict[UUID, Future[_Read | None]] = {}
 
     def expect(self, message: Message) -> None:
         """Begin to read what a message's segment will want; the oldest of too many are dropped."""
         with self._lock:
-            while len(self._ahead) >= self._most:
-                self._ahead.pop(next(iter(self._ahead))).cancel()
-            self._ahead[message.id] = self._threads.submit(self._look, message)
+            while len(self._futures) >= self._segments_max:
+                self._futures.pop(next(iter(self._futures))).cancel()
+            self._futures[message.id] = self._threads.submit(self._read_message, message)
 
     def samples(self, segment_id: UUID, source: SegmentSource) -> Samples:
         """Return the samples of a segment that is claimed now: those read ahead, or read here.
@@ -104,24 +107,22 @@ class ReadAhead:
         Whatever went wrong ahead is tried again here, and raises what reading raises.
         """
         with self._lock:
-            ahead = self._ahead.pop(segment_id, None)
+            future = self._futures.pop(segment_id, None)
         # One that waits behind another's reading is not waited for.
-        if ahead is not None and not ahead.cancel():
-            found = _outcome(ahead)
-            if found is not None and found[0] == source:
-                return found[1]
+        if future is not None and not future.cancel():
+            result = _result_or_none(future)
+            if result is not None and result[0] == source:
+                return result[1]
         return self._read(source)
 
-    def _look(self, message: Message) -> tuple[SegmentSource, Samples] | None:
-        source = self._find(message)
-        return None if source is None else (source, self._own.read(source))
+    def _read_message(self, message: Message) -> _Read | None:
+        source = self._find_source(message)
+        return None if source is None else (source, self._thread_local.read(source))
 
 
-def _outcome(
-    ahead: Future[tuple[SegmentSource, Samples] | None],
-) -> tuple[SegmentSource, Samples] | None:
+def _result_or_none(future: Future[_Read | None]) -> _Read | None:
     try:
-        return ahead.result()
+        return future.result()
     except CancelledError:
         return None
     except Exception as error:

@@ -51,7 +51,7 @@ class Reader:
             ReaderError: it could not be read, or the process ended.
         """
         try:
-            return self._ask(source)
+            return self._request(source)
         except OSError as error:
             self.close()
             raise ReaderError(f"the reading process ended: {error}") from error
@@ -66,37 +66,37 @@ class Reader:
             self._process.wait()
             self._process = None
 
-    def _ask(self, source: SegmentSource) -> Samples:
-        connection = self._connected()
-        connection.send(_packed(source))
-        answer, handles, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 1)
-        if not answer:
+    def _request(self, source: SegmentSource) -> Samples:
+        connection = self._connect()
+        connection.send(_pack(source))
+        payload, handles, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 1)
+        if not payload:
             raise ConnectionError("it said nothing")
-        said = json.loads(answer)
-        if "error" in said:
-            raise ReaderError(said["error"])
+        answer = json.loads(payload)
+        if "error" in answer:
+            raise ReaderError(answer["error"])
         [handle] = handles
         try:
-            return _mapped(handle, said["bytes"])
+            return _map_samples(handle, answer["bytes"])
         finally:
             os.close(handle)
 
-    def _connected(self) -> socket.socket:
+    def _connect(self) -> socket.socket:
         if self._socket is None:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
+            parent_end, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with child_end:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", _MODULE, str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
+                    [sys.executable, "-m", _MODULE, str(child_end.fileno())],
+                    pass_fds=[child_end.fileno()],
                     stdin=subprocess.DEVNULL,
                     # A terminal's Ctrl-C is for the worker: it ends this one with itself.
                     start_new_session=True,
                 )
-            self._socket = ours
+            self._socket = parent_end
         return self._socket
 
 
-def _mapped(handle: int, size: int) -> Samples:
+def _map_samples(handle: int, size: int) -> Samples:
     if not size:
         return np.zeros(0, np.float32)
     flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
@@ -106,17 +106,17 @@ def _mapped(handle: int, size: int) -> Samples:
 _SOURCES: Any = TypeAdapter(SegmentSource)
 
 
-def _packed(source: SegmentSource) -> bytes:
-    plain = _SOURCES.dump_python(source)
+def _pack(source: SegmentSource) -> bytes:
+    fields = _SOURCES.dump_python(source)
     # A path is bytes of any kind; JSON holds text.
-    plain["location"]["path"] = os.fsdecode(plain["location"]["path"])
-    return json.dumps(plain).encode()
+    fields["location"]["path"] = os.fsdecode(fields["location"]["path"])
+    return json.dumps(fields).encode()
 
 
-def _unpacked(packed: bytes) -> SegmentSource:
-    plain = json.loads(packed)
-    plain["location"]["path"] = os.fsencode(plain["location"]["path"])
-    source: SegmentSource = _SOURCES.validate_python(plain)
+def _unpack(request: bytes) -> SegmentSource:
+    fields = json.loads(request)
+    fields["location"]["path"] = os.fsencode(fields["location"]["path"])
+    source: SegmentSource = _SOURCES.validate_python(fields)
     return source
 
 
@@ -127,19 +127,19 @@ def main() -> None:
 
     settings = load_settings()
     with socket.socket(fileno=int(sys.argv[1])) as connection, suppress(ConnectionError):
-        while packed := connection.recv(_MESSAGE_BYTES):
+        while request := connection.recv(_MESSAGE_BYTES):
             try:
-                samples = read_segment(_unpacked(packed), settings)
-                handle = _shared(samples)
+                samples = read_segment(_unpack(request), settings)
+                handle = _share_samples(samples)
             except (Exception, ValidationError) as error:
                 connection.send(json.dumps({"error": type(error).__name__}).encode())
                 continue
-            said = json.dumps({"bytes": samples.nbytes}).encode()
-            socket.send_fds(connection, [said], [handle])
+            answer = json.dumps({"bytes": samples.nbytes}).encode()
+            socket.send_fds(connection, [answer], [handle])
             os.close(handle)
 
 
-def _shared(samples: Samples) -> int:
+def _share_samples(samples: Samples) -> int:
     """Return a handle of memory that holds the samples."""
     handle = os.memfd_create("segment", os.MFD_CLOEXEC)
     os.ftruncate(handle, samples.nbytes)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from schema.pcm import SAMPLES_PER_MS, Samples
-from schema.span import Span
+from schema.span import Span, merge
 from workers.engines.base import SpeechDetector
 
 #: Nothing shorter reaches a model: below 25 ms FSMN-VAD divides by zero, an empty array kills
@@ -31,39 +31,27 @@ def find_speech(detector: SpeechDetector, samples: Samples, max_region_ms: int) 
     duration_ms = len(samples) // SAMPLES_PER_MS
     if duration_ms < SHORTEST_MS:
         return ()
-    regions = _disjoint(detector.detect(samples), duration_ms)
-    return tuple(part for region in regions for part in _cut(samples, region, max_region_ms))
-
-
-def _disjoint(regions: Iterable[Span], duration_ms: int) -> list[Span]:
-    """Return ``regions``, which are in order, within the audio, joined where they meet."""
     audio = Span(0, duration_ms)
-    joined: list[Span] = []
-    for region in filter(None, map(audio.overlap, regions)):
-        if joined and region.start_ms <= joined[-1].end_ms:
-            end_ms = max(joined[-1].end_ms, region.end_ms)
-            joined[-1] = Span(joined[-1].start_ms, end_ms)
-        else:
-            joined.append(region)
-    return joined
+    regions = merge(filter(None, map(audio.overlap, detector.detect(samples))))
+    return tuple(part for region in regions for part in _split(samples, region, max_region_ms))
 
 
-def _cut(samples: Samples, region: Span, max_ms: int) -> Iterator[Span]:
+def _split(samples: Samples, region: Span, max_ms: int) -> Iterator[Span]:
     """Yield ``region`` in parts of at most ``max_ms``, none but the last under a third of that."""
     start_ms = region.start_ms
     while region.end_ms - start_ms > max_ms:
-        at_ms = _quietest(samples, Span(start_ms + max_ms // 3, start_ms + max_ms))
-        yield Span(start_ms, at_ms)
-        start_ms = at_ms
+        cut_ms = _quietest_ms(samples, Span(start_ms + max_ms // 3, start_ms + max_ms))
+        yield Span(start_ms, cut_ms)
+        start_ms = cut_ms
     yield Span(start_ms, region.end_ms)
 
 
-def _quietest(samples: Samples, within: Span) -> int:
+def _quietest_ms(samples: Samples, window: Span) -> int:
     """Return the middle of the quietest stretch in a span, in ms, on a grid of steps."""
-    first_ms = -(-within.start_ms // _STEP_MS) * _STEP_MS
-    searched = samples[first_ms * SAMPLES_PER_MS : within.end_ms * SAMPLES_PER_MS]
+    first_ms = -(-window.start_ms // _STEP_MS) * _STEP_MS
+    window_samples = samples[first_ms * SAMPLES_PER_MS : window.end_ms * SAMPLES_PER_MS]
     step = _STEP_MS * SAMPLES_PER_MS
-    whole_steps = searched[: len(searched) // step * step].astype(np.float64)
+    whole_steps = window_samples[: len(window_samples) // step * step].astype(np.float64)
     energy = np.square(whole_steps).reshape(-1, step).sum(axis=1)
     hush = np.convolve(energy, np.ones(_HUSH_MS // _STEP_MS), "valid")
     return first_ms + int(np.argmin(hush)) * _STEP_MS + _HUSH_MS // 2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,22 +21,22 @@ from schema.errors import (
     Misconfigured,
     Transient,
 )
-from schema.metrics import ERRORS, FENCED_WRITES, RECYCLES, SEGMENTS, Outcome, Recycled, Task
+from schema.metrics import ERRORS, FENCED_WRITES, RECYCLES, SEGMENTS, Outcome, RecycleReason, Task
 from schema.store.dispatches import segment_limit_s
 from schema.store.work import segments
-from schema.store.work.segments import Claim, Ended, Fate, Turn
+from schema.store.work.segments import Claim, DecodeTurn, EndResult, Fate
 from schema.wire import BACKSTOP_S, Message
 from schema.words import ResultTag
 from workers.process import metrics
-from workers.process.lease import KeptLease
+from workers.process.lease import LeaseRenewal
 from workers.process.memory import GpuMemory, device_memory
-from workers.process.time_limit import limited
+from workers.process.time_limit import limit_time
 
 if TYPE_CHECKING:
     from schema.words import SegmentResult
     from workers.context import Worker
     from workers.process.metrics import StageSeconds
-    from workers.process.waiting_messages import Waiting
+    from workers.process.waiting_messages import WaitingMessages
 
 log = structlog.get_logger(__name__)
 
@@ -51,24 +51,24 @@ _FATES: dict[type[CallscribeError], Fate] = {
 }
 
 
-class _Held(NamedTuple):
-    """A claim, the lease that keeps it, and the claim as this host decodes it, if that differs."""
+class _ClaimedSegment(NamedTuple):
+    """A claim and its lease; ``local`` is the claim as this host decodes it."""
 
     claim: Claim
-    lease: KeptLease
-    here: Claim | None = None
-
-    @property
-    def as_decoded(self) -> Claim:
-        return self.here or self.claim
+    lease: LeaseRenewal
+    local: Claim
 
 
-class _Decoded(NamedTuple):
+class _DecodeResult(NamedTuple):
     """A segment's words, how long they took, and the memory they took."""
 
     result: SegmentResult
     seconds: StageSeconds
     memory: GpuMemory
+
+
+#: The claim whose words, or whose failure, are in the ledger, and what came due by that.
+_End = tuple[Claim, EndResult]
 
 
 def requeue_once(worker: Worker, message: Message) -> None:
@@ -77,288 +77,275 @@ def requeue_once(worker: Worker, message: Message) -> None:
     A parent fetches it for its next child before that one has returned the leases of the last.
     """
     worker.requeues_first_message = False
-    again = worker.ledger.transact(lambda c: segments.dispatch_again(c, message))
-    worker.publisher.publish([again] if again else [])
+    dispatch = worker.ledger.transact(lambda c: segments.resend_segment(c, message))
+    worker.publisher.publish([dispatch] if dispatch else [])
 
 
-def work_segment(worker: Worker, message: Message, waiting: Waiting | None = None) -> None:
-    """Do the work that a message names, if it is still there to be done.
+def transcribe_segment(
+    worker: Worker, message: Message, waiting: WaitingMessages | None = None
+) -> None:
+    """Claim the segment that a message names, decode it and store its words.
 
-    With it that of the messages that are ``waiting`` here, as many as are decoded together.
+    With it those of the messages that are ``waiting`` here, as many as are decoded together.
     """
-    claim = _claim(worker, message)
+    claim = _claim_segment(worker, message)
     if claim is not None:
-        others = _others(worker, claim, waiting) if waiting is not None else []
-        if others:
-            _work_together(worker, [claim, *others])
+        more_claims = _claim_waiting(worker, claim, waiting) if waiting is not None else []
+        claimed_segments = [_lease(worker, claim) for claim in (claim, *more_claims)]
+        if more_claims:
+            run_claims_together(worker, claimed_segments)
         else:
-            _work_alone(worker, claim, _kept(worker, claim))
-    if worker.rests:
+            run_claim(worker, claimed_segments[0])
+    if worker.should_pause:
         # Whoever cannot work must not be the fastest to take work.
-        worker.rests = False
+        worker.should_pause = False
         time.sleep(worker.settings.sweep_s)
-    if worker.recycle:
+    if worker.should_recycle:
         log.warning("child_recycled")
         os._exit(1)
 
 
-def _claim(worker: Worker, message: Message, *, untried: bool = False) -> Claim | None:
+def _claim_segment(worker: Worker, message: Message, *, untried_only: bool = False) -> Claim | None:
     """Return the claim to a message's segment, or None where there is nothing to do here."""
     settings = worker.settings
     try:
-        claim = worker.ledger.single(
-            lambda c: segments.claim(
-                c, message, owner=worker.owner, lease_s=settings.lease_s, untried=untried
+        claim = worker.ledger.run_statement(
+            lambda c: segments.claim_segment(
+                c, message, owner=worker.owner, lease_s=settings.lease_s, untried_only=untried_only
             )
         )
     except Misconfigured as error:
         log.warning("segment_failed", segment=str(message.id), error=str(error), fate=Fate.NOT_HERE)
         metrics.count(SEGMENTS, outcome=Outcome.POSTPONED)
         metrics.count(ERRORS, code=error.code)
-        worker.rests = True
+        worker.should_pause = True
         return None
-    if claim is None and not untried:
+    if claim is None and not untried_only:
         log.info("segment_not_claimed", segment=str(message.id))
     return claim
 
 
-def _others(worker: Worker, first: Claim, waiting: Waiting) -> list[Claim]:
+def _claim_waiting(worker: Worker, first: Claim, waiting: WaitingMessages) -> list[Claim]:
     """Claim what is decoded together with a segment, of what waits here.
 
     What was tried before is decoded alone, lest what it died on takes others along.
     """
-    room = worker.settings.segments_together - 1
-    if first.attempt > 1 or first.known:
+    if first.attempt > 1 or first.is_cached:
         return []
     claims: list[Claim] = []
-    for message in waiting.following():
-        if len(claims) >= room:
+    for message in waiting.in_order():
+        if len(claims) >= worker.settings.segments_together - 1:
             break
-        claim = _claim(worker, message, untried=True)
+        claim = _claim_segment(worker, message, untried_only=True)
         if claim is not None:
             # Its own task, which comes, has nothing to do then.
-            waiting.take(message)
+            waiting.take_along(message)
             claims.append(claim)
     return claims
 
 
-def _kept(worker: Worker, claim: Claim) -> KeptLease:
+def _lease(worker: Worker, claim: Claim) -> _ClaimedSegment:
     lease_s = worker.settings.lease_s
-    return KeptLease(
-        lambda: worker.ledger.single(lambda c: segments.renew(c, claim, lease_s=lease_s)),
+    lease = LeaseRenewal(
+        lambda: worker.ledger.run_statement(
+            lambda c: segments.renew_lease(c, claim, lease_s=lease_s)
+        ),
         lease_s=lease_s,
         limit_s=_LEASE_LIMIT_S,
     )
+    return _ClaimedSegment(claim, lease, claim)
 
 
-def _as_decoded_here(worker: Worker, claim: Claim) -> Claim:
-    """Return a claim with the profile that this host decodes by, and the key that its words have.
+def run_claim(
+    worker: Worker, segment: _ClaimedSegment, outcome: _DecodeResult | Exception | None = None
+) -> None:
+    """Store a claimed segment's words, or why there are none; a lost lease stores nothing.
 
-    In a rolling upgrade a segment was planned by another version than decodes it, perhaps with
-    other words for the same samples; and where memory is short, a smaller model writes them.
-    Nobody who asks for the planner's words may be given these.
+    ``outcome`` is what became of it in a decode of several; without one it is decoded here, alone.
     """
-    profile = worker.route.fitting(claim.profile)
-    own = profile.decode_key(claim.source.pcm_digest, claim.source.format.rate_hz)
-    if own == claim.decode_key:
-        return claim
-    if profile is claim.profile:
-        log.info("segment_of_another_version")
-    return replace(claim, profile=profile, decode_key=own)
+    claim = segment.claim
+    with structlog.contextvars.bound_contextvars(
+        recording=str(claim.recording_id), segment=str(claim.segment_id), attempt=claim.attempt
+    ):
+        try:
+            with segment.lease:
+                end = _decode_and_store(worker, segment, outcome)
+        except LeaseLost as error:
+            _log_fenced_write(error)
+            return
+        if end is not None:
+            _publish_due_reduces(worker, *end)
 
 
-def _work_alone(worker: Worker, claim: Claim, lease: KeptLease) -> None:
-    """Decode and store, or record the failure; then say what is due by it."""
-    with structlog.contextvars.bound_contextvars(**_names(claim)):
-        ended = None
-        with _fenced(), lease:
-            try:
-                with limited(segment_limit_s(claim.span.duration_ms)):
-                    ended = _decode_and_finish(worker, _Held(claim, lease))
-            except LeaseLost:
-                raise
-            except Exception as error:
-                ended = claim, _record_failure(worker, claim, error)
-        if ended is not None:
-            _tell(worker, *ended)
+def _decode_and_store(
+    worker: Worker, segment: _ClaimedSegment, outcome: _DecodeResult | Exception | None
+) -> _End | None:
+    """Return what was stored; None where another worker decodes the segment: it was put back."""
+    try:
+        if outcome is None:
+            with limit_time(segment_limit_s(segment.claim.span.duration_ms)):
+                return _decode_or_reuse(worker, segment)
+        if isinstance(outcome, Exception):
+            raise outcome  # noqa: TRY301 - recorded below, like errors of its own
+        segment.lease.raise_if_lost()
+        return segment.local, _store_result(worker, segment, outcome)
+    except LeaseLost:
+        raise
+    except Exception as error:
+        # Of an error in a decode of several each of them is suspected, and no more.
+        fate = Fate.STRIKE if outcome is None else Fate.SUSPECT
+        return segment.claim, _record_failure(worker, segment.claim, error, fate)
 
 
-def _work_together(worker: Worker, claims: Sequence[Claim]) -> None:
+def run_claims_together(worker: Worker, claimed_segments: Sequence[_ClaimedSegment]) -> None:
     """Decode several segments at once; whatever fails one of them costs no other.
 
     What fails all of them, or cannot be laid at one's door, has each decoded alone: here, or, where
     this process can decode nothing more, by another, with no strike against any.
     """
-    with ExitStack() as stack:
-        held = [_Held(claim, stack.enter_context(_kept(worker, claim))) for claim in claims]
+    with ExitStack() as leases:
+        for segment in claimed_segments:
+            leases.enter_context(segment.lease)
         try:
-            decodable = _alike(worker, held)
-            decoded = _decoded_together(worker, decodable) if len(decodable) > 1 else []
+            batch = _select_batch(worker, claimed_segments)
+            outcomes = _decode_batch(worker, batch) if len(batch) > 1 else []
         except Exception as error:
-            for each in held:
-                _fail(worker, each, error)
+            for segment in claimed_segments:
+                run_claim(worker, segment, error)
             return
-        for each, outcome in decoded:
-            _end(worker, each, outcome)
-        ended = {each.claim.segment_id for each, _ in decoded}
-        for each in held:
-            if each.claim.segment_id not in ended:
-                _work_alone(worker, each.claim, each.lease)
+        for segment, outcome in outcomes:
+            run_claim(worker, segment, outcome)
+        decoded_ids = {segment.claim.segment_id for segment, _ in outcomes}
+        for segment in claimed_segments:
+            if segment.claim.segment_id not in decoded_ids:
+                run_claim(worker, segment)
 
 
-def _alike(worker: Worker, held: Sequence[_Held]) -> list[_Held]:
-    """Return what is decoded by the models of the first, as it is decoded here.
+def _select_batch(
+    worker: Worker, claimed_segments: Sequence[_ClaimedSegment]
+) -> list[_ClaimedSegment]:
+    """Return what the models of the first decode, with its profile on this host.
 
-    What needs no decoding, or other models, is left to be worked by itself, and so is what another
-    decodes.
+    What needs no decoding, or other models, is left to be decoded alone, and so is what another
+    worker decodes.
 
     Raises:
         Misconfigured: this host cannot decode it.
     """
-    models = held[0].claim.profile.models
-    decodable = [
-        each._replace(here=_as_decoded_here(worker, each.claim))
-        for each in held
-        if not each.claim.known and each.claim.profile.models == models
+    models = claimed_segments[0].claim.profile.model_settings
+    batch = [
+        _with_local_profile(worker, segment)
+        for segment in claimed_segments
+        if not segment.claim.is_cached and segment.claim.profile.model_settings == models
     ]
-    return [each for each in decodable if _turn(worker, each) == Turn()]
+    return [segment for segment in batch if _claim_local_key(worker, segment) == DecodeTurn()]
 
 
-def _turn(worker: Worker, held: _Held) -> Turn:
+def _with_local_profile(worker: Worker, segment: _ClaimedSegment) -> _ClaimedSegment:
+    """Return a segment with the profile that this host decodes by, and the key of its words.
+
+    In a rolling upgrade a segment was planned by another version than decodes it, perhaps with
+    other words for the same samples; and where memory is short, a smaller model writes them.
+    Nobody who asks for the planner's words may be given these.
+    """
+    claim = segment.claim
+    profile = worker.route.profile_for_host(claim.profile)
+    local_key = profile.decode_key(claim.source.pcm_digest, claim.source.format.rate_hz)
+    if local_key == claim.decode_key:
+        return segment
+    if profile is claim.profile:
+        log.info("segment_of_another_version")
+    return segment._replace(local=replace(claim, profile=profile, decode_key=local_key))
+
+
+def _claim_local_key(worker: Worker, segment: _ClaimedSegment) -> DecodeTurn:
     """Ask whether a segment is to be decoded here by another key than was planned.
 
-    One whose lease was lost meanwhile is none of ours, as one that another decodes.
+    One whose lease was lost meanwhile is left alone, as one that another worker decodes.
     """
-    key = held.as_decoded.decode_key
-    if key == held.claim.decode_key:
-        return Turn()
+    key = segment.local.decode_key
+    if key == segment.claim.decode_key:
+        return DecodeTurn()
     try:
-        return worker.ledger.transact(lambda c: segments.decode_as(c, held.claim, key))
+        return worker.ledger.transact(lambda c: segments.claim_decode_key(c, segment.claim, key))
     except LeaseLost as error:
-        log.warning("write_fenced", error=str(error))
-        metrics.count(FENCED_WRITES, task=Task.SEGMENT)
-        return Turn(busy=True)
+        _log_fenced_write(error)
+        return DecodeTurn(is_busy=True)
 
 
-def _decoded_together(
-    worker: Worker, decodable: Sequence[_Held]
-) -> list[tuple[_Held, _Decoded | CallscribeError]]:
-    """Return what became of each, and the memory it took; nothing where each is to be alone.
+def _decode_batch(
+    worker: Worker, batch: Sequence[_ClaimedSegment]
+) -> list[tuple[_ClaimedSegment, _DecodeResult | CallscribeError]]:
+    """Return what became of each segment; nothing where each is to be decoded alone.
 
     Raises:
         Exception: what ends this process' work: its time is over, or its device is spoilt.
     """
-    asked = [(each.as_decoded, each.lease.carry_on) for each in decodable]
-    limit_s = segment_limit_s(sum(claim.span.duration_ms for claim, _ in asked))
+    limit_s = segment_limit_s(sum(segment.claim.span.duration_ms for segment in batch))
     try:
-        with limited(limit_s), GpuMemory(device_memory(worker.settings.device)) as memory:
-            outcomes = worker.route.decode_all(asked)
+        with limit_time(limit_s), GpuMemory(device_memory(worker.settings.device)) as memory:
+            outcomes = worker.route.decode_all([(s.local, s.lease.raise_if_lost) for s in batch])
     except Exception as error:
         is_over = isinstance(error, SoftTimeLimitExceeded | CallscribeError)
         if is_over or worker.route.is_spoilt_by(error):
             raise
-        log.warning("decoded_alone", segments=len(decodable), error=type(error).__name__)
+        log.warning("decoded_alone", segments=len(batch), error=type(error).__name__)
         return []
     _recycle_if_stuck(worker, memory)
-    found = [
-        (each, outcome if isinstance(outcome, CallscribeError) else _Decoded(*outcome, memory))
-        for each, outcome in zip(decodable, outcomes, strict=True)
+    results = [
+        outcome if isinstance(outcome, CallscribeError) else _DecodeResult(*outcome, memory)
+        for outcome in outcomes
     ]
+    pairs = zip(batch, results, strict=True)
     # Those that failed may have to wait a while; what was decoded is stored before.
-    return sorted(found, key=lambda pair: isinstance(pair[1], CallscribeError))
+    return sorted(pairs, key=lambda pair: isinstance(pair[1], CallscribeError))
 
 
-def _end(worker: Worker, held: _Held, outcome: _Decoded | CallscribeError) -> None:
-    """Store what was decoded together with others, or record why it was not."""
-    if isinstance(outcome, CallscribeError) and not isinstance(outcome, LeaseLost):
-        _fail(worker, held, outcome)
-        return
-    with structlog.contextvars.bound_contextvars(**_names(held.claim)):
-        ended = None
-        with _fenced(), held.lease:
-            held.lease.carry_on()
-            if isinstance(outcome, LeaseLost):
-                raise outcome
-            try:
-                ended = held.as_decoded, _finish(worker, held, outcome)
-            except LeaseLost:
-                raise
-            except Exception as error:
-                ended = held.claim, _record_failure(worker, held.claim, error, Fate.SUSPECT)
-        if ended is not None:
-            _tell(worker, *ended)
+def _decode_or_reuse(worker: Worker, segment: _ClaimedSegment) -> _End | None:
+    """Store a segment's words: those in the ledger, or else decoded now.
 
-
-def _fail(worker: Worker, held: _Held, error: Exception) -> None:
-    """Record why a segment was not decoded; of others' errors it is suspected, and no more."""
-    with structlog.contextvars.bound_contextvars(**_names(held.claim)):
-        ended = None
-        with _fenced(), held.lease:
-            ended = _record_failure(worker, held.claim, error, Fate.SUSPECT)
-        if ended is not None:
-            _tell(worker, held.claim, ended)
-
-
-def _names(claim: Claim) -> dict[str, str | int]:
-    """Return what every line that is logged of a claim says."""
-    return {
-        "recording": str(claim.recording_id),
-        "segment": str(claim.segment_id),
-        "attempt": claim.attempt,
-    }
-
-
-@contextmanager
-def _fenced() -> Iterator[None]:
-    """Leave work that another has taken over, or that is wanted no more."""
-    try:
-        yield
-    except LeaseLost as error:
-        log.warning("write_fenced", error=str(error))
-        metrics.count(FENCED_WRITES, task=Task.SEGMENT)
-
-
-def _decode_and_finish(worker: Worker, held: _Held) -> tuple[Claim, Ended] | None:
-    """Decode and store; return the claim with the key of what was stored.
-
-    None where another decodes it: it was put back then.
+    None where another worker decodes it: it was put back then.
     """
-    claim = held.claim
-    if claim.known:
-        log.info("segment_known")
-        ended = worker.ledger.single(lambda c: segments.finish(c, claim, None))
-        metrics.count_known(claim.span.duration_ms)
-        return claim, ended
-    held = held._replace(here=_as_decoded_here(worker, claim))
-    here, turn = held.as_decoded, _turn(worker, held)
-    if turn.busy:
+    claim = segment.claim
+    if claim.is_cached:
+        return claim, _store_cached(worker, claim, None)
+    segment = _with_local_profile(worker, segment)
+    local, turn = segment.local, _claim_local_key(worker, segment)
+    if turn.is_busy:
         log.info("segment_decoded_elsewhere")
         return None
-    if turn.known is not None:
-        log.info("segment_known")
-        words = _tagged(held, turn.known)
-        ended = worker.ledger.single(lambda c: segments.finish(c, here, words))
-        metrics.count_known(claim.span.duration_ms)
-        return replace(here, known=True), ended
+    if turn.cached_result is not None:
+        end = _store_cached(worker, local, _tag_smaller_model(segment, turn.cached_result))
+        return replace(local, is_cached=True), end
     with GpuMemory(device_memory(worker.settings.device)) as memory:
-        result, seconds = worker.route.decode(here, held.lease.carry_on)
+        result, seconds = worker.route.decode(local, segment.lease.raise_if_lost)
     _recycle_if_stuck(worker, memory)
-    return here, _finish(worker, held, _Decoded(result, seconds, memory))
+    return local, _store_result(worker, segment, _DecodeResult(result, seconds, memory))
 
 
 def _recycle_if_stuck(worker: Worker, memory: GpuMemory) -> None:
-    if memory.is_stuck:
-        worker.recycle = True
-        metrics.count(RECYCLES, reason=Recycled.MEMORY)
+    if memory.is_device_full:
+        worker.should_recycle = True
+        metrics.count(RECYCLES, reason=RecycleReason.MEMORY)
 
 
-def _finish(worker: Worker, held: _Held, decoded: _Decoded) -> Ended:
+def _store_cached(worker: Worker, claim: Claim, result: SegmentResult | None) -> EndResult:
+    """End a segment with words that are in the ledger already."""
+    log.info("segment_known")
+    end = worker.ledger.run_statement(lambda c: segments.finish_segment(c, claim, result))
+    metrics.count_cached(claim.span.duration_ms)
+    return end
+
+
+def _store_result(
+    worker: Worker, segment: _ClaimedSegment, decode_result: _DecodeResult
+) -> EndResult:
     """Store a segment's words, count and log them."""
-    claim, (result, seconds, memory) = held.as_decoded, decoded
-    result = _tagged(held, result)
-    begun_s = time.monotonic()
-    ended = worker.ledger.single(lambda c: segments.finish(c, claim, result))
-    store_s = time.monotonic() - begun_s
+    claim, (_, seconds, memory) = segment.local, decode_result
+    result = _tag_smaller_model(segment, decode_result.result)
+    start_s = time.monotonic()
+    end = worker.ledger.run_statement(lambda c: segments.finish_segment(c, claim, result))
+    store_s = time.monotonic() - start_s
     metrics.count_decoded(claim.span.duration_ms, result.speech_ms, seconds, store_s, memory.after)
     log.info(
         "segment_done",
@@ -372,20 +359,18 @@ def _finish(worker: Worker, held: _Held, decoded: _Decoded) -> Ended:
         device_before=memory.before.device._asdict(),
         device_after=memory.after.device._asdict(),
     )
-    return ended
+    return end
 
 
-def _tagged(held: _Held, result: SegmentResult) -> SegmentResult:
+def _tag_smaller_model(segment: _ClaimedSegment, result: SegmentResult) -> SegmentResult:
     """Return words that say which model wrote them, where another was asked for."""
-    model = held.as_decoded.profile.decode.model
-    if model == held.claim.profile.decode.model:
+    model = segment.local.profile.decode.model
+    if model == segment.claim.profile.decode.model:
         return result
     return replace(result, tags={**result.tags, ResultTag.SMALLER_MODEL: model})
 
 
-def _record_failure(
-    worker: Worker, claim: Claim, error: Exception, fate: Fate = Fate.STRIKE
-) -> Ended:
+def _record_failure(worker: Worker, claim: Claim, error: Exception, fate: Fate) -> EndResult:
     """Record a failed attempt by its fate; also for MemoryError, which would end the worker.
 
     ``fate`` is that of an error which is none of ours.
@@ -402,25 +387,34 @@ def _record_failure(
     else:
         log.exception("segment_failed", fate=fate)
         # A spoilt child that went on would strike out the whole queue; the next begins sound.
-        if worker.route.is_spoilt_by(error) and not worker.recycle:
-            worker.recycle = True
-            metrics.count(RECYCLES, reason=Recycled.ERROR)
-    paused = fate not in (Fate.FOR_GOOD, Fate.STRIKE)
-    metrics.count(SEGMENTS, outcome=Outcome.POSTPONED if paused else Outcome.FAILED)
+        if worker.route.is_spoilt_by(error) and not worker.should_recycle:
+            worker.should_recycle = True
+            metrics.count(RECYCLES, reason=RecycleReason.ERROR)
+    is_postponed = fate not in (Fate.FOR_GOOD, Fate.STRIKE)
+    metrics.count(SEGMENTS, outcome=Outcome.POSTPONED if is_postponed else Outcome.FAILED)
     metrics.count(ERRORS, code=code)
-    ended = worker.ledger.transact(lambda c: segments.fail(c, claim, code, text, fate))
-    worker.rests |= fate is Fate.NOT_HERE
-    return ended
+    end = worker.ledger.transact(lambda c: segments.fail_segment(c, claim, code, text, fate))
+    worker.should_pause |= fate is Fate.NOT_HERE
+    return end
 
 
-def _tell(worker: Worker, claim: Claim, ended: Ended) -> None:
+def _publish_due_reduces(worker: Worker, claim: Claim, end: EndResult) -> None:
     """Ask for the reduces that this end made due, and wake who waited for it, after its commit."""
-    due = [ended.reduce] if ended.reduce else []
-    if ended.twins:
-        decoded = not claim.known
-        due += worker.ledger.transact(
-            lambda c: segments.settle_twins(c, claim.decode_key, decoded=decoded)
+    dispatches = [end.reduce] if end.reduce else []
+    if end.has_waiting_duplicates:
+        was_decoded = not claim.is_cached
+        dispatches += worker.ledger.transact(
+            lambda c: segments.finish_waiting_duplicates(
+                c, claim.decode_key, just_decoded=was_decoded
+            )
         )
-    if ended.left:
-        due += worker.ledger.transact(lambda c: segments.wake(c, ended.left))
-    worker.publisher.publish(due)
+    if end.abandoned_keys:
+        dispatches += worker.ledger.transact(
+            lambda c: segments.resend_waiting_duplicates(c, end.abandoned_keys)
+        )
+    worker.publisher.publish(dispatches)
+
+
+def _log_fenced_write(error: LeaseLost) -> None:
+    log.warning("write_fenced", error=str(error))
+    metrics.count(FENCED_WRITES, task=Task.SEGMENT)

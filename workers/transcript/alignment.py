@@ -26,11 +26,11 @@ OFFSET_MS = 200
 
 #: What a word alone costs; a pair costs less than two words alone wherever it is plausible: equal
 #: words whenever their times allow it, different ones within some 150 ms.
-_ALONE = 600
-_TIME = 400
-_TEXT = 400
-_OTHER_WORD = 600
-_NEVER = 1_000_000_000
+_ALONE_COST = 600
+_TIME_COST = 400
+_TEXT_COST = 400
+_DIFFERENT_WORD_COST = 600
+_IMPOSSIBLE_COST = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,62 +61,63 @@ def align(lefts: Sequence[Word], rights: Sequence[Word]) -> tuple[list[Column], 
     Every word is in exactly one column. Where neither of two neighbouring columns is a pair, the
     one whose word was said first comes first.
     """
-    texts = [normal(word.text) for word in lefts], [normal(word.text) for word in rights]
-    late_ms = _late_ms(lefts, rights, texts)
-    pairs = _pairs(lefts, rights, texts, late_ms)
-    columns = _cheapest(len(lefts), len(rights), pairs)
-    return list(_by_time(columns, lefts, rights, late_ms)), late_ms
+    left_texts = [comparison_form(word.text) for word in lefts]
+    texts = left_texts, [comparison_form(word.text) for word in rights]
+    delay_ms = _right_delay_ms(lefts, rights, texts)
+    pairs = _possible_pairs(lefts, rights, texts, delay_ms)
+    columns = _cheapest_columns(len(lefts), len(rights), pairs)
+    return list(_order_by_time(columns, lefts, rights, delay_ms)), delay_ms
 
 
-def normal(text: str) -> str:
+def comparison_form(text: str) -> str:
     """Return a word as it is compared: compatibility forms folded, case and punctuation gone."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(char for char in folded if char.isalnum()) or folded
+    folded_text = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(char for char in folded_text if char.isalnum()) or folded_text
 
 
-def _late_ms(
+def _right_delay_ms(
     lefts: Sequence[Word], rights: Sequence[Word], texts: tuple[Sequence[str], Sequence[str]]
 ) -> int:
     """Return the median of how late the right side's words are, of those with one partner only."""
     reach_ms = SAME_TIME_MS + OFFSET_MS
-    near = [
+    candidates = [
         (i, j)
         for i, word in enumerate(lefts)
         for j, other in enumerate(rights)
         if texts[0][i] == texts[1][j] and abs(other.middle_ms - word.middle_ms) <= reach_ms
     ]
-    of_left, of_right = [i for i, _ in near], [j for _, j in near]
-    late = [
+    left_indexes, right_indexes = [i for i, _ in candidates], [j for _, j in candidates]
+    delays_ms = [
         rights[j].middle_ms - lefts[i].middle_ms
-        for i, j in near
-        if of_left.count(i) == 1 and of_right.count(j) == 1
+        for i, j in candidates
+        if left_indexes.count(i) == 1 and right_indexes.count(j) == 1
     ]
-    if not late:
+    if not delays_ms:
         return 0
-    return max(-OFFSET_MS, min(OFFSET_MS, round(median(late))))
+    return max(-OFFSET_MS, min(OFFSET_MS, round(median(delays_ms))))
 
 
 _Pairs = dict[tuple[int, int], tuple[int, float]]
 
 
-def _pairs(
+def _possible_pairs(
     lefts: Sequence[Word],
     rights: Sequence[Word],
     texts: tuple[Sequence[str], Sequence[str]],
-    late_ms: int,
+    delay_ms: int,
 ) -> _Pairs:
     """Return the cost and the likeness of each pair that times allow."""
-    found = {}
+    pairs = {}
     for i, word in enumerate(lefts):
         for j, other in enumerate(rights):
-            apart_ms = abs(other.middle_ms - late_ms - word.middle_ms)
-            if apart_ms <= SAME_TIME_MS:
+            distance_ms = abs(other.middle_ms - delay_ms - word.middle_ms)
+            if distance_ms <= SAME_TIME_MS:
                 likeness = _likeness(texts[0][i], texts[1][j])
-                cost = _TIME * apart_ms // SAME_TIME_MS
+                cost = _TIME_COST * distance_ms // SAME_TIME_MS
                 if likeness < 1:
-                    cost += _OTHER_WORD + round(_TEXT * (1 - likeness))
-                found[i, j] = cost, likeness
-    return found
+                    cost += _DIFFERENT_WORD_COST + round(_TEXT_COST * (1 - likeness))
+                pairs[i, j] = cost, likeness
+    return pairs
 
 
 def _likeness(one: str, other: str) -> float:
@@ -127,23 +128,23 @@ def _likeness(one: str, other: str) -> float:
     return SequenceMatcher(None, first, second, autojunk=False).ratio()
 
 
-def _cheapest(lefts: int, rights: int, pairs: _Pairs) -> list[Column]:
+def _cheapest_columns(left_count: int, right_count: int, pairs: _Pairs) -> list[Column]:
     """Return the columns of the cheapest alignment of so many words of each side."""
-    never = (_NEVER, 0.0)
-    costs = [[_ALONE * j for j in range(rights + 1)]]
-    for i in range(1, lefts + 1):
-        above, row = costs[-1], [_ALONE * i]
-        for j in range(1, rights + 1):
-            pair = above[j - 1] + pairs.get((i - 1, j - 1), never)[0]
-            row.append(min(pair, above[j] + _ALONE, row[-1] + _ALONE))
+    impossible = (_IMPOSSIBLE_COST, 0.0)
+    costs = [[_ALONE_COST * j for j in range(right_count + 1)]]
+    for i in range(1, left_count + 1):
+        previous_row, row = costs[-1], [_ALONE_COST * i]
+        for j in range(1, right_count + 1):
+            pair = previous_row[j - 1] + pairs.get((i - 1, j - 1), impossible)[0]
+            row.append(min(pair, previous_row[j] + _ALONE_COST, row[-1] + _ALONE_COST))
         costs.append(row)
-    columns, i, j = [], lefts, rights
+    columns, i, j = [], left_count, right_count
     while i or j:
-        cost, likeness = pairs.get((i - 1, j - 1), never)
+        cost, likeness = pairs.get((i - 1, j - 1), impossible)
         if i and j and costs[i][j] == costs[i - 1][j - 1] + cost:
             i, j = i - 1, j - 1
             columns.append(Column(i, j, likeness))
-        elif i and costs[i][j] == costs[i - 1][j] + _ALONE:
+        elif i and costs[i][j] == costs[i - 1][j] + _ALONE_COST:
             i -= 1
             columns.append(Column(i, None))
         else:
@@ -152,21 +153,21 @@ def _cheapest(lefts: int, rights: int, pairs: _Pairs) -> list[Column]:
     return columns[::-1]
 
 
-def _by_time(
-    columns: Sequence[Column], lefts: Sequence[Word], rights: Sequence[Word], late_ms: int
+def _order_by_time(
+    columns: Sequence[Column], lefts: Sequence[Word], rights: Sequence[Word], delay_ms: int
 ) -> Iterator[Column]:
     """Yield the columns, words that stand alone between two pairs merged by their times."""
 
     def moment_ms(column: Column) -> int:
         if column.left is not None:
             return lefts[column.left].middle_ms
-        return rights[column.right or 0].middle_ms - late_ms
+        return rights[column.right or 0].middle_ms - delay_ms
 
     for is_pair, run in groupby(columns, lambda column: column.is_pair):
-        alone = list(run)
+        run_columns = list(run)
         if is_pair:
-            yield from alone
+            yield from run_columns
         else:
-            of_left = [column for column in alone if column.right is None]
-            of_right = [column for column in alone if column.left is None]
-            yield from merge(of_left, of_right, key=moment_ms)
+            left_only = [column for column in run_columns if column.right is None]
+            right_only = [column for column in run_columns if column.left is None]
+            yield from merge(left_only, right_only, key=moment_ms)

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from schema.span import GRID_MS, Span, merged
-from schema.transcript import Coverage, PlannedRepair, RepairReason, SeamRule, is_low
+from schema.span import GRID_MS, Span, merge, minus
+from schema.transcript import Coverage, PlannedRepair, RepairReason, SeamRule, is_coverage_low
 from schema.words import Word
-from workers.transcript.stitch import Heard, Track
+from workers.transcript.seams import DecodedSegment
+from workers.transcript.stitch import Track
 
 #: Words this far apart leave no speech uncovered between them: the gap is a breath.
 _BRIDGE_MS = 500
@@ -31,7 +32,7 @@ _AT_SEAM_MS = 1_000
 _SHORT_LOST_MS = 500
 
 #: Places this close are decoded together.
-_TOGETHER_MS = 2_000
+_MERGE_WITHIN_MS = 2_000
 
 #: A decode hears this much around a place, as much as two planned segments share.
 CONTEXT_MS = 8_000
@@ -52,7 +53,7 @@ _STRAY_CONFIDENCE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RepairCandidate:
     """A stretch of a channel to be decoded once more; ``language`` as what, if not as before."""
 
     channel: int | None
@@ -68,36 +69,37 @@ def speech_ms(track: Track) -> int:
 
 def worded_ms(track: Track) -> int:
     """Return how much of a channel's speech its words cover, in ms."""
-    return _shared_ms(track.speech, list(bridged(track.words)))
+    return _covered_ms(track.speech, list(bridge_pauses(track.words)))
 
 
-def bridged(words: Iterable[Word]) -> Iterator[Span]:
+def bridge_pauses(words: Iterable[Word]) -> Iterator[Span]:
     """Yield the spans of words, joined over breaths; ``words`` are in order of their starts."""
-    return merged((word.span for word in words), _BRIDGE_MS)
+    return merge((word.span for word in words), _BRIDGE_MS)
 
 
-def segment_coverage(track: Track, segments: Sequence[Heard]) -> tuple[Coverage, ...]:
+def segment_coverage(track: Track, segments: Sequence[DecodedSegment]) -> tuple[Coverage, ...]:
     """Return the coverage of each planned segment's core but of those that failed.
 
     ``segments`` are those that ``track`` was stitched of, in their order; the words that count are
     the track's, those of repairs among them.
     """
-    covered = list(bridged(track.words))
+    worded_spans = list(bridge_pauses(track.words))
+    cores = zip(segments, segment_cores(track, segments), strict=True)
     return tuple(
         Coverage(
             track.channel,
             index,
             core,
-            sum(span.duration_ms for span in heard),
-            _shared_ms(heard, covered),
+            sum(span.duration_ms for span in speech),
+            _covered_ms(speech, worded_spans),
         )
-        for index, (segment, core) in enumerate(zip(segments, cores(track, segments), strict=True))
-        if not segment.failed
-        for heard in [_within(track.speech, core)]
+        for index, (segment, core) in enumerate(cores)
+        if not segment.is_failed
+        for speech in [_spans_within(track.speech, core)]
     )
 
 
-def cores(track: Track, segments: Sequence[Heard]) -> Iterator[Span]:
+def segment_cores(track: Track, segments: Sequence[DecodedSegment]) -> Iterator[Span]:
     """Yield the stretch between each segment's seams."""
     if not segments:
         return
@@ -106,103 +108,96 @@ def cores(track: Track, segments: Sequence[Heard]) -> Iterator[Span]:
         yield Span(start_ms, max(start_ms, end_ms))
 
 
-def lost_places(track: Track, segments: Sequence[Heard]) -> tuple[Place, ...]:
+def find_lost_speech(
+    track: Track, segments: Sequence[DecodedSegment]
+) -> tuple[RepairCandidate, ...]:
     """Return where a channel's speech was lost, in order; those close together are one place.
 
     Speech without words for :data:`LOST_MS` is lost; so are shorter stretches of a segment that
     words cover badly.
     """
-    low = [
+    low_cores = [
         coverage.core
         for coverage in segment_coverage(track, segments)
-        if is_low(coverage.speech_ms, coverage.worded_ms)
+        if is_coverage_low(coverage.speech_ms, coverage.worded_ms)
     ]
     seams_ms = [seam.at_ms for seam in track.seams if seam.rule is not SeamRule.GAP]
-    found = []
-    for span in _uncovered(track):
-        is_in_low = any(core.start_ms <= span.middle_ms < core.end_ms for core in low)
+    candidates = []
+    for span in _unworded_speech(track):
+        is_in_low = any(core.start_ms <= span.middle_ms < core.end_ms for core in low_cores)
         if span.duration_ms >= LOST_MS:
             at_seam = any(
                 span.start_ms - _AT_SEAM_MS <= at_ms <= span.end_ms + _AT_SEAM_MS
                 for at_ms in seams_ms
             )
             reason = RepairReason.SEAM if at_seam else RepairReason.SPEECH
-            found.append(Place(track.channel, span, reason))
+            candidates.append(RepairCandidate(track.channel, span, reason))
         elif is_in_low and span.duration_ms >= _SHORT_LOST_MS:
-            found.append(Place(track.channel, span, RepairReason.COVERAGE))
-    return tuple(_together(part for place in found for part in _parts(place)))
+            candidates.append(RepairCandidate(track.channel, span, RepairReason.COVERAGE))
+    return tuple(_merge_close(part for candidate in candidates for part in _split_long(candidate)))
 
 
-def _parts(place: Place) -> Iterator[Place]:
+def _split_long(candidate: RepairCandidate) -> Iterator[RepairCandidate]:
     """Yield a place in parts of equal length, none of them overlong."""
-    count = -(-place.core.duration_ms // _CORE_MAX_MS)
+    count = -(-candidate.core.duration_ms // _CORE_MAX_MS)
     edges_ms = [
-        place.core.start_ms + place.core.duration_ms * part // count for part in range(count + 1)
+        candidate.core.start_ms + candidate.core.duration_ms * part // count
+        for part in range(count + 1)
     ]
     for start_ms, end_ms in pairwise(edges_ms):
-        yield replace(place, core=Span(start_ms, end_ms))
+        yield replace(candidate, core=Span(start_ms, end_ms))
 
 
-def _together(places: Iterable[Place]) -> Iterator[Place]:
-    """Yield places, those that are close to one another as one."""
-    open_place: Place | None = None
-    for place in places:
-        if open_place is not None:
-            joined = Span(open_place.core.start_ms, place.core.end_ms)
-            is_close = place.core.start_ms - open_place.core.end_ms <= _TOGETHER_MS
-            if is_close and joined.duration_ms <= _CORE_MAX_MS:
-                reason = min(open_place.reason, place.reason, key=_ORDER.index)
-                open_place = Place(place.channel, joined, reason)
+def _merge_close(candidates: Iterable[RepairCandidate]) -> list[RepairCandidate]:
+    """Return places, those that are close to one another as one."""
+    places: list[RepairCandidate] = []
+    for candidate in candidates:
+        if places:
+            core = Span(places[-1].core.start_ms, candidate.core.end_ms)
+            is_close = candidate.core.start_ms - places[-1].core.end_ms <= _MERGE_WITHIN_MS
+            if is_close and core.duration_ms <= _CORE_MAX_MS:
+                reason = min(places[-1].reason, candidate.reason, key=_REASONS.index)
+                places[-1] = RepairCandidate(candidate.channel, core, reason)
                 continue
-            yield open_place
-        open_place = place
-    if open_place is not None:
-        yield open_place
+        places.append(candidate)
+    return places
 
 
 #: The surest gain first: of a language it is known what is wrong, and at a seam why.
-_ORDER = (
-    RepairReason.LANGUAGE,
-    RepairReason.SEAM,
-    RepairReason.SPEECH,
-    RepairReason.COVERAGE,
-)
+_REASONS = (RepairReason.LANGUAGE, RepairReason.SEAM, RepairReason.SPEECH, RepairReason.COVERAGE)
 
 
 def plan_repairs(
-    places: Iterable[Place], ordered: Iterable[PlannedRepair], duration_ms: int
+    candidates: Iterable[RepairCandidate],
+    earlier_repairs: Iterable[PlannedRepair],
+    duration_ms: int,
 ) -> tuple[PlannedRepair, ...]:
     """Return the repairs to order of a recording of ``duration_ms``, the surest gains first.
 
-    A place that meets one that was ``ordered`` before is left: what a second decode did not bring,
-    a third will not. All repairs of a recording together are bounded in number and in length.
+    A candidate that meets one of ``earlier_repairs`` is left out: what a second decode did not
+    bring, a third will not. The repairs of a recording are bounded in number and in length.
     """
-    wanted = [
-        PlannedRepair(
-            place.channel,
-            repair_span(place.core, duration_ms),
-            place.core,
-            place.reason,
-            place.language,
-        )
-        for place in places
+    requests = [
+        PlannedRepair(c.channel, repair_span(c.core, duration_ms), c.core, c.reason, c.language)
+        for c in candidates
     ]
-    taken = list(ordered)
-    before = len(taken)
-    room_ms = _BUDGET_MS + int(_BUDGET_SHARE * duration_ms)
-    room_ms -= sum(repair.span.duration_ms for repair in taken)
-    for repair in sorted(wanted, key=lambda r: (_ORDER.index(r.reason), -r.core.duration_ms)):
-        if len(taken) >= _REPAIRS_MAX:
+    requests.sort(key=lambda request: (_REASONS.index(request.reason), -request.core.duration_ms))
+    repairs = list(earlier_repairs)
+    earlier_count = len(repairs)
+    budget_ms = _BUDGET_MS + int(_BUDGET_SHARE * duration_ms)
+    budget_ms -= sum(repair.span.duration_ms for repair in repairs)
+    for request in requests:
+        if len(repairs) >= _REPAIRS_MAX:
             break
-        if repair.span.duration_ms > room_ms or any(_meet(repair, other) for other in taken):
-            continue
-        taken.append(repair)
-        room_ms -= repair.span.duration_ms
-    return tuple(taken[before:])
+        is_new = not any(_is_same_place(request, repair) for repair in repairs)
+        if is_new and request.span.duration_ms <= budget_ms:
+            repairs.append(request)
+            budget_ms -= request.span.duration_ms
+    return tuple(repairs[earlier_count:])
 
 
-def _meet(one: PlannedRepair, other: PlannedRepair) -> bool:
-    return one.channel == other.channel and one.core.overlap(other.core) is not None
+def _is_same_place(repair: PlannedRepair, other: PlannedRepair) -> bool:
+    return repair.channel == other.channel and repair.core.overlap(other.core) is not None
 
 
 def repair_span(core: Span, duration_ms: int) -> Span:
@@ -214,35 +209,29 @@ def repair_span(core: Span, duration_ms: int) -> Span:
 
 def is_noise(words: Sequence[Word], heard_ms: int) -> bool:
     """Tell whether nobody spoke: no words, or stray ones in what was no speech after all."""
-    few = len(words) * _STRAY_WORD_MS <= heard_ms
-    return few and not any(map(is_sure, words))
+    is_sparse = len(words) * _STRAY_WORD_MS <= heard_ms
+    return is_sparse and not any(map(is_confident, words))
 
 
-def is_sure(word: Word) -> bool:
+def is_confident(word: Word) -> bool:
     """Tell whether the model is at all sure of a word; one that never says counts as sure."""
     return word.confidence is None or word.confidence >= _STRAY_CONFIDENCE
 
 
-def _uncovered(track: Track) -> Iterator[Span]:
+def _unworded_speech(track: Track) -> Iterator[Span]:
     """Yield the stretches of speech that no words cover, in order."""
-    covered = list(bridged(track.words))
+    worded_spans = list(bridge_pauses(track.words))
     for speech in track.speech:
-        at_ms = speech.start_ms
-        for span in _within(covered, speech):
-            if span.start_ms > at_ms:
-                yield Span(at_ms, span.start_ms)
-            at_ms = span.end_ms
-        if at_ms < speech.end_ms:
-            yield Span(at_ms, speech.end_ms)
+        yield from minus(speech, _spans_within(worded_spans, speech))
 
 
-def _within(spans: Sequence[Span], core: Span) -> list[Span]:
+def _spans_within(spans: Sequence[Span], core: Span) -> list[Span]:
     """Return what of ``spans``, which are disjoint and in order, lies in ``core``."""
     first = bisect_right(spans, core.start_ms, key=lambda span: span.end_ms)
     last = bisect_left(spans, core.end_ms, key=lambda span: span.start_ms)
-    return [shared for shared in map(core.overlap, spans[first:last]) if shared is not None]
+    return [overlap for overlap in map(core.overlap, spans[first:last]) if overlap is not None]
 
 
-def _shared_ms(spans: Sequence[Span], others: Sequence[Span]) -> int:
-    """Return how long ``spans`` lie within ``others``; each is disjoint and in order."""
-    return sum(shared.duration_ms for span in spans for shared in _within(others, span))
+def _covered_ms(spans: Sequence[Span], cover: Sequence[Span]) -> int:
+    """Return how long ``spans`` lie within ``cover``; each is disjoint and in order."""
+    return sum(overlap.duration_ms for span in spans for overlap in _spans_within(cover, span))

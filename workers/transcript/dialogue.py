@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from schema.profile import RenderSettings
-from schema.transcript import Utterance, join_words
+from schema.text import join_words
+from schema.transcript import Utterance
 from schema.words import Word
 from workers.transcript.stitch import Track
 
@@ -29,37 +30,37 @@ def to_dialogue(tracks: Sequence[Track], render: RenderSettings) -> tuple[Uttera
             words=tuple(words),
         )
         for track in tracks
-        for words in _turns(track.words)
+        for words in split_words(track.words, _ends_turn)
     ]
     return tuple(sorted(utterances, key=lambda u: (u.start_ms, u.channel or 0)))
 
 
-def phrases(words: Sequence[Word]) -> Iterator[list[Word]]:
-    """Yield words without a pause between them, as nobody has marked where sentences end."""
-    phrase: list[Word] = []
+def split_at_pauses(words: Sequence[Word]) -> Iterator[list[Word]]:
+    """Yield the phrases between pauses; for words without marks of where a sentence ends."""
+    return split_words(words, lambda phrase, word: _pause_ms(phrase, word) >= _PAUSE_MS)
+
+
+def split_words(
+    words: Iterable[Word], is_end: Callable[[Sequence[Word], Word], bool]
+) -> Iterator[list[Word]]:
+    """Yield words in groups; ``is_end`` tells whether a group ends before the following word."""
+    group: list[Word] = []
     for word in words:
-        if phrase and word.start_ms - phrase[-1].end_ms >= _PAUSE_MS:
-            yield phrase
-            phrase = []
-        phrase.append(word)
-    if phrase:
-        yield phrase
+        if group and is_end(group, word):
+            yield group
+            group = []
+        group.append(word)
+    if group:
+        yield group
 
 
-def _turns(words: Sequence[Word]) -> Iterator[list[Word]]:
-    turn: list[Word] = []
-    for word in words:
-        if turn and _ends(turn, word):
-            yield turn
-            turn = []
-        turn.append(word)
-    if turn:
-        yield turn
+def _pause_ms(words: Sequence[Word], following: Word) -> int:
+    return following.start_ms - words[-1].end_ms
 
 
-def _ends(turn: Sequence[Word], following: Word) -> bool:
-    pause_ms = following.start_ms - turn[-1].end_ms
+def _ends_turn(turn: Sequence[Word], following: Word) -> bool:
+    pause_ms = _pause_ms(turn, following)
     if pause_ms < _BREATH_MS:
         return False
-    long = turn[-1].end_ms - turn[0].start_ms >= _LONG_MS
-    return pause_ms >= _PAUSE_MS or long or turn[-1].text.endswith(_SENTENCE_ENDS)
+    is_long = turn[-1].end_ms - turn[0].start_ms >= _LONG_MS
+    return pause_ms >= _PAUSE_MS or is_long or turn[-1].text.endswith(_SENTENCE_ENDS)

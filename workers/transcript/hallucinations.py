@@ -15,24 +15,21 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from schema.span import Span
-from schema.transcript import Flag, is_cjk
+from schema.text import is_cjk
+from schema.transcript import Flag
 from schema.words import ResultTag, SegmentResult, Word
-from workers.transcript.alignment import normal
+from workers.engines.base import LOW_LOG_PROBABILITY, NO_SPEECH_PROBABILITY
+from workers.transcript.alignment import comparison_form
 from workers.transcript.stitch import Track
-
-#: Whisper's own thresholds (its paper, section 4.5): above the one no speech is likely, below the
-#: other a text is unlikely. The engine drops what is both.
-_NO_SPEECH = 0.6
-_UNLIKELY = -1.0
 
 #: No speech is as likely as this in noise, and no word of it sure. Speech is not: over the corpus
 #: an unlikely text of people has a lower probability of no speech, and a word or two that are sure.
 _PERHAPS_NO_SPEECH = 0.35
-_SURE = 0.5
+_SURE_CONFIDENCE = 0.5
 
 #: So often in a row nobody says the same line, of up to so many words; one word, twice as often.
-_TIMES = 4
-_LINE_WORDS = 12
+_REPETITIONS = 4
+_LINE_WORDS_MAX = 12
 
 #: Letters a second that no tongue keeps up, over a run of words; fast speech has 25. A character
 #: without spaces counts for three: fast Mandarin has 8 of them a second.
@@ -45,7 +42,7 @@ _WORD_MAX_MS = 5_000
 
 #: What subtitles end with, and recognizers write over silence. Compared without case and marks.
 #: Not what people on the telephone say by itself, such as "thank you" and "bye".
-_STOCK = frozenset(
+_SUBTITLE_PHRASES = frozenset(
     {
         "you",
         "thankyouforwatching",
@@ -77,24 +74,24 @@ class Doubt:
 
 
 @dataclass(frozen=True, slots=True)
-class Guarded:
+class HallucinationResult:
     """A channel without the words that nobody said; how many went, and how many stay in doubt."""
 
     track: Track
-    removed: int
-    doubtful: int
+    removed_count: int
+    doubtful_count: int
 
 
-def flags(guarded: Sequence[Guarded]) -> tuple[str, ...]:
+def hallucination_flags(results: Sequence[HallucinationResult]) -> tuple[str, ...]:
     """Return what a reader of the recording should know, with the number of words."""
     counts = {
-        Flag.NOISE_WORDS: sum(own.removed for own in guarded),
-        Flag.DOUBTFUL_WORDS: sum(own.doubtful for own in guarded),
+        Flag.NOISE_WORDS: sum(result.removed_count for result in results),
+        Flag.DOUBTFUL_WORDS: sum(result.doubtful_count for result in results),
     }
-    return tuple(flag.counted(count) for flag, count in counts.items() if count)
+    return tuple(flag.with_number(count) for flag, count in counts.items() if count)
 
 
-def doubts(results: Iterable[tuple[int, SegmentResult]]) -> list[Doubt]:
+def model_doubts(results: Iterable[tuple[int, SegmentResult]]) -> list[Doubt]:
     """Return what the model doubted, from results with the start of their segments in ms."""
     return [
         Doubt(Span(start_ms + first_ms, start_ms + last_ms), no_speech, log_probability)
@@ -103,77 +100,70 @@ def doubts(results: Iterable[tuple[int, SegmentResult]]) -> list[Doubt]:
     ]
 
 
-def guard(track: Track, doubted: Sequence[Doubt]) -> Guarded:
+def drop_hallucinations(track: Track, doubts: Sequence[Doubt]) -> HallucinationResult:
     """Return a channel's words without those that nobody said."""
-    odd = [*_repeated(track.words), *_too_fast(track.words)]
-    suspects = {index for run in odd for index in run} | set(_stretched(track.words))
-    gone: set[int] = set()
-    for doubt in doubted:
-        own = [i for i, word in enumerate(track.words) if _within(word, doubt.span)]
-        if own and _is_noise([track.words[i] for i in own], doubt, suspects.issuperset(own)):
-            gone |= set(own)
-    kept = tuple(word for i, word in enumerate(track.words) if i not in gone)
-    return Guarded(replace(track, words=kept), len(gone), len(suspects - gone))
-
-
-def _within(word: Word, span: Span) -> bool:
-    return span.start_ms <= word.middle_ms < span.end_ms
+    odd_runs = [*_repeated_runs(track.words), *_too_fast_runs(track.words)]
+    suspects = {index for run in odd_runs for index in run}
+    suspects |= {i for i, word in enumerate(track.words) if word.span.duration_ms > _WORD_MAX_MS}
+    noise: set[int] = set()
+    for doubt in doubts:
+        start_ms, end_ms = doubt.span.start_ms, doubt.span.end_ms
+        doubtful = {i: w for i, w in enumerate(track.words) if start_ms <= w.middle_ms < end_ms}
+        are_odd = suspects.issuperset(doubtful)
+        if doubtful and _is_noise(list(doubtful.values()), doubt, are_odd):
+            noise |= doubtful.keys()
+    words = tuple(word for i, word in enumerate(track.words) if i not in noise)
+    return HallucinationResult(replace(track, words=words), len(noise), len(suspects - noise))
 
 
 def _is_noise(words: Sequence[Word], doubt: Doubt, are_odd: bool) -> bool:
     """Tell whether nobody said the words of a doubtful stretch: two witnesses must agree."""
-    if doubt.no_speech > _NO_SPEECH and (are_odd or _normal(words) in _STOCK):
+    if doubt.no_speech > NO_SPEECH_PROBABILITY and (
+        are_odd or _comparison_form(words) in _SUBTITLE_PHRASES
+    ):
         return True
-    unlikely = doubt.log_probability < _UNLIKELY and doubt.no_speech > _PERHAPS_NO_SPEECH
-    return unlikely and all((word.confidence or 1.0) < _SURE for word in words)
+    is_unlikely = (
+        doubt.log_probability < LOW_LOG_PROBABILITY and doubt.no_speech > _PERHAPS_NO_SPEECH
+    )
+    return is_unlikely and all((word.confidence or 1.0) < _SURE_CONFIDENCE for word in words)
 
 
-def _repeated(words: Sequence[Word]) -> Iterator[range]:
+def _repeated_runs(words: Sequence[Word]) -> Iterator[range]:
     """Yield the indexes of lines that come too often in a row to have been said."""
-    texts = [_normal([word]) for word in words]
-    at = 0
-    while at < len(texts):
-        run = max((_run(texts, at, length) for length in range(1, _LINE_WORDS + 1)), key=len)
+    texts = [_comparison_form([word]) for word in words]
+    index = 0
+    while index < len(texts):
+        lengths = range(1, _LINE_WORDS_MAX + 1)
+        run = max((_repetition(texts, index, length) for length in lengths), key=len)
         if run:
             yield run
-        at = max(at + 1, run.stop)
+        index = max(index + 1, run.stop)
 
 
-def _run(texts: Sequence[str], at: int, length: int) -> range:
+def _repetition(texts: Sequence[str], index: int, length: int) -> range:
     """Return the indexes over which a line of ``length`` words comes again; none if not often."""
-    end = at + length
+    end = index + length
     while end < len(texts) and texts[end] == texts[end - length]:
         end += 1
-    times = (end - at) // length
-    often = times >= (_TIMES if length > 1 else 2 * _TIMES)
-    return range(at, at + times * length) if often else range(at, at)
+    times = (end - index) // length
+    is_odd = times >= (_REPETITIONS if length > 1 else 2 * _REPETITIONS)
+    return range(index, index + times * length) if is_odd else range(index, index)
 
 
-def _too_fast(words: Sequence[Word]) -> Iterator[range]:
+def _too_fast_runs(words: Sequence[Word]) -> Iterator[range]:
     """Yield the indexes of runs that no tongue keeps up with."""
-    fast = [
-        _letters(words[i : i + _RUN_WORDS]) > _LETTERS_PER_S * _seconds(words[i : i + _RUN_WORDS])
-        for i in range(len(words) - _RUN_WORDS + 1)
-    ]
-    for is_fast, run in groupby(range(len(fast)), key=lambda i: fast[i]):
+    starts = range(len(words) - _RUN_WORDS + 1)
+    for is_fast, run in groupby(starts, key=lambda i: _is_too_fast(words[i : i + _RUN_WORDS])):
         if is_fast:
             indexes = list(run)
             yield range(indexes[0], indexes[-1] + _RUN_WORDS)
 
 
-def _seconds(words: Sequence[Word]) -> float:
-    return (max(word.end_ms for word in words) - words[0].start_ms) / 1000
+def _is_too_fast(words: Sequence[Word]) -> bool:
+    duration_s = (max(word.end_ms for word in words) - words[0].start_ms) / 1000
+    letters = sum(_CJK_LETTERS if is_cjk(char) else 1 for char in _comparison_form(words))
+    return letters > _LETTERS_PER_S * duration_s
 
 
-def _letters(words: Sequence[Word]) -> int:
-    return sum(_CJK_LETTERS if is_cjk(char) else 1 for char in _normal(words))
-
-
-def _stretched(words: Sequence[Word]) -> Iterator[int]:
-    for index, word in enumerate(words):
-        if word.end_ms - word.start_ms > _WORD_MAX_MS:
-            yield index
-
-
-def _normal(words: Sequence[Word]) -> str:
-    return normal("".join(word.text for word in words))
+def _comparison_form(words: Sequence[Word]) -> str:
+    return comparison_form("".join(word.text for word in words))

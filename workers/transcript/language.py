@@ -13,44 +13,45 @@ from collections.abc import Iterable, Iterator, Sequence
 from schema.span import Span
 from schema.store.work.reduces import EndedSegment
 from schema.transcript import RepairReason
-from workers.transcript.coverage import Place, cores
-from workers.transcript.stitch import Heard, Track
+from workers.transcript.coverage import RepairCandidate, segment_cores
+from workers.transcript.seams import DecodedSegment
+from workers.transcript.stitch import Track
 
 #: More speech than this in another language is another language: someone was put through.
-_LITTLE_MS = 20_000
+_FOREIGN_MAX_MS = 20_000
 #: And so is more than this share of a channel's speech.
-_LITTLE_SHARE = 0.1
+_FOREIGN_MAX_SHARE = 0.1
 
 
 def spoken_language(segments: Iterable[EndedSegment]) -> str | None:
     """Return the language that most speech of these segments was decoded as."""
-    spoken = _spoken(segments)
-    return max(sorted(spoken), key=lambda name: spoken[name], default=None)
+    speech_ms = _speech_ms_by_language(segments)
+    return max(sorted(speech_ms), key=lambda name: speech_ms[name], default=None)
 
 
-def _spoken(segments: Iterable[EndedSegment]) -> Counter[str]:
+def _speech_ms_by_language(segments: Iterable[EndedSegment]) -> Counter[str]:
     """Return how much speech there is in each language, in ms."""
-    spoken: Counter[str] = Counter()
+    speech_ms: Counter[str] = Counter()
     for segment in segments:
         if segment.result is not None and segment.result.language is not None:
-            spoken[segment.result.language] += segment.result.speech_ms
-    return spoken
+            speech_ms[segment.result.language] += segment.result.speech_ms
+    return speech_ms
 
 
-def foreign_places(
-    track: Track, segments: Sequence[EndedSegment], heard: Sequence[Heard]
-) -> Iterator[Place]:
+def find_foreign_speech(
+    track: Track, segments: Sequence[EndedSegment], decodes: Sequence[DecodedSegment]
+) -> Iterator[RepairCandidate]:
     """Yield where a channel's segments were decoded as a language that it is hardly in.
 
-    ``segments`` are those that ``track`` was stitched of, in their order, and ``heard`` what each
-    of them heard.
+    ``segments`` are those that ``track`` was stitched of, in their order, and ``decodes`` the same
+    on the recording's clock.
     """
-    language, spoken = spoken_language(segments), _spoken(segments)
-    most_ms = min(_LITTLE_MS, int(_LITTLE_SHARE * spoken.total()))
-    for segment, own, core in zip(segments, heard, cores(track, heard), strict=True):
+    language, speech_ms = spoken_language(segments), _speech_ms_by_language(segments)
+    foreign_max_ms = min(_FOREIGN_MAX_MS, int(_FOREIGN_MAX_SHARE * speech_ms.total()))
+    for segment, decode, core in zip(segments, decodes, segment_cores(track, decodes), strict=True):
         if segment.result is None or segment.result.language in (None, language):
             continue
-        words = [word for word in own.words if core.overlap(word.span)]
-        if words and spoken[segment.result.language] <= most_ms:
-            place = Span(max(core.start_ms, words[0].start_ms), min(core.end_ms, words[-1].end_ms))
-            yield Place(track.channel, place, RepairReason.LANGUAGE, language)
+        words = [word for word in decode.words if core.overlap(word.span)]
+        if words and speech_ms[segment.result.language] <= foreign_max_ms:
+            span = Span(max(core.start_ms, words[0].start_ms), min(core.end_ms, words[-1].end_ms))
+            yield RepairCandidate(track.channel, span, RepairReason.LANGUAGE, language)

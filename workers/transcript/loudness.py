@@ -24,26 +24,26 @@ class Loudness:
             step for start_ms, result in results for step in _steps(start_ms, result)
         )
 
-    def at(self, span: Span) -> float | None:
+    def level_db(self, span: Span) -> float | None:
         """Return the level within a span, in dB, or None where no speech was measured."""
         power = duration_ms = 0.0
-        for start_ms, end_ms, level_db in self._near(span):
+        for start_ms, end_ms, level_db in self._steps_near(span):
             shared_ms = min(end_ms, span.end_ms) - max(start_ms, span.start_ms)
             if shared_ms > 0:
                 duration_ms += shared_ms
                 power += shared_ms * 10 ** (level_db / 10)
         return 10 * math.log10(power / duration_ms) if duration_ms else None
 
-    def _near(self, span: Span) -> Iterable[tuple[int, int, int]]:
+    def _steps_near(self, span: Span) -> Iterable[tuple[int, int, int]]:
         first = bisect_left(self._steps, (span.start_ms - LOUDNESS_STEP_MS,))
         last = bisect_left(self._steps, (span.end_ms,))
         return self._steps[first:last]
 
 
 def _steps(start_ms: int, result: SegmentResult) -> Iterable[tuple[int, int, int]]:
-    levels: Any = result.tags.get(ResultTag.LOUDNESS_DB, [])
-    for region, own in zip(result.speech, levels, strict=False):
-        for number, level_db in enumerate(own):
+    levels_db: Any = result.tags.get(ResultTag.LOUDNESS_DB, [])
+    for region, region_levels_db in zip(result.speech, levels_db, strict=False):
+        for number, level_db in enumerate(region_levels_db):
             begin_ms = region.start_ms + number * LOUDNESS_STEP_MS
             end_ms = min(begin_ms + LOUDNESS_STEP_MS, region.end_ms)
             yield start_ms + begin_ms, start_ms + end_ms, level_db

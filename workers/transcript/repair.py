@@ -8,14 +8,15 @@ right, so that no word is written twice. What was there stays unless the repair 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from schema.span import Span, merged
+from schema.span import Span, merge, minus
 from schema.transcript import Repair, RepairOutcome, RepairReason
 from schema.words import Word
-from workers.transcript.coverage import bridged, is_sure
-from workers.transcript.stitch import Heard, Track, stitch
+from workers.transcript.coverage import bridge_pauses, is_confident
+from workers.transcript.seams import DecodedSegment
+from workers.transcript.stitch import Track, stitch
 
 #: Of the time that words covered, those in the right language must cover this share to be taken.
 _LANGUAGE_SHARE = 0.5
@@ -27,29 +28,31 @@ _AROUND_MS = 30_000
 
 
 @dataclass(frozen=True, slots=True)
-class Redecoded:
+class DecodedRepair:
     """A repair that ended: what it heard, or that it failed, and the place it was ordered for."""
 
-    heard: Heard
+    segment: DecodedSegment
     core: Span
     reason: RepairReason
     language: str | None = None
     error_code: str | None = None
 
 
-def repaired(track: Track, repairs: Sequence[Redecoded]) -> tuple[Track, tuple[Repair, ...]]:
+def apply_repairs(
+    track: Track, repairs: Sequence[DecodedRepair]
+) -> tuple[Track, tuple[Repair, ...]]:
     """Return a channel with its repairs in place, and what each of them yielded.
 
     Repairs are taken in order of their cores, which are disjoint.
     """
     reports = []
     for repair in sorted(repairs, key=lambda repair: repair.core):
-        track, report = _taken(track, repair)
+        track, report = _apply_repair(track, repair)
         reports.append(report)
     return track, tuple(reports)
 
 
-def _taken(track: Track, repair: Redecoded) -> tuple[Track, Repair]:
+def _apply_repair(track: Track, repair: DecodedRepair) -> tuple[Track, Repair]:
     """Return a channel with one repair in place, if it is any better, and what that yielded."""
     report = Repair(
         track.channel,
@@ -59,93 +62,86 @@ def _taken(track: Track, repair: Redecoded) -> tuple[Track, Repair]:
         language=repair.language,
         error_code=repair.error_code,
     )
-    if repair.heard.failed:
+    if repair.segment.is_failed:
         return track, replace(report, outcome=RepairOutcome.FAILED)
-    span = repair.heard.span
-    around = Span(max(0, span.start_ms - _AROUND_MS), span.end_ms + _AROUND_MS)
-    here, joined = _part(track, around), _joined(track, repair, around)
-    if not _is_better(here.words, joined.words, repair):
+    span = repair.segment.span
+    window = Span(max(0, span.start_ms - _AROUND_MS), span.end_ms + _AROUND_MS)
+    current_part, repaired_part = _track_part(track, window), _stitch_repair(track, repair, window)
+    if not _is_better(current_part.words, repaired_part.words, repair):
         return track, report
-    before, after = Counter(here.words), Counter(joined.words)
-    return _put(track, joined, around), replace(
+    words_before, words_after = Counter(current_part.words), Counter(repaired_part.words)
+    return _replace_part(track, repaired_part, window), replace(
         report,
         outcome=RepairOutcome.REPAIRED,
-        added=_sorted(after - before),
-        dropped=_sorted(before - after),
-        rules=tuple(seam.rule for seam in joined.seams),
+        added=_sort_words(words_after - words_before),
+        dropped=_sort_words(words_before - words_after),
+        rules=tuple(seam.rule for seam in repaired_part.seams),
     )
 
 
-def _joined(track: Track, repair: Redecoded, around: Span) -> Track:
-    """Stitch a repair between what lies left and right of its core, ``around`` it."""
-    core, heard = repair.core, _outside(repair.heard, track.gaps)
-    left = _part(track, Span(around.start_ms, core.start_ms))
-    right = _part(track, Span(core.end_ms, around.end_ms))
+def _stitch_repair(track: Track, repair: DecodedRepair, window: Span) -> Track:
+    """Stitch a repair between what lies left and right of its core within ``window``."""
+    core, segment = repair.core, _without_gaps(repair.segment, track.gaps)
+    left = _track_part(track, Span(window.start_ms, core.start_ms))
+    right = _track_part(track, Span(core.end_ms, window.end_ms))
     # Beside a core at the recording's edge there is nothing to be joined.
-    beside = [part for part in (left, right) if part.words or part.span.overlap(heard.span)]
-    order = sorted([*beside, heard], key=lambda part: (part.span.start_ms, part.span.end_ms))
-    return stitch(track.channel, order)
+    neighbours = [part for part in (left, right) if part.words or part.span.overlap(segment.span)]
+    return stitch(track.channel, sorted([*neighbours, segment], key=lambda part: part.span))
 
 
-def _put(track: Track, joined: Track, around: Span) -> Track:
-    """Return a channel with another version of what lies ``around`` a repair."""
-    before = tuple(word for word in track.words if word.middle_ms < around.start_ms)
-    after = tuple(word for word in track.words if word.middle_ms >= around.end_ms)
-    outside = [span for span in track.speech if not around.overlap(span)]
-    cut = [part for span in track.speech if around.overlap(span) for part in _cut(span, around)]
-    speech = merged(sorted([*outside, *cut, *joined.speech]))
-    return replace(track, words=(*before, *joined.words, *after), speech=tuple(speech))
+def _replace_part(track: Track, replacement: Track, window: Span) -> Track:
+    """Return a channel with another version of what lies in ``window``."""
+    words_before = tuple(word for word in track.words if word.middle_ms < window.start_ms)
+    words_after = tuple(word for word in track.words if word.middle_ms >= window.end_ms)
+    speech_outside = [part for span in track.speech for part in minus(span, [window])]
+    speech = merge(sorted([*speech_outside, *replacement.speech]))
+    words = (*words_before, *replacement.words, *words_after)
+    return replace(track, words=words, speech=tuple(speech))
 
 
-def _cut(span: Span, hole: Span) -> Iterator[Span]:
-    """Yield what of a span lies before and after a hole in it."""
-    if span.start_ms < hole.start_ms:
-        yield Span(span.start_ms, hole.start_ms)
-    if span.end_ms > hole.end_ms:
-        yield Span(hole.end_ms, span.end_ms)
-
-
-def _outside(heard: Heard, gaps: Sequence[Span]) -> Heard:
+def _without_gaps(segment: DecodedSegment, gaps: Sequence[Span]) -> DecodedSegment:
     """Return what was heard but for gaps, of which the transcript says that they have no words."""
     return replace(
-        heard,
+        segment,
         words=tuple(
             word
-            for word in heard.words
+            for word in segment.words
             if not any(gap.start_ms <= word.middle_ms < gap.end_ms for gap in gaps)
         ),
     )
 
 
-def _part(track: Track, span: Span) -> Heard:
+def _track_part(track: Track, span: Span) -> DecodedSegment:
     """Return what of a channel lies in ``span``, as if a segment had ended there."""
-    return Heard(
+    return DecodedSegment(
         span,
         words=tuple(word for word in track.words if span.start_ms <= word.middle_ms < span.end_ms),
         speech=tuple(filter(None, map(span.overlap, track.speech))),
     )
 
 
-def _is_better(before: Sequence[Word], after: Sequence[Word], repair: Redecoded) -> bool:
+def _is_better(
+    words_before: Sequence[Word], words_after: Sequence[Word], repair: DecodedRepair
+) -> bool:
     """Tell whether a repair wrote more words' time than was there; as much, in another language.
 
     The first decode wrote nothing, so that words of which the second is not sure are no gain: in
     music it finds some.
     """
-    span, heard = repair.heard.span, repair.heard
-    own = [word for word in heard.words if repair.core.overlap(word.span)]
-    if not any(is_sure(word) for word in own):
+    span, segment = repair.segment.span, repair.segment
+    core_words = [word for word in segment.words if repair.core.overlap(word.span)]
+    if not any(is_confident(word) for word in core_words):
         return False
-    before_ms, after_ms = _covered_ms(before, span), _covered_ms(after, span)
+    before_ms, after_ms = _worded_ms(words_before, span), _worded_ms(words_after, span)
     if repair.reason is RepairReason.LANGUAGE:
         return after_ms >= _LANGUAGE_SHARE * before_ms
     return after_ms > before_ms
 
 
-def _covered_ms(words: Sequence[Word], span: Span) -> int:
-    shared = map(span.overlap, bridged(words))
-    return sum(part.duration_ms for part in shared if part is not None)
+def _worded_ms(words: Sequence[Word], span: Span) -> int:
+    overlaps = map(span.overlap, bridge_pauses(words))
+    return sum(part.duration_ms for part in overlaps if part is not None)
 
 
-def _sorted(words: Counter[Word]) -> tuple[Word, ...]:
+def _sort_words(words: Counter[Word]) -> tuple[Word, ...]:
     return tuple(sorted(words.elements(), key=lambda word: (word.start_ms, word.end_ms)))

@@ -24,21 +24,22 @@ and never more than 0.6 where, elsewhere in the overlap, one side wrote words th
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from schema.span import Span
-from schema.transcript import SeamRule, is_cjk
+from schema.span import Span, minus
+from schema.text import is_cjk
+from schema.transcript import SeamRule
 from schema.words import Word
-from workers.transcript.alignment import OFFSET_MS, SAME_TIME_MS, Column, align, normal
+from workers.transcript.alignment import OFFSET_MS, SAME_TIME_MS, Column, align, comparison_form
 
 #: Words this close to their own segment's edge were heard without what came next to them, and are
 #: not trusted to decide; less where the overlap is short.
 GUARD_MS = 1_000
 
 #: A region that ends this close to an edge was cut by it: VAD begins and ends a region late.
-_TRUNCATED_MS = 200
+_TRUNCATION_MS = 200
 
 #: A shorter pause lies within a phrase, and two decodes may time its words differently.
 _PAUSE_MS = 200
@@ -46,33 +47,33 @@ _LONG_PAUSE_MS = 500
 
 #: How sure equal words are as an anchor: three CJK characters, two Latin words, or one long word
 #: that comes once.
-_CJK_POINTS = 2
-_WORD_POINTS = 3
-_SURE_POINTS = 6
-_LONG_WORD = 8
+_CJK_WEIGHT = 2
+_WORD_WEIGHT = 3
+_ANCHOR_WEIGHT = 6
+_LONG_WORD_CHARACTERS = 8
 
 #: Two texts that share this much are two hearings of one word ("jump" and "jumps").
-_ALIKE = 0.5
+_MIN_LIKENESS = 0.5
 
 #: A place is as bad as a column of words with nothing in common if it is this much farther from
 #: the middle, or cuts through words for this long; as two, if it loses a word.
-_PER_COLUMN_MS = 4_000
-_PER_CONFLICT_MS = 250
+_DISTANCE_PER_COLUMN_MS = 4_000
+_CONFLICT_PER_COLUMN_MS = 250
 _COLUMNS_PER_ERROR = 2
 
-_CONTESTED = 0.6
+_CONTESTED_CONFIDENCE = 0.6
 
 #: How sure a word is whose model does not say; how much less a word that its side does not trust.
-_UNSAID = 0.5
-_DISTRUST = 0.5
+_UNKNOWN_CONFIDENCE = 0.5
+_DISTRUST_FACTOR = 0.5
 
 #: A place is as good as the best if it is expected to cost no more errors than this beyond it.
-_AS_GOOD = 0.25
+_COST_TOLERANCE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """One segment of a channel on the recording's clock; ``failed`` where it has no result.
+class DecodedSegment:
+    """One segment of a channel on the recording's clock; ``is_failed`` where it has no result.
 
     ``words`` and ``speech`` are in order of their starts.
     """
@@ -80,50 +81,43 @@ class Heard:
     span: Span
     words: tuple[Word, ...] = ()
     speech: tuple[Span, ...] = ()
-    failed: bool = False
+    is_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A decision: the left segment's first ``left`` words stay, the right one's from ``right``."""
+    """The left segment's words before ``left_end`` stay, the right one's from ``right_start``."""
 
     rule: SeamRule
     at_ms: int
     confidence: float
-    left: int
-    right: int
+    left_end: int
+    right_start: int
 
 
-def decide(left: Heard, right: Heard, rules: Collection[SeamRule] = tuple(SeamRule)) -> Cut:
-    """Choose the seam of two neighbours, of which the right one begins and ends later.
-
-    ``rules`` are those that may decide: fewer than all only to measure what each of them earns.
-    What is left when none of them can is the midpoint.
-    """
+def choose_cut(left: DecodedSegment, right: DecodedSegment) -> Cut:
+    """Choose the seam of two neighbours, of which the right one begins and ends later."""
     overlap = left.span.overlap(right.span)
-    if left.failed or right.failed:
-        return _beside_failure(left, right, overlap)
+    if left.is_failed or right.is_failed:
+        return _cut_at_failure(left, right, overlap)
     if overlap is None:
         at_ms = right.span.start_ms
         return Cut(SeamRule.ADJACENT, max(at_ms, left.span.end_ms), 0.5, len(left.words), 0)
-    meeting = _Meeting(left, right, overlap)
-    sure = [rule for name, rule in _SURE_RULES.items() if name in rules]
-    allowed = (meeting.places_costing(_AS_GOOD), *map(meeting.places_losing, (0, 1)))
-    tries = (rule(meeting, places) for places in allowed for rule in sure)
-    found = next(filter(None, tries), None)
-    if found or SeamRule.FUZZY in rules:
-        return found or _likeliest(meeting, meeting.places_costing(1))
-    return _at_middle(meeting)
+    alignment = _AlignedOverlap(left, right, overlap)
+    point_sets = (alignment.points_costing(_COST_TOLERANCE), *map(alignment.points_losing, (0, 1)))
+    cuts = (rule(alignment, points) for points in point_sets for rule in _RULES)
+    cut = next(filter(None, cuts), None)
+    return cut or _cut_where_likeliest(alignment, alignment.points_costing(1))
 
 
-def _beside_failure(left: Heard, right: Heard, overlap: Span | None) -> Cut:
+def _cut_at_failure(left: DecodedSegment, right: DecodedSegment, overlap: Span | None) -> Cut:
     """Keep all that the other one has; the transcript marks the gap."""
     at_ms = right.span.start_ms
     if overlap is not None:
-        at_ms = overlap.start_ms if left.failed else overlap.end_ms
+        at_ms = overlap.start_ms if left.is_failed else overlap.end_ms
     # What of a failed segment another one has covered before it is not taken twice.
-    taken = sum(word.middle_ms < left.span.start_ms for word in right.words)
-    return Cut(SeamRule.GAP, at_ms, 0.0, len(left.words), taken)
+    right_start = sum(word.middle_ms < left.span.start_ms for word in right.words)
+    return Cut(SeamRule.GAP, at_ms, 0.0, len(left.words), right_start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,30 +125,30 @@ class _Side:
     """What one neighbour makes of the overlap.
 
     ``words`` are those in or near the overlap, the first of which is the segment's word ``first``.
-    Words before ``own_first`` and from ``own_last`` on are nobody's but this side's or, where the
-    words of a right side begin, an earlier neighbour's. ``edge`` is the stretch that this side
-    heard without what is beyond its edge.
+    Words before ``overlap_first`` and from ``overlap_end`` on are nobody's but this side's or,
+    where the words of a right side begin, an earlier neighbour's. ``edge`` is the stretch that this
+    side heard without what is beyond its edge.
     """
 
     words: Sequence[Word]
     first: int
-    own_first: int
-    own_last: int
+    overlap_first: int
+    overlap_end: int
     speech: Sequence[Span]
     edge: Span
     is_truncated: bool
 
     @property
-    def own_words(self) -> Sequence[Word]:
+    def overlap_words(self) -> Sequence[Word]:
         """The words in the overlap."""
-        return self.words[self.own_first - self.first : self.own_last - self.first]
+        return self.words[self.overlap_first - self.first : self.overlap_end - self.first]
 
     @property
     def is_wordless(self) -> bool:
         """Whether it wrote nothing in the overlap."""
-        return self.own_first >= self.own_last
+        return self.overlap_first >= self.overlap_end
 
-    def before(self, at_ms: int) -> int:
+    def count_before(self, at_ms: int) -> int:
         """Return how many of the segment's words lie before a moment, by their middles."""
         return self.first + sum(word.middle_ms < at_ms for word in self.words)
 
@@ -162,7 +156,7 @@ class _Side:
         """Tell whether a word reaches into the stretch that this side heard badly."""
         return word.end_ms > self.edge.start_ms and word.start_ms < self.edge.end_ms
 
-    def has_at_edge(self, word: Word) -> bool:
+    def is_at_edge(self, word: Word) -> bool:
         """Tell whether a word lies in that stretch alone."""
         return self.edge.start_ms <= word.start_ms and word.end_ms <= self.edge.end_ms
 
@@ -170,52 +164,52 @@ class _Side:
         """Tell whether a word of this side may decide."""
         return not (self.is_truncated and self.reaches_edge(word))
 
-    def sureness(self, word: Word) -> float:
+    def confidence_in(self, word: Word) -> float:
         """Return the chance that a word of this side is right, as far as can be told."""
-        sure = _UNSAID if word.confidence is None else word.confidence
-        return sure if self.trusts(word) else _DISTRUST * sure
+        confidence = _UNKNOWN_CONFIDENCE if word.confidence is None else word.confidence
+        return confidence if self.trusts(word) else _DISTRUST_FACTOR * confidence
 
-    def hears(self, word: Word) -> bool:
+    def hears_speech_during(self, word: Word) -> bool:
         """Tell whether this side's VAD heard speech while a word of the other one was said."""
         return any(s.start_ms < word.end_ms and word.start_ms < s.end_ms for s in self.speech)
 
-    def wrote_near(self, word: Word, late_ms: int) -> bool:
-        """Tell whether this side, late by ``late_ms``, wrote anything near the other's word."""
-        begin_ms = word.start_ms + late_ms - SAME_TIME_MS
-        end_ms = word.end_ms + late_ms + SAME_TIME_MS
-        return any(own.start_ms < end_ms and begin_ms < own.end_ms for own in self.words)
+    def wrote_near(self, word: Word, delay_ms: int) -> bool:
+        """Tell whether this side, late by ``delay_ms``, wrote anything near the other's word."""
+        begin_ms = word.start_ms + delay_ms - SAME_TIME_MS
+        end_ms = word.end_ms + delay_ms + SAME_TIME_MS
+        return any(w.start_ms < end_ms and begin_ms < w.end_ms for w in self.words)
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _CutPoint:
     """Where a seam may lie: before the alignment's column ``column``.
 
-    ``left`` and ``right`` count as in :class:`Cut`; ``lost`` is how many words that only one
-    side wrote, and the other missed, would be written by neither; ``cost`` how many errors are
+    ``left_end`` and ``right_start`` are as in :class:`Cut`; ``lost_words`` is how many words that
+    only one side wrote, and the other missed, neither would write; ``cost`` how many errors are
     expected of taking the columns before it from the left, and the others from the right.
     """
 
     column: int
-    left: int
-    right: int
-    lost: int
+    left_end: int
+    right_start: int
+    lost_words: int
     cost: float
     at_ms: int = 0
 
 
-class _Meeting:
+class _AlignedOverlap:
     """Two neighbours' decodes of one overlap, aligned, and where a seam between them may lie."""
 
-    def __init__(self, left: Heard, right: Heard, overlap: Span) -> None:
+    def __init__(self, left: DecodedSegment, right: DecodedSegment, overlap: Span) -> None:
         guard_ms = min(GUARD_MS, overlap.duration_ms // 4)
-        self.overlap = overlap
+        self.span = overlap
         #: Away from both edges: a pause here was heard well by both.
-        self.inner = Span(overlap.start_ms + guard_ms, overlap.end_ms - guard_ms)
+        self.inner_span = Span(overlap.start_ms + guard_ms, overlap.end_ms - guard_ms)
         self.left = _left_side(left, overlap, guard_ms)
         self.right = _right_side(right, overlap, guard_ms)
-        self.columns, self._late_ms = align(self.left.words, self.right.words)
-        self.missed, self.ghosts = self._one_side_only()
-        self._places = list(self._sound_places())
+        self.columns, self._right_delay_ms = align(self.left.words, self.right.words)
+        self.missed_columns, self.hallucinated_columns = self._one_sided_columns()
+        self._points = list(self._cut_points())
 
     @property
     def words(self) -> list[Word]:
@@ -224,9 +218,9 @@ class _Meeting:
 
     def distance_ms(self, at_ms: int) -> int:
         """Return how far a moment is from the overlap's middle, doubled so that it is exact."""
-        return abs(2 * at_ms - self.overlap.start_ms - self.overlap.end_ms)
+        return abs(2 * at_ms - self.span.start_ms - self.span.end_ms)
 
-    def pair(self, column: int) -> tuple[Word, Word] | None:
+    def trusted_pair(self, column: int) -> tuple[Word, Word] | None:
         """Return the words of a column that has two which may decide."""
         if not 0 <= column < len(self.columns):
             return None
@@ -236,16 +230,16 @@ class _Meeting:
         word, other = self.left.words[i], self.right.words[j]
         return (word, other) if self.left.trusts(word) and self.right.trusts(other) else None
 
-    def cut(self, rule: SeamRule, place: _Place, confidence: float) -> Cut:
+    def cut_at(self, rule: SeamRule, point: _CutPoint, confidence: float) -> Cut:
         """Return the cut at a place; one that words of one side alone put in doubt is less sure."""
-        most = _CONTESTED if self.is_contested else 1.0
-        sure = round(min(confidence, most), 3)
-        return Cut(rule, place.at_ms, sure, place.left, place.right)
+        if self.is_contested:
+            confidence = min(confidence, _CONTESTED_CONFIDENCE)
+        return Cut(rule, point.at_ms, round(confidence, 3), point.left_end, point.right_start)
 
     @property
     def is_contested(self) -> bool:
         """Whether one side missed words that it did not hear at its own edge."""
-        for column in (self.columns[k] for k in self.missed):
+        for column in (self.columns[k] for k in self.missed_columns):
             i, j = column.left, column.right
             if i is not None and not self.right.reaches_edge(self.left.words[i]):
                 return True
@@ -253,72 +247,81 @@ class _Meeting:
                 return True
         return False
 
-    def conflict_ms(self, place: _Place) -> int:
+    def conflict_ms(self, point: _CutPoint) -> int:
         """Return for how long a place cuts through words, which would come twice or by halves.
 
-        A word kept of the left overlaps one kept of the right, or one dropped one dropped.
+        A kept word of the left overlaps a kept one of the right, or a dropped one a dropped one.
         """
-        i, j = place.left - self.left.first, place.right - self.right.first
+        i, j = point.left_end - self.left.first, point.right_start - self.right.first
         lefts, rights = self.left.words, self.right.words
         doubled_ms = halved_ms = 0
         if i > 0 and j < len(rights):
-            doubled_ms = lefts[i - 1].end_ms - rights[j].start_ms + self._late_ms
+            doubled_ms = lefts[i - 1].end_ms - rights[j].start_ms + self._right_delay_ms
         if j > 0 and i < len(lefts):
-            halved_ms = rights[j - 1].end_ms - self._late_ms - lefts[i].start_ms
+            halved_ms = rights[j - 1].end_ms - self._right_delay_ms - lefts[i].start_ms
         return max(0, doubled_ms) + max(0, halved_ms)
 
-    def _one_side_only(self) -> tuple[set[int], set[int]]:
+    def _one_sided_columns(self) -> tuple[set[int], set[int]]:
         """Return the columns with words that the other side missed, and those with hallucinations.
 
         A word is missed if the other side, which heard the place well, wrote nothing near it. A
         run of words that lies at its own side's edge alone, while the other side, which heard
         that from its inside, heard no speech, is made up.
         """
-        missed: set[int] = set()
-        ghosts: set[int] = set()
-        for (has_left, has_right), numbered in groupby(enumerate(self.columns), _sides_of):
+        missed_columns: set[int] = set()
+        hallucinated_columns: set[int] = set()
+        for (has_left, has_right), numbered_columns in groupby(enumerate(self.columns), _writers):
             if has_left and has_right:
                 continue
-            own, other = (self.left, self.right) if has_left else (self.right, self.left)
-            late_ms = self._late_ms if has_left else -self._late_ms
-            run = [(k, own.words[_index(column)]) for k, column in numbered]
-            run = [(k, word) for k, word in run if not other.wrote_near(word, late_ms)]
-            if all(own.has_at_edge(word) and not other.hears(word) for _, word in run):
-                ghosts.update(k for k, _ in run)
+            writer, other = (self.left, self.right) if has_left else (self.right, self.left)
+            delay_ms = self._right_delay_ms if has_left else -self._right_delay_ms
+            run = [(k, writer.words[_lone_index(column)]) for k, column in numbered_columns]
+            run = [(k, word) for k, word in run if not other.wrote_near(word, delay_ms)]
+            if all(
+                writer.is_at_edge(word) and not other.hears_speech_during(word) for _, word in run
+            ):
+                hallucinated_columns.update(k for k, _ in run)
             else:
-                missed.update(k for k, word in run if own.trusts(word) or other.is_wordless)
-        return missed, ghosts
+                missed_columns.update(
+                    k for k, word in run if writer.trusts(word) or other.is_wordless
+                )
+        return missed_columns, hallucinated_columns
 
-    def places_losing(self, most: int) -> list[_Place]:
+    def points_losing(self, words: int) -> list[_CutPoint]:
         """Return the places that lose at most so many words more than need be."""
-        least = min((place.lost for place in self._places), default=0)
-        return [place for place in self._places if place.lost <= least + most]
+        lost_min = min((point.lost_words for point in self._points), default=0)
+        return [point for point in self._points if point.lost_words <= lost_min + words]
 
-    def places_costing(self, most: float) -> list[_Place]:
+    def points_costing(self, errors: float) -> list[_CutPoint]:
         """Return the places expected to cost so many errors more than the best at most."""
-        least = min((place.cost for place in self._places), default=0)
-        return [replace(p, cost=p.cost - least) for p in self._places if p.cost <= least + most]
+        cost_min = min((point.cost for point in self._points), default=0)
+        return [
+            replace(point, cost=point.cost - cost_min)
+            for point in self._points
+            if point.cost <= cost_min + errors
+        ]
 
-    def _sound_places(self) -> Iterator[_Place]:
+    def _cut_points(self) -> Iterator[_CutPoint]:
         """Yield the places that leave every word outside the overlap to its side."""
         i, j = self.left.first, self.right.first
-        costs = [self._costs(k) for k in range(len(self.columns))]
-        cost = sum(of_right for _, of_right in costs)
-        lost = sum(self.columns[k].right is None for k in self.missed)
-        found = [_Place(0, i, j, lost, cost)]
+        costs = [self._column_costs(k) for k in range(len(self.columns))]
+        cost = sum(right_cost for _, right_cost in costs)
+        lost_words = sum(self.columns[k].right is None for k in self.missed_columns)
+        points = [_CutPoint(0, i, j, lost_words, cost)]
         for k, column in enumerate(self.columns):
             i += column.left is not None
             j += column.right is not None
-            if k in self.missed:
-                lost += 1 if column.left is None else -1
-            of_left, of_right = costs[k]
-            cost += of_left - of_right
-            found.append(_Place(k + 1, i, j, lost, cost))
-        for place in found:
-            if place.left >= self.left.own_first and place.right <= self.right.own_last:
-                yield replace(place, at_ms=self._moment_ms(place))
+            if k in self.missed_columns:
+                lost_words += 1 if column.left is None else -1
+            left_cost, right_cost = costs[k]
+            cost += left_cost - right_cost
+            points.append(_CutPoint(k + 1, i, j, lost_words, cost))
+        first, end = self.left.overlap_first, self.right.overlap_end
+        for point in points:
+            if point.left_end >= first and point.right_start <= end:
+                yield replace(point, at_ms=self._moment_ms(point))
 
-    def _costs(self, k: int) -> tuple[float, float]:
+    def _column_costs(self, k: int) -> tuple[float, float]:
         """Return how many errors it is expected to cost to take a column's left, and its right.
 
         Of two wordings the surer one is believed. To lose a word that one side alone wrote costs as
@@ -327,240 +330,221 @@ class _Meeting:
         column = self.columns[k]
         if column.is_equal:
             return 0.0, 0.0
-        if k in self.missed:
+        if k in self.missed_columns:
             return (0.0, 1.0) if column.right is None else (1.0, 0.0)
         i, j = column.left, column.right
-        left = 0.0 if i is None else self.left.sureness(self.left.words[i])
-        right = 0.0 if j is None else self.right.sureness(self.right.words[j])
+        left_confidence = 0.0 if i is None else self.left.confidence_in(self.left.words[i])
+        right_confidence = 0.0 if j is None else self.right.confidence_in(self.right.words[j])
         if column.is_pair:
-            return 1 - left, 1 - right
-        return max(0.0, 2 * right - 1), max(0.0, 2 * left - 1)
+            return 1 - left_confidence, 1 - right_confidence
+        return max(0.0, 2 * right_confidence - 1), max(0.0, 2 * left_confidence - 1)
 
-    def _moment_ms(self, place: _Place) -> int:
+    def _moment_ms(self, point: _CutPoint) -> int:
         """Return the moment of a place: between the words around it, nearest the middle."""
-        i, j = place.left - self.left.first, place.right - self.right.first
-        before = [word.end_ms for word in (*self.left.words[:i][-1:], *self.right.words[:j][-1:])]
-        after = [
+        i, j = point.left_end - self.left.first, point.right_start - self.right.first
+        ends_ms = [word.end_ms for word in (*self.left.words[:i][-1:], *self.right.words[:j][-1:])]
+        starts_ms = [
             word.start_ms for word in (*self.left.words[i : i + 1], *self.right.words[j : j + 1])
         ]
-        begin_ms, end_ms = self.overlap.start_ms, self.overlap.end_ms
-        low_ms, high_ms = max([begin_ms, *before]), min([end_ms, *after])
+        begin_ms, end_ms = self.span.start_ms, self.span.end_ms
+        low_ms, high_ms = max([begin_ms, *ends_ms]), min([end_ms, *starts_ms])
         if low_ms <= high_ms:
-            return max(low_ms, min(high_ms, self.overlap.middle_ms))
+            return max(low_ms, min(high_ms, self.span.middle_ms))
         return max(begin_ms, min(end_ms, (low_ms + high_ms) // 2))
 
 
-def _sides_of(numbered: tuple[int, Column]) -> tuple[bool, bool]:
+def _writers(numbered_column: tuple[int, Column]) -> tuple[bool, bool]:
     """Return which sides wrote a column's word."""
-    return numbered[1].left is not None, numbered[1].right is not None
+    return numbered_column[1].left is not None, numbered_column[1].right is not None
 
 
-def _index(column: Column) -> int:
+def _lone_index(column: Column) -> int:
     """Return the index of a lone word on its own side."""
     return next(index for index in (column.left, column.right) if index is not None)
 
 
-def _left_side(left: Heard, overlap: Span, guard_ms: int) -> _Side:
+def _left_side(left: DecodedSegment, overlap: Span, guard_ms: int) -> _Side:
     margin_ms = SAME_TIME_MS + OFFSET_MS
     edge_ms = left.span.end_ms
     ends_ms = [word.end_ms for word in left.words]
-    own = [i for i, end_ms in enumerate(ends_ms) if end_ms <= overlap.start_ms]
-    own_first = own[-1] + 1 if own else 0
-    near = (i for i, end_ms in enumerate(ends_ms) if end_ms > overlap.start_ms - margin_ms)
-    first = min(own_first, next(near, own_first))
+    indexes_before = [i for i, end_ms in enumerate(ends_ms) if end_ms <= overlap.start_ms]
+    overlap_first = indexes_before[-1] + 1 if indexes_before else 0
+    indexes_near = (i for i, end_ms in enumerate(ends_ms) if end_ms > overlap.start_ms - margin_ms)
+    first = min(overlap_first, next(indexes_near, overlap_first))
     return _Side(
         words=left.words[first:],
         first=first,
-        own_first=own_first,
-        own_last=len(left.words),
+        overlap_first=overlap_first,
+        overlap_end=len(left.words),
         speech=left.speech,
         edge=Span(max(0, edge_ms - guard_ms), edge_ms + guard_ms),
-        is_truncated=any(span.end_ms >= edge_ms - _TRUNCATED_MS for span in left.speech),
+        is_truncated=any(span.end_ms >= edge_ms - _TRUNCATION_MS for span in left.speech),
     )
 
 
-def _right_side(right: Heard, overlap: Span, guard_ms: int) -> _Side:
+def _right_side(right: DecodedSegment, overlap: Span, guard_ms: int) -> _Side:
     margin_ms = SAME_TIME_MS + OFFSET_MS
     edge_ms = right.span.start_ms
     # An earlier neighbour that reaches this far was given what lies before the overlap.
     is_clipped = overlap.start_ms > edge_ms
     first = sum(w.middle_ms < overlap.start_ms for w in right.words) if is_clipped else 0
     starts_ms = [word.start_ms for word in right.words]
-    own_last = max(first, bisect_left(starts_ms, overlap.end_ms))
-    last = max(own_last, bisect_left(starts_ms, overlap.end_ms + margin_ms))
+    overlap_end = max(first, bisect_left(starts_ms, overlap.end_ms))
+    last = max(overlap_end, bisect_left(starts_ms, overlap.end_ms + margin_ms))
     return _Side(
         words=right.words[first:last],
         first=first,
-        own_first=first,
-        own_last=own_last,
+        overlap_first=first,
+        overlap_end=overlap_end,
         speech=right.speech,
         edge=Span(max(0, edge_ms - guard_ms), edge_ms + guard_ms),
-        is_truncated=any(span.start_ms <= edge_ms + _TRUNCATED_MS for span in right.speech),
+        is_truncated=any(span.start_ms <= edge_ms + _TRUNCATION_MS for span in right.speech),
     )
 
 
-def _empty(meeting: _Meeting, _: Sequence[_Place]) -> Cut | None:
+def _cut_empty(overlap: _AlignedOverlap, _: Sequence[_CutPoint]) -> Cut | None:
     """Neither side wrote anything: there is nothing to decide."""
-    left, right = meeting.left, meeting.right
+    left, right = overlap.left, overlap.right
     if not (left.is_wordless and right.is_wordless):
         return None
-    speech = [any(map(meeting.overlap.overlap, side.speech)) for side in (left, right)]
+    speech = [any(map(overlap.span.overlap, side.speech)) for side in (left, right)]
     confidence = 0.5 if all(speech) else 1.0
     return Cut(
-        SeamRule.EMPTY, meeting.overlap.middle_ms, confidence, left.own_last, right.own_first
+        SeamRule.EMPTY, overlap.span.middle_ms, confidence, left.overlap_end, right.overlap_first
     )
 
 
-def _agreed_silence(meeting: _Meeting, places: Sequence[_Place]) -> Cut | None:
+def _cut_in_silence(overlap: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut | None:
     """Cut at the centre of the widest pause that both heard and that no word crosses."""
-    by_counts = {(place.left, place.right): place for place in places}
-    sounds = [*meeting.left.speech, *meeting.right.speech, *(w.span for w in meeting.words)]
-    best: tuple[int, int] | None = None
-    chosen: _Place | None = None
-    for pause in _pauses(sounds, meeting.inner):
-        counts = meeting.left.before(pause.middle_ms), meeting.right.before(pause.middle_ms)
-        rank = pause.duration_ms, -meeting.distance_ms(pause.middle_ms)
-        if pause.duration_ms >= _PAUSE_MS and counts in by_counts and (not best or rank > best):
-            best, chosen = rank, replace(by_counts[counts], at_ms=pause.middle_ms)
-    if best is None or chosen is None:
+    by_counts = {(point.left_end, point.right_start): point for point in points}
+    sounds = [*overlap.left.speech, *overlap.right.speech, *(w.span for w in overlap.words)]
+    candidates: list[tuple[tuple[int, int], _CutPoint]] = []
+    for pause in minus(overlap.inner_span, sorted(sounds)):
+        at_ms = pause.middle_ms
+        counts = overlap.left.count_before(at_ms), overlap.right.count_before(at_ms)
+        if pause.duration_ms >= _PAUSE_MS and counts in by_counts:
+            rank = pause.duration_ms, -overlap.distance_ms(at_ms)
+            candidates.append((rank, replace(by_counts[counts], at_ms=at_ms)))
+    if not candidates:
         return None
-    share = min(1.0, (best[0] - _PAUSE_MS) / (_LONG_PAUSE_MS - _PAUSE_MS))
-    return meeting.cut(SeamRule.AGREED_SILENCE, chosen, 0.9 + 0.1 * share)
+    (pause_ms, _), point = max(candidates, key=lambda candidate: candidate[0])
+    share = min(1.0, (pause_ms - _PAUSE_MS) / (_LONG_PAUSE_MS - _PAUSE_MS))
+    return overlap.cut_at(SeamRule.AGREED_SILENCE, point, 0.9 + 0.1 * share)
 
 
-def _pauses(sounds: Sequence[Span], within: Span) -> Iterator[Span]:
-    """Yield what of ``within`` no sound covers, in order."""
-    at_ms = within.start_ms
-    for sound in sorted(sounds):
-        if sound.end_ms <= at_ms:
-            continue
-        if sound.start_ms >= within.end_ms:
-            break
-        if sound.start_ms > at_ms:
-            yield Span(at_ms, sound.start_ms)
-        at_ms = sound.end_ms
-    if at_ms < within.end_ms:
-        yield Span(at_ms, within.end_ms)
-
-
-def _one_sided(meeting: _Meeting, places: Sequence[_Place]) -> Cut | None:
+def _cut_one_sided(overlap: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut | None:
     """Where only one wrote anything, believe it: a word too many is seen, a lost one is not.
 
     But for words that it made up at its edge, which is beyond all others.
     """
-    left, right, ghosts = meeting.left, meeting.right, meeting.ghosts
-    if left.is_wordless == right.is_wordless or not places:
+    left, right, hallucinated_columns = overlap.left, overlap.right, overlap.hallucinated_columns
+    if left.is_wordless == right.is_wordless or not points:
         return None
     if right.is_wordless:
-        end = min(ghosts, default=len(meeting.columns))
-        sound = [p for p in places if p.column <= end]
-        place, own, other = (sound or places)[-1], left, right
+        end = min(hallucinated_columns, default=len(overlap.columns))
+        candidates = [p for p in points if p.column <= end]
+        point, writer, silent_side = (candidates or points)[-1], left, right
     else:
-        begin = max(ghosts, default=-1) + 1
-        sound = [p for p in places if p.column >= begin]
-        place, own, other = (sound or places)[0], right, left
-    heard = any(other.hears(word) for word in own.own_words)
-    confidence = 0.7 if heard else 0.5
-    return Cut(SeamRule.ONE_SIDED, place.at_ms, confidence, place.left, place.right)
+        begin = max(hallucinated_columns, default=-1) + 1
+        candidates = [p for p in points if p.column >= begin]
+        point, writer, silent_side = (candidates or points)[0], right, left
+    heard_speech = any(silent_side.hears_speech_during(word) for word in writer.overlap_words)
+    confidence = 0.7 if heard_speech else 0.5
+    return Cut(SeamRule.ONE_SIDED, point.at_ms, confidence, point.left_end, point.right_start)
 
 
-def _anchor(meeting: _Meeting, places: Sequence[_Place]) -> Cut | None:
+def _cut_at_anchor(overlap: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut | None:
     """Cut beside the equal words nearest the middle, of a run that both wrote at the same times.
 
     Those words are the left side's if they lie before the middle, and the right side's if after
     it: each time the side's that is farther from its edge.
     """
-    by_column = {place.column: place for place in places}
+    by_column = {point.column: point for point in points}
     best: tuple[int, Cut] | None = None
-    for run in _runs(meeting):
+    for run in _anchor_runs(overlap):
         for column, (word, other) in run:
-            doubled_ms = word.middle_ms + other.middle_ms
-            off_ms = doubled_ms - meeting.overlap.start_ms - meeting.overlap.end_ms
-            place = by_column.get(column + 1 if off_ms < 0 else column)
-            if place is not None and (best is None or abs(off_ms) < best[0]):
-                cut = meeting.cut(SeamRule.ANCHOR, place, 1 - 0.5 / len(run))
-                best = abs(off_ms), cut
+            twice_middle_ms = word.middle_ms + other.middle_ms
+            offset_ms = twice_middle_ms - overlap.span.start_ms - overlap.span.end_ms
+            point = by_column.get(column + 1 if offset_ms < 0 else column)
+            if point is not None and (best is None or abs(offset_ms) < best[0]):
+                cut = overlap.cut_at(SeamRule.ANCHOR, point, 1 - 0.5 / len(run))
+                best = abs(offset_ms), cut
     return best[1] if best else None
 
 
 _Run = list[tuple[int, tuple[Word, Word]]]
 
 
-def _runs(meeting: _Meeting) -> Iterator[_Run]:
+def _anchor_runs(overlap: _AlignedOverlap) -> Iterator[_Run]:
     """Yield the runs of equal words, consecutive on both sides, that are sure."""
     open_run: _Run = []
-    for k, column in enumerate(meeting.columns):
-        pair = meeting.pair(k) if column.is_equal else None
+    for k, column in enumerate(overlap.columns):
+        pair = overlap.trusted_pair(k) if column.is_equal else None
         if pair:
             open_run.append((k, pair))
             continue
-        if _is_sure(open_run, meeting):
+        if _is_anchor(open_run, overlap):
             yield open_run
         open_run = []
-    if _is_sure(open_run, meeting):
+    if _is_anchor(open_run, overlap):
         yield open_run
 
 
-def _is_sure(run: _Run, meeting: _Meeting) -> bool:
-    texts = [normal(word.text) for _, (word, _) in run]
-    if sum(map(_points, texts)) >= _SURE_POINTS:
+def _is_anchor(run: _Run, overlap: _AlignedOverlap) -> bool:
+    texts = [comparison_form(word.text) for _, (word, _) in run]
+    if sum(map(_anchor_weight, texts)) >= _ANCHOR_WEIGHT:
         return True
-    if len(texts) != 1 or len(texts[0]) < _LONG_WORD:
+    if len(texts) != 1 or len(texts[0]) < _LONG_WORD_CHARACTERS:
         return False
-    return sum(normal(word.text) == texts[0] for word in meeting.words) == 2
+    return sum(comparison_form(word.text) == texts[0] for word in overlap.words) == 2
 
 
-def _points(text: str) -> int:
+def _anchor_weight(text: str) -> int:
     characters = sum(map(is_cjk, text))
-    return _CJK_POINTS * characters if characters else _WORD_POINTS
+    return _CJK_WEIGHT * characters if characters else _WORD_WEIGHT
 
 
-def _likeliest(meeting: _Meeting, places: Sequence[_Place]) -> Cut:
+def _cut_where_likeliest(overlap: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut:
     """Cut near the middle where the words on both sides of the cut differ the least.
 
     Where they have nothing in common, that is between words, as near the middle as may be.
     """
-    if not places:
-        return _at_middle(meeting)
-    place = min(places, key=lambda place: _unfitness(meeting, place))
-    likeness = _likeness_around(meeting, place)
-    if max(likeness) < _ALIKE:
-        return meeting.cut(SeamRule.MIDPOINT, place, 0.2)
-    return meeting.cut(SeamRule.FUZZY, place, 0.3 + 0.2 * sum(likeness))
+    if not points:
+        return _cut_at_middle(overlap)
+    point = min(points, key=lambda point: _badness(overlap, point))
+    likeness = _likeness_around(overlap, point)
+    if max(likeness) < _MIN_LIKENESS:
+        return overlap.cut_at(SeamRule.MIDPOINT, point, 0.2)
+    return overlap.cut_at(SeamRule.FUZZY, point, 0.3 + 0.2 * sum(likeness))
 
 
-def _unfitness(meeting: _Meeting, place: _Place) -> float:
+def _badness(overlap: _AlignedOverlap, point: _CutPoint) -> float:
     """Return how bad a place is, in columns of words that have nothing in common."""
-    unlike = 2 - sum(_likeness_around(meeting, place))
-    off = meeting.distance_ms(place.at_ms) / (2 * _PER_COLUMN_MS)
-    conflict = meeting.conflict_ms(place) / _PER_CONFLICT_MS
-    return unlike + off + conflict + _COLUMNS_PER_ERROR * place.cost
+    difference = 2 - sum(_likeness_around(overlap, point))
+    distance = overlap.distance_ms(point.at_ms) / (2 * _DISTANCE_PER_COLUMN_MS)
+    conflict = overlap.conflict_ms(point) / _CONFLICT_PER_COLUMN_MS
+    return difference + distance + conflict + _COLUMNS_PER_ERROR * point.cost
 
 
-def _likeness_around(meeting: _Meeting, place: _Place) -> tuple[float, float]:
+def _likeness_around(overlap: _AlignedOverlap, point: _CutPoint) -> tuple[float, float]:
     """Return how alike the pairs before and after a place are; 0 for what is no trusted pair."""
     before, after = (
-        meeting.columns[k].likeness if meeting.pair(k) else 0.0
-        for k in (place.column - 1, place.column)
+        overlap.columns[k].likeness if overlap.trusted_pair(k) else 0.0
+        for k in (point.column - 1, point.column)
     )
     return before, after
 
 
-def _at_middle(meeting: _Meeting) -> Cut:
+def _cut_at_middle(overlap: _AlignedOverlap) -> Cut:
     """Give each word to the side of its middle: the overlap is shorter than a word."""
-    left, right, at_ms = meeting.left, meeting.right, meeting.overlap.middle_ms
-    lasts = max(left.own_first, left.before(at_ms))
-    firsts = min(right.own_last, right.before(at_ms))
-    return Cut(SeamRule.MIDPOINT, at_ms, 0.2, lasts, firsts)
+    left, right, at_ms = overlap.left, overlap.right, overlap.span.middle_ms
+    left_end = max(left.overlap_first, left.count_before(at_ms))
+    right_start = min(right.overlap_end, right.count_before(at_ms))
+    return Cut(SeamRule.MIDPOINT, at_ms, 0.2, left_end, right_start)
 
 
-_Rule = Callable[[_Meeting, Sequence[_Place]], Cut | None]
+_Rule = Callable[[_AlignedOverlap, Sequence[_CutPoint]], Cut | None]
 
 #: From the surest on. They are asked for a place as good as the best, then for any that loses no
 #: word, then for one that loses one: a word of one side alone is as likely made up as left out.
-_SURE_RULES: Mapping[SeamRule, _Rule] = {
-    SeamRule.EMPTY: _empty,
-    SeamRule.AGREED_SILENCE: _agreed_silence,
-    SeamRule.ONE_SIDED: _one_sided,
-    SeamRule.ANCHOR: _anchor,
-}
+_RULES: Sequence[_Rule] = (_cut_empty, _cut_in_silence, _cut_one_sided, _cut_at_anchor)

@@ -1,4 +1,4 @@
-"""The dress of the words, once, after stitching: marks, then inverse text normalisation.
+"""Punctuation, then numbers as digits: what is done to the words once, after stitching.
 
 Marks come first, since an utterance may end where a sentence does. The words are rewritten and not
 only their text: each of the new ones has its time, and :mod:`workers.transcript.rewrite` says
@@ -16,10 +16,11 @@ import structlog
 
 from schema.errors import ErrorCode, Misconfigured
 from schema.profile import RenderSettings
-from schema.transcript import Utterance, is_cjk, join_words
+from schema.text import is_cjk, join_words
+from schema.transcript import Utterance
 from schema.words import Word
-from workers.transcript.dialogue import phrases
-from workers.transcript.rewrite import Rewriter, punctuated, rewritten
+from workers.transcript.dialogue import split_at_pauses
+from workers.transcript.rewrite import Rewriter, add_punctuation, rewrite_words
 from workers.transcript.stitch import Track
 
 log = structlog.get_logger(__name__)
@@ -28,37 +29,40 @@ log = structlog.get_logger(__name__)
 _LANGUAGES = frozenset({"en", "zh"})
 
 
-def marked(track: Track, mark: Callable[[str], str]) -> Track:
-    """Return a channel's words with the marks that a model writes into each of its phrases.
+def punctuate(track: Track, punctuator: Callable[[str], str] | None) -> Track:
+    """Return a channel's words with the marks that a model, if any, writes into each phrase.
 
     A phrase that the model fails on stays without.
     """
-    words = tuple(word for phrase in phrases(track.words) for word in _marked(phrase, mark))
-    return replace(track, words=words)
+    if punctuator is None:
+        return track
+    phrases = split_at_pauses(track.words)
+    words = (word for phrase in phrases for word in _punctuate_phrase(phrase, punctuator))
+    return replace(track, words=tuple(words))
 
 
-def _marked(phrase: Sequence[Word], mark: Callable[[str], str]) -> Sequence[Word]:
+def _punctuate_phrase(phrase: Sequence[Word], punctuator: Callable[[str], str]) -> Sequence[Word]:
     try:
-        return punctuated(phrase, mark(join_words([word.text for word in phrase])))
+        return add_punctuation(phrase, punctuator(join_words([word.text for word in phrase])))
     except Exception as error:
         log.warning("marks_failed", start_ms=phrase[0].start_ms, error=type(error).__name__)
         return phrase
 
 
-def polish(
+def normalise_numbers(
     utterances: Sequence[Utterance], language: str | None, render: RenderSettings
 ) -> tuple[Utterance, ...]:
-    """Return the utterances as the profile wants them read; their texts are their words'.
+    """Return the utterances with their numbers as digits, if the profile asks for it.
 
     A language without rules is left as it is, and so is an utterance that the rules fail on.
     """
     if not render.itn or language not in _LANGUAGES:
         return tuple(utterances)
-    return tuple(polished(utterance, normalized) for utterance in utterances)
+    return tuple(rewrite_utterance(utterance, write_digits) for utterance in utterances)
 
 
 def require_rules(language: str | None, render: RenderSettings) -> None:
-    """Load the rules that a transcript in ``language`` is polished by, if the profile wants any.
+    """Load the rules that a transcript in ``language`` needs, if the profile asks for digits.
 
     Raises:
         Misconfigured: this host has none.
@@ -66,7 +70,7 @@ def require_rules(language: str | None, render: RenderSettings) -> None:
     if not render.itn or language not in _LANGUAGES:
         return
     try:
-        _normalizer(language)
+        _load_rules(language)
     except Exception as error:
         raise Misconfigured(
             ErrorCode.WEIGHTS_MISSING,
@@ -76,13 +80,13 @@ def require_rules(language: str | None, render: RenderSettings) -> None:
         ) from error
 
 
-def polished(utterance: Utterance, rewrite: Rewriter) -> Utterance:
+def rewrite_utterance(utterance: Utterance, rewrite: Rewriter) -> Utterance:
     """Return an utterance as ``rewrite`` writes it, or as it was where that raises anything.
 
     A transcript with its numbers in words is worth more than none.
     """
     try:
-        words = rewritten(utterance.words, rewrite)
+        words = rewrite_words(utterance.words, rewrite)
     except Exception as error:
         # Neither the text nor the error's own words: they may hold what a caller said.
         log.warning("polish_failed", start_ms=utterance.start_ms, error=type(error).__name__)
@@ -90,18 +94,18 @@ def polished(utterance: Utterance, rewrite: Rewriter) -> Utterance:
     return replace(utterance, words=words, text=join_words([word.text for word in words]))
 
 
-def normalized(text: str) -> str:
+def write_digits(text: str) -> str:
     """Return text of one script with its numbers as digits: by English rules, or by Chinese.
 
     Raises:
         ImportError: wetext is not installed (the extra ``itn``).
         AssertionError, RuntimeError: wetext cannot read the text, for instance a backslash.
     """
-    return str(_normalizer("zh" if any(map(is_cjk, text)) else "en").normalize(text))
+    return str(_load_rules("zh" if any(map(is_cjk, text)) else "en").normalize(text))
 
 
 @cache
-def _normalizer(language: str) -> Any:
+def _load_rules(language: str) -> Any:
     """Load the rules of one language; 30 MB, so only for a profile that asks for them."""
     from wetext import Normalizer
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from schema.span import Span
+from schema.span import Span, merge
 from schema.words import Word
-from workers.transcript.seams import GUARD_MS, Heard
+from workers.transcript.seams import GUARD_MS, DecodedSegment
 
 #: VAD bridges shorter pauses.
 _REGION_PAUSE_MS = 500
@@ -21,21 +21,16 @@ def words(*timed: tuple[str, int, int]) -> tuple[Word, ...]:
     return tuple(Word(text, start_ms, end_ms, 0.9) for text, start_ms, end_ms in timed)
 
 
-def regions(said, span: Span) -> tuple[Span, ...]:
+def regions(truth, span: Span) -> tuple[Span, ...]:
     """Return the speech that a segment hears: words, joined over short pauses, cut by its edges."""
-    joined: list[Span] = []
-    for word in said:
-        if joined and word.start_ms - joined[-1].end_ms < _REGION_PAUSE_MS:
-            joined[-1] = Span(joined[-1].start_ms, max(joined[-1].end_ms, word.end_ms))
-        else:
-            joined.append(word.span)
-    return tuple(filter(None, (region.overlap(span) for region in joined)))
+    regions_of_words = merge((word.span for word in truth), _REGION_PAUSE_MS - 1)
+    return tuple(filter(None, map(span.overlap, regions_of_words)))
 
 
-def heard(said, span: Span) -> Heard:
+def decode_exactly(truth, span: Span) -> DecodedSegment:
     """Return a faithful decode: the words that lie within the segment."""
-    inside = (w for w in said if span.start_ms <= w.start_ms and w.end_ms <= span.end_ms)
-    return Heard(span, tuple(inside), regions(said, span))
+    inside = (w for w in truth if span.start_ms <= w.start_ms and w.end_ms <= span.end_ms)
+    return DecodedSegment(span, tuple(inside), regions(truth, span))
 
 
 def is_known(word: Word) -> bool:
@@ -43,9 +38,9 @@ def is_known(word: Word) -> bool:
     return word.confidence is not None
 
 
-def mirrored(segment: Heard, end_ms: int) -> Heard:
+def mirror(segment: DecodedSegment, end_ms: int) -> DecodedSegment:
     """Return the segment as it is played backwards, on a clock that ends at ``end_ms``."""
-    return Heard(
+    return DecodedSegment(
         _backwards(segment.span, end_ms),
         tuple(
             replace(word, start_ms=end_ms - word.end_ms, end_ms=end_ms - word.start_ms)
@@ -60,24 +55,24 @@ def _backwards(span: Span, end_ms: int) -> Span:
 
 
 @st.composite
-def said(draw, *, repeats: bool, count: int = 60) -> tuple[Word, ...]:
+def any_truth(draw, *, repeats: bool, count: int = 60) -> tuple[Word, ...]:
     """Draw what was said: words of 200 to 900 ms, most of them without a pause between them."""
     pause = st.sampled_from([0, 0, 0, 0, 40, 250, 700, 3_000])
-    at_ms, found = draw(st.integers(0, 3_000)), []
+    at_ms, words_drawn = draw(st.integers(0, 3_000)), []
     for index in range(draw(st.integers(1, count))):
         start_ms = at_ms + draw(pause)
         at_ms = start_ms + draw(st.integers(200, 900))
         text = draw(st.sampled_from(["one", "six"])) if repeats else _WORDS[index % len(_WORDS)]
-        found.append(Word(text, start_ms, at_ms, index / 1000))
-    return tuple(found)
+        words_drawn.append(Word(text, start_ms, at_ms, index / 1000))
+    return tuple(words_drawn)
 
 
 @st.composite
-def decoded(
+def any_decode(
     draw, truth: tuple[Word, ...], span: Span, *, late_ms: int, jitter_ms: int, garbled: bool
-) -> Heard:
+) -> DecodedSegment:
     """Draw a segment's decode of what was said: its times off, the words at its edges wrong."""
-    found: list[Word] = []
+    decoded_words: list[Word] = []
     at_ms, speech = span.start_ms, regions(truth, span)
     for word in truth:
         cut_off = word.span.overlap(span)
@@ -91,9 +86,9 @@ def decoded(
         off_ms = late_ms + draw(st.integers(-jitter_ms, jitter_ms))
         start_ms = min(max(at_ms, heard_as.start_ms + off_ms), span.end_ms)
         end_ms = min(max(start_ms, heard_as.end_ms + off_ms), span.end_ms)
-        found.append(replace(heard_as, start_ms=start_ms, end_ms=end_ms))
+        decoded_words.append(replace(heard_as, start_ms=start_ms, end_ms=end_ms))
         at_ms = start_ms
-    return Heard(span, tuple(found), speech)
+    return DecodedSegment(span, tuple(decoded_words), speech)
 
 
 def _is_cut_short(word: Word, span: Span, speech: tuple[Span, ...]) -> bool:

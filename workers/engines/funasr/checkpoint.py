@@ -1,4 +1,4 @@
-"""A model of FunASR's, built by its own loader and held to the files that were verified."""
+"""Builds a model by FunASR's own loader, from verified files alone."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import torch
 
 from schema.errors import ErrorCode, Misconfigured
 from schema.models import ModelFiles
-from workers.engines.funasr.isolation import guest
-from workers.engines.weights import verify
+from workers.engines.funasr.isolation import isolate_funasr
+from workers.engines.weights import verify_weights
 
-#: Endings of what FunASR's loader, or a tokenizer, takes from a model's directory.
-_READ = frozenset({".json", ".yaml", ".yml", ".pt", ".bin", ".txt", ".model", ".mvn", ".py"})
+#: Files that FunASR's loader, or a tokenizer, reads from a model's directory.
+_SUFFIXES = frozenset({".json", ".yaml", ".yml", ".pt", ".bin", ".txt", ".model", ".mvn", ".py"})
 
 
-def build(files: ModelFiles, models: Path, device: str) -> tuple[Any, dict[str, Any], Path]:
-    """Return FunASR's ``AutoModel``, what it was built with, and the directory it came from.
+def build_model(files: ModelFiles, models: Path, device: str) -> tuple[Any, dict[str, Any], Path]:
+    """Return FunASR's ``AutoModel``, its options, and the directory of its files.
 
     Raises:
-        Misconfigured: the weights are missing or changed, or were not loaded, or a file is there
-            that FunASR would read and that nobody verified.
+        Misconfigured: the weights are missing or changed, or were not loaded, or the directory
+            holds an unverified file that FunASR would read.
     """
-    directory = verify(files, models)
+    directory = verify_weights(files, models)
     _check_complete(directory, files)
-    with guest():
+    with isolate_funasr():
         from funasr import AutoModel
 
-        built = AutoModel(
+        auto_model = AutoModel(
             # An absolute path: a bare name might be an alias of a model to be downloaded.
             model=os.fspath(directory),
             disable_update=True,
@@ -40,34 +40,35 @@ def build(files: ModelFiles, models: Path, device: str) -> tuple[Any, dict[str, 
             # Noise added to the audio: two runs would differ.
             frontend_conf={"dither": 0.0},
         )
-    options = dict(built.kwargs)
-    options["model_name"] = type(built.model).__name__
-    _check_loaded(built.model, directory / "model.pt")
-    return built, options, directory
+    options = dict(auto_model.kwargs)
+    options["model_name"] = type(auto_model.model).__name__
+    _check_weights(auto_model.model, directory / "model.pt")
+    return auto_model, options, directory
 
 
 def _check_complete(directory: Path, files: ModelFiles) -> None:
-    """Hold that no file is there that FunASR would read, and that nobody verified."""
-    unknown = sorted(
+    """Refuse a directory with an unverified file that FunASR would read."""
+    unverified_names = sorted(
         path.name
         for path in directory.iterdir()
-        if path.name not in files.files and (path.suffix in _READ or path.name == "seg_dict")
+        if path.name not in files.files and (path.suffix in _SUFFIXES or path.name == "seg_dict")
     )
-    if unknown:
+    if unverified_names:
         raise Misconfigured(
             ErrorCode.WEIGHTS_CHANGED,
             f"model {files.name}",
-            f"{', '.join(unknown)} would be read, and nobody says what should be in it",
+            f"{', '.join(unverified_names)} would be read, and nobody says what should be in it",
             "Remove it, or name its SHA-256 in the profile, as producer models writes it.",
         )
 
 
-def _check_loaded(module: Any, checkpoint: Path) -> None:
-    """Hold that every number of the model came from the checkpoint: FunASR only prints if not."""
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    saved = {name.removeprefix("module."): v for name, v in saved.get("state_dict", saved).items()}
+def _check_weights(module: Any, checkpoint: Path) -> None:
+    """Refuse a model with a weight that is not the checkpoint's: FunASR would only print it."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    tensors = content.get("state_dict", content)
+    weights = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     for name, tensor in module.state_dict().items():
-        if name not in saved or not torch.equal(tensor.cpu(), saved[name]):
+        if name not in weights or not torch.equal(tensor.cpu(), weights[name]):
             raise Misconfigured(
                 ErrorCode.WEIGHTS_CHANGED,
                 f"model {checkpoint.parent.name}",

@@ -1,4 +1,4 @@
-"""FunASR in the house: what it does to the process is undone."""
+"""Keeps what FunASR does to a process from outliving the call."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 
 
 @contextmanager
-def guest() -> Iterator[None]:
-    """Undo what FunASR does: all random states, torch's threads, the root logger; and its chatter.
+def isolate_funasr() -> Iterator[None]:
+    """Restore the random states, torch's threads and the root logger; drop what FunASR prints.
 
     It seeds every generator with 0, so that all workers would draw the same jitter; it sets the
     number of threads on each call; and it configures logging as if it were the program, then
@@ -23,20 +23,20 @@ def guest() -> Iterator[None]:
     root = logging.getLogger()
     level, handlers = root.level, root.handlers[:]
     threads = torch.get_num_threads()
-    python, legacy = random.getstate(), np.random.get_state()
-    root.addFilter(_is_worth_hearing)
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    root.addFilter(_keep_record)
     # Only the CPU's generator: nothing of ours draws on a GPU.
     with torch.random.fork_rng(devices=[]), redirect_stdout(io.StringIO()):
         try:
             yield
         finally:
-            root.removeFilter(_is_worth_hearing)
-            random.setstate(python)
-            np.random.set_state(legacy)
+            root.removeFilter(_keep_record)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
             torch.set_num_threads(threads)
             root.setLevel(level)
             root.handlers[:] = handlers
 
 
-def _is_worth_hearing(record: logging.LogRecord) -> bool:
+def _keep_record(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR or "funasr" not in record.pathname

@@ -11,7 +11,7 @@ softmax stay in float32, since a sum of a thousand weights in half precision los
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,8 +19,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from workers.engines.funasr.cif import UPSAMPLED, Times, fired_times, integrate, token_times
-from workers.engines.funasr.sanm import Decoder, Encoder, Rows, Run, rows_of
+from workers.engines.funasr.cif import (
+    UPSAMPLING_FACTOR,
+    Times,
+    integrate,
+    plain_token_times,
+    upsampled_token_times,
+)
+from workers.engines.funasr.sanm import PartRunner, RowMask, SanmDecoder, SanmEncoder, mask_rows
 
 _Floats = npt.NDArray[np.float32]
 _Ids = npt.NDArray[np.int64]
@@ -30,26 +36,24 @@ ENCODER_FRAME_MS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
-    """What a network wrote of one region, an entry for each token.
+class RegionTokens:
+    """The tokens of one region.
 
     ``ids`` int64 ``(tokens,)``; ``times_ms`` int64 ``(tokens, 2)``, from the region's start;
-    ``probabilities`` float32 ``(tokens,)``; ``marks`` are tokens that are no words, in order.
+    ``probabilities`` float32 ``(tokens,)``; ``special_tokens`` are no words, and in order.
     """
 
     ids: _Ids
     times_ms: Times
     probabilities: _Floats
-    marks: tuple[int, ...] = ()
+    special_tokens: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 #: Of a region in which nothing is said.
-NO_TOKENS = Tokens(
-    np.zeros(0, np.int64), np.zeros((0, 2), np.int64), np.zeros(0, np.float32), marks=()
-)
+NO_TOKENS = RegionTokens(np.zeros(0, np.int64), np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +70,16 @@ class Batch:
     device_lengths: Tensor
 
 
-class Family(Protocol):
+class ModelFamily(Protocol):
     """A kind of network."""
 
     #: What it computes in.
     dtype: torch.dtype
 
-    def write(self, batch: Batch, language: str, hotwords: Sequence[Sequence[int]]) -> list[Tokens]:
-        """Return what each region says.
+    def decode_batch(
+        self, batch: Batch, language: str, hotwords: Sequence[Sequence[int]], /
+    ) -> list[RegionTokens]:
+        """Return the tokens of each region.
 
         Args:
             batch: the regions.
@@ -83,16 +89,12 @@ class Family(Protocol):
         ...
 
     def rehearse(self, batch: Batch, tokens: int) -> None:
-        """Compute all that is computed where each region says so many tokens, whatever it says."""
+        """Compute what so many tokens in each region take, whatever is said."""
         ...
 
 
-def run_as_called(
-    name: str,  # noqa: ARG001
-    function: Any,
-    *tensors: Tensor,
-) -> tuple[Tensor, ...]:
-    """Run a part of a network: see :class:`workers.engines.funasr.sanm.Run`."""
+def run_directly(_: str, function: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Run a part of a network: see :class:`workers.engines.funasr.sanm.PartRunner`."""
     result: tuple[Tensor, ...] = function(*tensors)
     return result
 
@@ -110,88 +112,63 @@ class Paraformer:
 
     model: Any
     dtype: torch.dtype = torch.float32
-    run: Run = run_as_called
+    run: PartRunner = run_directly
     #: What a number of tokens is rounded up to, so that few shapes are computed.
-    rounded: Any = int
-    _never: _Ids = field(init=False)
-    _encoder: Encoder = field(init=False)
-    _decoder: Decoder = field(init=False)
-    _bias: _Bias | None = field(init=False, default=None)
+    round_tokens: Any = int
+    _special_ids: _Ids = field(init=False)
+    _encoder: SanmEncoder = field(init=False)
+    _decoder: SanmDecoder = field(init=False)
+    _hotword_bias: _HotwordBias | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._never = np.array([self.model.sos, self.model.eos, self.model.blank_id])
-        self._encoder = Encoder(self.model.encoder, self.dtype)
-        self._decoder = Decoder(self.model.decoder, self.dtype)
+        self._special_ids = np.array([self.model.sos, self.model.eos, self.model.blank_id])
+        self._encoder = SanmEncoder(self.model.encoder, self.dtype)
+        self._decoder = SanmDecoder(self.model.decoder, self.dtype)
         if hasattr(self.model, "seaco_decoder"):
-            self._bias = _Bias(self.model, self.dtype)
+            self._hotword_bias = _HotwordBias(self.model, self.dtype)
 
-    def write(
-        self,
-        batch: Batch,
-        language: str,  # noqa: ARG002
-        hotwords: Sequence[Sequence[int]],
-    ) -> list[Tokens]:
-        """Return what each region says: see :meth:`Family.write`."""
-        heard = self.run("encoder", self._hear, batch.features, batch.device_lengths)
-        counts = heard[3].tolist()
-        most = max(counts)
-        if most < 1:
+    def decode_batch(
+        self, batch: Batch, _: str, hotwords: Sequence[Sequence[int]], /
+    ) -> list[RegionTokens]:
+        """Return the tokens of each region: see :meth:`ModelFamily.decode_batch`."""
+        encoding = self.run("encoder", self._encode, batch.features, batch.device_lengths)
+        counts = encoding[3].tolist()
+        max_tokens = max(counts)
+        if max_tokens < 1:
             return [NO_TOKENS] * len(counts)
-        written = self._write(batch, heard, self.rounded(most), hotwords)
-        return self._tokens(written, counts, batch.lengths)
+        tokens = self._decode(batch, encoding, self.round_tokens(max_tokens), hotwords)
+        return self._split_regions(tokens, counts, batch.lengths)
 
     def rehearse(self, batch: Batch, tokens: int) -> None:
-        """Compute what so many tokens in each region take: see :meth:`Family.rehearse`."""
-        hidden, convolved, weights, counts = self._hear(batch.features, batch.device_lengths)
-        told = torch.full_like(counts, tokens)
-        self._write(batch, (hidden, convolved, weights, told), tokens, [])
+        """Compute what so many tokens in each region take: see :meth:`ModelFamily.rehearse`."""
+        hidden, convolution, weights, counts = self._encode(batch.features, batch.device_lengths)
+        counts = torch.full_like(counts, tokens)
+        self._decode(batch, (hidden, convolution, weights, counts), tokens, [])
 
-    def _hear(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+    def _encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """Return the encoder's output, its convolution, frames' weights and tokens' numbers."""
-        present = rows_of(lengths, features.shape[1], self.dtype)
-        mask = present.present.float()
+        mask = mask_rows(lengths, features.shape[1], self.dtype)
+        factors = mask.factors.float()
         # The convolution below looks one frame ahead: into padding, which alone would be zero.
-        hidden = self._encoder.of(features, present) * mask[..., None]
-        convolved = self._convolved(hidden)
-        weights, counts = self._weights(convolved, mask, lengths)
-        return hidden, convolved, weights, counts
+        hidden = self._encoder.apply(features, mask) * factors[..., None]
+        convolution = self._convolve(hidden)
+        weights, counts = self._weigh_frames(convolution, factors, lengths)
+        return hidden, convolution, weights, counts
 
-    def _write(
-        self,
-        batch: Batch,
-        heard: Sequence[Tensor],
-        tokens: int,
-        hotwords: Sequence[Sequence[int]],
-    ) -> _Written:
-        hidden, convolved, weights, counts = heard
-        padded = torch.nn.functional.pad(hidden, (0, 0, 0, weights.shape[1] - hidden.shape[1]))
-        embeddings = integrate(padded, weights, tokens)
-        if self._bias is not None and hotwords:
-            sure, ids = self._biased(self._bias, batch, hidden, embeddings, counts, hotwords)
-        else:
-            given = hidden, batch.device_lengths, embeddings, counts
-            sure, ids = self.run("decoder", self._decode, *given)
-        times = self._upsampled(hidden, convolved, batch, counts)
-        chosen = weights if times is None else times
-        # One copy, so that the device is waited for once; ids are whole numbers below 2 ** 24.
-        figures = torch.cat([ids.float(), sure, chosen], dim=1).cpu().numpy()
-        return _Written(
-            figures[:, :tokens].astype(np.int64),
-            figures[:, tokens : 2 * tokens],
-            figures[:, 2 * tokens :],
-        )
-
-    def _convolved(self, hidden: Tensor) -> Tensor:
+    def _convolve(self, hidden: Tensor) -> Tensor:
         """Return the predictor's convolution over the encoder's output, values before frames."""
         predictor = self.model.predictor
-        convolved: Tensor = predictor.cif_conv1d(predictor.pad(hidden.transpose(1, 2))).relu_()
-        return convolved
+        convolution: Tensor = predictor.cif_conv1d(predictor.pad(hidden.transpose(1, 2))).relu_()
+        return convolution
 
-    def _weights(self, convolved: Tensor, mask: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def _weigh_frames(
+        self, convolution: Tensor, factors: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return each frame's weight, one more for the tail, and how many tokens that makes."""
         predictor = self.model.predictor
-        chances = predictor.cif_output(convolved.transpose(1, 2)).squeeze(-1).sigmoid_()
-        weights = torch.relu(chances * predictor.smooth_factor - predictor.noise_threshold) * mask
+        chances = predictor.cif_output(convolution.transpose(1, 2)).squeeze(-1).sigmoid_()
+        weights = torch.relu(chances * predictor.smooth_factor - predictor.noise_threshold)
+        weights = weights * factors
         if predictor.tail_threshold > 0:
             # One more frame, behind each region's last, fires what is nearly a token.
             weights = torch.nn.functional.pad(weights, (0, 1))
@@ -199,166 +176,194 @@ class Paraformer:
             return weights, weights.sum(dim=-1).floor().long()
         return weights, weights.sum(dim=-1).round().long()
 
-    def _hidden(
-        self, hidden: Tensor, lengths: Tensor, embeddings: Tensor, counts: Tensor
-    ) -> Tensor:
-        """Return the decoder's output before it is scored, ``(regions * tokens, values)``."""
-        visible = rows_of(lengths, hidden.shape[1], self.dtype).visible
-        spoken = rows_of(counts, embeddings.shape[1], self.dtype)
-        return self._decoder.hidden(hidden, visible, embeddings, spoken)
-
     def _decode(
+        self,
+        batch: Batch,
+        encoding: Sequence[Tensor],
+        tokens: int,
+        hotwords: Sequence[Sequence[int]],
+    ) -> _BatchTokens:
+        hidden, convolution, weights, counts = encoding
+        padding = 0, 0, 0, weights.shape[1] - hidden.shape[1]
+        embeddings = integrate(torch.nn.functional.pad(hidden, padding), weights, tokens)
+        inputs = hidden, batch.device_lengths, embeddings, counts
+        if self._hotword_bias is not None and hotwords:
+            probabilities, ids = self._pick_biased_tokens(self._hotword_bias, *inputs, hotwords)
+        else:
+            probabilities, ids = self.run("decoder", self._pick_tokens, *inputs)
+        upsampled_weights = self._upsample_weights(hidden, convolution, batch, counts)
+        timing = weights if upsampled_weights is None else upsampled_weights
+        # One copy, so that the device is waited for once; ids are whole numbers below 2 ** 24.
+        figures = torch.cat([ids.float(), probabilities, timing], dim=1).cpu().numpy()
+        return _BatchTokens(
+            figures[:, :tokens].astype(np.int64),
+            figures[:, tokens : 2 * tokens],
+            figures[:, 2 * tokens :],
+        )
+
+    def _pick_tokens(
         self, hidden: Tensor, lengths: Tensor, embeddings: Tensor, counts: Tensor
     ) -> tuple[Tensor, ...]:
         """Return each token's probability and id, both ``(regions, tokens)``."""
-        scores = self._decoder.scores(self._hidden(hidden, lengths, embeddings, counts))
-        most, ids = scores.max(dim=-1)
+        scores = self._decoder.score(self._run_decoder(hidden, lengths, embeddings, counts))
+        max_scores, ids = scores.max(dim=-1)
         # The softmax of the likeliest alone: the others' would be written and never read.
-        sure = torch.exp(most - scores.logsumexp(dim=-1))
+        probabilities = torch.exp(max_scores - scores.logsumexp(dim=-1))
         shape = embeddings.shape[:2]
-        return sure.view(shape), ids.view(shape)
+        return probabilities.view(shape), ids.view(shape)
 
-    def _biased(
+    def _pick_biased_tokens(
         self,
-        bias: _Bias,
-        batch: Batch,
+        bias: _HotwordBias,
         hidden: Tensor,
+        lengths: Tensor,
         embeddings: Tensor,
         counts: Tensor,
         hotwords: Sequence[Sequence[int]],
     ) -> tuple[Tensor, Tensor]:
         """Return the same, biased towards hotwords."""
-        decoded = self._hidden(hidden, batch.device_lengths, embeddings, counts)
-        plain = self._decoder.scores(decoded).log_softmax(dim=-1).view(*embeddings.shape[:2], -1)
-        spoken = rows_of(counts, embeddings.shape[1], self.dtype)
-        scores = bias.of(plain, decoded, embeddings, spoken, hotwords)
-        sure, ids = scores.max(dim=-1)
-        return sure.exp(), ids
+        output = self._run_decoder(hidden, lengths, embeddings, counts)
+        shape = embeddings.shape[:2]
+        plain_scores = self._decoder.score(output).log_softmax(dim=-1).view(*shape, -1)
+        mask = mask_rows(counts, embeddings.shape[1], self.dtype)
+        scores = bias.apply(plain_scores, output, embeddings, mask, hotwords)
+        max_scores, ids = scores.max(dim=-1)
+        return max_scores.exp(), ids
 
-    def _upsampled(
-        self, hidden: Tensor, convolved: Tensor, batch: Batch, counts: Tensor
+    def _run_decoder(
+        self, hidden: Tensor, lengths: Tensor, embeddings: Tensor, counts: Tensor
+    ) -> Tensor:
+        """Return the decoder's output before it is scored, ``(regions * tokens, values)``."""
+        source_mask = mask_rows(lengths, hidden.shape[1], self.dtype).attention
+        mask = mask_rows(counts, embeddings.shape[1], self.dtype)
+        return self._decoder.apply(hidden, source_mask, embeddings, mask)
+
+    def _upsample_weights(
+        self, hidden: Tensor, convolution: Tensor, batch: Batch, counts: Tensor
     ) -> Tensor | None:
         """Return the weight of each upsampled frame, or None of a predictor without them."""
         predictor = self.model.predictor
         if not hasattr(predictor, "upsample_cnn"):
             return None
-        present = rows_of(batch.device_lengths, hidden.shape[1], torch.float32)
-        source = convolved if predictor.use_cif1_cnn else hidden.transpose(1, 2)
+        factors = mask_rows(batch.device_lengths, hidden.shape[1], torch.float32).factors
+        source = convolution if predictor.use_cif1_cnn else hidden.transpose(1, 2)
         output = predictor.upsample_cnn(source).transpose(1, 2)
         times = predictor.upsample_times
         if predictor.upsample_type == "cnn_blstm":
-            output = _packed(predictor.blstm, output, [each * times for each in batch.lengths])
+            lengths = [length * times for length in batch.lengths]
+            output = _run_lstm(predictor.blstm, output, lengths)
         elif predictor.upsample_type == "cnn_attn":
-            output, _ = predictor.self_attn(output, present.present[:, None])
+            output, _ = predictor.self_attn(output, factors[:, None])
         chances = predictor.cif_output2(output).squeeze(-1).sigmoid_()
         weights = torch.relu(chances * predictor.smooth_factor2 - predictor.noise_threshold2)
-        weights = weights.view(*present.present.shape, times) * present.present[..., None]
+        weights = weights.view(*factors.shape, times) * factors[..., None]
         weights = weights.flatten(1)
-        scaled: Tensor = weights * (counts / weights.sum(dim=-1))[:, None]
-        return scaled
+        scaled_weights: Tensor = weights * (counts / weights.sum(dim=-1))[:, None]
+        return scaled_weights
 
-    def _tokens(
-        self, written: _Written, counts: Sequence[int], lengths: Sequence[int]
-    ) -> list[Tokens]:
-        upsampled = hasattr(self.model.predictor, "upsample_cnn")
-        found = []
+    def _split_regions(
+        self, tokens: _BatchTokens, counts: Sequence[int], lengths: Sequence[int]
+    ) -> list[RegionTokens]:
+        is_upsampled = hasattr(self.model.predictor, "upsample_cnn")
+        regions = []
         for region, (count, length) in enumerate(zip(counts, lengths, strict=True)):
-            ids = written.ids[region, :count]
-            kept = np.flatnonzero(~np.isin(ids, self._never))
-            if upsampled:
-                weights = written.weights[region, : length * UPSAMPLED]
-                times = token_times(weights, len(kept))
+            ids = tokens.ids[region, :count]
+            words = np.flatnonzero(~np.isin(ids, self._special_ids))
+            if is_upsampled:
+                weights = tokens.weights[region, : length * UPSAMPLING_FACTOR]
+                times_ms = upsampled_token_times(weights, len(words))
             else:
-                weights = written.weights[region, :length]
-                times = fired_times(weights, count, ENCODER_FRAME_MS)[kept]
-            found.append(Tokens(ids[kept], times, written.sure[region, kept]))
-        return found
+                weights = tokens.weights[region, :length]
+                times_ms = plain_token_times(weights, count, ENCODER_FRAME_MS)[words]
+            probabilities = tokens.probabilities[region, words]
+            regions.append(RegionTokens(ids[words], times_ms, probabilities))
+        return regions
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
-    """A minibatch's figures on the host: ``(regions, tokens)`` of ids and how sure, and weights."""
+class _BatchTokens:
+    """A minibatch's figures on the host: both ``(regions, tokens)``, and the frames' weights."""
 
     ids: _Ids
-    sure: _Floats
+    probabilities: _Floats
     weights: _Floats
 
 
-class _Bias:
-    """What moves a SeacoParaformer towards hotwords."""
+class _HotwordBias:
+    """Biases a SeacoParaformer towards hotwords."""
 
     #: Of more hotwords than these, the likeliest are chosen by a first look.
-    _MOST = 50
+    _MAX_HOTWORDS = 50
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
         self._model = model
         self._dtype = dtype
-        self._decoder = Decoder(model.seaco_decoder, dtype)
-        self._known: tuple[tuple[tuple[int, ...], ...], Tensor] | None = None
+        self._decoder = SanmDecoder(model.seaco_decoder, dtype)
+        self._cache: tuple[tuple[tuple[int, ...], ...], Tensor] | None = None
 
-    def of(
+    def apply(
         self,
-        plain: Tensor,
-        decoded: Tensor,
+        plain_scores: Tensor,
+        output: Tensor,
         embeddings: Tensor,
-        spoken: Rows,
+        mask: RowMask,
         hotwords: Sequence[Sequence[int]],
     ) -> Tensor:
-        """Return the logarithms of the chances of every token, biased: ``(regions, tokens, ids)``.
+        """Return the logarithms of the probabilities of every token, ``(regions, tokens, ids)``.
 
         Args:
-            plain: the same without a bias.
-            decoded: the decoder's output, ``(regions * tokens, values)``.
-            embeddings: what it was given, float32 ``(regions, tokens, values)``.
-            spoken: which tokens there are.
+            plain_scores: the same without a bias.
+            output: the decoder's, ``(regions * tokens, values)``.
+            embeddings: the decoder's input, float32 ``(regions, tokens, values)``.
+            mask: which tokens are not padding.
             hotwords: the tokens of each.
         """
-        known = self._represented(hotwords)
-        hidden = decoded.view(embeddings.shape).float()
-        if len(known) > self._MOST:
-            known = self._likeliest(known, hidden, spoken)
-        if known.dim() == 2:
-            known = known.expand(len(embeddings), -1, -1)
-        context = known
-        everything = context.new_ones((len(context), 1, 1, context.shape[1]), dtype=torch.bool)
+        hidden = output.view(embeddings.shape).float()
+        context = self._embed(hotwords)
+        if len(context) > self._MAX_HOTWORDS:
+            context = self._select_likeliest(context, hidden, mask)
+        if context.dim() == 2:
+            context = context.expand(len(embeddings), -1, -1)
+        context_mask = context.new_ones((len(context), 1, 1, context.shape[1]), dtype=torch.bool)
         by_meaning, by_context = (
-            self._decoder.hidden(context, everything, source, spoken).float()
+            self._decoder.apply(context, context_mask, source, mask).float()
             for source in (embeddings, hidden)
         )
-        merged = by_meaning + by_context
         layer = self._model.hotword_output_layer
-        biased = torch.nn.functional.linear(merged, layer.weight.float(), layer.bias.float())
-        biased = biased.log_softmax(dim=-1).view(plain.shape)
-        is_plain = (biased.argmax(dim=-1) == self._model.NO_BIAS)[..., None]
-        return torch.where(is_plain, plain, biased)
+        scores = torch.nn.functional.linear(
+            by_meaning + by_context, layer.weight.float(), layer.bias.float()
+        )
+        scores = scores.log_softmax(dim=-1).view(plain_scores.shape)
+        is_plain = (scores.argmax(dim=-1) == self._model.NO_BIAS)[..., None]
+        return torch.where(is_plain, plain_scores, scores)
 
-    def _represented(self, hotwords: Sequence[Sequence[int]]) -> Tensor:
-        """Return each hotword as the network knows it, the last for none: ``(n + 1, values)``."""
-        named = tuple(map(tuple, hotwords))
-        if self._known is None or self._known[0] != named:
+    def _embed(self, hotwords: Sequence[Sequence[int]]) -> Tensor:
+        """Return each hotword's embedding, the last for no hotword: ``(n + 1, values)``."""
+        key = tuple(map(tuple, hotwords))
+        if self._cache is None or self._cache[0] != key:
             device = next(self._model.parameters()).device
-            padded = [torch.tensor(each) for each in (*named, (self._model.sos,))]
-            lengths = torch.tensor([len(each) for each in padded], dtype=torch.int32)
-            rows = torch.nn.utils.rnn.pad_sequence(padded, batch_first=True).to(device)
-            represented = self._model._hotword_representation(rows, lengths.to(device))
-            self._known = named, represented.reshape(len(padded), -1).float()
-        return self._known[1]
+            tokens = [torch.tensor(hotword) for hotword in (*key, (self._model.sos,))]
+            lengths = torch.tensor([len(hotword) for hotword in tokens], dtype=torch.int32)
+            rows = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True).to(device)
+            embeddings = self._model._hotword_representation(rows, lengths.to(device))
+            self._cache = key, embeddings.reshape(len(tokens), -1).float()
+        return self._cache[1]
 
-    def _likeliest(self, known: Tensor, hidden: Tensor, spoken: Rows) -> Tensor:
-        """Return those that the decoder attends to most in each region, the one for none last.
+    def _select_likeliest(self, embeddings: Tensor, hidden: Tensor, mask: RowMask) -> Tensor:
+        """Return those that the decoder attends to most in each region, no hotword last.
 
         FunASR asks the first region of a minibatch alone; then a region's words would be others'.
         """
-        context = known.expand(len(hidden), -1, -1)
-        lengths = torch.full((len(hidden),), len(known), device=known.device)
-        counts = spoken.present.sum(dim=1, dtype=torch.float32).long()
-        half = self._dtype != torch.float32
-        with torch.autocast(hidden.device.type, dtype=torch.bfloat16, enabled=half):
+        context = embeddings.expand(len(hidden), -1, -1)
+        lengths = torch.full((len(hidden),), len(embeddings), device=embeddings.device)
+        counts = mask.factors.sum(dim=1, dtype=torch.float32).long()
+        is_half = self._dtype != torch.float32
+        with torch.autocast(hidden.device.type, dtype=torch.bfloat16, enabled=is_half):
             chances = self._model.seaco_decoder.forward_asf6(context, lengths, hidden, counts)
-        scores = (chances * spoken.present[:, None, :, None]).sum(dim=(1, 2))
-        chosen = scores.topk(min(self._MOST, len(known) - 1))[1]
-        nothing = known[-1:].expand(len(hidden), 1, -1)
-        return torch.cat([known[chosen], nothing], dim=1)
+        scores = (chances * mask.factors[:, None, :, None]).sum(dim=(1, 2))
+        likeliest = scores.topk(min(self._MAX_HOTWORDS, len(embeddings) - 1))[1]
+        no_hotword = embeddings[-1:].expand(len(hidden), 1, -1)
+        return torch.cat([embeddings[likeliest], no_hotword], dim=1)
 
 
 @dataclass(slots=True)
@@ -371,67 +376,68 @@ class SenseVoice:
 
     model: Any
     dtype: torch.dtype = torch.float32
-    run: Run = run_as_called
-    rounded: Any = int
-    _encoder: Encoder = field(init=False)
-    _asked: dict[str, Tensor] = field(init=False, default_factory=dict)
+    run: PartRunner = run_directly
+    round_tokens: Any = int
+    _encoder: SanmEncoder = field(init=False)
+    _questions: dict[str, Tensor] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._encoder = Encoder(self.model.encoder, self.dtype)
+        self._encoder = SanmEncoder(self.model.encoder, self.dtype)
 
-    def write(
-        self,
-        batch: Batch,
-        language: str,
-        hotwords: Sequence[Sequence[int]],  # noqa: ARG002
-    ) -> list[Tokens]:
-        """Return what each region says: see :meth:`Family.write`."""
-        asked = self._questions(language).expand(len(batch.features), -1, -1)
-        ids, sure = self.run("encoder", self._hear, asked, batch.features, batch.device_lengths)
+    def decode_batch(
+        self, batch: Batch, language: str, _: Sequence[Sequence[int]], /
+    ) -> list[RegionTokens]:
+        """Return the tokens of each region: see :meth:`ModelFamily.decode_batch`."""
+        questions = self._embed_questions(language).expand(len(batch.features), -1, -1)
+        inputs = questions, batch.features, batch.device_lengths
+        device_ids, device_probabilities = self.run("encoder", self._pick_tokens, *inputs)
         # One copy; ids are whole numbers below 2 ** 24.
-        figures = torch.stack([ids.float(), sure]).cpu().numpy()
-        own_ids, own_sure = figures[0].astype(np.int64), figures[1]
+        figures = torch.stack([device_ids.float(), device_probabilities]).cpu().numpy()
+        ids, probabilities = figures[0].astype(np.int64), figures[1]
         return [
-            self._tokens(own_ids[region, : _QUESTIONS + length], own_sure[region])
+            self._collapse(ids[region, : _QUESTIONS + length], probabilities[region])
             for region, length in enumerate(batch.lengths)
         ]
 
     def rehearse(self, batch: Batch, tokens: int) -> None:  # noqa: ARG002
-        """Compute all that is computed, whatever is said: see :meth:`Family.rehearse`."""
-        self.write(batch, "auto", [])
+        """Compute all that is computed, whatever is said: see :meth:`ModelFamily.rehearse`."""
+        self.decode_batch(batch, "auto", [])
 
-    def _hear(self, asked: Tensor, features: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
-        """Return the likeliest token of each frame, answers first, and its probability."""
-        everything = torch.cat([asked, features], dim=1)
-        present = rows_of(lengths + _QUESTIONS, everything.shape[1], self.dtype)
-        hidden = self._encoder.of(everything, present)
-        scores = self.model.ctc.ctc_lo(hidden)
-        most, ids = scores.max(dim=-1)
-        return ids, torch.exp(most - scores.logsumexp(dim=-1))
-
-    def _questions(self, language: str) -> Tensor:
-        """Return what is asked: language, event, emotion; and that numbers stay in words."""
+    def _embed_questions(self, language: str) -> Tensor:
+        """Return the questions: language, event, emotion; and that numbers stay in words."""
         model = self.model
-        if language not in self._asked:
-            asked = [model.lid_dict.get(language, 0), 1, 2, model.textnorm_dict["woitn"]]
-            ids = torch.tensor([asked], device=model.embed.weight.device)
-            self._asked[language] = model.embed(ids)
-        return self._asked[language]
+        if language not in self._questions:
+            questions = [model.lid_dict.get(language, 0), 1, 2, model.textnorm_dict["woitn"]]
+            ids = torch.tensor([questions], device=model.embed.weight.device)
+            self._questions[language] = model.embed(ids)
+        return self._questions[language]
 
-    def _tokens(self, ids: _Ids, sure: _Floats) -> Tokens:
+    def _pick_tokens(
+        self, questions: Tensor, features: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return the likeliest token of each frame, answers first, and its probability."""
+        inputs = torch.cat([questions, features], dim=1)
+        mask = mask_rows(lengths + _QUESTIONS, inputs.shape[1], self.dtype)
+        scores = self.model.ctc.ctc_lo(self._encoder.apply(inputs, mask))
+        max_scores, ids = scores.max(dim=-1)
+        return ids, torch.exp(max_scores - scores.logsumexp(dim=-1))
+
+    def _collapse(self, ids: _Ids, probabilities: _Floats) -> RegionTokens:
+        """Return a region's tokens: runs of one token are one, and blanks are none."""
         blank = self.model.blank_id
-        marks = tuple(mark for mark in ids[:_QUESTIONS].tolist() if mark != blank)
-        spoken = ids[_QUESTIONS:]
-        if not len(spoken):
-            return Tokens(NO_TOKENS.ids, NO_TOKENS.times_ms, NO_TOKENS.probabilities, marks)
-        # Where a run of one token begins, and where the next one does.
-        begins = np.flatnonzero(np.diff(spoken, prepend=spoken[0] - 1))
-        ends = np.append(begins[1:], len(spoken))
-        surest = np.maximum.reduceat(sure[_QUESTIONS : _QUESTIONS + len(spoken)], begins)
-        is_token = spoken[begins] != blank
-        edges = np.stack([begins, ends], axis=1)[is_token] * ENCODER_FRAME_MS
-        times_ms = np.maximum(0, edges - ENCODER_FRAME_MS // 2)
-        return Tokens(spoken[begins][is_token], times_ms, surest[is_token], marks)
+        answers = tuple(answer for answer in ids[:_QUESTIONS].tolist() if answer != blank)
+        path = ids[_QUESTIONS:]
+        if not len(path):
+            return replace(NO_TOKENS, special_tokens=answers)
+        # Where a run of one token starts, and where the next one does.
+        starts = np.flatnonzero(np.diff(path, prepend=path[0] - 1))
+        ends = np.append(starts[1:], len(path))
+        path_probabilities = probabilities[_QUESTIONS : _QUESTIONS + len(path)]
+        max_probabilities = np.maximum.reduceat(path_probabilities, starts)
+        is_token = path[starts] != blank
+        edges_ms = np.stack([starts, ends], axis=1)[is_token] * ENCODER_FRAME_MS
+        times_ms = np.maximum(0, edges_ms - ENCODER_FRAME_MS // 2)
+        return RegionTokens(path[starts][is_token], times_ms, max_probabilities[is_token], answers)
 
 
 #: Frames that SenseVoice's questions take, and its answers.
@@ -446,12 +452,12 @@ FAMILIES: Mapping[str, type[Paraformer] | type[SenseVoice]] = {
 }
 
 
-def _packed(lstm: Any, output: Tensor, lengths: Sequence[int]) -> Tensor:
+def _run_lstm(lstm: Any, frames: Tensor, lengths: Sequence[int]) -> Tensor:
     """Run an LSTM over each region's own frames, the longest first: backwards, from its last."""
-    packed = torch.nn.utils.rnn.pack_padded_sequence(
-        output, torch.tensor(lengths), batch_first=True
+    sequences = torch.nn.utils.rnn.pack_padded_sequence(
+        frames, torch.tensor(lengths), batch_first=True
     )
-    spoken, _ = torch.nn.utils.rnn.pad_packed_sequence(
-        lstm(packed)[0], batch_first=True, total_length=output.shape[1]
+    output, _ = torch.nn.utils.rnn.pad_packed_sequence(
+        lstm(sequences)[0], batch_first=True, total_length=frames.shape[1]
     )
-    return spoken
+    return output

@@ -6,7 +6,7 @@
 FunASR's ``generate`` computes features one region at a time on the CPU, pads batches in the order
 that it is given, walks through frames in Python, and empties the device's cache after each call. Of
 FunASR there are the networks and the tokenizer here (:mod:`workers.engines.funasr.networks`); a
-model of another kind is asked through ``generate``, region by region (:class:`Generic`).
+model of another kind decodes region by region in ``generate`` (:class:`GenericRecognizer`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from schema.processor import has_bfloat16
 from schema.profile import Profile
 from schema.settings import Settings
 from schema.span import Span
-from schema.transcript import is_cjk
+from schema.text import is_cjk
 from schema.words import ResultTag, Word
-from workers.engines.base import Decoding, Outcome, Recognizer, Refusals, Request
-from workers.engines.budget import CPU_MS, Budget
+from workers.engines.base import Cancellations, DecodeOutcome, DecodeRequest, Decoding, Recognizer
+from workers.engines.budget import CPU_BUDGET_MS, Budget
 from workers.engines.features import (
+    DTYPES,
     FRAME_MS,
     FilterBank,
     Normalisation,
@@ -42,58 +43,68 @@ from workers.engines.features import (
     inference,
     read_normalisation,
 )
-from workers.engines.funasr.checkpoint import build
-from workers.engines.funasr.cuda_graphs import Replayed
-from workers.engines.funasr.isolation import guest
+from workers.engines.funasr.checkpoint import build_model
+from workers.engines.funasr.cuda_graphs import GraphRunner
+from workers.engines.funasr.isolation import isolate_funasr
 from workers.engines.funasr.networks import (
     FAMILIES,
     NO_TOKENS,
     Batch,
-    Family,
-    Tokens,
-    run_as_called,
+    ModelFamily,
+    RegionTokens,
+    run_directly,
 )
-from workers.engines.funasr.sanm import Run, is_known
-from workers.engines.minibatch import EXACT, ROUNDED, Buckets, minibatches
-from workers.engines.subwords import joined
+from workers.engines.funasr.sanm import PartRunner, is_supported_model
+from workers.engines.minibatch import EXACT_SIZES, ROUNDED_SIZES, SizeBuckets, pack_minibatches
+from workers.engines.subwords import merge_subwords
 
 log = structlog.get_logger(__name__)
 
 #: Regions in a minibatch at most: short ones by the thousand gain no more.
-_MOST = 256
+_MAX_REGIONS = 256
 
-#: What a minibatch costs beside its padded length, in ms of speech. A processor reads all weights
-#: for each: as long as it takes for a second (ops/bench/engine.py). A GPU waits for a thousand
-#: kernels to be launched, in which it could decode minutes (by its arithmetic; not measured).
+#: The fixed cost of a minibatch, in ms of speech. A processor reads all weights for each: as long
+#: as it takes for a second (ops/bench/engine.py). A GPU waits for a thousand kernels to be
+#: launched, in which it could decode minutes (by its arithmetic; not measured).
 CPU_OVERHEAD_MS = 1_000
 GPU_OVERHEAD_MS = 300_000
 
 #: Tokens of dense speech: what a minibatch is measured by.
 _DENSE_TOKENS_PER_S = 8
 
-#: What a token ends with that goes on in the next one; what begins a word in SentencePiece.
-_GOES_ON = "@@"
-_BEGINS = "\u2581"
+#: Ends a token that continues in the next one.
+_CONTINUATION_SUFFIX = "@@"
+#: Begins a word in SentencePiece.
+_WORD_START = "\u2581"
+
+#: SenseVoice's languages; and its special tokens for nothing in particular.
+_LANGUAGES = frozenset({"zh", "en", "yue", "ja", "ko"})
+_NO_SOUNDS = frozenset({"nospeech", "Speech", "EMO_UNKNOWN", "NEUTRAL", "woitn", "withitn"})
 
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
-    """How a model's input is made of log-mel features."""
+    """Makes a model's input of log-mel features."""
 
     stacking: Stacking
     normalisation: Normalisation | None
 
-    def of(self, mel: Tensor, firsts: Tensor, frames: Tensor, count: int) -> Tensor:
-        """Return regions' inputs: see :meth:`workers.engines.features.Stacking.of`."""
-        stacked = self.stacking.of(mel, firsts, frames, count)
-        return self.normalisation.of(stacked) if self.normalisation else stacked
+    def apply(self, mel: Tensor, starts: Tensor, lengths: Tensor, count: int) -> Tensor:
+        """Return regions' inputs: see :meth:`workers.engines.features.Stacking.apply`."""
+        stacked_frames = self.stacking.apply(mel, starts, lengths, count)
+        return self.normalisation.apply(stacked_frames) if self.normalisation else stacked_frames
 
 
 class _Region(NamedTuple):
-    """A region of one of several requests: the index of its request, and where it lies."""
+    """A region, the index of its request, and its first frame in the features of all requests."""
 
     request: int
     span: Span
+    start: int
+
+    @property
+    def frames(self) -> int:
+        return frame_count(self.span.duration_ms * SAMPLES_PER_MS)
 
 
 class FunasrRecognizer(Recognizer):
@@ -101,12 +112,12 @@ class FunasrRecognizer(Recognizer):
 
     def __init__(
         self,
-        family: Family,
+        family: ModelFamily,
         tokenizer: Any,
         frontend: Frontend,
         bank: FilterBank,
         budget: Budget,
-        buckets: Buckets,
+        buckets: SizeBuckets,
     ) -> None:
         self._family = family
         self._vocabulary = Vocabulary(tokenizer)
@@ -115,198 +126,211 @@ class FunasrRecognizer(Recognizer):
         self.budget = budget
         self._buckets = buckets
 
-    def decode_all(self, requests: Sequence[Request]) -> list[Outcome]:
+    def decode_all(self, requests: Sequence[DecodeRequest]) -> list[DecodeOutcome]:
         """Decode: see :meth:`workers.engines.base.Recognizer.decode_all`."""
-        outcomes: list[Outcome] = [Decoding((), None) for _ in requests]
-        alike: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+        outcomes: list[DecodeOutcome] = [Decoding((), None) for _ in requests]
+        groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
         for index, request in enumerate(requests):
             if request.regions:
-                alike.setdefault((request.language, tuple(request.hotwords)), []).append(index)
-        for (language, hotwords), indices in alike.items():
-            chosen = [requests[index] for index in indices]
-            for index, outcome in zip(
-                indices, self._decode(chosen, language, hotwords), strict=True
-            ):
+                groups.setdefault((request.language, tuple(request.hotwords)), []).append(index)
+        for (language, hotwords), indices in groups.items():
+            group = [requests[index] for index in indices]
+            group_outcomes = self._decode(group, language, hotwords)
+            for index, outcome in zip(indices, group_outcomes, strict=True):
                 outcomes[index] = outcome
         return outcomes
 
     def _decode(
-        self, requests: Sequence[Request], language: str, hotwords: Sequence[str]
-    ) -> list[Outcome]:
+        self, requests: Sequence[DecodeRequest], language: str, hotwords: Sequence[str]
+    ) -> list[DecodeOutcome]:
         """Return the outcomes of requests of one language, with the same hotwords."""
-        mels = [self._bank.of(request.samples) for request in requests]
+        mels = [self._bank.compute(request.samples) for request in requests]
         with inference():
             mel = mels[0] if len(mels) == 1 else torch.cat(mels)
-        begins = [0, *accumulate(map(len, mels))]
-        regions = [_Region(i, span) for i, own in enumerate(requests) for span in own.regions]
-        firsts = [begins[each.request] + each.span.start_ms // FRAME_MS for each in regions]
-        biases = [self._vocabulary.ids(hotword) for hotword in hotwords]
-        refusals = Refusals(requests)
-        refused = refusals.by_number
-        written: dict[int, Tokens] = {}
-        # A region without a frame never reaches a network.
-        left = [index for index, region in enumerate(regions) if _frames_of(region.span)]
-        while left:
-            for chosen in self._minibatches(regions, left):
-                refusals.ask(regions[index].request for index in chosen)
-                wanted = [index for index in chosen if regions[index].request not in refused]
-                if not wanted:
-                    continue
-                spans = [regions[index].span for index in wanted]
-                found = self._write(
-                    mel, [firsts[index] for index in wanted], spans, language, biases
-                )
-                if found is None:
-                    break  # The budget is another: what is left is divided anew.
-                written.update(zip(wanted, found, strict=True))
-            left = [
-                index
-                for index in left
-                if index not in written and regions[index].request not in refused
-            ]
-        tokens: list[list[Tokens]] = [[] for _ in requests]
+        offsets = accumulate(map(len, mels), initial=0)
+        regions = [
+            _Region(index, span, offset + span.start_ms // FRAME_MS)
+            for index, (request, offset) in enumerate(zip(requests, offsets, strict=False))
+            for span in request.regions
+        ]
+        hotword_ids = [self._vocabulary.encode(hotword) for hotword in hotwords]
+        cancellations = Cancellations(requests)
+        region_tokens = self._decode_regions(mel, regions, language, hotword_ids, cancellations)
+        tokens: list[list[RegionTokens]] = [[] for _ in requests]
         for index, region in enumerate(regions):
-            tokens[region.request].append(written.get(index, NO_TOKENS))
+            tokens[region.request].append(region_tokens.get(index, NO_TOKENS))
         return [
-            refused.get(number) or self._decoding(request.regions, tokens[number], language)
-            for number, request in enumerate(requests)
+            cancellations.by_request.get(index)
+            or self._make_decoding(request.regions, tokens[index], language)
+            for index, request in enumerate(requests)
         ]
 
+    def _decode_regions(
+        self,
+        mel: Tensor,
+        regions: Sequence[_Region],
+        language: str,
+        hotword_ids: Sequence[Sequence[int]],
+        cancellations: Cancellations,
+    ) -> dict[int, RegionTokens]:
+        """Return the tokens of regions by their indices, but for those of cancelled requests."""
+        region_tokens: dict[int, RegionTokens] = {}
+        request_of = [region.request for region in regions]
+        # A region without a frame never reaches a network.
+        remaining = [index for index, region in enumerate(regions) if region.frames]
+        while remaining:
+            for batch in self._pack_minibatches(regions, remaining):
+                members = cancellations.drop_cancelled(batch, request_of)
+                if not members:
+                    continue
+                tokens = self._decode_minibatch(
+                    mel, [regions[index] for index in members], language, hotword_ids
+                )
+                if tokens is None:
+                    break  # The budget was halved: what remains is divided anew.
+                region_tokens.update(zip(members, tokens, strict=True))
+            remaining = [
+                index
+                for index in remaining
+                if index not in region_tokens and request_of[index] not in cancellations.by_request
+            ]
+        return region_tokens
+
+    def _pack_minibatches(
+        self, regions: Sequence[_Region], remaining: Sequence[int]
+    ) -> list[list[int]]:
+        """Return the indices of remaining regions, in minibatches within the current budget."""
+        batches = pack_minibatches(
+            [regions[index].span.duration_ms for index in remaining],
+            budget=self.budget.ms,
+            max_members=_MAX_REGIONS,
+            overhead=CPU_OVERHEAD_MS if self._bank.device.type == "cpu" else GPU_OVERHEAD_MS,
+            round_members=self._buckets.regions,
+        )
+        return [[remaining[member] for member in batch] for batch in batches]
+
+    def _decode_minibatch(
+        self,
+        mel: Tensor,
+        regions: Sequence[_Region],
+        language: str,
+        hotword_ids: Sequence[Sequence[int]],
+    ) -> list[RegionTokens] | None:
+        """Return the tokens of each region, or None where memory ran out and the budget halved."""
+        try:
+            with inference(), self._without_onednn_cache():
+                starts = [region.start for region in regions]
+                batch = self._make_batch(mel, starts, [region.frames for region in regions])
+                tokens = self._family.decode_batch(batch, language, hotword_ids)[: len(regions)]
+        except torch.OutOfMemoryError:
+            # Half of it, unless it was one region: then there is nothing to be halved.
+            if len(regions) == 1 or not self.budget.halve():
+                raise
+        else:
+            self.budget.record_success()
+            return tokens
+        # Out of the handler, where the error keeps its tensors alive.
+        if self._bank.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _make_batch(self, mel: Tensor, starts: Sequence[int], frames: Sequence[int]) -> Batch:
+        """Return a minibatch of regions, by each region's first frame in ``mel`` and its length.
+
+        The last region is repeated, and frames are padded, up to the sizes of its bucket.
+        """
+        padding = self._buckets.regions(len(starts)) - len(starts)
+        positions = np.array([starts, frames], np.int64)
+        positions = np.pad(positions, ((0, 0), (0, padding)), mode="edge")
+        lengths = [self._frontend.stacking.count(length) for length in positions[1].tolist()]
+        # In one piece, and without waiting: what is not page-locked is copied out at once.
+        host_figures = torch.from_numpy(np.stack([*positions, np.array(lengths)]))
+        figures = host_figures.to(self._bank.device, non_blocking=True)
+        max_frames = self._buckets.frames(max(lengths))
+        features = self._frontend.apply(mel, figures[0], figures[1], max_frames)
+        return Batch(features, lengths, figures[2])
+
     def rehearsal_bytes(self, duration_ms: int) -> int:
-        """Compute what so many ms of dense speech take; return how much memory that was.
+        """Return the memory that so many ms of dense speech take.
 
         Every part of the network computes, whatever it hears: of silence a Paraformer writes no
         token, and its decoder and what times tokens would not be measured.
         """
         device = self._bank.device
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+        before_bytes = torch.cuda.memory_allocated(device)
         self._rehearse(duration_ms)
-        taken = torch.cuda.max_memory_allocated(device) - before
+        peak_bytes = torch.cuda.max_memory_allocated(device) - before_bytes
         torch.cuda.empty_cache()
-        return int(taken)
+        return int(peak_bytes)
 
     def _rehearse(self, duration_ms: int) -> None:
         mel = torch.zeros((duration_ms // FRAME_MS, 80), device=self._bank.device)
-        with inference(), self._steadily():
-            batch = self._batch(mel, [0], [len(mel)])
+        with inference(), self._without_onednn_cache():
+            batch = self._make_batch(mel, [0], [len(mel)])
             self._family.rehearse(batch, duration_ms * _DENSE_TOKENS_PER_S // 1000)
 
-    def _minibatches(self, regions: Sequence[_Region], left: Sequence[int]) -> list[list[int]]:
-        """Return the regions that are left in minibatches that the budget holds at present."""
-        lengths = [regions[index].span.duration_ms for index in left]
-        batches = minibatches(
-            lengths,
-            budget=self.budget.ms,
-            most=_MOST,
-            overhead=CPU_OVERHEAD_MS if self._bank.device.type == "cpu" else GPU_OVERHEAD_MS,
-            rounded=self._buckets.regions,
-        )
-        return [[left[at] for at in batch] for batch in batches]
-
-    def _batch(self, mel: Tensor, firsts: Sequence[int], frames: Sequence[int]) -> Batch:
-        """Return a minibatch of regions, by where in ``mel`` each begins and how long it is.
-
-        It has as many regions, each as often, and as many frames as its bucket has.
-        """
-        more = self._buckets.regions(len(firsts)) - len(firsts)
-        every = np.array([firsts, frames], np.int64)
-        every = np.pad(every, ((0, 0), (0, more)), mode="edge")
-        lengths = [self._frontend.stacking.count(each) for each in every[1].tolist()]
-        # In one piece, and without waiting: what is not page-locked is copied out at once.
-        places = torch.from_numpy(np.stack([*every, np.array(lengths)]))
-        on_device = places.to(self._bank.device, non_blocking=True)
-        longest = self._buckets.frames(max(lengths))
-        features = self._frontend.of(mel, on_device[0], on_device[1], longest)
-        return Batch(features, lengths, on_device[2])
-
-    def _write(
-        self,
-        mel: Tensor,
-        firsts: Sequence[int],
-        spans: Sequence[Span],
-        language: str,
-        biases: Sequence[Sequence[int]],
-    ) -> list[Tokens] | None:
-        """Return what each region says, or None where memory ran out and less was agreed on."""
-        try:
-            with inference(), self._steadily():
-                batch = self._batch(mel, firsts, [_frames_of(span) for span in spans])
-                found = self._family.write(batch, language, biases)[: len(spans)]
-        except torch.OutOfMemoryError:
-            # Half of it, unless it was one region: then there is nothing to be halved.
-            if len(spans) == 1 or not self.budget.halve():
-                raise
-        else:
-            self.budget.held()
-            return found
-        # Out of the handler, where the error keeps its tensors alive.
-        if self._bank.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
-
     @contextmanager
-    def _steadily(self) -> Iterator[None]:
+    def _without_onednn_cache(self) -> Iterator[None]:
         """Keep a CPU's memory flat: each shape that oneDNN meets costs it some for good.
 
         A megabyte in a hundred segments with its caches bounded, none without it, at the same speed
         in float32; in bfloat16 nothing else computes fast.
         """
         library: Any = torch.backends.mkldnn
-        enabled = library.enabled
+        was_enabled = library.enabled
         library.enabled = self._family.dtype == torch.bfloat16
         try:
             yield
         finally:
-            library.enabled = enabled
+            library.enabled = was_enabled
 
-    def _decoding(
-        self, regions: Sequence[Span], written: Sequence[Tokens], language: str
+    def _make_decoding(
+        self, regions: Sequence[Span], tokens: Sequence[RegionTokens], language: str
     ) -> Decoding:
-        # Region by region: a token never goes on in the next one's first.
+        # Region by region: a token never continues in the next one's first.
         words = tuple(
             word
-            for region, tokens in zip(regions, written, strict=True)
-            for word in self._words(region, tokens)
+            for region, region_tokens in zip(regions, tokens, strict=True)
+            for word in self._make_words(region, region_tokens)
         )
-        heard, sounds = self._marks(regions, written)
+        likeliest_language, tags = self._read_special_tokens(regions, tokens)
         if not words:
-            return Decoding((), None, sounds)
-        spoken = language if language != "auto" else heard or _script_of(words)
-        return Decoding(words, spoken, sounds)
+            return Decoding((), None, tags)
+        if language == "auto":
+            language = likeliest_language or _guess_language(words)
+        return Decoding(words, language, tags)
 
-    def _words(self, region: Span, tokens: Tokens) -> list[Word]:
+    def _make_words(self, region: Span, tokens: RegionTokens) -> list[Word]:
         """Return a region's words, on the segment's clock; none leaves its region."""
         if not len(tokens):
             return []
-        times_ms = np.minimum(tokens.times_ms + region.start_ms, region.end_ms)
-        sure = np.round(tokens.probabilities.astype(np.float64), 3)
-        return joined(
+        texts = self._vocabulary.subwords(tokens.ids.tolist())
+        times_ms = np.minimum(tokens.times_ms + region.start_ms, region.end_ms).tolist()
+        probabilities = np.round(tokens.probabilities.astype(np.float64), 3).tolist()
+        return merge_subwords(
             Word(text, start_ms, end_ms, probability)
             for text, (start_ms, end_ms), probability in zip(
-                self._vocabulary.pieces(tokens.ids.tolist()),
-                times_ms.tolist(),
-                sure.tolist(),
-                strict=True,
+                texts, times_ms, probabilities, strict=True
             )
             if text
         )
 
-    def _marks(
-        self, regions: Sequence[Span], written: Sequence[Tokens]
+    def _read_special_tokens(
+        self, regions: Sequence[Span], tokens: Sequence[RegionTokens]
     ) -> tuple[str | None, dict[str, Any]]:
-        """Return the language of most regions, and what was heard in each beside words."""
+        """Return the language of most regions, and each region's sounds as a result's tag."""
         languages: Counter[str] = Counter()
         sounds = []
-        for region, own in zip(regions, written, strict=True):
-            texts = map(self._vocabulary.text, own.marks)
+        for region, region_tokens in zip(regions, tokens, strict=True):
+            texts = map(self._vocabulary.text, region_tokens.special_tokens)
             names = [text[2:-2] for text in texts if text.startswith("<|")]
             languages.update(name for name in names[:1] if name in _LANGUAGES)
-            beside = [name for name in names if name not in _LANGUAGES | _NO_SOUNDS]
-            if beside:
-                sounds.append([region.start_ms, region.end_ms, *beside])
-        most = languages.most_common(1)
-        return most[0][0] if most else None, {ResultTag.SOUNDS: sounds} if sounds else {}
+            region_sounds = [name for name in names if name not in _LANGUAGES | _NO_SOUNDS]
+            if region_sounds:
+                sounds.append([region.start_ms, region.end_ms, *region_sounds])
+        language = next((name for name, _ in languages.most_common(1)), None)
+        return language, {ResultTag.SOUNDS: sounds} if sounds else {}
 
 
 class Vocabulary:
@@ -316,7 +340,12 @@ class Vocabulary:
         self._tokenizer = tokenizer
         self._is_sentencepiece = hasattr(tokenizer, "bpemodel")
         self._texts: dict[int, str] = {}
-        self._pieces: dict[tuple[int, bool], tuple[str, bool]] = {}
+        self._subwords: dict[tuple[int, bool], tuple[str, bool]] = {}
+
+    def encode(self, hotword: str) -> list[int]:
+        """Return the tokens of a hotword."""
+        ids: list[int] = self._tokenizer.tokens2ids(self._tokenizer.text2tokens(hotword))
+        return ids
 
     def text(self, token: int) -> str:
         """Return the text of a token."""
@@ -327,82 +356,70 @@ class Vocabulary:
                 self._texts[token] = self._tokenizer.ids2tokens([token])[0]
         return self._texts[token]
 
-    def pieces(self, tokens: Sequence[int]) -> Iterator[str]:
+    def subwords(self, tokens: Sequence[int]) -> Iterator[str]:
         """Yield the text of each token, with a space before one that begins a word.
 
-        It is empty where a token is a mark.
+        It is empty where a token is a special one.
         """
-        goes_on = False
+        continues = False
         for token in tokens:
-            known = self._pieces.get((token, goes_on))
-            if known is None:
-                known = self._pieces[token, goes_on] = self._piece(self.text(token), goes_on)
-            text, goes_on = known
+            key = token, continues
+            if key not in self._subwords:
+                self._subwords[key] = self._make_subword(self.text(token), continues)
+            text, continues = self._subwords[key]
             yield text
 
-    def _piece(self, text: str, goes_on: bool) -> tuple[str, bool]:
-        """Return a token's piece, given whether the last one goes on in it, and whether it does."""
+    def _make_subword(self, text: str, continues: bool) -> tuple[str, bool]:
+        """Return a token's subword, given whether the last one continues; and whether it does."""
         if text.startswith("<") and text.endswith(">"):
             return "", False
-        begins = text.startswith(_BEGINS) if self._is_sentencepiece else not goes_on
-        bare = text.removeprefix(_BEGINS).removesuffix(_GOES_ON)
-        space = " " if bare and begins and not is_cjk(bare[0]) else ""
-        return space + bare, text.endswith(_GOES_ON)
-
-    def ids(self, hotword: str) -> list[int]:
-        """Return the tokens of a hotword."""
-        ids: list[int] = self._tokenizer.tokens2ids(self._tokenizer.text2tokens(hotword))
-        return ids
+        begins_word = text.startswith(_WORD_START) if self._is_sentencepiece else not continues
+        subword = text.removeprefix(_WORD_START).removesuffix(_CONTINUATION_SUFFIX)
+        space = " " if subword and begins_word and not is_cjk(subword[0]) else ""
+        return space + subword, text.endswith(_CONTINUATION_SUFFIX)
 
 
-def _frames_of(region: Span) -> int:
-    return frame_count(region.duration_ms * SAMPLES_PER_MS)
-
-
-#: SenseVoice's languages; and its marks for nothing in particular.
-_LANGUAGES = frozenset({"zh", "en", "yue", "ja", "ko"})
-_NO_SOUNDS = frozenset({"nospeech", "Speech", "EMO_UNKNOWN", "NEUTRAL", "woitn", "withitn"})
-
-
-def _script_of(words: Sequence[Word]) -> str:
+def _guess_language(words: Sequence[Word]) -> str:
     """Return the language of words by their script: these models know Chinese and English."""
     chinese = sum(any(map(is_cjk, word.text)) for word in words)
     return "zh" if 2 * chinese >= len(words) else "en"
 
 
-class Generic(Recognizer):
+class GenericRecognizer(Recognizer):
     """Any other model of FunASR's, region by region through its ``generate``."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def decode_all(self, requests: Sequence[Request]) -> list[Outcome]:
+    def decode_all(self, requests: Sequence[DecodeRequest]) -> list[DecodeOutcome]:
         """Decode: see :meth:`workers.engines.base.Recognizer.decode_all`."""
-        refusals = Refusals(requests)
+        cancellations = Cancellations(requests)
         return [
-            self._decode(request, number, refusals) or refusals.by_number[number]
-            for number, request in enumerate(requests)
+            self._decode(request, index, cancellations) or cancellations.by_request[index]
+            for index, request in enumerate(requests)
         ]
 
-    def _decode(self, request: Request, number: int, refusals: Refusals) -> Decoding | None:
-        """Return a request's words, or None where they are wanted no more."""
+    def _decode(
+        self, request: DecodeRequest, index: int, cancellations: Cancellations
+    ) -> Decoding | None:
+        """Return a request's words, or None where it was cancelled."""
         language = request.language
         words: list[Word] = []
         hotwords = " ".join(request.hotwords) or None
         for region in request.regions:
-            refusals.ask([number])
-            if number in refusals.by_number:
+            if cancellations.is_cancelled(index):
                 return None
             first, last = (ms * SAMPLES_PER_MS for ms in (region.start_ms, region.end_ms))
-            with guest():
+            with isolate_funasr():
                 results = self._model.generate(
                     request.samples[first:last], key="region", language=language, hotword=hotwords
                 )
             if len(results) != 1:
                 raise RuntimeError(f"{len(results)} results for one region")
             words += (word.shifted(region.start_ms) for word in generic_words(results[0], region))
-        spoken = (language if language != "auto" else _script_of(words)) if words else None
-        return Decoding(tuple(words), spoken)
+        if not words:
+            return Decoding((), None)
+        return Decoding(tuple(words), language if language != "auto" else _guess_language(words))
 
 
 def generic_words(result: Mapping[str, Any], region: Span) -> list[Word]:
@@ -413,54 +430,46 @@ def generic_words(result: Mapping[str, Any], region: Span) -> list[Word]:
     """
     stamps = result.get("timestamps")
     if stamps:
-        pieces = [
+        return merge_subwords(
             Word(
-                str(each["token"]),
-                _milliseconds(each["start_time"]),
-                _milliseconds(each["end_time"]),
+                str(stamp["token"]),
+                round(1000 * stamp["start_time"]),
+                round(1000 * stamp["end_time"]),
             )
-            for each in stamps
-        ]
-        return joined(pieces)
-    plain = joined([Word(f" {text}", 0, 0, 1.0) for text in str(result.get("text", "")).split()])
-    texts = [str(text) for text in result.get("words") or [word.text for word in plain]]
+            for stamp in stamps
+        )
+    plain_texts = str(result.get("text", "")).split()
+    plain_words = merge_subwords(Word(f" {text}", 0, 0, 1.0) for text in plain_texts)
+    texts = [str(text) for text in result.get("words") or [word.text for word in plain_words]]
     times = result.get("timestamp") or []
     if len(times) != len(texts):
-        each_ms = region.duration_ms / max(1, len(texts))
-        times = [(round(i * each_ms), round((i + 1) * each_ms)) for i in range(len(texts))]
+        word_ms = region.duration_ms / max(1, len(texts))
+        times = [(round(i * word_ms), round((i + 1) * word_ms)) for i in range(len(texts))]
     return [Word(text, int(a), int(b)) for text, (a, b) in zip(texts, times, strict=True)]
 
 
-def _milliseconds(seconds: float) -> int:
-    return round(1000 * seconds)
-
-
-def load(profile: Profile, settings: Settings, bank: FilterBank) -> Recognizer:
+def load_funasr(profile: Profile, settings: Settings, bank: FilterBank) -> Recognizer:
     """Verify and load the profile's model.
 
     Raises:
         Misconfigured: the weights are missing or changed, or were not loaded.
     """
-    model, options, directory = build(profile.model_files, settings.models, settings.device)
+    model, options, directory = build_model(profile.model_files, settings.models, settings.device)
     family = FAMILIES.get(options["model_name"])
-    if family is None or not is_known(model.model):
-        return Generic(model)
+    if family is None or not is_supported_model(model.model):
+        return GenericRecognizer(model)
     is_cpu = bank.device.type == "cpu"
-    dtype = _DTYPES[profile.decode.precision]
+    dtype = DTYPES[profile.decode.precision]
     if is_cpu and dtype == torch.bfloat16 and not has_bfloat16():
         log.warning("precision_is_slow", precision="bfloat16", reason="this CPU has none")
-    buckets = EXACT if is_cpu else ROUNDED
+    buckets = EXACT_SIZES if is_cpu else ROUNDED_SIZES
+    runner = _choose_runner(settings, bank.device)
     recognizer = FunasrRecognizer(
-        family(
-            model.model,
-            dtype,
-            _runner(settings, bank.device),
-            buckets.tokens,
-        ),
+        family(model.model, dtype, runner, buckets.tokens),
         options["tokenizer"],
-        _frontend(directory, options, bank),
+        _load_frontend(directory, options, bank),
         bank,
-        Budget(CPU_MS),
+        Budget(CPU_BUDGET_MS),
         buckets,
     )
     if not is_cpu:
@@ -469,24 +478,21 @@ def load(profile: Profile, settings: Settings, bank: FilterBank) -> Recognizer:
     return recognizer
 
 
-_DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def _runner(settings: Settings, device: torch.device) -> Run:
-    """Return how parts of a network are run: as they are called, or replayed."""
+def _choose_runner(settings: Settings, device: torch.device) -> PartRunner:
+    """Return what runs parts of a network: directly, or by replayed graphs."""
     if not settings.compile:
-        return run_as_called
+        return run_directly
     if device.type == "cpu":
         # Compiled by torch they earned a tenth, and took minutes (ops/bench/RESULTS.md).
         log.info("not_compiled", reason="on a CPU it earns next to nothing")
-        return run_as_called
-    return Replayed(device)
+        return run_directly
+    return GraphRunner(device)
 
 
-def _frontend(directory: Path, options: Mapping[str, Any], bank: FilterBank) -> Frontend:
-    theirs = options["frontend"]
-    normalisation = directory / "am.mvn"
+def _load_frontend(directory: Path, options: Mapping[str, Any], bank: FilterBank) -> Frontend:
+    funasr_frontend = options["frontend"]
+    path = directory / "am.mvn"
     return Frontend(
-        Stacking(theirs.lfr_m, theirs.lfr_n),
-        read_normalisation(normalisation).to(bank.device) if normalisation.is_file() else None,
+        Stacking(funasr_frontend.lfr_m, funasr_frontend.lfr_n),
+        read_normalisation(path).to(bank.device) if path.is_file() else None,
     )

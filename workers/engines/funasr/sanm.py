@@ -22,36 +22,38 @@ from torch import Tensor
 from torch.nn.functional import conv1d, layer_norm, scaled_dot_product_attention
 
 
-class Rows(NamedTuple):
-    """Which rows are not padding, of ``regions * frames`` rows under each other.
+class RowMask(NamedTuple):
+    """Which of ``regions * frames`` rows, under each other, are not padding.
 
-    ``present`` is 1 or 0, ``(regions, frames)``, in the precision that the network computes in;
-    ``visible`` the same as a mask of attention, bool ``(regions, 1, 1, frames)``.
+    ``factors`` is 1 or 0, ``(regions, frames)``, in the precision that the network computes in;
+    ``attention`` the same as a mask of attention, bool ``(regions, 1, 1, frames)``.
     """
 
-    present: Tensor
-    visible: Tensor
+    factors: Tensor
+    attention: Tensor
 
     @property
     def column(self) -> Tensor:
-        """The same as a factor of rows, ``(regions * frames, 1)``."""
-        return self.present.view(-1, 1)
+        """The factors of rows, ``(regions * frames, 1)``."""
+        return self.factors.view(-1, 1)
 
 
-def rows_of(lengths: Tensor, frames: int, dtype: torch.dtype) -> Rows:
+def mask_rows(lengths: Tensor, frames: int, dtype: torch.dtype) -> RowMask:
     """Return which of ``frames`` frames each region has, by its length, int ``(regions,)``."""
-    present = torch.arange(frames, device=lengths.device) < lengths[:, None]
-    return Rows(present.to(dtype), present[:, None, None, :])
+    is_row = torch.arange(frames, device=lengths.device) < lengths[:, None]
+    return RowMask(is_row.to(dtype), is_row[:, None, None, :])
 
 
-#: Computes a network's part as it is called, or by a replay: :mod:`workers.engines.graphs`.
-class Run(Protocol):
-    """Runs a function of tensors, whose shapes and ``name`` say all that it depends on."""
+class PartRunner(Protocol):
+    """Runs a function of tensors, whose shapes and ``name`` say all that it depends on.
+
+    Directly, or by a replay: :mod:`workers.engines.funasr.cuda_graphs`.
+    """
 
     def __call__(
-        self, name: str, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor
+        self, name: str, function: Callable[..., tuple[Tensor, ...]], /, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        """Return what the function does."""
+        """Return the function's result."""
         ...
 
 
@@ -63,31 +65,34 @@ class _Linear:
         self.weight: Tensor = module.weight.detach().t()
         self.bias: Tensor | None = None if module.bias is None else module.bias.detach()
 
-    def of(self, rows: Tensor) -> Tensor:
+    def apply(self, rows: Tensor) -> Tensor:
         if self.bias is None:
             return torch.mm(rows, self.weight)
         return torch.addmm(self.bias, rows, self.weight)
 
 
 class _Norm:
-    """Normalises rows: in the precision of its weights, then in that of the network."""
+    """Normalises rows in the precision of its weights, and returns them in ``output_dtype``."""
 
-    def __init__(self, module: Any, into: torch.dtype, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, module: Any, output_dtype: torch.dtype, dtype: torch.dtype = torch.float32
+    ) -> None:
         module.to(dtype)
         self._shape: Sequence[int] = module.normalized_shape
         self._weight, self._bias, self._eps = module.weight, module.bias, module.eps
-        self._into = into
+        self._output_dtype = output_dtype
 
-    def of(self, rows: Tensor) -> Tensor:
-        normal = layer_norm(rows, self._shape, self._weight, self._bias, self._eps)
-        return normal if normal.dtype == self._into else normal.to(self._into)
+    def apply(self, rows: Tensor) -> Tensor:
+        normal_rows = layer_norm(rows, self._shape, self._weight, self._bias, self._eps)
+        same = normal_rows.dtype == self._output_dtype
+        return normal_rows if same else normal_rows.to(self._output_dtype)
 
 
 class _Memory:
     """The convolution over each value's own past and future frames, and the frame itself."""
 
     def __init__(self, attention: Any, dtype: torch.dtype, bias: Tensor | None = None) -> None:
-        # Of what is added to what is remembered, so that it is added at the same time.
+        # Of the attention's output, to which the memory is added: both are added at once.
         self._bias = bias
         block = attention.fsmn_block.to(dtype)
         self._weight: Tensor = block.weight.detach()
@@ -98,17 +103,15 @@ class _Memory:
         self._padding = max(left, right)
         self._first = self._padding - left
 
-    def of(self, rows: Tensor, present: Rows) -> Tensor:
-        """Return what is remembered, in ``(regions * frames, values)``, of such rows."""
-        regions, frames = present.present.shape
-        own = rows * present.column
-        columns = own.view(regions, frames, -1).transpose(1, 2)
-        summed = conv1d(
-            columns, self._weight, self._bias, padding=self._padding, groups=self._groups
-        )
-        within = summed[..., self._first : self._first + frames]
-        own.view(regions, frames, -1).add_(within.transpose(1, 2))
-        return own
+    def apply(self, rows: Tensor, mask: RowMask) -> Tensor:
+        """Return the memory of such rows, ``(regions * frames, values)``."""
+        regions, frames = mask.factors.shape
+        memory = rows * mask.column
+        columns = memory.view(regions, frames, -1).transpose(1, 2)
+        sums = conv1d(columns, self._weight, self._bias, padding=self._padding, groups=self._groups)
+        frame_sums = sums[..., self._first : self._first + frames]
+        memory.view(regions, frames, -1).add_(frame_sums.transpose(1, 2))
+        return memory
 
 
 class _EncoderLayer:
@@ -124,18 +127,18 @@ class _EncoderLayer:
         self._narrow = _Linear(forward.w_2, dtype)
         self._has_residual: bool = module.in_size == module.size
 
-    def of(self, rows: Tensor, present: Rows) -> Tensor:
-        """Return the rows of the next layer; those given are overwritten."""
-        regions, frames = present.present.shape
-        together = self._qkv.of(self._norm1.of(rows))
-        heads = together.view(regions, frames, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+    def apply(self, rows: Tensor, mask: RowMask) -> Tensor:
+        """Return the rows of the next layer; overwrite ``rows``."""
+        regions, frames = mask.factors.shape
+        qkv = self._qkv.apply(self._norm1.apply(rows))
+        heads = qkv.view(regions, frames, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
         queries, keys, values = heads.unbind(0)
-        attended = _attended(queries, keys, values, present.visible)
-        held = together[:, together.shape[1] // 3 * 2 :]
-        added = self._memory.of(held, present).addmm_(attended, self._out.weight)
-        rows = rows.add_(added) if self._has_residual else added.float()
-        wide = self._wide.of(self._norm2.of(rows)).relu_()
-        return rows.add_(self._narrow.of(wide))
+        attention = _attend(queries, keys, values, mask.attention)
+        value_rows = qkv[:, qkv.shape[1] // 3 * 2 :]
+        update = self._memory.apply(value_rows, mask).addmm_(attention, self._out.weight)
+        rows = rows.add_(update) if self._has_residual else update.float()
+        wide_rows = self._wide.apply(self._norm2.apply(rows)).relu_()
+        return rows.add_(self._narrow.apply(wide_rows))
 
 
 class _DecoderLayer:
@@ -158,110 +161,100 @@ class _DecoderLayer:
             self._keys_values = _Linear(attention.linear_k_v, dtype)
             self._out = _Linear(attention.linear_out, dtype)
 
-    def of(self, rows: Tensor, present: Rows, memory: Tensor, visible: Tensor) -> Tensor:
-        """Return the rows of the next layer; those given are overwritten.
-
-        Args:
-            rows: float32 ``(regions * tokens, values)``.
-            present: which of them are tokens.
-            memory: what is attended to, ``(regions * frames, values)``.
-            visible: which of its frames can be, bool ``(regions, 1, 1, frames)``.
-        """
-        hidden = self._wide.of(self._norm1.of(rows)).relu_()
-        hidden = self._narrow.of(self._norm.of(hidden))
+    def apply(self, rows: Tensor, mask: RowMask, source: Tensor, source_mask: Tensor) -> Tensor:
+        """Return the rows of the next layer; overwrite ``rows``. Shapes: :class:`SanmDecoder`."""
+        hidden = self._wide.apply(self._norm1.apply(rows)).relu_()
+        hidden = self._narrow.apply(self._norm.apply(hidden))
         if self._memory is None:
             return hidden.float()
-        rows = rows.add_(self._memory.of(self._norm2.of(hidden), present))
+        rows = rows.add_(self._memory.apply(self._norm2.apply(hidden), mask))
         if self._query is None:
             return rows
-        regions, tokens = present.present.shape
-        query = self._query.of(self._norm3.of(rows))
+        regions, tokens = mask.factors.shape
+        frames = source_mask.shape[-1]
+        query = self._query.apply(self._norm3.apply(rows))
         query = query.view(regions, tokens, self._heads, -1).transpose(1, 2)
-        both = self._keys_values.of(memory).view(regions, visible.shape[-1], 2, self._heads, -1)
-        keys, values = both.permute(2, 0, 3, 1, 4).unbind(0)
-        return rows.add_(self._out.of(_attended(query, keys, values, visible)))
+        keys_values = self._keys_values.apply(source).view(regions, frames, 2, self._heads, -1)
+        keys, values = keys_values.permute(2, 0, 3, 1, 4).unbind(0)
+        return rows.add_(self._out.apply(_attend(query, keys, values, source_mask)))
 
 
-def _attended(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """Return rows of heads ``(regions, heads, frames, values)``, after attention."""
-    heads = scaled_dot_product_attention(queries, keys, values, attn_mask=visible)
+    heads = scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
     return heads.transpose(1, 2).reshape(heads.shape[0] * heads.shape[2], -1)
 
 
-class Encoder:
+class SanmEncoder:
     """A SANMEncoder or a SenseVoiceEncoderSmall, of FunASR's weights in one precision."""
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
-        self.dtype = dtype
         self._scale = float(module.output_size() ** 0.5)
         self._embed = module.embed
         self._positions: Tensor | None = None
-        # By the part after which it normalises: a SenseVoice has a second one.
+        # Layers, and what normalises after them: a SenseVoice has two such parts.
         self._parts = [
-            ([_EncoderLayer(each, dtype) for each in layers], _Norm(norm, torch.float32))
+            ([_EncoderLayer(layer, dtype) for layer in layers], _Norm(norm, torch.float32))
             for layers, norm in _encoder_parts(module)
         ]
 
-    def of(self, features: Tensor, present: Rows) -> Tensor:
-        """Return float32 ``(regions, frames, values)``.
-
-        Args:
-            features: float32 ``(regions, frames, values)``; what is padding is of no matter.
-            present: which frames are not padding.
-        """
+    def apply(self, features: Tensor, mask: RowMask) -> Tensor:
+        """Return float32 ``(regions, frames, values)``, of features of the same shape."""
         regions, frames, width = features.shape
-        placed = torch.add(self._places(frames, width), features, alpha=self._scale)
-        rows = placed.view(regions * frames, width)
+        inputs = torch.add(self._encode_positions(frames, width), features, alpha=self._scale)
+        rows = inputs.view(regions * frames, width)
         for layers, norm in self._parts:
             for layer in layers:
-                rows = layer.of(rows, present)
-            rows = norm.of(rows)
+                rows = layer.apply(rows, mask)
+            rows = norm.apply(rows)
         return rows.view(regions, frames, -1)
 
-    def _places(self, frames: int, width: int) -> Tensor:
-        """Return what is added to each frame for its place, ``(1, frames, width)``."""
+    def _encode_positions(self, frames: int, width: int) -> Tensor:
+        """Return what is added to each frame for its position, ``(1, frames, width)``."""
         if self._positions is None or self._positions.shape[1] < frames:
             device = self._parts[0][0][0]._qkv.weight.device
-            count = -(-frames // _PLACES) * _PLACES
+            count = -(-frames // _POSITIONS_STEP) * _POSITIONS_STEP
             positions = torch.arange(1, count + 1, device=device)[None]
             self._positions = self._embed.encode(positions, width, torch.float32)
         return self._positions[:, :frames]
 
 
-#: Places are computed for so many frames at a time, which is half a minute.
-_PLACES = 512
+#: Positions are encoded for so many frames at a time, which is half a minute.
+_POSITIONS_STEP = 512
 
 
-class Decoder:
+class SanmDecoder:
     """A ParaformerSANMDecoder, of FunASR's weights in one precision."""
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self._layers = [_DecoderLayer(each, dtype) for each in _decoder_layers(module)]
+        self._dtype = dtype
+        self._layers = [_DecoderLayer(layer, dtype) for layer in _decoder_layers(module)]
         self._norm = _Norm(module.after_norm, dtype)
         layer = module.output_layer
         self._output = None if layer is None else _Linear(layer, dtype)
 
-    def hidden(self, memory: Tensor, visible: Tensor, embeddings: Tensor, present: Rows) -> Tensor:
+    def apply(
+        self, source: Tensor, source_mask: Tensor, embeddings: Tensor, mask: RowMask
+    ) -> Tensor:
         """Return ``(regions * tokens, values)``, before the layer that scores.
 
         Args:
-            memory: what is attended to, float32 ``(regions, frames, values)``.
-            visible: which of its frames can be, bool ``(regions, 1, 1, frames)``.
+            source: the frames to attend to, float32 ``(regions, frames, values)``.
+            source_mask: which of them are not padding, bool ``(regions, 1, 1, frames)``.
             embeddings: float32 ``(regions, tokens, values)``.
-            present: which tokens there are.
+            mask: which tokens are not padding.
         """
-        kept = memory.to(self.dtype).flatten(0, 1)
+        source_rows = source.to(self._dtype).flatten(0, 1)
         rows = embeddings.flatten(0, 1).clone()
         for layer in self._layers:
-            rows = layer.of(rows, present, kept, visible)
-        return self._norm.of(rows)
+            rows = layer.apply(rows, mask, source_rows, source_mask)
+        return self._norm.apply(rows)
 
-    def scores(self, hidden: Tensor) -> Tensor:
+    def score(self, hidden: Tensor) -> Tensor:
         """Return float32 ``(rows, ids)``: the scores of every token, before a softmax."""
         if self._output is None:
             raise ValueError("a decoder without an output layer scores nothing")
-        return self._output.of(hidden).float()
+        return self._output.apply(hidden).float()
 
 
 def _encoder_parts(module: Any) -> Iterator[tuple[Iterable[Any], Any]]:
@@ -276,35 +269,37 @@ def _decoder_layers(module: Any) -> list[Any]:
     return [layer for part in parts if part is not None for layer in part]
 
 
-def is_known(model: Any) -> bool:
+def is_supported_model(model: Any) -> bool:
     """Tell whether a model's networks are of the kind that is computed here.
 
     A later FunASR, or a model of somebody's own, may have layers that look alike and are not.
     """
     encoder, decoder = model.encoder, getattr(model, "decoder", None)
-    layers = [each for part, _ in _encoder_parts(encoder) for each in part]
-    known = (
+    layers = [layer for part, _ in _encoder_parts(encoder) for layer in part]
+    is_supported_encoder = (
         type(encoder).__name__ in ("SANMEncoder", "SenseVoiceEncoderSmall")
         and type(encoder.embed).__name__ == "SinusoidalPositionEncoder"
         and not getattr(encoder, "interctc_layer_idx", ())
-        and all(_is_known_layer(each, "EncoderLayerSANM") for each in layers)
+        and all(_is_supported_layer(layer, "EncoderLayerSANM") for layer in layers)
     )
     if decoder is None:
-        return known
+        return is_supported_encoder
     return (
-        known
+        is_supported_encoder
         and type(decoder).__name__ == "ParaformerSANMDecoder"
-        and all(_is_known_layer(each, "DecoderLayerSANM") for each in _decoder_layers(decoder))
+        and all(
+            _is_supported_layer(layer, "DecoderLayerSANM") for layer in _decoder_layers(decoder)
+        )
     )
 
 
-def _is_known_layer(layer: Any, name: str) -> bool:
+def _is_supported_layer(layer: Any, name: str) -> bool:
     activation = type(layer.feed_forward.activation).__name__
-    linear = {type(part).__name__ for part in layer.modules() if hasattr(part, "lora_A")}
+    lora_layers = [part for part in layer.modules() if hasattr(part, "lora_A")]
     return (
         type(layer).__name__ == name
         and activation == "ReLU"
         and bool(layer.normalize_before)
         and not layer.concat_after
-        and not linear
+        and not lora_layers
     )

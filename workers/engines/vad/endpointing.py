@@ -1,4 +1,4 @@
-"""Where speech begins and ends, from one probability a frame: FSMN-VAD's rules, over arrays. Pure.
+"""Where speech begins and ends, from a flag for each frame: FSMN-VAD's rules, over arrays. Pure.
 
 What FunASR's ``FsmnVADStreaming`` decides frame by frame, in Python, is decided here turn by turn:
 an hour has 360,000 frames, but only some thousand times at which speech begins or pauses. A frame
@@ -21,87 +21,88 @@ from schema.span import Span
 FRAME_MS = 10
 
 #: Frames that the window holds, and how many of them must be speech.
-_WINDOW = 20
-_VOICED = 15
+_WINDOW_FRAMES = 20
+_SPEECH_FRAMES = 15
 
 #: Frames kept before the first that the window calls speech: those in it, and as many again.
-_LOOKBACK = 2 * _WINDOW
+_LOOKBACK_FRAMES = 2 * _WINDOW_FRAMES
 #: Frames kept after the last that it does.
-_LOOKAHEAD = 10
+_LOOKAHEAD_FRAMES = 10
 #: A pause is noticed this much after it began, which counts as part of it.
-_NOTICED_MS = 150
+_NOTICE_DELAY_MS = 150
 
 Flags = npt.NDArray[np.bool_]
 
 
-def regions(is_speech: Flags, end_silence_ms: int) -> list[Span]:
+def find_regions(is_speech: Flags, end_silence_ms: int) -> list[Span]:
     """Return the regions of speech, in order, which may meet but do not overlap.
 
     Args:
         is_speech: bool ``(frames,)``, one each 10 ms.
         end_silence_ms: how long a pause ends a region.
     """
-    return list(_Endpoints(is_speech, end_silence_ms).regions())
+    return list(_Endpointer(is_speech, end_silence_ms).regions())
 
 
-class _Endpoints:
-    """One stretch of frames, with what is looked up in it again and again."""
+class _Endpointer:
+    """Finds the regions of one stretch of frames; a window is "voiced" where it calls speech."""
 
     def __init__(self, is_speech: Flags, end_silence_ms: int) -> None:
         self._frames = len(is_speech)
-        self._pause = max(1, -(-(end_silence_ms - _NOTICED_MS) // FRAME_MS))
-        # The frame at which a region ends, counted from where its pause was noticed.
-        kept = max(0, (end_silence_ms - _NOTICED_MS) // FRAME_MS - _LOOKAHEAD - 1)
-        self._end = self._pause - kept
+        self._pause_frames = max(1, -(-(end_silence_ms - _NOTICE_DELAY_MS) // FRAME_MS))
+        # The last frame of a region, counted from where its pause was noticed.
+        trailing_frames = (end_silence_ms - _NOTICE_DELAY_MS) // FRAME_MS - _LOOKAHEAD_FRAMES - 1
+        self._end_offset = self._pause_frames - max(0, trailing_frames)
         #: How many of the first n frames are speech.
-        self._voiced = np.concatenate([[0], np.cumsum(is_speech, dtype=np.int64)])
-        within = self._voiced[_WINDOW:] - self._voiced[:-_WINDOW]
-        #: Frames at which a window that was not emptied is voiced, and at which it is not.
-        self._up = np.flatnonzero(within >= _VOICED) + _WINDOW - 1
-        self._down = np.flatnonzero(within <= _VOICED) + _WINDOW - 1
+        self._speech_counts = np.concatenate([[0], np.cumsum(is_speech, dtype=np.int64)])
+        counts = self._speech_counts[_WINDOW_FRAMES:] - self._speech_counts[:-_WINDOW_FRAMES]
+        #: The last frames of full windows that are voiced, and of those that are not.
+        self._voiced_at = np.flatnonzero(counts >= _SPEECH_FRAMES) + _WINDOW_FRAMES - 1
+        self._unvoiced_at = np.flatnonzero(counts <= _SPEECH_FRAMES) + _WINDOW_FRAMES - 1
 
     def regions(self) -> Iterator[Span]:
         """Yield each region."""
-        emptied = earliest = 0
-        while (begun := self._next_voiced(emptied, emptied)) is not None:
-            start = max(earliest, begun - _LOOKBACK)
-            paused = self._pause_after(begun, emptied)
-            if paused is None:
+        # The window is emptied after each region: it holds nothing from before ``reset``.
+        reset = earliest = 0
+        while (voiced_frame := self._next_voiced(reset, reset)) is not None:
+            start = max(earliest, voiced_frame - _LOOKBACK_FRAMES)
+            pause = self._find_pause(voiced_frame, reset)
+            if pause is None:
                 yield Span(start * FRAME_MS, self._frames * FRAME_MS)
                 return
-            earliest = paused + self._end + 1
+            earliest = pause + self._end_offset + 1
             yield Span(start * FRAME_MS, earliest * FRAME_MS)
-            emptied = paused + self._pause + 1
+            reset = pause + self._pause_frames + 1
 
-    def _pause_after(self, begun: int, emptied: int) -> int | None:
-        """Return the frame at which a pause is noticed that ends what has begun, if one does."""
-        paused = self._next_unvoiced(begun + 1, emptied)
-        while paused is not None:
-            resumed = self._next_voiced(paused + 1, emptied)
-            if resumed is None or resumed > paused + self._pause:
-                return paused if paused + self._pause < self._frames else None
-            paused = self._next_unvoiced(resumed + 1, emptied)
+    def _find_pause(self, voiced_frame: int, reset: int) -> int | None:
+        """Return the frame at which the pause that ends a region is noticed, if there is one."""
+        pause = self._next_unvoiced(voiced_frame + 1, reset)
+        while pause is not None:
+            resume = self._next_voiced(pause + 1, reset)
+            if resume is None or resume > pause + self._pause_frames:
+                return pause if pause + self._pause_frames < self._frames else None
+            pause = self._next_unvoiced(resume + 1, reset)
         return None
 
-    def _next_voiced(self, first: int, emptied: int) -> int | None:
+    def _next_voiced(self, first: int, reset: int) -> int | None:
         """Return the first frame from ``first`` on at which the window is voiced."""
-        for frame in range(first, min(emptied + _WINDOW, self._frames)):
-            if self._since(frame, emptied) >= _VOICED:
+        for frame in range(first, min(reset + _WINDOW_FRAMES, self._frames)):
+            if self._speech_since(reset, frame) >= _SPEECH_FRAMES:
                 return frame
-        return _first_from(self._up, max(first, emptied + _WINDOW))
+        return _first_from(self._voiced_at, max(first, reset + _WINDOW_FRAMES))
 
-    def _next_unvoiced(self, first: int, emptied: int) -> int | None:
+    def _next_unvoiced(self, first: int, reset: int) -> int | None:
         """Return the first frame from ``first`` on at which the window is not voiced."""
-        for frame in range(first, min(emptied + _WINDOW, self._frames)):
-            if self._since(frame, emptied) <= _VOICED:
+        for frame in range(first, min(reset + _WINDOW_FRAMES, self._frames)):
+            if self._speech_since(reset, frame) <= _SPEECH_FRAMES:
                 return frame
-        return _first_from(self._down, max(first, emptied + _WINDOW))
+        return _first_from(self._unvoiced_at, max(first, reset + _WINDOW_FRAMES))
 
-    def _since(self, frame: int, emptied: int) -> int:
-        """Return how many frames are speech in a window that was emptied less than itself ago."""
-        return int(self._voiced[frame + 1] - self._voiced[emptied])
+    def _speech_since(self, reset: int, frame: int) -> int:
+        """Return the number of speech frames in a window that is not full yet."""
+        return int(self._speech_counts[frame + 1] - self._speech_counts[reset])
 
 
 def _first_from(frames: npt.NDArray[np.intp], first: int) -> int | None:
-    at = int(np.searchsorted(frames, first))
-    return int(frames[at]) if at < len(frames) else None
+    index = int(np.searchsorted(frames, first))
+    return int(frames[index]) if index < len(frames) else None

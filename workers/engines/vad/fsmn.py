@@ -1,12 +1,12 @@
 """FSMN-VAD: the original weights, in a forward pass of our own.
 
-    features -> five frames side by side, normalised -> encoder -> chance of silence, a frame
+    features -> five frames side by side, normalised -> encoder -> probability of silence
              -> regions (workers.engines.vad.endpointing)
 
 The encoder (Zhang et al., 2018, "Deep-FSMN for Large Vocabulary Continuous Speech Recognition")
-looks back and never ahead, so a segment runs through it in pieces that fit a CPU's cache, each
-told what the one before it left; on a GPU it is one piece. The chances are copied from the device
-once.
+looks back and never ahead, so a segment runs through it in chunks that fit a CPU's cache, each with
+the history of the one before; on a GPU it is one chunk. The probabilities are copied from the
+device once.
 """
 
 from __future__ import annotations
@@ -27,28 +27,29 @@ from schema.profile import Profile, Scene
 from schema.settings import Settings
 from schema.span import Span
 from workers.engines.features import (
+    DTYPES,
     FilterBank,
     Normalisation,
     Stacking,
     inference,
     read_normalisation,
 )
-from workers.engines.vad.endpointing import Flags, regions
-from workers.engines.weights import verify
+from workers.engines.vad.endpointing import find_regions
+from workers.engines.weights import verify_weights
 
 #: Frames that go through the encoder together on a CPU.
 _CPU_FRAMES = 2_000
 
 #: Layers that are computed in float32 even where the others are not: of the boundaries of the
 #: corpus that half precision moves, this saves a quarter.
-_EXACT = ("in_linear1.", "out_linear")
+_FLOAT32_LAYERS = ("in_linear1.", "out_linear")
 
 #: The output that means silence.
-_SILENCE = 0
+_SILENCE_OUTPUT = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class EncoderShape:
     """The sizes of an encoder, as its config.yaml has them."""
 
     stacking: Stacking
@@ -60,28 +61,25 @@ class Shape:
 class FsmnDetector:
     """A loaded FSMN-VAD with one scene's settings; for one thread at a time."""
 
-    def __init__(self, encoder: Encoder, bank: FilterBank, scene: Scene) -> None:
+    def __init__(self, encoder: FsmnEncoder, bank: FilterBank, scene: Scene) -> None:
         self._encoder = encoder
         self._bank = bank
         self._scene = scene
 
     def detect(self, samples: Samples) -> tuple[Span, ...]:
         """Return the speech of ``samples``: see :class:`workers.engines.base.SpeechDetector`."""
-        return tuple(regions(self._is_speech(samples), self._scene.end_silence_ms))
-
-    def _is_speech(self, samples: Samples) -> Flags:
-        """Return for each frame whether speech is likelier than silence, by the scene's margin."""
-        silence = self._encoder.silence(self._bank.of(samples)).numpy().astype("float64")
-        speech: Flags = 1 - silence >= silence + self._scene.speech_noise_threshold
-        return speech
+        probabilities = self._encoder.silence_probabilities(self._bank.compute(samples))
+        silence = probabilities.numpy().astype("float64")
+        is_speech = 1 - silence >= silence + self._scene.speech_noise_threshold
+        return tuple(find_regions(is_speech, self._scene.end_silence_ms))
 
 
-class Encoder:
+class FsmnEncoder:
     """The network, in inference: weights on one device, in one precision."""
 
     def __init__(
         self,
-        shape: Shape,
+        shape: EncoderShape,
         normalisation: Normalisation,
         weights: Mapping[str, Tensor],
         device: torch.device,
@@ -92,50 +90,51 @@ class Encoder:
         self._dtype = dtype
         self._normalisation = normalisation.to(device)
         self._weights = {
-            name: value.to(device, torch.float32 if name.startswith(_EXACT) else dtype)
+            name: value.to(device, torch.float32 if name.startswith(_FLOAT32_LAYERS) else dtype)
             for name, value in weights.items()
         }
-        self._together = _CPU_FRAMES if device.type == "cpu" else 1 << 30
+        self._chunk_frames = _CPU_FRAMES if device.type == "cpu" else 1 << 30
 
-    def silence(self, mel: Tensor) -> Tensor:
-        """Return the chance of silence, float32 ``(frames,)`` on the CPU, of ``(frames, mels)``."""
+    def silence_probabilities(self, mel: Tensor) -> Tensor:
+        """Return float32 ``(frames,)`` on the CPU, of ``(frames, mels)``."""
         with inference():
-            chances = list(self._pieces(mel))
-            return torch.cat(chances).cpu() if chances else torch.empty(0)
+            chunks = list(self._forward_chunks(mel))
+            return torch.cat(chunks).cpu() if chunks else torch.empty(0)
 
-    def _pieces(self, mel: Tensor) -> Iterator[Tensor]:
+    def _forward_chunks(self, mel: Tensor) -> Iterator[Tensor]:
         width = self._shape.stacking.width
-        before = (width - 1) // 2
+        lookback = (width - 1) // 2
         # Beyond the edges the first and the last frame are repeated.
-        padded = torch.cat(
-            [mel[:1].expand(before, -1), mel, mel[-1:].expand(width - 1 - before, -1)]
-        )
-        left: list[Tensor | None] = [None] * self._shape.layers
-        for first in range(0, len(mel), self._together):
-            piece = padded[first : first + self._together + width - 1]
-            stacked = piece.unfold(0, width, 1).transpose(1, 2).flatten(1)
-            yield self._forward(self._normalisation.of(stacked), left)
+        first_frames = mel[:1].expand(lookback, -1)
+        last_frames = mel[-1:].expand(width - 1 - lookback, -1)
+        padded_mel = torch.cat([first_frames, mel, last_frames])
+        histories: list[Tensor | None] = [None] * self._shape.layers
+        for first in range(0, len(mel), self._chunk_frames):
+            chunk = padded_mel[first : first + self._chunk_frames + width - 1]
+            stacked_frames = chunk.unfold(0, width, 1).transpose(1, 2).flatten(1)
+            yield self._forward(self._normalisation.apply(stacked_frames), histories)
 
-    def _forward(self, frames: Tensor, left: list[Tensor | None]) -> Tensor:
-        """Return the chances of a piece; ``left`` is what each layer remembers, replaced here."""
+    def _forward(self, frames: Tensor, histories: list[Tensor | None]) -> Tensor:
+        """Return the probabilities of a chunk; replace each layer's history."""
         hidden = self._affine(frames, "in_linear1").to(self._dtype)
         hidden = self._affine(hidden, "in_linear2").relu_()
         for layer in range(self._shape.layers):
             name = f"fsmn.{layer}"
             narrow = functional.linear(hidden, self._weights[f"{name}.linear.linear.weight"])
-            memory, left[layer] = self._remember(narrow, name, left[layer])
+            memory, histories[layer] = self._memory(narrow, name, histories[layer])
             hidden = self._affine(narrow + memory, f"{name}.affine").relu_()
         scores = self._affine(self._affine(hidden.float(), "out_linear1"), "out_linear2")
-        return scores.softmax(dim=-1)[:, _SILENCE]
+        return scores.softmax(dim=-1)[:, _SILENCE_OUTPUT]
 
-    def _remember(self, frames: Tensor, name: str, left: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the weighted sum of each frame and those before it, and what is to be kept."""
-        back = self._shape.taps - 1
-        before = frames.new_zeros(back, frames.shape[1]) if left is None else left
-        longer = torch.cat([before, frames])
+    def _memory(self, frames: Tensor, name: str, history: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the weighted sum of each frame and those before it, and the new history."""
+        length = self._shape.taps - 1
+        if history is None:
+            history = frames.new_zeros(length, frames.shape[1])
+        all_frames = torch.cat([history, frames])
         weight = self._weights[f"{name}.fsmn_block.conv_left.weight"].squeeze(-1)
-        summed = functional.conv1d(longer.T[None], weight, groups=frames.shape[1])[0].T
-        return summed, longer[len(longer) - back :]
+        memory = functional.conv1d(all_frames.T[None], weight, groups=frames.shape[1])[0].T
+        return memory, all_frames[len(all_frames) - length :]
 
     def _affine(self, frames: Tensor, name: str) -> Tensor:
         weights = self._weights
@@ -144,48 +143,45 @@ class Encoder:
         )
 
 
-def load(profile: Profile, settings: Settings, bank: FilterBank) -> FsmnDetector:
+def load_fsmn(profile: Profile, settings: Settings, bank: FilterBank) -> FsmnDetector:
     """Verify and load the profile's FSMN-VAD for its scene.
 
     Raises:
         Misconfigured: the weights are missing or changed, or are not those of an FSMN-VAD.
     """
-    directory = verify(model_files(profile.decode.vad), settings.models)
-    encoder = load_encoder(directory, bank.device, _DTYPES[profile.decode.vad_precision])
+    directory = verify_weights(model_files(profile.decode.vad), settings.models)
+    encoder = load_encoder(directory, bank.device, DTYPES[profile.decode.vad_precision])
     return FsmnDetector(encoder, bank, profile.scene)
-
-
-_DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_encoder(
     directory: Path, device: torch.device, dtype: torch.dtype = torch.float32
-) -> Encoder:
+) -> FsmnEncoder:
     """Load the encoder of a directory as FunASR publishes it; a missing weight is an error.
 
     Raises:
         Misconfigured: a weight is missing, or one too many, or of another shape.
     """
     shape = read_shape(yaml.safe_load((directory / "config.yaml").read_text()))
-    saved = torch.load(directory / "model.pt", map_location="cpu", weights_only=True)
-    weights = {name.removeprefix("encoder."): value for name, value in saved.items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    if found != shape.sizes:
-        wrong = sorted(name for name, _ in found.items() ^ shape.sizes.items())
+    checkpoint = torch.load(directory / "model.pt", map_location="cpu", weights_only=True)
+    weights = {name.removeprefix("encoder."): value for name, value in checkpoint.items()}
+    sizes = {name: tuple(value.shape) for name, value in weights.items()}
+    if sizes != shape.sizes:
+        mismatches = sorted(name for name, _ in sizes.items() ^ shape.sizes.items())
         raise Misconfigured(
             ErrorCode.WEIGHTS_CHANGED,
             f"model {directory.name}",
-            f"model.pt does not fit config.yaml: {', '.join(dict.fromkeys(wrong))}",
+            f"model.pt does not fit config.yaml: {', '.join(dict.fromkeys(mismatches))}",
             "Fetch the model again.",
         )
-    return Encoder(shape, read_normalisation(directory / "am.mvn"), weights, device, dtype)
+    return FsmnEncoder(shape, read_normalisation(directory / "am.mvn"), weights, device, dtype)
 
 
-def read_shape(config: Mapping[str, Mapping[str, int]]) -> Shape:
-    """Return the sizes that a config.yaml of FunASR's asks for.
+def read_shape(config: Mapping[str, Mapping[str, int]]) -> EncoderShape:
+    """Return the sizes in a config.yaml of FunASR's.
 
     Raises:
-        Misconfigured: it is of a network that looks ahead, or skips frames.
+        Misconfigured: the network looks ahead, or skips frames.
     """
     frontend, encoder = config["frontend_conf"], config["encoder_conf"]
     if frontend["lfr_n"] != 1 or encoder["rorder"] or encoder["lstride"] != 1:
@@ -209,4 +205,4 @@ def read_shape(config: Mapping[str, Mapping[str, int]]) -> Shape:
         sizes[f"fsmn.{layer}.linear.linear.weight"] = (narrow, wide)
         sizes[f"fsmn.{layer}.fsmn_block.conv_left.weight"] = (narrow, 1, taps, 1)
     stacking = Stacking(frontend["lfr_m"], frontend["lfr_n"])
-    return Shape(stacking, encoder["fsmn_layers"], taps, sizes)
+    return EncoderShape(stacking, encoder["fsmn_layers"], taps, sizes)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.background.spool_cleanup import tidy
+from workers.background.spool_cleanup import remove_unused_copies
 
 NOW_S = 1_000_000.0
 
@@ -27,7 +27,7 @@ def left(spool: Path) -> set[str]:
 
 
 def test_an_old_copy_that_nothing_reads_is_removed(spool: Path):
-    assert tidy(spool, lambda: {b"ab/used.flac"}, NOW_S) == 1
+    assert remove_unused_copies(spool, lambda: {b"ab/used.flac"}, NOW_S) == 1
     assert left(spool) == {"used", "young"}
 
 
@@ -36,7 +36,7 @@ def test_a_copy_that_is_reused_meanwhile_stays(spool: Path):
         os.utime(spool / "ab" / "old.flac", (NOW_S, NOW_S))
         return set()
 
-    assert tidy(spool, reuse, NOW_S) == 1
+    assert remove_unused_copies(spool, reuse, NOW_S) == 1
     assert left(spool) == {"old", "young"}
 
 
@@ -44,7 +44,7 @@ def test_the_ledger_is_not_asked_without_need(spool: Path):
     def ask() -> set[bytes]:
         raise AssertionError("asked")
 
-    assert tidy(spool, ask, NOW_S - 7_200) == 0
+    assert remove_unused_copies(spool, ask, NOW_S - 7_200) == 0
 
 
 def test_what_a_link_out_of_the_spool_leads_to_is_nobodys_to_remove(tmp_path: Path, spool: Path):
@@ -53,7 +53,7 @@ def test_what_a_link_out_of_the_spool_leads_to_is_nobodys_to_remove(tmp_path: Pa
     (spool / "ab").rename(outside / "ab")
     (spool / "ab").symlink_to(outside / "ab")
 
-    assert tidy(spool, lambda: {b"none"}, NOW_S) == 0
+    assert remove_unused_copies(spool, lambda: {b"none"}, NOW_S) == 0
     assert left(outside) == {"old", "used"}
 
 
@@ -68,7 +68,7 @@ def test_a_link_swapped_in_while_the_ledger_is_asked_has_nothing_removed(spool: 
         (spool / "ab").symlink_to(outside)
         return {b"ab/used.flac"}
 
-    assert tidy(spool, swap, NOW_S) == 0
+    assert remove_unused_copies(spool, swap, NOW_S) == 0
     assert left(outside) == {"old"}
 
 
@@ -77,4 +77,4 @@ def test_what_a_killed_producer_left_goes_too(spool: Path):
     os.utime(spool / "ab" / "x.partial", (0, 0))
     (spool / "ab.flac").touch()
 
-    assert tidy(spool, lambda: {b"ab/used.flac", b"ab/old.flac"}, NOW_S) == 1
+    assert remove_unused_copies(spool, lambda: {b"ab/used.flac", b"ab/old.flac"}, NOW_S) == 1

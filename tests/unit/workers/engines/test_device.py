@@ -15,7 +15,7 @@ from schema.settings import Settings
 from schema.span import Span
 from workers.engines import device as devices
 from workers.engines.base import Decoding
-from workers.engines.device import load_cublas, prepare, try_out, working
+from workers.engines.device import configure_torch, load_cublas, report_device_errors, run_trial
 from workers.segment import pipeline
 from workers.segment.pipeline import Route
 
@@ -35,7 +35,7 @@ FAULTS = [
 
 
 class Network:
-    """A detector and a recognizer that fail as they are told, and count what they are given."""
+    """A detector and a recognizer that fail as they are told, and record their calls."""
 
     def __init__(self, fault=None):
         self.fault = fault
@@ -45,7 +45,7 @@ class Network:
         self.heard.append(("detect", len(samples), samples.any()))
         return ()
 
-    def decode(self, samples, regions, *, language, hotwords=(), carry_on=lambda: None):
+    def decode(self, samples, regions, *, language, hotwords=(), check_cancelled=lambda: None):
         self.heard.append(("decode", tuple(regions), language))
         if self.fault is not None:
             raise self.fault
@@ -53,7 +53,7 @@ class Network:
 
 
 class Bank:
-    def forget(self):
+    def clear(self):
         """Nothing was computed."""
 
 
@@ -61,7 +61,7 @@ class Bank:
 def gpu(tmp_path, monkeypatch):
     """Settings of a host with a GPU, whose memory is a stand-in."""
     monkeypatch.setattr("workers.engines.model_memory.free_bytes", lambda _: 1 << 40)
-    monkeypatch.setattr(pipeline, "load_bank", lambda _: Bank())
+    monkeypatch.setattr(pipeline, "load_filter_bank", lambda _: Bank())
     return Settings(
         database_url=SecretStr("postgresql://"),
         redis_url=SecretStr("redis://"),
@@ -72,7 +72,7 @@ def gpu(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("fault", "code"), FAULTS)
 def test_whatever_a_gpu_raises_is_its_hosts_fault(fault, code):
-    with pytest.raises(Misconfigured) as caught, working("cuda:0"):
+    with pytest.raises(Misconfigured) as caught, report_device_errors("cuda:0"):
         raise fault
 
     assert caught.value.code is code
@@ -81,21 +81,21 @@ def test_whatever_a_gpu_raises_is_its_hosts_fault(fault, code):
 
 
 def test_what_a_cpu_raises_stays_what_it_is():
-    with pytest.raises(RuntimeError, match="broken"), working("cpu"):
+    with pytest.raises(RuntimeError, match="broken"), report_device_errors("cpu"):
         raise RuntimeError("broken")
 
 
 def test_what_has_a_code_keeps_it():
     error = BadRequest(ErrorCode.OPTION_INVALID, "x", "y")
 
-    with pytest.raises(BadRequest), working("cuda"):
+    with pytest.raises(BadRequest), report_device_errors("cuda"):
         raise error
 
 
-def test_networks_are_tried_out_with_silence():
+def test_a_trial_decodes_silence():
     network = Network()
 
-    try_out(network, network)
+    run_trial(network, network)
 
     assert network.heard == [("detect", 16_000, np.False_), ("decode", (Span(0, 1_000),), "auto")]
 
@@ -114,13 +114,13 @@ def test_a_host_whose_gpu_fails_while_it_loads_leaves_the_work_to_others(
         return loaded
 
     network = Network(fault if stage == "trial" else None)
-    monkeypatch.setattr(pipeline, "load_bank", load("bank", Bank()))
+    monkeypatch.setattr(pipeline, "load_filter_bank", load("bank", Bank()))
     monkeypatch.setattr(pipeline, "load_detector", load("detector", network))
     monkeypatch.setattr(pipeline, "load_recognizer", load("recognizer", network))
     route = Route(gpu)
 
     with pytest.raises(Misconfigured) as caught:
-        route._load(route.fitting(PROFILE))
+        route._load(route.profile_for_host(PROFILE))
 
     assert caught.value.code is code
     assert route._models is None
@@ -131,14 +131,14 @@ def test_a_device_is_opened_before_it_is_asked_what_it_has_free(gpu, monkeypatch
     monkeypatch.setattr(
         "workers.engines.model_memory.free_bytes", lambda _: asked.append("free") or 1 << 40
     )
-    monkeypatch.setattr(pipeline, "load_bank", lambda _: asked.append("open") or Bank())
+    monkeypatch.setattr(pipeline, "load_filter_bank", lambda _: asked.append("open") or Bank())
 
-    Route(gpu).fitting(PROFILE)
+    Route(gpu).profile_for_host(PROFILE)
 
     assert asked == ["open", "free"]
 
 
-def test_a_cpu_is_not_tried_out(gpu, monkeypatch):
+def test_a_cpu_has_no_trial(gpu, monkeypatch):
     network = Network()
     monkeypatch.setattr(pipeline, "load_detector", lambda *_: network)
     monkeypatch.setattr(pipeline, "load_recognizer", lambda *_: network)
@@ -191,17 +191,17 @@ def test_float32_means_float32_and_attention_builds_no_plans():
 
     torch.backends.cudnn.conv.fp32_precision = "tf32"
     torch.backends.cuda.enable_cudnn_sdp(True)
-    prepare()
+    configure_torch()
     cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
     found = [part.fp32_precision for part in (cuda.matmul, cudnn.conv, cudnn.rnn)]
     assert found == ["ieee"] * 3
     assert not cuda.cudnn_sdp_enabled()
 
 
-def test_who_opens_a_device_prepares_it(monkeypatch):
+def test_a_filter_bank_configures_torch(monkeypatch):
     from workers.engines import features
 
-    prepared = []
-    monkeypatch.setattr(features, "prepare", lambda: prepared.append(True))
-    features.open_bank("cpu")
-    assert prepared == [True]
+    calls = []
+    monkeypatch.setattr(features, "configure_torch", lambda: calls.append(True))
+    features.open_filter_bank("cpu")
+    assert calls == [True]

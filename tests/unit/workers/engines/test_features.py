@@ -31,7 +31,7 @@ def noise(count, loudness=0.1, seed=5):
 @pytest.mark.parametrize("count", [400, 559, 560, 16_000, 100_123])
 def test_features_are_kaldis(count):
     samples = noise(count)
-    ours = FilterBank("cpu").of(samples).numpy()
+    ours = FilterBank("cpu").compute(samples).numpy()
     expected = kaldi_features(samples)
     assert ours.shape == expected.shape == (frame_count(count), 80)
     assert np.abs(ours - expected).max() < 0.002
@@ -40,29 +40,31 @@ def test_features_are_kaldis(count):
 @pytest.mark.parametrize("loudness", [0.0, 1e-5, 1.0])
 def test_silence_and_full_scale_are_kaldis_as_well(loudness):
     samples = np.clip(noise(16_000, loudness), -1, 1)
-    assert np.abs(FilterBank("cpu").of(samples).numpy() - kaldi_features(samples)).max() < 0.005
+    assert (
+        np.abs(FilterBank("cpu").compute(samples).numpy() - kaldi_features(samples)).max() < 0.005
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 399])
 def test_less_than_a_frame_has_no_feature(count):
-    assert FilterBank("cpu").of(noise(count)).shape == (0, 80)
+    assert FilterBank("cpu").compute(noise(count)).shape == (0, 80)
 
 
 def test_a_stretch_has_the_features_it_would_have_alone():
     samples = noise(48_000)
-    whole = FilterBank("cpu").of(samples)
-    part = FilterBank("cpu").of(np.ascontiguousarray(samples[16_000:40_000]))
+    whole = FilterBank("cpu").compute(samples)
+    part = FilterBank("cpu").compute(np.ascontiguousarray(samples[16_000:40_000]))
     assert torch.equal(whole[100 : 100 + len(part)], part)
 
 
-def test_a_segments_features_are_computed_once_until_it_is_forgotten():
+def test_a_segments_features_are_cached_until_the_bank_is_cleared():
     bank, samples = FilterBank("cpu"), noise(16_000)
-    first = bank.of(samples)
-    assert bank.of(samples) is first
-    assert bank.of(samples.copy()) is not first
-    assert bank.of(samples) is first
-    bank.forget()
-    assert bank.of(samples) is not first
+    first = bank.compute(samples)
+    assert bank.compute(samples) is first
+    assert bank.compute(samples.copy()) is not first
+    assert bank.compute(samples) is first
+    bank.clear()
+    assert bank.compute(samples) is not first
 
 
 @given(
@@ -74,7 +76,7 @@ def test_each_stacked_frame_is_its_neighbours_side_by_side(lengths, stacking, mo
     mel = torch.arange(sum(lengths) * 3, dtype=torch.float32).reshape(-1, 3)
     firsts = [sum(lengths[:at]) for at in range(len(lengths))]
     longest = max(map(stacking.count, lengths)) + more
-    stacked = stacking.of(mel, torch.tensor(firsts), torch.tensor(lengths), longest)
+    stacked = stacking.apply(mel, torch.tensor(firsts), torch.tensor(lengths), longest)
     assert stacked.shape == (len(lengths), longest, 3 * stacking.width)
     before = (stacking.width - 1) // 2
     for first, frames, region in zip(firsts, lengths, stacked, strict=True):
@@ -91,7 +93,7 @@ def test_a_normalisation_is_read_from_kaldis_text(tmp_path):
         "<Nnet>\n<Splice> 2 2\n[ 0 ]\n<AddShift> 2 2\n<LearnRateCoef> 0 [ -1.5 2 ]\n"
         "<Rescale> 2 2\n<LearnRateCoef> 0 [ 0.5 10 ]\n</Nnet>\n"
     )
-    normalised = read_normalisation(path).of(torch.tensor([[2.5, 0.0]]))
+    normalised = read_normalisation(path).apply(torch.tensor([[2.5, 0.0]]))
     assert normalised.tolist() == [[0.5, 20.0]]
 
 

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.span import Span
-from workers.engines.minibatch import Window, minibatches, pack_cheapest, pack_windows
+from workers.engines.minibatch import SpeechWindow, pack_cheapest, pack_minibatches, pack_windows
 
 
-def cost_ms(window: Window) -> int:
+def cost_ms(window: SpeechWindow) -> int:
     return 2_000 + -(-window.duration_ms // 5_000) * 5_000
 
 
-def packed(regions: list[Span]) -> list[Window]:
+def packed(regions: list[Span]) -> list[SpeechWindow]:
     return pack_cheapest(regions, max_window_ms=30_000, cost_ms=cost_ms)
 
 
@@ -61,7 +61,7 @@ def test_no_other_windows_cost_less(regions):
         if not left:
             yield 0
         for count in range(1, len(left) + 1):
-            window = Window(tuple(left[:count]))
+            window = SpeechWindow(tuple(left[:count]))
             if window.duration_ms <= 30_000:
                 yield from (cost_ms(window) + rest for rest in ways(left[count:]))
 
@@ -79,8 +79,8 @@ LIMITS = st.tuples(st.integers(1, 40_000), st.integers(1, 16), st.integers(0, 9_
 
 
 def batched(lengths: list[int], limits: tuple[int, int, int]) -> list[list[int]]:
-    budget, most, overhead = limits
-    return minibatches(lengths, budget=budget, most=most, overhead=overhead)
+    budget, max_members, overhead = limits
+    return pack_minibatches(lengths, budget=budget, max_members=max_members, overhead=overhead)
 
 
 @given(LENGTHS, LIMITS)
@@ -91,10 +91,10 @@ def test_every_length_is_in_one_minibatch(lengths, limits):
 
 @given(LENGTHS, LIMITS)
 def test_no_minibatch_outgrows_its_limits(lengths, limits):
-    budget, most, _ = limits
+    budget, max_members, _ = limits
     for batch in batched(lengths, limits):
         padded = len(batch) * max(lengths[index] for index in batch)
-        assert len(batch) == 1 or (padded <= budget and len(batch) <= most)
+        assert len(batch) == 1 or (padded <= budget and len(batch) <= max_members)
 
 
 @given(LENGTHS, LIMITS)
@@ -105,14 +105,14 @@ def test_the_longest_come_first(lengths, limits):
 
 @given(st.lists(st.integers(0, 5_000), min_size=1, max_size=8), LIMITS)
 def test_no_other_minibatches_cost_less(lengths, limits):
-    budget, most, overhead = limits
+    budget, max_members, overhead = limits
     in_order = sorted(lengths, reverse=True)
 
     def cost(batches: list[list[int]]) -> int:
         return sum(overhead + len(batch) * batch[0] for batch in batches)
 
     def is_allowed(batch: list[int]) -> bool:
-        return len(batch) == 1 or (len(batch) <= most and len(batch) * batch[0] <= budget)
+        return len(batch) == 1 or (len(batch) <= max_members and len(batch) * batch[0] <= budget)
 
     ways = []
     for cuts in product((False, True), repeat=len(lengths) - 1):

@@ -10,7 +10,7 @@ from schema.errors import ErrorCode, Misconfigured
 from schema.profile import Profile, load_profile
 from schema.settings import Settings
 from workers.engines import model_memory
-from workers.engines.model_memory import fitting, free_bytes, needed_bytes
+from workers.engines.model_memory import choose_profile, free_bytes, needed_bytes
 from workers.segment.pipeline import Route
 
 LARGE_BYTES, SMALL_BYTES = 1_000_000, 1_000
@@ -41,19 +41,21 @@ def free(monkeypatch: pytest.MonkeyPatch):
 
 def test_what_fits_is_decoded_as_asked(settings, free):
     free(LARGE_BYTES)
-    assert fitting(profile(), settings) == profile()
+    assert choose_profile(profile(), settings) == profile()
 
 
 def test_what_does_not_fit_is_decoded_by_the_fallback(settings, free):
     free(LARGE_BYTES - 1)
-    assert fitting(profile(language="en"), settings) == profile(language="en").smaller
+    assert (
+        choose_profile(profile(language="en"), settings) == profile(language="en").fallback_profile
+    )
 
 
 @pytest.mark.parametrize(("fallback", "free_bytes"), [(None, SMALL_BYTES), ("small", 999)])
 def test_where_nothing_fits_the_host_is_at_fault(settings, free, fallback, free_bytes):
     free(free_bytes)
     with pytest.raises(Misconfigured, match="takes 1 MB, and 0 MB are free on cpu") as caught:
-        fitting(profile(fallback), settings)
+        choose_profile(profile(fallback), settings)
     assert caught.value.code is ErrorCode.MEMORY_SHORT
 
 
@@ -81,15 +83,15 @@ def test_a_control_groups_limit_counts(tmp_path: Path, limit: str, left: int):
     (tmp_path / "memory.max").write_text(limit)
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 200\nactive_file 0\n")
-    assert model_memory._left_bytes(tmp_path) == left
+    assert model_memory._group_free_bytes(tmp_path) == left
 
 
 def test_a_host_does_not_go_back_and_forth_between_models(settings, free):
     route = Route(settings)
     free(SMALL_BYTES)
-    first = route.fitting(profile(language="en", hotwords=("Acme",)))
+    first = route.profile_for_host(profile(language="en", hotwords=("Acme",)))
     free(LARGE_BYTES)
-    second = route.fitting(profile(language="zh"))
+    second = route.profile_for_host(profile(language="zh"))
     assert {first.decode.model, second.decode.model} == {"small"}
     assert (second.decode.language, second.decode.hotwords) == ("zh", ())
-    assert Route(settings).fitting(profile()).decode.model == "large"
+    assert Route(settings).profile_for_host(profile()).decode.model == "large"

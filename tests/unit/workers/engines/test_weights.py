@@ -6,7 +6,7 @@ import pytest
 
 from schema.errors import ErrorCode, Misconfigured
 from schema.models import ModelFiles
-from workers.engines.weights import verify
+from workers.engines.weights import verify_weights
 
 MODEL = ModelFiles(
     "tiny",
@@ -27,23 +27,23 @@ def models_dir(tmp_path):
 
 
 def test_a_complete_model_is_found(models_dir):
-    assert verify(MODEL, models_dir) == models_dir / "tiny"
+    assert verify_weights(MODEL, models_dir) == models_dir / "tiny"
 
 
 def test_a_relative_directory_is_returned_absolute(models_dir, monkeypatch):
     monkeypatch.chdir(models_dir.parent)
-    assert verify(MODEL, models_dir.relative_to(models_dir.parent)).is_absolute()
+    assert verify_weights(MODEL, models_dir.relative_to(models_dir.parent)).is_absolute()
 
 
 def test_a_missing_file_is_named_with_a_remedy(models_dir):
     (models_dir / "tiny" / "model.bin").unlink()
     with pytest.raises(Misconfigured, match=r"model\.bin.*CALLSCRIBE_MODELS") as caught:
-        verify(MODEL, models_dir)
+        verify_weights(MODEL, models_dir)
     assert caught.value.code == ErrorCode.WEIGHTS_MISSING
 
 
 def test_a_changed_file_is_refused(models_dir):
     (models_dir / "tiny" / "model.bin").write_bytes(b"weightz")
     with pytest.raises(Misconfigured, match=r"model\.bin") as caught:
-        verify(MODEL, models_dir)
+        verify_weights(MODEL, models_dir)
     assert caught.value.code == ErrorCode.WEIGHTS_CHANGED

@@ -1,4 +1,4 @@
-"""Pieces become words; windows' times become the segment's; the models hear what they should."""
+"""Subwords become words; windows' times become the segment's; the models hear what they should."""
 
 import logging
 import os
@@ -15,23 +15,23 @@ from schema.profile import Profile
 from schema.settings import Settings
 from schema.span import Span
 from schema.words import ResultTag, Word
-from workers.engines.load import load_bank, load_detector, load_recognizer
-from workers.engines.minibatch import Window
-from workers.engines.subwords import joined
-from workers.engines.whisper import _hypothesis, heard_ms, padded, placed
+from workers.engines.load import load_detector, load_filter_bank, load_recognizer
+from workers.engines.minibatch import SpeechWindow
+from workers.engines.subwords import merge_subwords
+from workers.engines.whisper import _make_hypothesis, move_to_segment, pad_regions, trimmed_input_ms
 from workers.segment.speech_regions import find_speech
 
 
-def pieces(*texts: str) -> list[Word]:
-    """A piece each tenth of a second, the first less sure than the others."""
+def subwords(*texts: str) -> list[Word]:
+    """A subword each tenth of a second, the first less sure than the others."""
     return [Word(text, 100 * i, 100 * i + 100, min(1.0, 0.5 + i)) for i, text in enumerate(texts)]
 
 
 def texts(*written: str) -> list[str]:
-    return [word.text for word in joined(pieces(*written))]
+    return [word.text for word in merge_subwords(subwords(*written))]
 
 
-def test_what_has_no_space_before_it_is_glued():
+def test_what_has_no_space_before_it_is_merged():
     assert texts(" In", " twenty", "-five", ",") == ["In", "twenty-five,"]
     assert texts(" $5", ".50", " or", " 5", "%") == ["$5.50", "or", "5%"]
 
@@ -42,7 +42,7 @@ def test_brackets_and_quotes_go_with_their_words():
 
 
 def test_each_cjk_character_is_a_word_and_shares_the_time():
-    words = joined([Word("时间", 100, 300, 0.9), Word("。", 300, 800, 0.2)])
+    words = merge_subwords([Word("时间", 100, 300, 0.9), Word("。", 300, 800, 0.2)])
     assert words == [Word("时", 100, 200, 0.9), Word("间。", 200, 300, 0.9)]
 
 
@@ -50,32 +50,32 @@ def test_other_scripts_among_cjk_stay_whole():
     assert texts("L", "oft", "时尚", " iPhone", " ", "好") == ["Loft", "时", "尚", "iPhone", "好"]
 
 
-def test_scripts_without_spaces_are_words_by_the_piece():
+def test_scripts_without_spaces_are_words_by_the_subword():
     assert texts("สวัส", "ดี", "คร", "ั", "บ") == ["สวัส", "ดี", "ครั", "บ"]
 
 
-def test_mere_marks_and_blanks_are_no_words():
+def test_mere_punctuation_and_blanks_are_no_words():
     assert texts(" ...", " and", " -", " ", "\ufffd") == ["and"]
     assert texts(" AT", " &", " T") == ["AT", "&", "T"]
 
 
-def test_a_glued_word_lasts_as_long_as_its_letters_and_is_as_sure_as_its_parts():
-    assert joined(pieces(" twenty", "-five", ",")) == [Word("twenty-five,", 0, 200, 0.5)]
+def test_a_merged_word_lasts_as_long_as_its_letters_and_is_as_sure_as_its_parts():
+    assert merge_subwords(subwords(" twenty", "-five", ",")) == [Word("twenty-five,", 0, 200, 0.5)]
 
 
 def test_regions_are_padded_up_to_the_middle_of_a_pause_and_the_audios_edges():
     regions = [Span(100, 500), Span(600, 900), Span(2_000, 3_000)]
-    assert padded(regions, 3_050) == [Span(0, 550), Span(550, 1_000), Span(1_900, 3_050)]
+    assert pad_regions(regions, 3_050) == [Span(0, 550), Span(550, 1_000), Span(1_900, 3_050)]
 
 
 def test_padding_makes_no_region_longer_than_a_window():
-    assert padded([Span(1_000, 30_900)], 60_000) == [Span(950, 30_950)]
+    assert pad_regions([Span(1_000, 30_900)], 60_000) == [Span(950, 30_950)]
 
 
 def test_words_come_back_to_their_region_and_do_not_leave_it():
-    window = Window((Span(1_000, 2_000), Span(5_000, 6_000)))
+    window = SpeechWindow((Span(1_000, 2_000), Span(5_000, 6_000)))
     times = [(0, 300), (300, 1_100), (1_300, 1_800), (1_800, 2_400)]
-    found = list(placed([Word("x", *time) for time in times], window))
+    found = list(move_to_segment([Word("x", *time) for time in times], window))
     assert [(word.start_ms, word.end_ms) for word in found] == [
         (1_060, 1_360),
         (1_360, 2_000),
@@ -85,8 +85,8 @@ def test_words_come_back_to_their_region_and_do_not_leave_it():
 
 
 def test_a_word_stretched_over_the_region_before_is_put_where_it_ends():
-    window = Window((Span(1_000, 1_800), Span(15_000, 16_000)))
-    found = list(placed([Word("Of", 0, 1_050), Word("course", 1_050, 1_500)], window))
+    window = SpeechWindow((Span(1_000, 1_800), Span(15_000, 16_000)))
+    found = list(move_to_segment([Word("Of", 0, 1_050), Word("course", 1_050, 1_500)], window))
     assert [(word.start_ms, word.end_ms) for word in found] == [(15_000, 15_310), (15_310, 15_760)]
 
 
@@ -106,12 +106,12 @@ def settings():
 
 @pytest.fixture(scope="module")
 def detector(settings):
-    return load_detector(Profile(), settings, load_bank(settings))
+    return load_detector(Profile(), settings, load_filter_bank(settings))
 
 
 @pytest.fixture(scope="module")
 def recognizer(settings):
-    return load_recognizer(Profile(), settings, load_bank(settings))
+    return load_recognizer(Profile(), settings, load_filter_bank(settings))
 
 
 def quiet(ms: int) -> np.ndarray:
@@ -173,7 +173,7 @@ def test_loading_and_detecting_leave_the_process_as_it_was(settings):
 
     random.seed(99)
     before = state()
-    load_detector(Profile(), settings, load_bank(settings)).detect(quiet(1_000))
+    load_detector(Profile(), settings, load_filter_bank(settings)).detect(quiet(1_000))
     assert state() == before
 
 
@@ -182,7 +182,7 @@ def test_loading_and_detecting_leave_the_process_as_it_was(settings):
     [(14_990, 30_000), (15_000, 20_000), (19_000, 20_000), (19_010, 25_000), (30_000, 30_000)],
 )
 def test_a_trimmed_window_keeps_a_second_of_silence_and_little_audio_keeps_it_all(audio_ms, heard):
-    assert heard_ms(Window((Span(0, audio_ms),))) == heard
+    assert trimmed_input_ms(SpeechWindow((Span(0, audio_ms),))) == heard
 
 
 @pytest.mark.models
@@ -236,7 +236,7 @@ class FakeTokenizer:
 
 def judged(tokens: list[int], score: float, no_speech: float):
     result = SimpleNamespace(sequences_ids=[tokens], scores=[score], no_speech_prob=no_speech)
-    return _hypothesis(result, FakeTokenizer())
+    return _make_hypothesis(result, FakeTokenizer())
 
 
 def test_the_log_probability_of_a_text_counts_its_closing_token_like_whispers():

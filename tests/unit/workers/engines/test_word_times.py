@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schema.span import Span
 from schema.words import Word
-from workers.engines.word_times import after_pauses, levels_of, until_pauses
+from workers.engines.word_times import extend_to_pause, measure_levels, trim_leading_pause
 
 
 def sound(*loud: tuple[int, int], ms: int = 4_000) -> np.ndarray:
@@ -25,19 +25,19 @@ TALK = sound((200, 1_000), (1_400, 2_000), (2_060, 3_000))
 
 
 def begins(start_ms: int, end_ms: int, samples: np.ndarray = TALK) -> int:
-    [word] = after_pauses([Word("x", start_ms, end_ms)], levels_of(samples))
+    [word] = trim_leading_pause([Word("x", start_ms, end_ms)], measure_levels(samples))
     return word.start_ms
 
 
 def ends(words: list[Word], regions: list[Span], samples: np.ndarray = TALK) -> list[int]:
-    return [word.end_ms for word in until_pauses(words, regions, levels_of(samples))]
+    return [word.end_ms for word in extend_to_pause(words, regions, measure_levels(samples))]
 
 
 def test_a_level_is_that_of_its_ten_milliseconds():
-    levels = levels_of(TALK)
+    levels = measure_levels(TALK)
     assert len(levels) == 400
     assert levels[50] - levels[10] > 35
-    assert len(levels_of(np.zeros(100, np.float32))) == 0
+    assert len(measure_levels(np.zeros(100, np.float32))) == 0
 
 
 def test_a_word_that_was_given_a_pause_begins_after_it():
@@ -86,8 +86,8 @@ def test_a_gap_without_a_pause_is_the_word_s_if_it_is_short():
 def test_words_stay_in_order_apart_and_within_their_region(times: list[int]):
     words = [Word("x", start, end) for start, end in pairwise(times)]
     region = Span(times[0], times[-1])
-    levels = levels_of(TALK)
-    found = list(until_pauses(list(after_pauses(words, levels)), [region], levels))
+    levels = measure_levels(TALK)
+    found = list(extend_to_pause(list(trim_leading_pause(words, levels)), [region], levels))
     assert len(found) == len(words)
     for before, after in zip(words, found, strict=True):
         assert before.start_ms <= after.start_ms <= after.end_ms <= region.end_ms

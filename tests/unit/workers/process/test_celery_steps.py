@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kombu import Connection
 
-from workers.process.celery_steps import BrokerInfo, EventsTogether
+from workers.process.celery_steps import BatchedEvents, BrokerInfo
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def consumer() -> SimpleNamespace:
 
 
 def test_events_of_a_moment_are_sent_together(consumer: SimpleNamespace):
-    EventsTogether(consumer).start(consumer)
+    BatchedEvents(consumer).start(consumer)
     dispatcher = consumer.event_dispatcher
 
     for moment in (1, 2):
@@ -72,7 +72,7 @@ def test_events_of_a_moment_are_sent_together(consumer: SimpleNamespace):
 def test_events_that_waited_while_a_connection_was_made_anew_go_through_the_new_one(
     consumer: SimpleNamespace,
 ):
-    step, old = EventsTogether(consumer), consumer.event_dispatcher
+    step, old = BatchedEvents(consumer), consumer.event_dispatcher
     step.start(consumer)
     old.on_send_buffered()
     consumer.event_dispatcher = new = Dispatcher()
@@ -83,7 +83,7 @@ def test_events_that_waited_while_a_connection_was_made_anew_go_through_the_new_
 
 
 def test_a_consumer_that_stops_sends_what_waits(consumer: SimpleNamespace):
-    step = EventsTogether(consumer)
+    step = BatchedEvents(consumer)
     step.start(consumer)
     consumer.event_dispatcher.on_send_buffered()
     step.stop(consumer)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from schema.errors import ErrorCode, LeaseLost, Transient
-from workers.process.lease import KeptLease
+from workers.process.lease import LeaseRenewal
 
 
 class Renewals:
@@ -32,20 +32,20 @@ class Renewals:
 
 def test_it_is_renewed_until_the_scope_ends():
     renewals, later = Renewals(), Renewals()
-    with KeptLease(renewals, lease_s=0.03, limit_s=60) as lease:
+    with LeaseRenewal(renewals, lease_s=0.03, limit_s=60) as lease:
         assert renewals.wait(3)
     # One may be under way; another lease shows that time goes on.
     after = renewals.count
-    with KeptLease(later, lease_s=0.03, limit_s=60):
+    with LeaseRenewal(later, lease_s=0.03, limit_s=60):
         assert later.wait(5)
 
     assert renewals.count <= after + 1
-    assert not lease.lost.is_set()
+    assert not lease.is_lost.is_set()
 
 
 def test_several_leases_are_renewed_side_by_side():
     slow, fast = Renewals(), Renewals()
-    with KeptLease(slow, lease_s=0.3, limit_s=60), KeptLease(fast, lease_s=0.03, limit_s=60):
+    with LeaseRenewal(slow, lease_s=0.3, limit_s=60), LeaseRenewal(fast, lease_s=0.03, limit_s=60):
         assert fast.wait(3)
         assert slow.wait(1)
 
@@ -54,27 +54,27 @@ def test_several_leases_are_renewed_side_by_side():
 
 def test_a_lease_that_another_took_is_known_to_be_lost():
     renewals = Renewals(held=False)
-    with KeptLease(renewals, lease_s=0.03, limit_s=60) as lease:
-        lease.carry_on()
-        assert lease.lost.wait(10)
+    with LeaseRenewal(renewals, lease_s=0.03, limit_s=60) as lease:
+        lease.raise_if_lost()
+        assert lease.is_lost.wait(10)
         with pytest.raises(LeaseLost):
-            lease.carry_on()
+            lease.raise_if_lost()
 
     assert renewals.count == 1
 
 
 def test_a_ledger_that_is_away_is_asked_again():
     away = Renewals(error=Transient(ErrorCode.LEDGER_UNREACHABLE, "ledger", "away"))
-    with KeptLease(away, lease_s=0.03, limit_s=60) as lease:
+    with LeaseRenewal(away, lease_s=0.03, limit_s=60) as lease:
         assert away.wait(2)
-    assert not lease.lost.is_set()
+    assert not lease.is_lost.is_set()
 
 
 def test_renewing_ends_at_the_limit():
     limited, other = Renewals(), Renewals()
-    with KeptLease(limited, lease_s=0.003, limit_s=0.005):
+    with LeaseRenewal(limited, lease_s=0.003, limit_s=0.005):
         assert limited.wait(5)
-        with KeptLease(other, lease_s=0.003, limit_s=60):
+        with LeaseRenewal(other, lease_s=0.003, limit_s=60):
             assert other.wait(5)
 
     assert limited.count == 5

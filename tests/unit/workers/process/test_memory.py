@@ -12,9 +12,9 @@ from workers.process.memory import (
     GpuMemory,
     NoDevice,
     device_memory,
+    freeze_gc,
     is_wasteful,
     resident_bytes,
-    settle,
 )
 
 
@@ -140,12 +140,12 @@ def test_what_is_loaded_is_no_longer_looked_through_and_what_is_let_go_is_found(
     loaded = Cycle()
     seen = weakref.ref(loaded)
     try:
-        settle()
+        freeze_gc()
         assert gc.get_freeze_count() > 0
         del loaded
         gc.collect()
         assert seen() is not None
-        settle()
+        freeze_gc()
         assert seen() is None
     finally:
         gc.unfreeze()
@@ -160,13 +160,13 @@ def test_a_process_that_cannot_clean_its_device_is_to_be_replaced(weights, stuck
     device = LeakyDevice(reserved=weights, stuck=stuck)
     with GpuMemory(device) as memory:
         device.use(990)
-    assert memory.is_stuck is is_stuck
+    assert memory.is_device_full is is_stuck
 
 
 def test_a_host_without_a_device_is_never_stuck():
     with GpuMemory(NoDevice()) as memory:
         pass
-    assert memory.is_stuck is False
+    assert memory.is_device_full is False
 
 
 def test_after_each_of_a_thousand_tasks_the_device_is_at_its_baseline():

@@ -89,7 +89,7 @@ from workers.process.memory import DeviceFigures, MemoryFigures
 def child(work):
     pid = os.fork()
     if not pid:
-        metrics.begin_child()
+        metrics.start_child()
         work()
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -203,7 +203,7 @@ def test_a_living_workers_counts_are_left_alone(tmp_path: Path):
     out = in_a_parent(
         """
         os.utime(metrics._directory, (0, 0))
-        print(list(metrics._leftovers()))
+        print(list(metrics._abandoned_directories()))
         """,
         tmp_path,
     )
@@ -237,7 +237,7 @@ def test_a_sweep_that_cannot_serve_sweeps_all_the_same(own_registry):
 
 def test_without_an_address_nothing_is_shared_or_served():
     metrics.serve_forked(Source.SEGMENTS, None)
-    metrics.begin_child()
+    metrics.start_child()
 
     assert metrics._directory is None
     assert metrics._server is None

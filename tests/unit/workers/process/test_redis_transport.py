@@ -20,7 +20,7 @@ from workers.process.redis_transport import (
     DeliveredMessage,
     Refusal,
     Transport,
-    Unreadable,
+    UnreadableMessage,
     parse,
     refusal_of,
 )
@@ -182,7 +182,7 @@ def test_a_command_that_asks_for_more_is_refused(parts: dict):
 
 @pytest.fixture(autouse=True)
 def no_commands_yet(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(redis_transport, "_commands", redis_transport._Commands())
+    monkeypatch.setattr(redis_transport, "_command_rate", redis_transport._CommandRate())
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_nothing_goes_on_that_nobody_has_looked_at(handed: list[tuple[dict, str]
 @pytest.mark.parametrize("deep", ["[" * 500 + "]" * 500, '{"a":' * 500 + "1" + "}" * 500])
 def test_what_is_nested_too_deeply_is_refused_wherever_it_is(deep: str):
     """Python reads it, and fails when it is written, to a log or back to Redis."""
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableMessage):
         parse(deep)
     body = f'{{"method": "ping", "arguments": {{}}, "x": {deep}}}'.encode()
     assert refusal_of({**command(), "body": encoded(body)}, queue=None) is Refusal.MALFORMED
@@ -306,7 +306,7 @@ def test_a_message_goes_back_to_where_it_was_whatever_it_says(handed: list[tuple
     ["", "{", "\ud800", "[" * 200_000, "1" * 5_000, " " * MESSAGE_MAX + "1"],
 )
 def test_what_is_no_json_or_too_long_is_unreadable(text: str):
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableMessage):
         parse(text)
 
 

@@ -22,13 +22,13 @@ class Route:
 
 @pytest.fixture
 def worker():
-    remote_control.forget_earlier()
+    remote_control.mark_requests_done()
     settings = Settings(database_url="postgresql://nowhere/none", redis_url="redis://nowhere")
     return SimpleNamespace(settings=settings, route=Route())
 
 
 def test_nothing_is_cleaned_that_nobody_asked_for(worker):
-    assert not remote_control.clean_if_asked(worker)
+    assert not remote_control.clean_if_requested(worker)
     assert worker.route.unloaded == 0
 
 
@@ -39,15 +39,15 @@ def test_asked_again_and_again_it_cleans_once_a_minute(worker, monkeypatch: pyte
         now_s[0] += after_s
         answer = remote_control.deep_clean(None)["ok"]
         assert answer.startswith("models and caches go" if cleans else "asked within")
-        assert remote_control.clean_if_asked(worker) is cleans
+        assert remote_control.clean_if_requested(worker) is cleans
     assert worker.route.unloaded == 2
 
 
 def test_asked_twice_between_two_segments_it_cleans_once(worker):
-    remote_control.ask()
-    remote_control.ask()
-    assert remote_control.clean_if_asked(worker)
-    assert not remote_control.clean_if_asked(worker)
+    remote_control.request_clean()
+    remote_control.request_clean()
+    assert remote_control.clean_if_requested(worker)
+    assert not remote_control.clean_if_requested(worker)
     assert worker.route.unloaded == 1
 
 
@@ -57,13 +57,13 @@ def test_what_the_parent_is_asked_the_child_sees(worker):
     child = os.fork()
     if not child:
         os.read(reading, 1)
-        os._exit(0 if remote_control.clean_if_asked(worker) else 1)
-    remote_control.ask()
+        os._exit(0 if remote_control.clean_if_requested(worker) else 1)
+    remote_control.request_clean()
     os.write(writing, b"x")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_new_child_has_nothing_to_clean(worker):
-    remote_control.ask()
-    remote_control.forget_earlier()
-    assert not remote_control.clean_if_asked(worker)
+    remote_control.request_clean()
+    remote_control.mark_requests_done()
+    assert not remote_control.clean_if_requested(worker)

@@ -10,7 +10,7 @@ import time
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from workers.process.time_limit import limited
+from workers.process.time_limit import limit_time
 
 
 def wait_for_ever() -> None:
@@ -19,14 +19,14 @@ def wait_for_ever() -> None:
 
 
 def test_what_takes_longer_is_told():
-    with pytest.raises(SoftTimeLimitExceeded), limited(0.05):
+    with pytest.raises(SoftTimeLimitExceeded), limit_time(0.05):
         wait_for_ever()
 
 
 def test_what_ends_in_time_is_left_alone_and_so_is_what_comes_after():
     before = signal.getsignal(signal.SIGALRM)
 
-    with limited(3_600):
+    with limit_time(3_600):
         pass
 
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -34,7 +34,7 @@ def test_what_ends_in_time_is_left_alone_and_so_is_what_comes_after():
 
 
 def test_limits_end_with_what_failed():
-    with pytest.raises(KeyError), limited(3_600):
+    with pytest.raises(KeyError), limit_time(3_600):
         raise KeyError
 
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -44,7 +44,7 @@ def test_limits_end_with_what_failed():
 _DEAF = """
 from workers.process import time_limit as limits
 limits._HARD_AFTER_S = 0.2
-with limits.limited(0.2):
+with limits.limit_time(0.2):
     sum(range(10**12))
 """
 

@@ -14,7 +14,7 @@ from schema.pcm import Samples
 from schema.records import AudioFormat, Location, SegmentSource
 from schema.span import Span
 from schema.wire import Message
-from workers.segment.read_ahead import Hints, ReadAhead
+from workers.segment.read_ahead import ReadAhead, ReceivedMessages
 
 SOURCE = SegmentSource(
     Location("calls", b"one.wav"),
@@ -62,14 +62,14 @@ def ahead(storage: Storage) -> ReadAhead:
 
 
 def test_what_was_read_ahead_is_not_read_again(ahead: ReadAhead, storage: Storage):
-    begun(ahead, storage, MESSAGE)
+    wait_until_read(ahead, storage, MESSAGE)
     assert len(ahead.samples(MESSAGE.id, SOURCE)) == 1
     assert (len(storage.reads), storage.here) == (1, 0)
 
 
 def test_a_reading_under_way_is_waited_for(ahead: ReadAhead, storage: Storage):
     storage.goes_on.clear()
-    begun(ahead, storage, MESSAGE)
+    wait_until_read(ahead, storage, MESSAGE)
     threading.Timer(0.05, storage.goes_on.set).start()
     ahead.samples(MESSAGE.id, SOURCE)
     assert (len(storage.reads), storage.here) == (1, 0)
@@ -77,7 +77,7 @@ def test_a_reading_under_way_is_waited_for(ahead: ReadAhead, storage: Storage):
 
 def test_a_reading_that_has_not_begun_is_not_waited_for(ahead: ReadAhead, storage: Storage):
     storage.goes_on.clear()
-    begun(ahead, storage, replace(MESSAGE, id=UUID(int=7)))
+    wait_until_read(ahead, storage, replace(MESSAGE, id=UUID(int=7)))
     ahead.expect(MESSAGE)
     threading.Timer(0.05, storage.goes_on.set).start()
     ahead.samples(MESSAGE.id, SOURCE)
@@ -90,35 +90,35 @@ def test_an_unexpected_segment_is_read_as_it_comes(ahead: ReadAhead, storage: St
 
 
 def test_samples_of_another_source_are_not_taken_for_it(ahead: ReadAhead, storage: Storage):
-    moved = replace(SOURCE, span=Span(10_000, 20_000))
-    begun(ahead, storage, MESSAGE)
-    ahead.samples(MESSAGE.id, moved)
-    assert storage.reads[-1] == (threading.current_thread().name, moved)
+    moved_source = replace(SOURCE, span=Span(10_000, 20_000))
+    wait_until_read(ahead, storage, MESSAGE)
+    ahead.samples(MESSAGE.id, moved_source)
+    assert storage.reads[-1] == (threading.current_thread().name, moved_source)
 
 
 def test_what_failed_ahead_is_tried_again(ahead: ReadAhead, storage: Storage):
     storage.fails = 1
-    begun(ahead, storage, MESSAGE)
+    wait_until_read(ahead, storage, MESSAGE)
     ahead.samples(MESSAGE.id, SOURCE)
     assert (len(storage.reads), storage.here) == (2, 1)
 
 
 def test_what_fails_again_raises_what_reading_raises(ahead: ReadAhead, storage: Storage):
     storage.fails = 2
-    begun(ahead, storage, MESSAGE)
+    wait_until_read(ahead, storage, MESSAGE)
     with pytest.raises(Transient, match="no answer"):
         ahead.samples(MESSAGE.id, SOURCE)
 
 
 def test_what_is_not_wanted_is_not_read(storage: Storage):
-    looked = threading.Event()
+    source_found = threading.Event()
 
     def find(_: Message) -> None:
-        looked.set()
+        source_found.set()
 
     ahead = ReadAhead(find, storage.read, lambda: storage.read)
     ahead.expect(MESSAGE)
-    assert looked.wait(30)
+    assert source_found.wait(30)
     assert storage.reads == []
     ahead.samples(MESSAGE.id, SOURCE)
     assert storage.here == 1
@@ -127,30 +127,30 @@ def test_what_is_not_wanted_is_not_read(storage: Storage):
 def test_no_more_than_two_segments_are_held(ahead: ReadAhead, storage: Storage):
     messages = [replace(MESSAGE, id=UUID(int=number)) for number in range(4)]
     for message in messages:
-        begun(ahead, storage, message)
+        wait_until_read(ahead, storage, message)
     for message in messages:
         ahead.samples(message.id, SOURCE)
     assert (len(storage.reads), storage.here) == (6, 2)
 
 
 def test_children_hear_what_their_parent_received():
-    hints = Hints()
-    sent = [replace(MESSAGE, id=UUID(int=number)) for number in range(3)]
-    for message in sent:
+    hints = ReceivedMessages()
+    messages = [replace(MESSAGE, id=UUID(int=number)) for number in range(3)]
+    for message in messages:
         hints.send(message)
-    received = hints.received()
-    assert [next(received) for _ in sent] == sent
+    received_messages = hints.read_messages()
+    assert [next(received_messages) for _ in messages] == messages
 
 
 def test_hints_that_nobody_takes_cost_the_parent_nothing():
-    hints = Hints()
+    hints = ReceivedMessages()
     for _ in range(10_000):
         hints.send(MESSAGE)
-    assert next(hints.received()) == MESSAGE
+    assert next(hints.read_messages()) == MESSAGE
 
 
 def test_what_is_hinted_at_is_read(ahead: ReadAhead, storage: Storage):
-    hints = Hints()
+    hints = ReceivedMessages()
     hints.follow(ahead.expect)
     hints.send(MESSAGE)
     assert storage.begun.wait(30)
@@ -166,10 +166,10 @@ def test_several_threads_read_each_with_a_reader_of_its_own(storage: Storage):
         return storage.read
 
     storage.goes_on.clear()
-    ahead = ReadAhead(lambda _: SOURCE, storage.read, reader, threads=2, most=4)
+    ahead = ReadAhead(lambda _: SOURCE, storage.read, reader, threads=2, segments_max=4)
     messages = [replace(MESSAGE, id=UUID(int=number)) for number in range(2)]
     for message in messages:
-        begun(ahead, storage, message)
+        wait_until_read(ahead, storage, message)
     storage.goes_on.set()
     for message in messages:
         ahead.samples(message.id, SOURCE)
@@ -177,7 +177,7 @@ def test_several_threads_read_each_with_a_reader_of_its_own(storage: Storage):
     assert sorted(readers) == sorted({name for name, _ in storage.reads})
 
 
-def begun(ahead: ReadAhead, storage: Storage, message: Message) -> None:
+def wait_until_read(ahead: ReadAhead, storage: Storage, message: Message) -> None:
     """Expect a message, and wait until its segment is being read."""
     storage.begun.clear()
     ahead.expect(message)

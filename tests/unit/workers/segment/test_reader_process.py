@@ -41,12 +41,12 @@ def settings(tmp_path, monkeypatch) -> Settings:
 
 @pytest.fixture
 def reader():
-    own = Reader()
-    yield own
-    own.close()
+    reader = Reader()
+    yield reader
+    reader.close()
 
 
-def written(directory: Path, name: bytes, seconds: int) -> SegmentSource:
+def write_audio(directory: Path, name: bytes, seconds: int) -> SegmentSource:
     samples = np.random.default_rng(seconds).normal(0, 0.1, seconds * RATE_HZ).astype(np.float32)
     path = Path(os.fsdecode(os.fsencode(directory) + b"/" + name))
     with path.open("wb") as file:
@@ -64,28 +64,28 @@ def written(directory: Path, name: bytes, seconds: int) -> SegmentSource:
 
 @pytest.mark.parametrize("name", [b"call.wav", b"caf\xe9 \xff.wav"])
 def test_samples_are_those_that_are_read_here(reader, settings, tmp_path, name):
-    source = written(tmp_path, name, 3)
-    found = reader.read(source)
-    assert found.dtype == np.float32
-    assert np.array_equal(found, read_segment(source, settings))
+    source = write_audio(tmp_path, name, 3)
+    samples_read = reader.read(source)
+    assert samples_read.dtype == np.float32
+    assert np.array_equal(samples_read, read_segment(source, settings))
 
 
 def test_what_was_read_stays_while_the_next_is_read(reader, settings, tmp_path):
-    sources = [written(tmp_path, f"{n}.wav".encode(), n) for n in (1, 2, 3)]
-    found = [reader.read(source) for source in sources]
-    for samples, source in zip(found, sources, strict=True):
+    sources = [write_audio(tmp_path, f"{n}.wav".encode(), n) for n in (1, 2, 3)]
+    samples_read = [reader.read(source) for source in sources]
+    for samples, source in zip(samples_read, sources, strict=True):
         assert np.array_equal(samples, read_segment(source, settings))
 
 
 def test_what_cannot_be_read_is_told_by_its_kind_and_the_next_is_read(reader, settings, tmp_path):
-    source = written(tmp_path, b"call.wav", 1)
+    source = write_audio(tmp_path, b"call.wav", 1)
     with pytest.raises(ReaderError, match=r"^BadRecording$"):
         reader.read(replace(source, pcm_digest="0" * 64))
     assert len(reader.read(source)) == 16_000
 
 
 def test_a_reader_that_was_killed_is_begun_anew(reader, settings, tmp_path):
-    source = written(tmp_path, b"call.wav", 1)
+    source = write_audio(tmp_path, b"call.wav", 1)
     reader.read(source)
     os.kill(reader._process.pid, signal.SIGKILL)
     reader._process.wait()
@@ -95,15 +95,15 @@ def test_a_reader_that_was_killed_is_begun_anew(reader, settings, tmp_path):
 
 
 def test_a_reader_whose_worker_is_gone_ends(reader, settings, tmp_path):
-    reader.read(written(tmp_path, b"call.wav", 1))
+    reader.read(write_audio(tmp_path, b"call.wav", 1))
     reader._socket.close()
     assert reader._process.wait(timeout=30) == 0
 
 
 def test_memory_is_given_back_when_nobody_refers_to_it(reader, settings, tmp_path):
-    source = written(tmp_path, b"call.wav", 10)
+    source = write_audio(tmp_path, b"call.wav", 10)
 
-    def mapped() -> int:
+    def count_mappings() -> int:
         maps = psutil.Process().memory_maps(grouped=False)
         return sum("memfd:segment" in each.path for each in maps)
 
@@ -111,9 +111,9 @@ def test_memory_is_given_back_when_nobody_refers_to_it(reader, settings, tmp_pat
     part = samples[100:200]
     del samples
     gc.collect()
-    assert mapped() == 1
+    assert count_mappings() == 1
     del part
     gc.collect()
-    assert mapped() == 0
+    assert count_mappings() == 0
     handles = {os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
     assert not any("memfd" in handle for handle in handles)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.workers.overlaps import words
-from workers.transcript.alignment import align, normal
+from workers.transcript.alignment import align, comparison_form
 
 
 def pairs(lefts, rights) -> list[tuple[int, int]]:
@@ -20,11 +20,11 @@ def pairs(lefts, rights) -> list[tuple[int, int]]:
     [("Hello,", "hello"), ("\uff21\uff22", "ab"), ("Straße", "STRASSE"), ("好。", "好")],
 )
 def test_case_marks_and_width_make_no_other_word(one, other):
-    assert normal(one) == normal(other)
+    assert comparison_form(one) == comparison_form(other)
 
 
 def test_a_word_of_marks_alone_is_still_itself():
-    assert normal("&") != normal("%")
+    assert comparison_form("&") != comparison_form("%")
 
 
 def test_a_constant_offset_is_found_and_taken_away():

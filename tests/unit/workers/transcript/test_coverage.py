@@ -11,17 +11,18 @@ from schema.transcript import PlannedRepair, RepairReason
 from schema.words import Word
 from workers.transcript.coverage import (
     LOST_MS,
-    Place,
-    is_low,
+    RepairCandidate,
+    find_lost_speech,
+    is_coverage_low,
     is_noise,
-    lost_places,
     plan_repairs,
     repair_span,
     segment_coverage,
     speech_ms,
     worded_ms,
 )
-from workers.transcript.stitch import Heard, Track, stitch
+from workers.transcript.seams import DecodedSegment
+from workers.transcript.stitch import Track, stitch
 
 HOUR_MS = 3_600_000
 
@@ -30,32 +31,36 @@ def words(*starts_ms: int, length_ms: int = 400) -> tuple[Word, ...]:
     return tuple(Word(f"w{start}", start, start + length_ms, 0.9) for start in starts_ms)
 
 
-def spoken(start_ms: int, end_ms: int, *silent: Span, failed: bool = False) -> Heard:
+def decode_all_but(
+    start_ms: int, end_ms: int, *silent: Span, failed: bool = False
+) -> DecodedSegment:
     """A segment of speech throughout, a word each half second but for what is lost."""
     starts = range(-(-start_ms // 500) * 500, end_ms, 500)
-    own = [start for start in starts if not any(s.start_ms <= start < s.end_ms for s in silent)]
+    word_starts_ms = [
+        start for start in starts if not any(s.start_ms <= start < s.end_ms for s in silent)
+    ]
     span = Span(start_ms, end_ms)
-    return Heard(span, words(*own), (span,), failed)
+    return DecodedSegment(span, words(*word_starts_ms), (span,), failed)
 
 
-def lost(*segments: Heard) -> list[tuple[Span, RepairReason]]:
-    places = lost_places(stitch(0, segments), segments)
+def find_lost(*segments: DecodedSegment) -> list[tuple[Span, RepairReason]]:
+    places = find_lost_speech(stitch(0, segments), segments)
     return [(place.core, place.reason) for place in places]
 
 
 def test_breaths_between_words_count_as_covered_and_lost_speech_does_not():
-    said = Track(0, words(0, 800), (Span(0, 1_200), Span(5_000, 6_000)), ())
+    track = Track(0, words(0, 800), (Span(0, 1_200), Span(5_000, 6_000)), ())
 
-    assert (worded_ms(said), speech_ms(said)) == (1_200, 2_200)
+    assert (worded_ms(track), speech_ms(track)) == (1_200, 2_200)
 
 
 def test_where_words_cover_the_speech_nothing_is_lost():
-    assert lost(spoken(0, 60_000), spoken(52_000, 120_000)) == []
-    assert lost() == []
+    assert find_lost(decode_all_but(0, 60_000), decode_all_but(52_000, 120_000)) == []
+    assert find_lost() == []
 
 
 def test_a_stretch_without_words_is_lost():
-    assert lost(spoken(0, 60_000, Span(20_000, 23_000))) == [
+    assert find_lost(decode_all_but(0, 60_000, Span(20_000, 23_000))) == [
         (Span(19_900, 23_000), RepairReason.SPEECH)
     ]
 
@@ -63,23 +68,25 @@ def test_a_stretch_without_words_is_lost():
 def test_what_is_lost_at_a_seam_is_the_seams():
     hole = Span(53_000, 58_000)
 
-    ((core, reason),) = lost(spoken(0, 60_000, hole), spoken(52_000, 120_000, hole))
+    ((core, reason),) = find_lost(
+        decode_all_but(0, 60_000, hole), decode_all_but(52_000, 120_000, hole)
+    )
 
     assert (core, reason) == (Span(52_900, 58_000), RepairReason.SEAM)
 
 
 def test_a_failed_segment_is_a_gap_and_no_loss():
-    lefts, rights = spoken(0, 60_000), Heard(Span(52_000, 120_000), failed=True)
+    lefts, rights = decode_all_but(0, 60_000), DecodedSegment(Span(52_000, 120_000), is_failed=True)
 
-    assert lost(lefts, rights) == []
+    assert find_lost(lefts, rights) == []
     assert [c.index for c in segment_coverage(stitch(0, (lefts, rights)), (lefts, rights))] == [0]
 
 
 def test_short_losses_count_where_words_cover_too_little():
     # Every third half second has a word, and is followed by one without: nothing is lost for long.
-    heard = Heard(Span(0, 20_000), words(*range(0, 20_000, 1_600)), (Span(0, 20_000),))
+    segment = DecodedSegment(Span(0, 20_000), words(*range(0, 20_000, 1_600)), (Span(0, 20_000),))
 
-    ((core, reason),) = lost(heard)
+    ((core, reason),) = find_lost(segment)
 
     assert reason is RepairReason.COVERAGE
     assert core.start_ms == 400
@@ -87,23 +94,25 @@ def test_short_losses_count_where_words_cover_too_little():
 
 
 def test_a_little_speech_proves_nothing():
-    heard = Heard(Span(0, 20_000), (), (Span(0, 1_400), Span(9_000, 10_000)))
+    segment = DecodedSegment(Span(0, 20_000), (), (Span(0, 1_400), Span(9_000, 10_000)))
 
-    assert lost(heard) == []
-    assert not is_low(2_900, 0)
-    assert is_low(3_000, 1_499)
+    assert find_lost(segment) == []
+    assert not is_coverage_low(2_900, 0)
+    assert is_coverage_low(3_000, 1_499)
 
 
 def test_losses_close_together_are_one_place():
-    heard = spoken(0, 60_000, Span(20_000, 23_000), Span(24_000, 27_000), Span(40_000, 43_000))
+    segment = decode_all_but(
+        0, 60_000, Span(20_000, 23_000), Span(24_000, 27_000), Span(40_000, 43_000)
+    )
 
-    assert [core for core, _ in lost(heard)] == [Span(19_900, 27_000), Span(39_900, 43_000)]
+    assert [core for core, _ in find_lost(segment)] == [Span(19_900, 27_000), Span(39_900, 43_000)]
 
 
 def test_an_hour_of_music_is_looked_at_for_a_few_minutes():
     regions = tuple(Span(at, at + 28_000) for at in range(0, HOUR_MS, 30_000))
-    music = Heard(Span(0, HOUR_MS), (), regions)
-    places = lost_places(stitch(0, (music,)), (music,))
+    music = DecodedSegment(Span(0, HOUR_MS), (), regions)
+    places = find_lost_speech(stitch(0, (music,)), (music,))
 
     repairs = plan_repairs(places, (), HOUR_MS)
 
@@ -113,9 +122,10 @@ def test_an_hour_of_music_is_looked_at_for_a_few_minutes():
 
 
 def test_a_seam_is_repaired_before_what_is_longer():
-    seam = Place(0, Span(100_000, 102_000), RepairReason.SEAM)
+    seam = RepairCandidate(0, Span(100_000, 102_000), RepairReason.SEAM)
     music = [
-        Place(1, Span(at, at + 40_000), RepairReason.SPEECH) for at in range(0, 200_000, 50_000)
+        RepairCandidate(1, Span(at, at + 40_000), RepairReason.SPEECH)
+        for at in range(0, 200_000, 50_000)
     ]
 
     repairs = plan_repairs([*music, seam], (), 200_000)
@@ -130,20 +140,20 @@ CORES = st.builds(
     st.integers(LOST_MS, 40_000),
 )
 PLACES = st.lists(
-    st.builds(Place, st.sampled_from([0, 1, None]), CORES, st.sampled_from(RepairReason)),
+    st.builds(RepairCandidate, st.sampled_from([0, 1, None]), CORES, st.sampled_from(RepairReason)),
     max_size=40,
 )
 
 
 @given(PLACES, PLACES)
 def test_no_place_is_ordered_twice_and_ordering_ends(places, later):
-    ordered: tuple[PlannedRepair, ...] = plan_repairs(places, (), HOUR_MS)
+    first_repairs: tuple[PlannedRepair, ...] = plan_repairs(places, (), HOUR_MS)
 
-    again = plan_repairs(places, ordered, HOUR_MS)
-    more = plan_repairs(later, ordered, HOUR_MS)
+    second_repairs = plan_repairs(places, first_repairs, HOUR_MS)
+    later_repairs = plan_repairs(later, first_repairs, HOUR_MS)
 
-    assert again == ()
-    every = (*ordered, *more)
+    assert second_repairs == ()
+    every = (*first_repairs, *later_repairs)
     assert len(every) <= 12
     assert sum(repair.span.duration_ms for repair in every) <= 180_000 + HOUR_MS // 10
     for index, one in enumerate(every):
@@ -171,7 +181,7 @@ def test_coverage_is_of_each_core_and_adds_up(said_s, heard_s):
     """Whatever is said and heard, second by second, in two overlapping segments."""
     speech = [Span(second * 1_000, second * 1_000 + 1_000) for second in heard_s]
     segments = [
-        Heard(
+        DecodedSegment(
             span,
             tuple(w for w in words(*(s * 1_000 for s in said_s)) if span.overlap(w.span)),
             tuple(filter(None, map(span.overlap, speech))),
@@ -185,7 +195,7 @@ def test_coverage_is_of_each_core_and_adds_up(said_s, heard_s):
     assert sum(part.speech_ms for part in parts) == speech_ms(track)
     assert sum(part.worded_ms for part in parts) == worded_ms(track)
     assert all(0 <= part.worded_ms <= part.speech_ms for part in parts)
-    for place in lost_places(track, segments):
+    for place in find_lost_speech(track, segments):
         assert any(place.core.overlap(span) for span in track.speech)
 
 
@@ -201,6 +211,6 @@ def test_coverage_is_of_each_core_and_adds_up(said_s, heard_s):
     ],
 )
 def test_stray_words_that_nobody_is_sure_of_are_noise(confidences, heard_ms, noise):
-    said = [Word("um", 0, 300, confidence) for confidence in confidences]
+    track = [Word("um", 0, 300, confidence) for confidence in confidences]
 
-    assert is_noise(said, heard_ms) is noise
+    assert is_noise(track, heard_ms) is noise

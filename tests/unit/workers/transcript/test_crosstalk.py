@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schema.span import Span
 from schema.words import ResultTag, SegmentResult, Word
-from workers.transcript.crosstalk import Cleaned, without_crosstalk
+from workers.transcript.crosstalk import CrosstalkResult, drop_crosstalk
 from workers.transcript.loudness import Loudness
 from workers.transcript.stitch import Track
 
@@ -18,7 +18,7 @@ REPLY = ["i", "would", "like", "to", "make", "an", "appointment", "please"]
 LOUD, FAINT = -20, -40
 
 
-def said(texts: Sequence[str], at_ms: int = 0, step_ms: int = 400) -> list[Word]:
+def make_words(texts: Sequence[str], at_ms: int = 0, step_ms: int = 400) -> list[Word]:
     return [
         Word(text, at_ms + i * step_ms, at_ms + i * step_ms + 300, 0.9)
         for i, text in enumerate(texts)
@@ -27,8 +27,10 @@ def said(texts: Sequence[str], at_ms: int = 0, step_ms: int = 400) -> list[Word]
 
 def side(channel: int, *turns: tuple[Sequence[Word], int]) -> tuple[Track, Loudness]:
     """Return a channel of turns, each with its level, which makes a speech region."""
-    words = [word for own, _ in turns for word in own]
-    speech = [Span(own[0].start_ms, own[-1].end_ms) for own, _ in turns if own]
+    words = [word for turn_words, _ in turns for word in turn_words]
+    speech = [
+        Span(turn_words[0].start_ms, turn_words[-1].end_ms) for turn_words, _ in turns if turn_words
+    ]
     levels = [
         [level] * -(-span.duration_ms // 500)
         for span, (_, level) in zip(speech, [turn for turn in turns if turn[0]], strict=True)
@@ -37,9 +39,9 @@ def side(channel: int, *turns: tuple[Sequence[Word], int]) -> tuple[Track, Loudn
     return Track(channel, tuple(words), tuple(speech), ()), Loudness([(0, result)])
 
 
-def clean(*sides: tuple[Track, Loudness]) -> Cleaned:
+def clean(*sides: tuple[Track, Loudness]) -> CrosstalkResult:
     tracks = [track for track, _ in sides]
-    return without_crosstalk(tracks, {track.channel: levels for track, levels in sides})
+    return drop_crosstalk(tracks, {track.channel: levels for track, levels in sides})
 
 
 def texts(track: Track) -> list[str]:
@@ -47,109 +49,111 @@ def texts(track: Track) -> list[str]:
 
 
 def test_a_faint_copy_is_taken_out():
-    source = side(0, (said(TEXT), LOUD))
-    other = side(1, (said(TEXT, at_ms=30), FAINT), (said(REPLY, at_ms=6_000), LOUD))
+    source = side(0, (make_words(TEXT), LOUD))
+    other = side(1, (make_words(TEXT, at_ms=30), FAINT), (make_words(REPLY, at_ms=6_000), LOUD))
 
-    found = clean(source, other)
+    result = clean(source, other)
 
-    assert texts(found.tracks[0]) == TEXT
-    assert texts(found.tracks[1]) == REPLY
-    assert (found.removed, found.suspected) == (len(TEXT), 0)
+    assert texts(result.tracks[0]) == TEXT
+    assert texts(result.tracks[1]) == REPLY
+    assert (result.removed_count, result.suspected_count) == (len(TEXT), 0)
 
 
 def test_either_channel_may_be_the_copy():
-    source = side(1, (said(TEXT), LOUD))
-    other = side(0, (said(TEXT, at_ms=30), FAINT), (said(REPLY, at_ms=6_000), LOUD))
+    source = side(1, (make_words(TEXT), LOUD))
+    other = side(0, (make_words(TEXT, at_ms=30), FAINT), (make_words(REPLY, at_ms=6_000), LOUD))
 
-    found = clean(other, source)
+    result = clean(other, source)
 
-    assert [texts(track) for track in found.tracks] == [REPLY, TEXT]
+    assert [texts(track) for track in result.tracks] == [REPLY, TEXT]
 
 
 def test_a_channel_without_a_voice_of_its_own_needs_a_greater_difference():
-    source = side(0, (said(TEXT), LOUD))
+    source = side(0, (make_words(TEXT), LOUD))
 
-    assert clean(source, side(1, (said(TEXT), FAINT))).removed == len(TEXT)
-    assert clean(source, side(1, (said(TEXT), LOUD - 8))).suspected == len(TEXT)
+    assert clean(source, side(1, (make_words(TEXT), FAINT))).removed_count == len(TEXT)
+    assert clean(source, side(1, (make_words(TEXT), LOUD - 8))).suspected_count == len(TEXT)
 
 
 def test_two_who_say_the_same_keep_their_words():
     numbers = ["one", "two", "three", "four", "five"]
-    source = side(0, (said(numbers), LOUD), (said(TEXT, at_ms=6_000), LOUD))
-    other = side(1, (said(numbers), LOUD - 3), (said(REPLY, at_ms=12_000), LOUD))
+    source = side(0, (make_words(numbers), LOUD), (make_words(TEXT, at_ms=6_000), LOUD))
+    other = side(1, (make_words(numbers), LOUD - 3), (make_words(REPLY, at_ms=12_000), LOUD))
 
-    found = clean(source, other)
+    result = clean(source, other)
 
-    assert [texts(track) for track in found.tracks] == [numbers + TEXT, numbers + REPLY]
-    assert (found.removed, found.suspected) == (0, len(numbers))
+    assert [texts(track) for track in result.tracks] == [numbers + TEXT, numbers + REPLY]
+    assert (result.removed_count, result.suspected_count) == (0, len(numbers))
 
 
 def test_a_quiet_speaker_is_no_copy():
     """The caller is far quieter than the agent throughout: counting together proves nothing."""
     numbers = ["one", "two", "three", "four", "five"]
-    source = side(0, (said(numbers), LOUD))
-    other = side(1, (said(numbers), FAINT), (said(REPLY, at_ms=6_000), FAINT))
+    source = side(0, (make_words(numbers), LOUD))
+    other = side(1, (make_words(numbers), FAINT), (make_words(REPLY, at_ms=6_000), FAINT))
 
-    assert clean(source, other).removed == 0
+    assert clean(source, other).removed_count == 0
 
 
 def test_one_yes_on_each_side_is_neither_taken_out_nor_suspected():
-    source = side(0, (said(["yes"]), LOUD), (said(TEXT, at_ms=6_000), LOUD))
-    other = side(1, (said(["Yes."]), FAINT), (said(REPLY, at_ms=12_000), LOUD))
+    source = side(0, (make_words(["yes"]), LOUD), (make_words(TEXT, at_ms=6_000), LOUD))
+    other = side(1, (make_words(["Yes."]), FAINT), (make_words(REPLY, at_ms=12_000), LOUD))
 
-    assert clean(source, other) == Cleaned((source[0], other[0]), 0, 0)
+    assert clean(source, other) == CrosstalkResult((source[0], other[0]), 0, 0)
 
 
 def test_where_a_speaker_is_overheard_short_copies_and_misheard_words_go_too():
     heard = ["tank", "you", "for", "calling", "how", "they", "i", "help", "you", "two"]
-    source = side(0, (said(TEXT), LOUD), (said(["okay"], at_ms=9_000), LOUD))
+    source = side(0, (make_words(TEXT), LOUD), (make_words(["okay"], at_ms=9_000), LOUD))
     other = side(
         1,
-        (said(heard, at_ms=20), FAINT),
-        (said(REPLY, at_ms=5_000), LOUD),
-        (said(["okay"], at_ms=9_020), FAINT),
+        (make_words(heard, at_ms=20), FAINT),
+        (make_words(REPLY, at_ms=5_000), LOUD),
+        (make_words(["okay"], at_ms=9_020), FAINT),
     )
 
     assert texts(clean(source, other).tracks[1]) == REPLY
 
 
 def test_what_is_said_over_the_copy_stays():
-    source = side(0, (said(TEXT), LOUD))
+    source = side(0, (make_words(TEXT), LOUD))
     other = side(
         1,
-        (said(TEXT[:6], at_ms=20), FAINT),
-        (said(["right"], at_ms=2_500), LOUD),
-        (said(REPLY, at_ms=6_000), LOUD),
+        (make_words(TEXT[:6], at_ms=20), FAINT),
+        (make_words(["right"], at_ms=2_500), LOUD),
+        (make_words(REPLY, at_ms=6_000), LOUD),
     )
 
     assert texts(clean(source, other).tracks[1]) == ["right", *REPLY]
 
 
 def test_the_same_words_later_are_an_answer():
-    source = side(0, (said(TEXT), LOUD))
-    other = side(1, (said(TEXT, at_ms=5_000), FAINT), (said(REPLY, at_ms=12_000), LOUD))
+    source = side(0, (make_words(TEXT), LOUD))
+    other = side(1, (make_words(TEXT, at_ms=5_000), FAINT), (make_words(REPLY, at_ms=12_000), LOUD))
 
-    assert clean(source, other) == Cleaned((source[0], other[0]), 0, 0)
+    assert clean(source, other) == CrosstalkResult((source[0], other[0]), 0, 0)
 
 
 def test_without_levels_nothing_is_taken_out():
-    tracks = [side(0, (said(TEXT), LOUD))[0], side(1, (said(TEXT), FAINT))[0]]
+    tracks = [side(0, (make_words(TEXT), LOUD))[0], side(1, (make_words(TEXT), FAINT))[0]]
 
-    assert without_crosstalk(tracks, {}) == Cleaned(tuple(tracks), 0, len(TEXT))
+    assert drop_crosstalk(tracks, {}) == CrosstalkResult(tuple(tracks), 0, len(TEXT))
 
 
 def test_chinese_is_matched_by_the_character():
     text = "您好请问有什么可以帮您"
-    source = side(0, (said(text), LOUD))
-    other = side(1, (said(text, at_ms=40), FAINT), (said("我想预约一下", at_ms=6_000), LOUD))
+    source = side(0, (make_words(text), LOUD))
+    other = side(
+        1, (make_words(text, at_ms=40), FAINT), (make_words("我想预约一下", at_ms=6_000), LOUD)
+    )
 
     assert texts(clean(source, other).tracks[1]) == list("我想预约一下")
 
 
 def test_one_channel_has_no_crosstalk():
-    track, levels = side(0, (said(TEXT), LOUD))
-    assert without_crosstalk([track], {0: levels}) == Cleaned((track,), 0, 0)
-    assert without_crosstalk([], {}) == Cleaned((), 0, 0)
+    track, levels = side(0, (make_words(TEXT), LOUD))
+    assert drop_crosstalk([track], {0: levels}) == CrosstalkResult((track,), 0, 0)
+    assert drop_crosstalk([], {}) == CrosstalkResult((), 0, 0)
 
 
 TURNS = st.lists(
@@ -159,31 +163,31 @@ TURNS = st.lists(
 
 
 def drawn_side(channel: int, turns: Sequence[tuple[Sequence[str], int]]) -> tuple[Track, Loudness]:
-    at_ms, placed = 0, []
+    at_ms, turns_in_time = 0, []
     for own, level in turns:
-        placed.append((said(own, at_ms), level))
-        at_ms = placed[-1][0][-1].end_ms + 700
-    return side(channel, *placed)
+        turns_in_time.append((make_words(own, at_ms), level))
+        at_ms = turns_in_time[-1][0][-1].end_ms + 700
+    return side(channel, *turns_in_time)
 
 
 @given(TURNS, TURNS)
 def test_only_faint_words_that_the_other_channel_covers_are_taken_out(lefts, rights):
     sides = drawn_side(0, lefts), drawn_side(1, rights)
 
-    found = clean(*sides)
+    result = clean(*sides)
 
-    lost = 0
-    for own, (track, levels), (other, _) in zip(found.tracks, sides, reversed(sides), strict=True):
-        kept = list(own.words)
-        gone = [word for word in track.words if word not in kept]
-        lost += len(gone)
-        assert kept == [word for word in track.words if word not in gone]
+    removed_count = 0
+    for own, (track, levels), (other, _) in zip(result.tracks, sides, reversed(sides), strict=True):
+        kept_words = list(own.words)
+        removed_words = [word for word in track.words if word not in kept_words]
+        removed_count += len(removed_words)
+        assert kept_words == [word for word in track.words if word not in removed_words]
         assert (own.speech, own.seams) == (track.speech, track.seams)
-        for word in gone:
+        for word in removed_words:
             near = Span(max(0, word.start_ms - 400), word.end_ms + 400)
-            assert levels.at(word.span) < -30
+            assert levels.level_db(word.span) < -30
             assert any(near.overlap(said.span) for said in other.words)
-    assert found.removed == lost
+    assert result.removed_count == removed_count
 
 
 @given(TURNS, TURNS)
@@ -191,11 +195,14 @@ def test_the_channels_order_makes_no_difference(lefts, rights):
     left, right = drawn_side(0, lefts), drawn_side(1, rights)
     there, back = clean(left, right), clean(right, left)
     assert there.tracks == tuple(reversed(back.tracks))
-    assert (there.removed, there.suspected) == (back.removed, back.suspected)
+    assert (there.removed_count, there.suspected_count) == (
+        back.removed_count,
+        back.suspected_count,
+    )
 
 
 def test_two_who_take_turns_and_are_both_overheard_make_one_run_of_both():
-    there = [*said(TEXT), *said(REPLY, at_ms=4_100)]
+    there = [*make_words(TEXT), *make_words(REPLY, at_ms=4_100)]
     speech = (Span(0, 8_000),)
     half = 8  # Half seconds of the first speaker, and as many of the second.
 
@@ -208,4 +215,4 @@ def test_two_who_take_turns_and_are_both_overheard_make_one_run_of_both():
     )
 
     assert [texts(track) for track in found.tracks] == [TEXT, REPLY]
-    assert found.suspected == 0
+    assert found.suspected_count == 0

@@ -10,8 +10,8 @@ from workers.transcript.stitch import Track
 RENDER = RenderSettings(speakers=("agent", "caller"))
 
 
-def track(channel: int, *timed: tuple[str, int, int]) -> Track:
-    return Track(channel, tuple(Word(t, s, e, 0.9) for t, s, e in timed), (), ())
+def track(channel: int, *words: tuple[str, int, int]) -> Track:
+    return Track(channel, tuple(Word(t, s, e, 0.9) for t, s, e in words), (), ())
 
 
 def read(*tracks: Track) -> list[tuple[str, str]]:
@@ -33,9 +33,9 @@ def test_speech_at_the_same_time_is_kept_whole():
 
 
 def test_a_long_pause_ends_an_utterance_and_a_breath_does_not():
-    said = track(0, ("well", 0, 400), ("yes", 800, 1_000), ("so", 2_100, 2_300))
+    channel_words = track(0, ("well", 0, 400), ("yes", 800, 1_000), ("so", 2_100, 2_300))
 
-    assert read(said) == [("agent", "well yes"), ("agent", "so")]
+    assert read(channel_words) == [("agent", "well yes"), ("agent", "so")]
 
 
 def test_a_full_stop_and_a_breath_end_an_utterance():
@@ -46,12 +46,12 @@ def test_a_full_stop_and_a_breath_end_an_utterance():
 
 
 def test_a_monologue_breaks_at_a_breath():
-    said = track(0, *((f"w{i}", i * 1_000, i * 1_000 + 600) for i in range(40)))
+    channel_words = track(0, *((f"w{i}", i * 1_000, i * 1_000 + 600) for i in range(40)))
 
-    assert len(read(said)) == 2
+    assert len(read(channel_words)) == 2
 
 
 def test_chinese_is_joined_without_spaces():
-    said = track(0, ("你", 0, 100), ("好", 100, 200), ("OK", 200, 400), ("吗", 400, 500))
+    channel_words = track(0, ("你", 0, 100), ("好", 100, 200), ("OK", 200, 400), ("吗", 400, 500))
 
-    assert read(said) == [("agent", "你好OK吗")]
+    assert read(channel_words) == [("agent", "你好OK吗")]

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from schema.span import Span
 from schema.words import ResultTag, SegmentResult, Word
-from workers.transcript.hallucinations import Doubt, Guarded, doubts, flags, guard
+from workers.transcript.hallucinations import (
+    Doubt,
+    HallucinationResult,
+    drop_hallucinations,
+    hallucination_flags,
+    model_doubts,
+)
 from workers.transcript.stitch import Track
 
 #: The figures of a window of hold music, as Whisper base gives them.
@@ -28,11 +34,11 @@ def doubt(figures: tuple[float, float], until_ms: int = 60_000) -> Doubt:
     return Doubt(Span(0, until_ms), *figures)
 
 
-def counts(own: Track, *doubted: Doubt) -> tuple[int, int]:
+def counts(spoken_track: Track, *doubts: Doubt) -> tuple[int, int]:
     """Return how many words go, and how many stay in doubt."""
-    found = guard(own, doubted)
-    assert len(own.words) - len(found.track.words) == found.removed
-    return found.removed, found.doubtful
+    result = drop_hallucinations(spoken_track, doubts)
+    assert len(spoken_track.words) - len(result.track.words) == result.removed_count
+    return result.removed_count, result.doubtful_count
 
 
 def test_unsure_words_over_music_go():
@@ -40,15 +46,17 @@ def test_unsure_words_over_music_go():
 
 
 def test_a_sure_word_keeps_its_whole_stretch():
-    own = track("well", "yes", confidence=0.2)
-    sure = Track(0, (*own.words, Word("Michelle", 900, 1_200, 0.9)), own.speech, ())
+    spoken_track = track("well", "yes", confidence=0.2)
+    sure = Track(
+        0, (*spoken_track.words, Word("Michelle", 900, 1_200, 0.9)), spoken_track.speech, ()
+    )
 
     assert counts(sure, doubt(MUSIC)) == (0, 0)
 
 
 def test_words_without_confidence_prove_nothing():
-    own = Track(0, (Word("you", 0, 300),), (), ())
-    assert counts(own, doubt(MUSIC)) == (0, 0)
+    spoken_track = Track(0, (Word("you", 0, 300),), (), ())
+    assert counts(spoken_track, doubt(MUSIC)) == (0, 0)
 
 
 @pytest.mark.parametrize("figures", [(0.3, -1.9), (0.5, -0.9)])
@@ -61,8 +69,11 @@ def test_unsure_words_stay_where_the_model_has_no_doubt():
 
 
 def test_only_the_doubtful_stretch_is_touched():
-    own = track("you", "you", confidence=0.1)
-    assert guard(own, [doubt(MUSIC, until_ms=400)]).track.words == own.words[1:]
+    spoken_track = track("you", "you", confidence=0.1)
+    assert (
+        drop_hallucinations(spoken_track, [doubt(MUSIC, until_ms=400)]).track.words
+        == spoken_track.words[1:]
+    )
 
 
 def test_stock_phrases_go_where_the_audio_says_that_nobody_spoke():
@@ -90,8 +101,8 @@ def test_people_may_repeat_themselves():
 
 
 def test_a_repetition_is_found_among_other_words():
-    own = track("so", *["i", "am", "here"] * 5, "bye")
-    assert counts(own) == (0, 15)
+    spoken_track = track("so", *["i", "am", "here"] * 5, "bye")
+    assert counts(spoken_track) == (0, 15)
 
 
 def test_words_faster_than_anyone_speaks_are_doubtful():
@@ -115,15 +126,17 @@ def test_a_word_of_many_seconds_is_doubtful():
 def test_doubts_are_put_on_the_recordings_clock():
     result = SegmentResult((), (), None, {ResultTag.DOUBTS: [[100, 900, 0.7, -1.5]]})
 
-    found = doubts([(0, SegmentResult((), ())), (30_000, result)])
+    found = model_doubts([(0, SegmentResult((), ())), (30_000, result)])
 
     assert found == [Doubt(Span(30_100, 30_900), 0.7, -1.5)]
 
 
 def test_counts_of_all_channels_are_flags():
-    own = track("x")
-    assert flags([Guarded(own, 0, 0)]) == ()
-    assert flags([Guarded(own, 2, 0), Guarded(own, 3, 1)]) == (
+    spoken_track = track("x")
+    assert hallucination_flags([HallucinationResult(spoken_track, 0, 0)]) == ()
+    assert hallucination_flags(
+        [HallucinationResult(spoken_track, 2, 0), HallucinationResult(spoken_track, 3, 1)]
+    ) == (
         "noise-words:5",
         "doubtful-words:1",
     )
@@ -140,7 +153,7 @@ DRAWN = st.lists(
 )
 
 
-def placed(drawn: Sequence[tuple[str, int, int, float | None]]) -> Track:
+def track_in_time(drawn: Sequence[tuple[str, int, int, float | None]]) -> Track:
     words: list[Word] = []
     for text, pause_ms, length_ms, confidence in drawn:
         at_ms = pause_ms + (words[-1].end_ms if words else 0)
@@ -150,17 +163,17 @@ def placed(drawn: Sequence[tuple[str, int, int, float | None]]) -> Track:
 
 @given(DRAWN)
 def test_nothing_goes_where_the_model_had_no_doubt(drawn):
-    own = placed(drawn)
-    assert guard(own, ()).track == own
+    spoken_track = track_in_time(drawn)
+    assert drop_hallucinations(spoken_track, ()).track == spoken_track
 
 
 @given(DRAWN, st.integers(0, 20_000), st.integers(0, 20_000), st.floats(0, 1), st.floats(-4, 0))
 def test_what_goes_lies_in_the_doubtful_stretch(drawn, start_ms, length_ms, no_speech, log):
-    own = placed(drawn)
+    spoken_track = track_in_time(drawn)
     span = Span(start_ms, start_ms + length_ms)
 
-    found = guard(own, [Doubt(span, no_speech, log)])
+    result = drop_hallucinations(spoken_track, [Doubt(span, no_speech, log)])
 
-    outside = [w for w in own.words if not span.start_ms <= w.middle_ms < span.end_ms]
-    assert [w for w in found.track.words if w in outside] == outside
-    assert found.removed == 0 or no_speech > 0.35
+    outside = [w for w in spoken_track.words if not span.start_ms <= w.middle_ms < span.end_ms]
+    assert [w for w in result.track.words if w in outside] == outside
+    assert result.removed_count == 0 or no_speech > 0.35

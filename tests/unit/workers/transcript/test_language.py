@@ -8,9 +8,10 @@ from schema.span import Span
 from schema.store.work.reduces import EndedSegment
 from schema.transcript import RepairReason
 from schema.words import SegmentResult, Word
-from workers.transcript.coverage import Place
-from workers.transcript.language import foreign_places, spoken_language
-from workers.transcript.stitch import Heard, stitch
+from workers.transcript.coverage import RepairCandidate
+from workers.transcript.language import find_foreign_speech, spoken_language
+from workers.transcript.seams import DecodedSegment
+from workers.transcript.stitch import stitch
 
 
 def segment(index: int, language: str | None, speech_s: int) -> EndedSegment:
@@ -33,16 +34,16 @@ def segment(index: int, language: str | None, speech_s: int) -> EndedSegment:
     )
 
 
-def foreign(*segments: EndedSegment) -> list[Place]:
-    heard = [
-        Heard(
+def foreign(*segments: EndedSegment) -> list[RepairCandidate]:
+    decodes = [
+        DecodedSegment(
             s.span,
             tuple(word.shifted(s.span.start_ms) for word in s.result.words),
             tuple(span.shifted(s.span.start_ms) for span in s.result.speech),
         )
         for s in segments
     ]
-    return list(foreign_places(stitch(0, heard), segments, heard))
+    return list(find_foreign_speech(stitch(0, decodes), segments, decodes))
 
 
 def test_the_language_is_that_of_most_speech_and_not_of_most_segments():
@@ -54,7 +55,7 @@ def test_the_language_is_that_of_most_speech_and_not_of_most_segments():
 def test_a_little_speech_in_another_language_is_decoded_as_the_channels():
     (place,) = foreign(segment(0, "en", 40), segment(1, "en", 40), segment(2, "cy", 4))
 
-    assert place == Place(0, Span(114_000, 117_900), RepairReason.LANGUAGE, "en")
+    assert place == RepairCandidate(0, Span(114_000, 117_900), RepairReason.LANGUAGE, "en")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,12 @@ def test_whoever_speaks_another_language_for_long_is_believed(segments):
 
 
 def test_a_segment_that_failed_is_in_no_language():
-    failed = EndedSegment(0, 1, "plan", Span(52_000, 112_000), None, "engine.failed", None)
-    heard = [Heard(Span(0, 60_000)), Heard(failed.span, failed=True)]
+    failed_segment = EndedSegment(0, 1, "plan", Span(52_000, 112_000), None, "engine.failed", None)
+    decodes = [DecodedSegment(Span(0, 60_000)), DecodedSegment(failed_segment.span, is_failed=True)]
 
-    assert list(foreign_places(stitch(0, heard), [segment(0, "en", 40), failed], heard)) == []
+    assert (
+        list(
+            find_foreign_speech(stitch(0, decodes), [segment(0, "en", 40), failed_segment], decodes)
+        )
+        == []
+    )

@@ -20,16 +20,16 @@ def tone(ms: int, level_db: float) -> np.ndarray:
 def test_each_half_second_of_speech_has_its_level():
     samples = np.concatenate([tone(1_000, -20), tone(500, -40), np.zeros(8_000, np.float32)])
 
-    found = measure_loudness(samples, [Span(0, 1_200), Span(1_200, 1_500), Span(1_500, 2_000)])
+    levels_db = measure_loudness(samples, [Span(0, 1_200), Span(1_200, 1_500), Span(1_500, 2_000)])
 
-    assert [len(levels) for levels in found] == [3, 1, 1]
-    assert found[0][:2] == [-20, -20]
-    assert found[1:] == [[-40], [-99]]
+    assert [len(levels) for levels in levels_db] == [3, 1, 1]
+    assert levels_db[0][:2] == [-20, -20]
+    assert levels_db[1:] == [[-40], [-99]]
 
 
 def test_nothing_was_measured_where_nobody_spoke():
     assert measure_loudness(tone(500, -20), []) == []
-    assert Loudness(()).at(Span(0, 100)) is None
+    assert Loudness(()).level_db(Span(0, 100)) is None
 
 
 def test_a_span_is_as_loud_as_what_was_measured_in_it():
@@ -39,12 +39,12 @@ def test_a_span_is_as_loud_as_what_was_measured_in_it():
 
     loudness = Loudness([(10_000, result)])
 
-    assert loudness.at(Span(10_100, 10_400)) == pytest.approx(-20)
-    assert loudness.at(Span(10_600, 10_700)) == pytest.approx(-40)
-    assert loudness.at(Span(10_400, 10_600)) == pytest.approx(-23, abs=0.1)
-    assert loudness.at(Span(15_350, 16_000)) == pytest.approx(-9)
-    assert loudness.at(Span(11_000, 15_000)) is None
+    assert loudness.level_db(Span(10_100, 10_400)) == pytest.approx(-20)
+    assert loudness.level_db(Span(10_600, 10_700)) == pytest.approx(-40)
+    assert loudness.level_db(Span(10_400, 10_600)) == pytest.approx(-23, abs=0.1)
+    assert loudness.level_db(Span(15_350, 16_000)) == pytest.approx(-9)
+    assert loudness.level_db(Span(11_000, 15_000)) is None
 
 
 def test_results_without_levels_say_nothing():
-    assert Loudness([(0, SegmentResult((), (Span(0, 900),)))]).at(Span(0, 900)) is None
+    assert Loudness([(0, SegmentResult((), (Span(0, 900),)))]).level_db(Span(0, 900)) is None

@@ -14,7 +14,7 @@ from schema.talk import talk_of
 from schema.transcript import Draft
 from schema.words import ResultTag, SegmentResult, Word
 from tests.factories import PROFILE, result
-from workers.transcript.reduce import draft_transcript, needed_repairs
+from workers.transcript.reduce import draft_transcript, find_needed_repairs
 
 
 def segment(
@@ -27,7 +27,7 @@ def segment(
     return EndedSegment(channel, 0, "plan", Span(start_ms, end_ms), found, code, None)
 
 
-def drafted(
+def draft_of(
     *segments: EndedSegment,
     flags: tuple[str, ...] = (),
     profile: Profile = PROFILE,
@@ -38,7 +38,7 @@ def drafted(
 
 
 def test_results_are_put_on_the_recordings_clock():
-    draft = drafted(segment(0, 30_000, 60_000, result("hello")))
+    draft = draft_of(segment(0, 30_000, 60_000, result("hello")))
 
     (utterance,) = draft.utterances
     assert (utterance.start_ms, utterance.end_ms) == (30_000, 30_500)
@@ -47,7 +47,7 @@ def test_results_are_put_on_the_recordings_clock():
 
 
 def test_channels_are_stitched_by_themselves_and_merged():
-    draft = drafted(
+    draft = draft_of(
         segment(0, 0, 20_000, result("a")),
         segment(0, 12_000, 32_000, result(*["b"] * 15)),
         segment(1, 0, 32_000, result("c")),
@@ -58,18 +58,20 @@ def test_channels_are_stitched_by_themselves_and_merged():
 
 
 def test_who_talked_how_much_is_found_in_the_words_as_they_are_shown():
-    draft = drafted(segment(0, 0, 20_000, result("a", "b")), segment(1, 0, 20_000, result("c")))
+    draft = draft_of(segment(0, 0, 20_000, result("a", "b")), segment(1, 0, 20_000, result("c")))
 
     assert draft.talk == talk_of(draft.utterances, 60_000)
     assert [own.words for own in draft.talk.speakers] == [2, 1]
 
 
 def test_names_of_two_speakers_are_not_for_a_channel_that_both_share():
-    named = PROFILE.model_copy(update={"render": RenderSettings(speakers=("agent", "caller"))})
+    named_profile = PROFILE.model_copy(
+        update={"render": RenderSettings(speakers=("agent", "caller"))}
+    )
     said = segment(0, 0, 20_000, result("a"))
 
     def speaker(**options) -> str:
-        (utterance,) = drafted(said, profile=named, **options).utterances
+        (utterance,) = draft_of(said, profile=named_profile, **options).utterances
         return utterance.speaker
 
     assert speaker() == "agent"
@@ -78,7 +80,7 @@ def test_names_of_two_speakers_are_not_for_a_channel_that_both_share():
 
 
 def test_a_failed_segment_is_marked_and_the_rest_is_kept():
-    draft = drafted(segment(0, 0, 20_000, None), segment(0, 12_000, 32_000, result("later")))
+    draft = draft_of(segment(0, 0, 20_000, None), segment(0, 12_000, 32_000, result("later")))
 
     assert draft.flags == ("partial",)
     assert [u.text for u in draft.utterances] == ["later"]
@@ -86,38 +88,38 @@ def test_a_failed_segment_is_marked_and_the_rest_is_kept():
 
 def test_words_of_a_smaller_model_are_flagged():
     said = replace(result("hi"), tags={ResultTag.SMALLER_MODEL: "whisper-tiny.en"})
-    assert drafted(segment(0, 0, 20_000, said)).flags == ("smaller-model",)
+    assert draft_of(segment(0, 0, 20_000, said)).flags == ("smaller-model",)
     asked_for = replace(result("hi"), tags={ResultTag.SMALLER_MODEL: PROFILE.decode.model})
-    assert drafted(segment(0, 0, 20_000, asked_for)).flags == ()
+    assert draft_of(segment(0, 0, 20_000, asked_for)).flags == ()
 
 
 def test_no_words_are_no_failure_and_are_flagged():
-    draft = drafted(segment(0, 0, 20_000, result()), flags=("silent-channel:1",))
+    draft = draft_of(segment(0, 0, 20_000, result()), flags=("silent-channel:1",))
 
     assert draft.flags == ("silent-channel:1", "no-speech")
-    assert drafted().flags == ("no-speech",)
+    assert draft_of().flags == ("no-speech",)
 
 
 def test_a_stray_word_in_hold_music_is_no_speech():
     music = SegmentResult((Word("1.5%", 9_000, 33_000, 0.08),), (Span(0, 38_000),), "km")
 
-    assert drafted(segment(0, 0, 60_000, music)).flags[0] == "no-speech"
+    assert draft_of(segment(0, 0, 60_000, music)).flags[0] == "no-speech"
 
 
 def test_one_sure_word_is_speech():
     said = SegmentResult((Word("Yes.", 0, 300, 0.9),), (Span(0, 300),), "en")
 
-    assert drafted(segment(0, 0, 20_000, said)).flags == ()
+    assert draft_of(segment(0, 0, 20_000, said)).flags == ()
 
 
 def test_speech_without_words_is_flagged():
-    heard = SegmentResult((Word("um", 0, 300, 0.9),), (Span(0, 12_000),), "en")
+    decoded = SegmentResult((Word("um", 0, 300, 0.9),), (Span(0, 12_000),), "en")
 
-    assert drafted(segment(0, 0, 20_000, heard)).flags == ("low-coverage",)
+    assert draft_of(segment(0, 0, 20_000, decoded)).flags == ("low-coverage",)
 
 
 def test_what_failed_segments_left_out_is_said():
-    draft = drafted(
+    draft = draft_of(
         segment(0, 0, 20_000, result("a")),
         segment(0, 12_000, 32_000, None, "engine.failed"),
         segment(0, 24_000, 44_000, None, "engine.failed"),
@@ -136,21 +138,21 @@ def test_what_failed_segments_left_out_is_said():
 def test_the_language_is_that_of_most_speech():
     chinese = SegmentResult((Word("好", 0, 9_000, 0.9),), (Span(0, 9_000),), "zh")
 
-    draft = drafted(segment(0, 0, 20_000, result("hi")), segment(1, 0, 20_000, chinese))
+    draft = draft_of(segment(0, 0, 20_000, result("hi")), segment(1, 0, 20_000, chinese))
 
     assert draft.language == "zh"
 
 
 def test_a_speaker_who_is_overheard_is_written_once():
     texts = ["how", "may", "i", "help"]
-    spoken = [Word(t, i * 400, i * 400 + 300, 0.9) for i, t in enumerate(texts)]
+    spoken_words = [Word(t, i * 400, i * 400 + 300, 0.9) for i, t in enumerate(texts)]
 
-    def heard(level_db: int) -> SegmentResult:
+    def decoded(level_db: int) -> SegmentResult:
         return SegmentResult(
-            tuple(spoken), (Span(0, 1_500),), "en", {ResultTag.LOUDNESS_DB: [[level_db] * 3]}
+            tuple(spoken_words), (Span(0, 1_500),), "en", {ResultTag.LOUDNESS_DB: [[level_db] * 3]}
         )
 
-    draft = drafted(segment(0, 0, 20_000, heard(-20)), segment(1, 0, 20_000, heard(-45)))
+    draft = draft_of(segment(0, 0, 20_000, decoded(-20)), segment(1, 0, 20_000, decoded(-45)))
 
     assert [u.channel for u in draft.utterances] == [0]
     assert draft.flags == ("crosstalk:4",)
@@ -158,28 +160,28 @@ def test_a_speaker_who_is_overheard_is_written_once():
 
 
 def test_numbers_are_written_as_digits_where_the_profile_asks():
-    wanted = PROFILE.model_copy(update={"render": RenderSettings(itn=True)})
+    itn_profile = PROFILE.model_copy(update={"render": RenderSettings(itn=True)})
     words = tuple(
         Word(t, i * 400, i * 400 + 300, 0.9)
         for i, t in enumerate(["the", "total", "is", "twenty", "five", "dollars"])
     )
-    heard = SegmentResult(words, (Span(0, 3_000),), "en")
+    decoded = SegmentResult(words, (Span(0, 3_000),), "en")
 
-    draft = drafted(segment(0, 0, 20_000, heard), profile=wanted)
+    draft = draft_of(segment(0, 0, 20_000, decoded), profile=itn_profile)
 
     (utterance,) = draft.utterances
     assert utterance.text == "the total is $25"
     assert utterance.words == (*words[:3], Word("$25", 1_200, 2_300, 0.9))
 
 
-@pytest.mark.parametrize(("asked", "repaired_as"), [("auto", "en"), ("en", None)])
-def test_a_place_is_decoded_as_its_channels_language(asked: str, repaired_as: str | None):
+@pytest.mark.parametrize(("language", "repaired_as"), [("auto", "en"), ("en", None)])
+def test_a_place_is_decoded_as_its_channels_language(language: str, repaired_as: str | None):
     said = tuple(Word("hi", at, at + 400, 0.9) for at in range(0, 20_000, 500))
-    heard = SegmentResult(said, (Span(0, 25_000),), "en")
-    profile = PROFILE.speaking(asked)
+    decoded = SegmentResult(said, (Span(0, 25_000),), "en")
+    profile = PROFILE.with_language(language)
     claim = ReduceClaim(UUID(int=1), UUID(int=2), "call.wav", 60_000, 1, (), profile)
 
-    (repair,) = needed_repairs(claim, [segment(0, 0, 60_000, heard)])
+    (repair,) = find_needed_repairs(claim, [segment(0, 0, 60_000, decoded)])
 
     assert repair.core == Span(19_900, 25_000)
     assert repair.language == repaired_as

@@ -11,36 +11,41 @@ from hypothesis import strategies as st
 from schema.span import Span
 from schema.transcript import RepairOutcome, RepairReason, SeamRule
 from schema.words import Word
-from workers.transcript.coverage import lost_places, repair_span
-from workers.transcript.repair import Redecoded, repaired
-from workers.transcript.stitch import Heard, Track, stitch
+from workers.transcript.coverage import find_lost_speech, repair_span
+from workers.transcript.repair import DecodedRepair, apply_repairs
+from workers.transcript.seams import DecodedSegment
+from workers.transcript.stitch import Track, stitch
 
 END_MS = 120_000
 
 
-def said(*spans: tuple[int, int]) -> tuple[Word, ...]:
+def make_words(*spans: tuple[int, int]) -> tuple[Word, ...]:
     return tuple(Word(f"w{i}", start, end, 0.9) for i, (start, end) in enumerate(spans))
 
 
-STEADY = said(*((at, at + 400) for at in range(0, END_MS, 500)))
+STEADY = make_words(*((at, at + 400) for at in range(0, END_MS, 500)))
 
 
-def heard(words: tuple[Word, ...], span: Span) -> Heard:
+def decode_exactly(words: tuple[Word, ...], span: Span) -> DecodedSegment:
     """What a decode of a span with speech throughout hears: words that lie in it."""
-    own = tuple(w for w in words if span.start_ms <= w.start_ms and w.end_ms <= span.end_ms)
-    return Heard(span, own, (span,))
+    decoded_words = tuple(
+        w for w in words if span.start_ms <= w.start_ms and w.end_ms <= span.end_ms
+    )
+    return DecodedSegment(span, decoded_words, (span,))
 
 
 def without(words: tuple[Word, ...], *holes: Span) -> tuple[Word, ...]:
     return tuple(w for w in words if not any(hole.overlap(w.span) for hole in holes))
 
 
-def redecoded(words: tuple[Word, ...], core: Span, **options) -> Redecoded:
-    return Redecoded(heard(words, repair_span(core, END_MS)), core, RepairReason.SPEECH, **options)
+def repair_of(words: tuple[Word, ...], core: Span, **options) -> DecodedRepair:
+    return DecodedRepair(
+        decode_exactly(words, repair_span(core, END_MS)), core, RepairReason.SPEECH, **options
+    )
 
 
-def base(words: tuple[Word, ...]) -> tuple[Track, list[Heard]]:
-    segments = [heard(words, Span(0, 60_000)), heard(words, Span(52_000, END_MS))]
+def stitch_two(words: tuple[Word, ...]) -> tuple[Track, list[DecodedSegment]]:
+    segments = [decode_exactly(words, Span(0, 60_000)), decode_exactly(words, Span(52_000, END_MS))]
     return stitch(0, segments), segments
 
 
@@ -56,12 +61,14 @@ def base(words: tuple[Word, ...]) -> tuple[Track, list[Heard]]:
     ],
 )
 def test_what_was_lost_comes_back_once(hole):
-    track, segments = base(without(STEADY, hole))
-    places = lost_places(track, segments)
+    track, segments = stitch_two(without(STEADY, hole))
+    places = find_lost_speech(track, segments)
 
-    mended, reports = repaired(track, [redecoded(STEADY, place.core) for place in places])
+    repaired_track, reports = apply_repairs(
+        track, [repair_of(STEADY, place.core) for place in places]
+    )
 
-    assert mended.words == STEADY
+    assert repaired_track.words == STEADY
     assert [report.outcome for report in reports] == [RepairOutcome.REPAIRED] * len(places)
     assert not reports[0].dropped
 
@@ -79,17 +86,19 @@ def test_every_word_is_there_once_whatever_was_lost(gaps, holes):
     for gap_ms, length_ms in gaps:
         spans.append((at_ms + gap_ms, at_ms + gap_ms + length_ms))
         at_ms += gap_ms + length_ms
-    truth = tuple(w for w in said(*spans) if w.end_ms <= END_MS)
+    truth = tuple(w for w in make_words(*spans) if w.end_ms <= END_MS)
     assume(truth)
-    lost = [Span(start, min(start + length, END_MS)) for start, length in holes]
-    track, segments = base(without(truth, *lost))
-    places = lost_places(track, segments)
+    lost_spans = [Span(start, min(start + length, END_MS)) for start, length in holes]
+    track, segments = stitch_two(without(truth, *lost_spans))
+    places = find_lost_speech(track, segments)
 
-    mended, reports = repaired(track, [redecoded(truth, place.core) for place in places])
+    repaired_track, reports = apply_repairs(
+        track, [repair_of(truth, place.core) for place in places]
+    )
 
-    assert len(set(mended.words)) == len(mended.words)
-    assert set(track.words) <= set(mended.words) <= set(truth)
-    starts = [word.start_ms for word in mended.words]
+    assert len(set(repaired_track.words)) == len(repaired_track.words)
+    assert set(track.words) <= set(repaired_track.words) <= set(truth)
+    starts = [word.start_ms for word in repaired_track.words]
     assert starts == sorted(starts)
     for report, place in zip(reports, places, strict=True):
         if report.outcome is RepairOutcome.REPAIRED:
@@ -98,90 +107,91 @@ def test_every_word_is_there_once_whatever_was_lost(gaps, holes):
                 for w in truth
                 if place.core.start_ms < w.start_ms and w.end_ms < place.core.end_ms
             }
-            assert inside <= set(mended.words)
-    assert repaired(track, []) == (track, ())
+            assert inside <= set(repaired_track.words)
+    assert apply_repairs(track, []) == (track, ())
 
 
 def test_a_repair_that_writes_no_more_changes_nothing():
-    track, _ = base(without(STEADY, Span(20_000, 25_000)))
+    track, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
     core = Span(19_900, 25_000)
 
-    mended, (report,) = repaired(track, [redecoded(without(STEADY, core), core)])
+    repaired_track, (report,) = apply_repairs(track, [repair_of(without(STEADY, core), core)])
 
-    assert mended == track
+    assert repaired_track == track
     assert report.outcome is RepairOutcome.UNCHANGED
 
 
 def test_a_repair_that_hears_less_around_its_place_takes_nothing_away():
-    track, _ = base(without(STEADY, Span(20_000, 25_000)))
+    track, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
     less = without(STEADY, Span(12_000, 22_000), Span(23_000, 33_000))
 
-    mended, (report,) = repaired(track, [redecoded(less, Span(19_900, 25_000))])
+    repaired_track, (report,) = apply_repairs(track, [repair_of(less, Span(19_900, 25_000))])
 
-    assert set(track.words) < set(mended.words)
+    assert set(track.words) < set(repaired_track.words)
     assert [word.start_ms for word in report.added] == [22_000, 22_500]
 
 
 def test_a_failed_repair_leaves_what_was_there_and_says_why():
-    track, _ = base(without(STEADY, Span(20_000, 25_000)))
+    track, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
     core = Span(19_900, 25_000)
-    failed = Heard(repair_span(core, END_MS), failed=True)
+    failed_segment = DecodedSegment(repair_span(core, END_MS), is_failed=True)
 
-    mended, (report,) = repaired(
-        track, [Redecoded(failed, core, RepairReason.SPEECH, error_code="engine.failed")]
+    repaired_track, (report,) = apply_repairs(
+        track,
+        [DecodedRepair(failed_segment, core, RepairReason.SPEECH, error_code="engine.failed")],
     )
 
-    assert mended == track
+    assert repaired_track == track
     assert (report.outcome, report.error_code) == (RepairOutcome.FAILED, "engine.failed")
 
 
 def test_a_gap_stays_a_gap_beside_a_repair():
     segments = [
-        heard(without(STEADY, Span(50_000, 56_000)), Span(0, 60_000)),
-        Heard(Span(52_000, END_MS), failed=True),
+        decode_exactly(without(STEADY, Span(50_000, 56_000)), Span(0, 60_000)),
+        DecodedSegment(Span(52_000, END_MS), is_failed=True),
     ]
     track = stitch(0, segments)
-    (place,) = lost_places(track, segments)
+    (place,) = find_lost_speech(track, segments)
 
-    mended, (report,) = repaired(track, [redecoded(STEADY, place.core)])
+    repaired_track, (report,) = apply_repairs(track, [repair_of(STEADY, place.core)])
 
     assert report.outcome is RepairOutcome.REPAIRED
-    assert mended.gaps == track.gaps == (Span(60_000, END_MS),)
-    assert mended.words == tuple(word for word in STEADY if word.end_ms <= 60_000)
+    assert repaired_track.gaps == track.gaps == (Span(60_000, END_MS),)
+    assert repaired_track.words == tuple(word for word in STEADY if word.end_ms <= 60_000)
 
 
 def test_words_that_nobody_is_sure_of_are_no_gain():
-    track, _ = base(without(STEADY, Span(20_000, 25_000)))
+    track, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
     unsure = tuple(replace(word, confidence=0.2) for word in STEADY)
 
-    mended, _ = repaired(track, [redecoded(unsure, Span(19_900, 25_000))])
+    repaired_track, _ = apply_repairs(track, [repair_of(unsure, Span(19_900, 25_000))])
 
-    assert mended == track
+    assert repaired_track == track
 
 
 def test_a_repair_says_how_it_was_joined_and_the_seams_of_the_plan_stay():
-    track, _ = base(without(STEADY, Span(20_000, 25_000)))
+    track, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
 
-    mended, (report,) = repaired(track, [redecoded(STEADY, Span(19_900, 25_000))])
+    repaired_track, (report,) = apply_repairs(track, [repair_of(STEADY, Span(19_900, 25_000))])
 
-    assert mended.seams == track.seams
+    assert repaired_track.seams == track.seams
     assert len(report.rules) == 2
     assert SeamRule.GAP not in report.rules
     assert [w.text for w in report.added] == [f"w{i}" for i in range(40, 50)]
 
 
 def test_words_in_another_language_are_replaced_though_they_cover_more():
-    track, _ = base(STEADY)
+    track, _ = stitch_two(STEADY)
     core = Span(20_000, 24_000)
-    spanish = said(*((at, at + 300) for at in range(0, END_MS, 600)))
+    spanish = make_words(*((at, at + 300) for at in range(0, END_MS, 600)))
     right = tuple(replace(word, text="hola") for word in spanish)
 
-    mended, (report,) = repaired(
+    repaired_track, (report,) = apply_repairs(
         track,
         [
-            replace(redecoded(right, core, language="es"), reason=RepairReason.LANGUAGE),
+            replace(repair_of(right, core, language="es"), reason=RepairReason.LANGUAGE),
         ],
     )
 
-    assert {w.text for w in mended.words if core.overlap(w.span)} == {"hola"}
+    assert {w.text for w in repaired_track.words if core.overlap(w.span)} == {"hola"}
     assert (report.outcome, report.language) == (RepairOutcome.REPAIRED, "es")

@@ -7,19 +7,25 @@ from collections.abc import Callable, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema.transcript import join_words
+from schema.text import join_words
 from schema.words import Word
-from workers.transcript.rewrite import PHRASE_WORDS, Change, aligned, punctuated, rewritten
+from workers.transcript.rewrite import (
+    PHRASE_WORDS,
+    Change,
+    add_punctuation,
+    find_changes,
+    rewrite_words,
+)
 
 
-def timed(*texts: str) -> tuple[Word, ...]:
+def make_words(*texts: str) -> tuple[Word, ...]:
     """A word each 400 ms, 300 ms long, each less sure than the one before."""
     return tuple(
         Word(text, 400 * i, 400 * i + 300, round(0.9 - i / 100, 3)) for i, text in enumerate(texts)
     )
 
 
-def wrote(words: Sequence[Word]) -> str:
+def join_texts(words: Sequence[Word]) -> str:
     return join_words([word.text for word in words])
 
 
@@ -35,84 +41,90 @@ def writes(**phrases: str) -> Callable[[str], str]:
 
 
 def test_what_is_merged_lasts_as_long_as_what_it_replaces_and_is_as_sure_as_the_least():
-    words = timed("Total", "is", "twenty", "five", "dollars.")
+    words = make_words("Total", "is", "twenty", "five", "dollars.")
 
-    found = rewritten(words, writes(twenty_five_dollars="$25"))
+    rewritten_words = rewrite_words(words, writes(twenty_five_dollars="$25"))
 
-    assert found == (*words[:2], Word("$25.", 800, 1_900, 0.86))
+    assert rewritten_words == (*words[:2], Word("$25.", 800, 1_900, 0.86))
 
 
 def test_each_cjk_character_has_its_time():
-    words = timed("我", "有", "二", "十", "五", "块。")
+    words = make_words("我", "有", "二", "十", "五", "块。")
 
-    found = rewritten(words, writes(二十五="25"))
+    rewritten_words = rewrite_words(words, writes(二十五="25"))
 
-    assert found == (*words[:2], Word("25", 800, 1_900, 0.86), words[5])
+    assert rewritten_words == (*words[:2], Word("25", 800, 1_900, 0.86), words[5])
 
 
 def test_words_of_two_scripts_are_rewritten_apart():
-    asked: list[str] = []
+    phrases: list[str] = []
 
-    rewritten(timed("这", "是", "iPhone", "十", "三", "Pro"), lambda t: asked.append(t) or t)
+    rewrite_words(
+        make_words("这", "是", "iPhone", "十", "三", "Pro"), lambda t: phrases.append(t) or t
+    )
 
-    assert asked == ["这是", "iphone", "十三", "pro"]
+    assert phrases == ["这是", "iphone", "十三", "pro"]
 
 
 def test_a_number_does_not_reach_over_a_mark():
-    words = timed("twenty.", "Five", "left")
+    words = make_words("twenty.", "Five", "left")
 
-    assert rewritten(words, writes(twenty_five="25")) == words
+    assert rewrite_words(words, writes(twenty_five="25")) == words
 
 
 def test_what_stays_keeps_its_case_and_marks():
-    words = timed("Mr.", "Smith,", "Twenty", "Five", "Oaks", '"Inn"')
+    words = make_words("Mr.", "Smith,", "Twenty", "Five", "Oaks", '"Inn"')
 
-    assert wrote(rewritten(words, writes(twenty_five="25"))) == 'Mr. Smith, 25 Oaks "Inn"'
+    assert join_texts(rewrite_words(words, writes(twenty_five="25"))) == 'Mr. Smith, 25 Oaks "Inn"'
 
 
 def test_two_numbers_in_a_row_are_told_apart_by_the_rewriter():
-    words = timed("third", "twenty", "twenty", "one")
+    words = make_words("third", "twenty", "twenty", "one")
 
-    found = rewritten(words, writes(third="3rd", twenty_twenty_one="2021"))
+    rewritten_words = rewrite_words(words, writes(third="3rd", twenty_twenty_one="2021"))
 
-    assert [(w.text, w.start_ms, w.end_ms) for w in found] == [
+    assert [(w.text, w.start_ms, w.end_ms) for w in rewritten_words] == [
         ("3rd", 0, 300),
         ("2021", 400, 1_500),
     ]
 
 
 def test_a_date_and_a_time_that_are_run_together_are_parted():
-    words = timed(*"三月三号三点半")
+    words = make_words(*"三月三号三点半")
 
-    found = rewritten(words, writes(三月三号="03/03", 三点半="3:30"))
+    rewritten_words = rewrite_words(words, writes(三月三号="03/03", 三点半="3:30"))
 
-    assert [(w.text, w.start_ms) for w in found] == [("03/03", 0), ("3:30", 1_600)]
+    assert [(w.text, w.start_ms) for w in rewritten_words] == [("03/03", 0), ("3:30", 1_600)]
 
 
 def test_digits_that_are_run_together_are_one_number():
-    words = timed(*"一三八零")
+    words = make_words(*"一三八零")
 
-    found = rewritten(words, lambda text: text.translate(str.maketrans("一三八零", "1380")))
+    rewritten_words = rewrite_words(
+        words, lambda text: text.translate(str.maketrans("一三八零", "1380"))
+    )
 
-    assert found == (Word("1380", 0, 1_500, 0.87),)
+    assert rewritten_words == (Word("1380", 0, 1_500, 0.87),)
 
 
 def test_what_cannot_be_told_apart_is_one_word():
-    words = timed("one", "million", "dollars", "more")
+    words = make_words("one", "million", "dollars", "more")
 
-    found = rewritten(words, writes(one_million_dollars="$1 million"))
+    rewritten_words = rewrite_words(words, writes(one_million_dollars="$1 million"))
 
-    assert found == (Word("$1 million", 0, 1_100, 0.88), words[3])
+    assert rewritten_words == (Word("$1 million", 0, 1_100, 0.88), words[3])
 
 
 def test_a_sign_after_a_space_belongs_to_its_number():
-    assert wrote(rewritten(timed("five", "percent"), writes(five_percent="5 %"))) == "5%"
+    assert (
+        join_texts(rewrite_words(make_words("five", "percent"), writes(five_percent="5 %"))) == "5%"
+    )
 
 
 def test_what_is_no_number_stays_as_it_was_spoken():
     def unchanged(*texts: str, **phrases: str) -> bool:
-        words = timed(*texts)
-        return rewritten(words, writes(**phrases)) == words
+        words = make_words(*texts)
+        return rewrite_words(words, writes(**phrases)) == words
 
     assert unchanged("the", "doctor", doctor="dr.")
     assert unchanged("just", "a", "second", second="2nd")
@@ -123,21 +135,24 @@ def test_what_is_no_number_stays_as_it_was_spoken():
 
 
 def test_an_address_is_written_as_one():
-    words = timed("a", "b", "at", "gmail", "dot", "com")
+    words = make_words("a", "b", "at", "gmail", "dot", "com")
 
-    assert wrote(rewritten(words, writes(a_b_at_gmail_dot_com="ab@gmail.com"))) == "ab@gmail.com"
+    assert (
+        join_texts(rewrite_words(words, writes(a_b_at_gmail_dot_com="ab@gmail.com")))
+        == "ab@gmail.com"
+    )
 
 
 def test_a_long_phrase_is_rewritten_in_parts_that_meet_at_pauses():
-    words = timed(*["word"] * (3 * PHRASE_WORDS))
+    words = make_words(*["word"] * (3 * PHRASE_WORDS))
     late = [word.shifted(500 if i >= 50 else 0) for i, word in enumerate(words)]
-    asked: list[int] = []
+    phrases: list[int] = []
 
-    rewritten(late, lambda text: asked.append(len(text.split())) or text)
+    rewrite_words(late, lambda text: phrases.append(len(text.split())) or text)
 
-    assert asked[0] == 50
-    assert sum(asked) == len(words)
-    assert max(asked) <= PHRASE_WORDS
+    assert phrases[0] == 50
+    assert sum(phrases) == len(words)
+    assert max(phrases) <= PHRASE_WORDS
 
 
 ENGLISH = ["one", "Two", "twenty", "five,", "(so", "yes.", "&", "...", "a b", ""]
@@ -157,10 +172,10 @@ def placed(drawn: Sequence[tuple[str, int, int, float | None]]) -> tuple[Word, .
     return tuple(words)
 
 
-def assert_replaces_runs(found: Sequence[Word], words: Sequence[Word]) -> None:
+def assert_replaces_runs(rewritten_words: Sequence[Word], words: Sequence[Word]) -> None:
     """Each found word stands for a run of the words, and together they stand for all, in order."""
     left = list(words)
-    for new in found:
+    for new in rewritten_words:
         run = [word for word in left if word.end_ms <= new.end_ms]
         left = left[len(run) :]
         assert (run[0].start_ms, run[-1].end_ms) == (new.start_ms, new.end_ms)
@@ -173,29 +188,29 @@ def assert_replaces_runs(found: Sequence[Word], words: Sequence[Word]) -> None:
 @given(WORDS)
 def test_a_rewriter_that_changes_nothing_leaves_every_word_alone(drawn):
     words = placed(drawn)
-    assert rewritten(words, lambda text: text) == words
+    assert rewrite_words(words, lambda text: text) == words
 
 
 @given(WORDS)
 def test_numbers_get_the_times_of_their_words(drawn):
     words = placed(drawn)
     rewrite = writes(twenty_five="25", two="2", 二十五="25", 十="10", one_twenty="1 20")
-    found = rewritten(words, rewrite)
-    assert_replaces_runs(found, words)
+    rewritten_words = rewrite_words(words, rewrite)
+    assert_replaces_runs(rewritten_words, words)
 
 
 @given(WORDS, st.lists(st.text("12 ab.@一%", max_size=12), min_size=1))
 def test_whatever_a_rewriter_returns_no_word_is_lost_or_made_up(drawn, answers):
     words = placed(drawn)
     count = iter(range(10**6))
-    found = rewritten(words, lambda _: answers[next(count) % len(answers)])
-    assert_replaces_runs(found, words)
+    rewritten_words = rewrite_words(words, lambda _: answers[next(count) % len(answers)])
+    assert_replaces_runs(rewritten_words, words)
 
 
 @given(st.lists(st.sampled_from("abcd")), st.lists(st.sampled_from("abcd1")))
 def test_changes_are_in_order_and_none_is_one_sided(spoken, written):
     at = 0
-    for change in aligned(spoken, written):
+    for change in find_changes(spoken, written):
         assert at <= change.first < change.last <= len(spoken)
         assert change.tokens
         at = change.last
@@ -206,44 +221,46 @@ def test_the_changes_of_a_true_rewriting_are_found_exactly(changed):
     spoken = [f"word{i}" for i in range(len(changed))]
     written = [text.upper() if c else text for text, c in zip(spoken, changed, strict=True)]
 
-    found = {i for change in aligned(spoken, written) for i in range(change.first, change.last)}
+    rewritten_words = {
+        i for change in find_changes(spoken, written) for i in range(change.first, change.last)
+    }
 
-    assert found == {i for i, c in enumerate(changed) if c}
+    assert rewritten_words == {i for i, c in enumerate(changed) if c}
 
 
 def test_a_change_that_writes_less_is_joined_to_its_neighbour():
     spoken, written = ["one", "million", "dollars"], ["$1", "million"]
-    assert aligned(spoken, written) == [Change(0, 3, ("$1", "million"))]
-    assert aligned(["a", "b"], ["a"]) == []
+    assert find_changes(spoken, written) == [Change(0, 3, ("$1", "million"))]
+    assert find_changes(["a", "b"], ["a"]) == []
 
 
 def test_marks_go_to_the_words_they_follow():
-    words = timed("你", "好", "hello", "it's", "me")
+    words = make_words("你", "好", "hello", "it's", "me")
 
-    assert wrote(punctuated(words, "你好。Hello. It's me?")) == "你好。hello. it's me?"
+    assert join_texts(add_punctuation(words, "你好。Hello. It's me?")) == "你好。hello. it's me?"
 
 
 def test_an_opening_bracket_goes_to_the_word_after_it():
-    assert wrote(punctuated(timed("yes", "i", "am"), "yes (I am)")) == "yes (i am)"
+    assert join_texts(add_punctuation(make_words("yes", "i", "am"), "yes (I am)")) == "yes (i am)"
 
 
 def test_marks_that_a_word_has_are_not_doubled():
-    words = timed("twenty-five,", "yes.")
-    assert punctuated(words, "twenty-five, yes.") == words
+    words = make_words("twenty-five,", "yes.")
+    assert add_punctuation(words, "twenty-five, yes.") == words
 
 
 def test_a_model_that_changes_the_words_is_not_believed():
-    words = timed("yes", "no")
-    assert punctuated(words, "yes, now.") == words
-    assert punctuated((), "") == ()
+    words = make_words("yes", "no")
+    assert add_punctuation(words, "yes, now.") == words
+    assert add_punctuation((), "") == ()
 
 
 @given(WORDS, st.data())
 def test_marks_change_no_time_and_no_letter(drawn, data):
     words = placed(drawn)
     text = "".join(word.text + data.draw(st.sampled_from(["", " ", "。", ", "])) for word in words)
-    found = punctuated(words, text)
-    assert [(w.start_ms, w.end_ms, w.confidence) for w in found] == [
+    rewritten_words = add_punctuation(words, text)
+    assert [(w.start_ms, w.end_ms, w.confidence) for w in rewritten_words] == [
         (w.start_ms, w.end_ms, w.confidence) for w in words
     ]
-    assert all(old.text in new.text for old, new in zip(words, found, strict=True))
+    assert all(old.text in new.text for old, new in zip(words, rewritten_words, strict=True))

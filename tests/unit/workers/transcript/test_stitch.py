@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from schema.span import Span
 from schema.transcript import SeamRule
 from schema.words import Word
-from tests.unit.workers.overlaps import decoded, heard, is_known, said, words
-from workers.transcript.stitch import Heard, stitch
+from tests.unit.workers.overlaps import any_decode, any_truth, decode_exactly, is_known, words
+from workers.transcript.seams import DecodedSegment
+from workers.transcript.stitch import stitch
 
 LEFT, RIGHT = Span(0, 20_000), Span(12_000, 32_000)
 
@@ -22,12 +23,12 @@ def texts(track) -> list[str]:
 
 
 def test_one_segment_is_its_own_track():
-    heard = Heard(LEFT, words(("hello", 500, 900)), (Span(400, 1_000),))
+    decode = DecodedSegment(LEFT, words(("hello", 500, 900)), (Span(400, 1_000),))
 
-    track = stitch(1, [heard])
+    track = stitch(1, [decode])
 
     assert texts(track) == ["hello"]
-    assert track.speech == heard.speech
+    assert track.speech == decode.speech
     assert track.seams == ()
 
 
@@ -39,8 +40,8 @@ def test_no_segments_are_an_empty_track():
 
 def test_a_seam_says_what_it_dropped_on_both_sides():
     two = words(("one", 14_000, 14_500), ("two", 17_000, 17_500))
-    left = Heard(LEFT, (*words(("zero", 1_000, 1_500)), *two))
-    right = Heard(RIGHT, (*two, *words(("three", 25_000, 25_500))))
+    left = DecodedSegment(LEFT, (*words(("zero", 1_000, 1_500)), *two))
+    right = DecodedSegment(RIGHT, (*two, *words(("three", 25_000, 25_500))))
 
     track = stitch(3, [left, right])
 
@@ -54,13 +55,17 @@ def test_a_seam_says_what_it_dropped_on_both_sides():
 def test_segments_out_of_order_are_refused():
     for one, other in [(Span(0, 9_000), Span(1_000, 8_000)), (RIGHT, LEFT)]:
         with pytest.raises(ValueError, match="before"):
-            stitch(0, [Heard(one), Heard(other)])
+            stitch(0, [DecodedSegment(one), DecodedSegment(other)])
 
 
 def test_a_failed_segment_leaves_its_core_as_a_gap():
-    here = words(("here", 12_500, 12_900), ("there", 18_000, 18_400))
+    left_words = words(("here", 12_500, 12_900), ("there", 18_000, 18_400))
     later = words(("later", 30_000, 30_400))
-    segments = [Heard(LEFT, here), Heard(RIGHT, failed=True), Heard(Span(24_000, 44_000), later)]
+    segments = [
+        DecodedSegment(LEFT, left_words),
+        DecodedSegment(RIGHT, is_failed=True),
+        DecodedSegment(Span(24_000, 44_000), later),
+    ]
 
     track = stitch(0, segments)
 
@@ -72,9 +77,9 @@ def test_a_failed_segment_leaves_its_core_as_a_gap():
 def test_what_failed_between_two_that_meet_is_no_gap_and_doubles_nothing():
     both = words(("one", 12_000, 12_400), ("two", 16_000, 16_400))
     segments = [
-        Heard(LEFT, both),
-        Heard(Span(8_000, 26_000), failed=True),
-        Heard(Span(12_000, 44_000), (*both, *words(("three", 22_000, 22_400)))),
+        DecodedSegment(LEFT, both),
+        DecodedSegment(Span(8_000, 26_000), is_failed=True),
+        DecodedSegment(Span(12_000, 44_000), (*both, *words(("three", 22_000, 22_400)))),
     ]
 
     track = stitch(0, segments)
@@ -87,7 +92,7 @@ def test_a_segment_that_overlaps_the_next_but_one_gives_each_word_once():
     truth = words(*((f"w{at}", at, at + 300) for at in range(0, 32_000, 400)))
     spans = [Span(0, 12_000), Span(6_000, 18_000), Span(10_000, 24_000), Span(11_000, 32_000)]
 
-    track = stitch(0, [heard(truth, span) for span in spans])
+    track = stitch(0, [decode_exactly(truth, span) for span in spans])
 
     assert track.words == tuple(w for w in truth if w.end_ms <= 32_000)
     places = [seam.at_ms for seam in track.seams]
@@ -97,7 +102,7 @@ def test_a_segment_that_overlaps_the_next_but_one_gives_each_word_once():
 def test_speech_is_counted_once():
     speech = (Span(13_000, 19_000),)
 
-    track = stitch(0, [Heard(LEFT, (), speech), Heard(RIGHT, (), speech)])
+    track = stitch(0, [DecodedSegment(LEFT, (), speech), DecodedSegment(RIGHT, (), speech)])
 
     assert track.speech == speech
 
@@ -110,7 +115,7 @@ def cover(end_ms: int, length_ms: int, step_ms: int) -> list[Span]:
 
 @st.composite
 def covered(draw, overlaps):
-    truth = draw(said(repeats=False))
+    truth = draw(any_truth(repeats=False))
     length_ms = draw(st.integers(18_000, 40_000))
     step_ms = length_ms - draw(overlaps)
     return truth, cover(truth[-1].end_ms, length_ms, step_ms)
@@ -120,7 +125,7 @@ def covered(draw, overlaps):
 def test_where_all_decode_alike_every_word_comes_out_once_and_as_it_was(case):
     truth, spans = case
 
-    track = stitch(0, [heard(truth, span) for span in spans])
+    track = stitch(0, [decode_exactly(truth, span) for span in spans])
 
     assert track.words == truth
 
@@ -129,10 +134,10 @@ def test_where_all_decode_alike_every_word_comes_out_once_and_as_it_was(case):
 def worn(draw):
     """Draw the truth, and a decode of it by segments that are each weak at its edges."""
     truth, spans = draw(covered(st.sampled_from([4_000, 8_000])))
-    late = [draw(st.sampled_from([-100, 0, 100])) for _ in spans]
+    late_words = [draw(st.sampled_from([-100, 0, 100])) for _ in spans]
     return truth, [
-        draw(decoded(truth, span, late_ms=late_ms, jitter_ms=60, garbled=True))
-        for span, late_ms in zip(spans, late, strict=True)
+        draw(any_decode(truth, span, late_ms=late_ms, jitter_ms=60, garbled=True))
+        for span, late_ms in zip(spans, late_words, strict=True)
     ]
 
 
@@ -150,13 +155,15 @@ def test_whatever_segments_make_of_their_edges_every_word_comes_out_once(case):
 
 
 @st.composite
-def heard_segment(draw, span: Span) -> Heard:
+def heard_segment(draw, span: Span) -> DecodedSegment:
     starts = sorted(draw(st.lists(st.integers(span.start_ms, span.end_ms - 10), max_size=30)))
-    found = tuple(
+    stitched_words = tuple(
         Word(draw(st.sampled_from("abc")), start, draw(st.integers(start, span.end_ms)), None)
         for start in starts
     )
-    return Heard(span, found, tuple(filter(None, (w.span.overlap(span) for w in found))))
+    return DecodedSegment(
+        span, stitched_words, tuple(filter(None, (w.span.overlap(span) for w in stitched_words)))
+    )
 
 
 @given(heard_segment(LEFT), heard_segment(RIGHT), heard_segment(Span(24_000, 44_000)))
@@ -165,8 +172,8 @@ def test_times_never_go_back_and_no_word_is_invented(first, second, third):
 
     starts = [word.start_ms for word in track.words]
     assert starts == sorted(starts)
-    spoken = Counter((w.text, w.end_ms) for s in (first, second, third) for w in s.words)
+    truth = Counter((w.text, w.end_ms) for s in (first, second, third) for w in s.words)
     # Times may have been moved on, to come after those of the word before; texts never.
-    assert Counter(texts(track)) <= Counter(text for text, _ in spoken.elements())
+    assert Counter(texts(track)) <= Counter(text for text, _ in truth.elements())
     dropped = sum(len(s.dropped_left) + len(s.dropped_right) for s in track.seams)
-    assert len(track.words) + dropped >= spoken.total()
+    assert len(track.words) + dropped >= truth.total()

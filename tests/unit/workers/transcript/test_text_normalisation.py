@@ -5,22 +5,23 @@ from __future__ import annotations
 import pytest
 
 from schema.profile import RenderSettings
-from schema.transcript import Utterance, join_words
+from schema.text import join_words
+from schema.transcript import Utterance
 from schema.words import Word
-from workers.transcript.text_normalisation import normalized, polish, polished
+from workers.transcript.text_normalisation import normalise_numbers, rewrite_utterance, write_digits
 
 ITN = RenderSettings(itn=True)
 
 
-def said(*texts: str) -> Utterance:
+def make_utterance(*texts: str) -> Utterance:
     words = tuple(Word(text, 400 * i, 400 * i + 300, 0.9) for i, text in enumerate(texts))
     return Utterance(0, "agent", join_words(list(texts)), words)
 
 
 def read(*texts: str, language: str | None = "en") -> str:
-    (found,) = polish([said(*texts)], language, ITN)
-    assert found.text == join_words([word.text for word in found.words])
-    return found.text
+    (utterance,) = normalise_numbers([make_utterance(*texts)], language, ITN)
+    assert utterance.text == join_words([word.text for word in utterance.words])
+    return utterance.text
 
 
 def test_english_numbers_are_digits():
@@ -46,10 +47,10 @@ def test_rules_that_go_too_far_are_not_followed():
 
 
 def test_other_languages_and_profiles_are_left_alone():
-    utterance = said("twenty", "five")
-    assert polish([utterance], "de", ITN) == (utterance,)
-    assert polish([utterance], None, ITN) == (utterance,)
-    assert polish([utterance], "en", RenderSettings()) == (utterance,)
+    utterance = make_utterance("twenty", "five")
+    assert normalise_numbers([utterance], "de", ITN) == (utterance,)
+    assert normalise_numbers([utterance], None, ITN) == (utterance,)
+    assert normalise_numbers([utterance], "en", RenderSettings()) == (utterance,)
 
 
 @pytest.mark.parametrize("failure", [AssertionError(), ImportError("wetext"), MemoryError()])
@@ -57,8 +58,8 @@ def test_rules_that_fail_leave_the_spoken_words(failure: Exception):
     def fail(text: str) -> str:
         raise failure
 
-    utterance = said("twenty", "five")
-    assert polished(utterance, fail) == utterance
+    utterance = make_utterance("twenty", "five")
+    assert rewrite_utterance(utterance, fail) == utterance
 
 
 def test_what_the_rules_cannot_read_is_left_as_it_is():
@@ -69,7 +70,7 @@ def test_what_the_rules_cannot_read_is_left_as_it_is():
 def test_the_rules_of_a_language_are_loaded_once():
     from workers.transcript import text_normalisation as module
 
-    normalized("twenty five")
-    loaded = module._normalizer.cache_info().misses
-    normalized("thirty five")
-    assert module._normalizer.cache_info().misses == loaded
+    write_digits("twenty five")
+    loads = module._load_rules.cache_info().misses
+    write_digits("thirty five")
+    assert module._load_rules.cache_info().misses == loads

@@ -10,7 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.engines.funasr.cif import _fired, fired_times, integrate, token_times
+from workers.engines.funasr.cif import (
+    _fire_frames,
+    integrate,
+    plain_token_times,
+    upsampled_token_times,
+)
 
 WEIGHTS = st.lists(st.floats(0, 0.984375, width=32), min_size=1, max_size=80)
 
@@ -54,8 +59,8 @@ def test_a_regions_tokens_do_not_depend_on_what_is_beside_it(weights, others):
 @given(weights=WEIGHTS, tokens=st.integers(0, 40))
 def test_every_token_has_a_time_and_none_goes_back(weights, tokens):
     for times in (
-        token_times(np.array(weights), tokens),
-        fired_times(np.array(weights), tokens, 60),
+        upsampled_token_times(np.array(weights), tokens),
+        plain_token_times(np.array(weights), tokens, 60),
     ):
         assert times.shape == (tokens, 2)
         starts = times[:, 0].tolist()
@@ -78,7 +83,7 @@ def walked(weights, fires_at=1.0 - 1e-4):
 def test_tokens_fire_where_the_walk_fires(weights):
     # Eighths have no rounding to differ by.
     eighths = np.floor(np.array(weights) * 8) / 8
-    assert _fired(eighths).tolist() == walked(eighths)
+    assert _fire_frames(eighths).tolist() == walked(eighths)
 
 
 def stepped(weights, tokens, frame_ms):
@@ -95,7 +100,7 @@ def stepped(weights, tokens, frame_ms):
 @given(weights=st.lists(st.integers(0, 24), min_size=1, max_size=80), tokens=st.integers(0, 40))
 def test_a_plain_paraformers_times_are_those_of_the_frames_it_is_made_of(weights, tokens):
     eighths = np.array(weights) / 8
-    assert fired_times(eighths, tokens, 60).tolist() == stepped(eighths.tolist(), tokens, 60)
+    assert plain_token_times(eighths, tokens, 60).tolist() == stepped(eighths.tolist(), tokens, 60)
 
 
 @given(seed=st.integers(0, 500), tokens=st.integers(1, 12))
@@ -108,7 +113,7 @@ def test_times_are_funasrs(seed, tokens):
     alphas = torch.tensor(weights)
     peaks = cif_wo_hidden(alphas[None].clone(), 1.0 - 1e-4)[0]
     _, expected = ts_prediction_lfr6_standard(alphas.clone(), peaks, ["x"] * tokens)
-    found = token_times(weights, tokens).tolist()
+    found = upsampled_token_times(weights, tokens).tolist()
     # Sums in single and in double precision may pass a whole number one frame apart.
     assert all(
         abs(a - b) <= 20

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from workers.engines.funasr import cuda_graphs
-from workers.engines.funasr.cuda_graphs import Replayed
+from workers.engines.funasr.cuda_graphs import GraphRunner
 
 
 class Graph:
@@ -65,8 +65,8 @@ class Part:
         return (doubled,)
 
 
-def run(cuda: Cuda) -> tuple[Replayed, Part]:
-    return Replayed(torch.device("cpu"), cuda), Part(cuda)
+def run(cuda: Cuda) -> tuple[GraphRunner, Part]:
+    return GraphRunner(torch.device("cpu"), cuda), Part(cuda)
 
 
 def test_a_shape_that_comes_again_is_recorded_and_replayed():
@@ -102,13 +102,13 @@ def test_without_memory_for_it_every_recording_is_let_go_and_the_caller_told():
     replays("part", part, torch.ones(2))
     with pytest.raises(torch.OutOfMemoryError):
         replays("part", part, torch.ones(2))
-    assert not replays._recorded
+    assert not replays._recordings
 
 
 def test_seldom_used_recordings_make_way(monkeypatch):
-    monkeypatch.setattr(cuda_graphs, "_MOST", 2)
+    monkeypatch.setattr(cuda_graphs, "_MAX_RECORDINGS", 2)
     replays, part = run(Cuda())
     for size in (1, 2, 3):
         for _ in range(2):
             replays("part", part, torch.ones(size))
-    assert [shapes for _, shapes in replays._recorded] == [((2,),), ((3,),)]
+    assert [shapes for _, shapes in replays._recordings] == [((2,),), ((3,),)]

@@ -16,7 +16,7 @@ from schema.profile import load_profile
 from schema.words import Word
 from workers.engines.funasr import punctuation
 from workers.transcript.stitch import Track
-from workers.transcript.text_normalisation import marked
+from workers.transcript.text_normalisation import punctuate
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +40,15 @@ def is_mark(character: str) -> bool:
     return unicodedata.category(character).startswith("P")
 
 
-def test_a_model_of_the_true_architecture_marks_words_and_keeps_them(models):
-    mark = punctuation.load(files_of(models / "marks"), models)
+def test_a_model_of_the_true_architecture_punctuates_words_and_keeps_them(models):
+    mark = punctuation.load_punctuator(files_of(models / "marks"), models)
     texts = [characters()[i % 60] for i in range(0, 300, 7)]
     words = [Word(text, 200 * i, 200 * i + 150, 0.9) for i, text in enumerate(texts)]
-    written = marked(track(*words), mark).words
+    written = punctuate(track(*words), mark).words
     assert [(w.start_ms, w.end_ms) for w in written] == [(w.start_ms, w.end_ms) for w in words]
     assert [w.text.rstrip("".join(filter(is_mark, w.text))) for w in written] == texts
     assert any(is_mark(w.text[-1]) for w in written)
-    assert written == marked(track(*words), mark).words
+    assert written == punctuate(track(*words), mark).words
 
 
 def test_a_pause_ends_what_the_model_is_given():
@@ -59,7 +59,7 @@ def test_a_pause_ends_what_the_model_is_given():
         return f"{text}."
 
     words = (Word("hello", 0, 400), Word("there", 600, 900), Word("yes", 2_000, 2_300))
-    assert [w.text for w in marked(track(*words), mark).words] == ["hello", "there.", "yes."]
+    assert [w.text for w in punctuate(track(*words), mark).words] == ["hello", "there.", "yes."]
     assert asked == ["hello there", "yes"]
 
 
@@ -68,19 +68,21 @@ def test_a_model_that_fails_or_changes_words_leaves_them():
         raise RuntimeError(text)
 
     words = (Word("hello", 0, 400),)
-    assert marked(track(*words), fail).words == words
-    assert marked(track(*words), lambda _: "good bye.").words == words
+    assert punctuate(track(*words), fail).words == words
+    assert punctuate(track(*words), lambda _: "good bye.").words == words
 
 
-def test_only_a_model_that_writes_marks_is_taken(models):
-    with pytest.raises(Misconfigured, match="Paraformer writes no marks"):
-        punctuation.load(files_of(models / "words"), models)
+def test_only_a_punctuation_model_is_taken(models):
+    with pytest.raises(Misconfigured, match="Paraformer is not a punctuation model"):
+        punctuation.load_punctuator(files_of(models / "words"), models)
 
 
 def test_changed_weights_are_refused(models):
     files = files_of(models / "marks")
     with pytest.raises(Misconfigured) as caught:
-        punctuation.load(ModelFiles("marks", {**files.files, "model.pt": "0" * 64}), models)
+        punctuation.load_punctuator(
+            ModelFiles("marks", {**files.files, "model.pt": "0" * 64}), models
+        )
     assert caught.value.code == ErrorCode.WEIGHTS_CHANGED
 
 

@@ -18,12 +18,12 @@ from schema.profile import load_profile
 from schema.settings import Settings
 from schema.span import Span
 from tests.unit.workers.engines.test_whisper import quiet, voiced
-from workers.engines.base import Request
+from workers.engines.base import DecodeRequest
 from workers.engines.features import FilterBank
 from workers.engines.funasr import recognizer as funasr
-from workers.engines.funasr.isolation import guest
-from workers.engines.funasr.recognizer import FunasrRecognizer, Generic, generic_words
-from workers.engines.minibatch import ROUNDED
+from workers.engines.funasr.isolation import isolate_funasr
+from workers.engines.funasr.recognizer import FunasrRecognizer, GenericRecognizer, generic_words
+from workers.engines.minibatch import ROUNDED_SIZES
 
 SOUND = np.concatenate(
     [quiet(500), voiced(3_000), quiet(700), voiced(5_000), quiet(300), voiced(900), quiet(400)]
@@ -50,12 +50,12 @@ class Models:
 
     def load(self, kind: str, settings: Settings | None = None, **decode: Any) -> FunasrRecognizer:
         profile = profile_of(self.root / kind, **decode)
-        recognizer = funasr.load(profile, settings or self.settings(), FilterBank("cpu"))
+        recognizer = funasr.load_funasr(profile, settings or self.settings(), FilterBank("cpu"))
         assert isinstance(recognizer, FunasrRecognizer)
         return recognizer
 
     def theirs(self, kind: str) -> Any:
-        with guest():
+        with isolate_funasr():
             from funasr import AutoModel
 
             return AutoModel(
@@ -86,7 +86,7 @@ def cut(region: Span) -> np.ndarray:
 
 
 def generate(model: Any, region: Span, **options: Any) -> dict[str, Any]:
-    with guest():
+    with isolate_funasr():
         [result] = model.generate(cut(region), key="x", **options)
     return dict(result)
 
@@ -172,9 +172,12 @@ def test_segments_decoded_together_have_the_words_they_have_alone(models):
     for kind in KINDS:
         recognizer = models.load(kind)
         other = np.ascontiguousarray(SOUND[::-1])
-        requests = [Request(SOUND, REGIONS, "auto"), Request(other, REGIONS[:2], "auto")]
+        requests = [
+            DecodeRequest(SOUND, REGIONS, "auto"),
+            DecodeRequest(other, REGIONS[:2], "auto"),
+        ]
         together = recognizer.decode_all(requests)
-        recognizer._bank.forget()
+        recognizer._bank.clear()
         alone = [
             recognizer.decode(each.samples, each.regions, language="auto") for each in requests
         ]
@@ -182,7 +185,7 @@ def test_segments_decoded_together_have_the_words_they_have_alone(models):
         assert all(outcome.words for outcome in together)
 
 
-def test_what_is_wanted_no_more_is_left_and_the_others_are_written(models):
+def test_a_cancelled_request_is_left_and_the_others_are_decoded(models):
     recognizer = models.load("bicif")
     lost = LeaseLost(ErrorCode.LEASE_LOST, "this work", "cancelled")
 
@@ -190,8 +193,8 @@ def test_what_is_wanted_no_more_is_left_and_the_others_are_written(models):
         raise lost
 
     requests = [
-        Request(SOUND, REGIONS, "auto"),
-        Request(SOUND[:96_000], REGIONS[:1], "auto", (), stop),
+        DecodeRequest(SOUND, REGIONS, "auto"),
+        DecodeRequest(SOUND[:96_000], REGIONS[:1], "auto", (), stop),
     ]
     kept, refused = recognizer.decode_all(requests)
     assert refused is lost
@@ -201,16 +204,16 @@ def test_what_is_wanted_no_more_is_left_and_the_others_are_written(models):
 def test_buckets_change_no_word(models):
     recognizer = models.load("bicif")
     expected = recognizer.decode(SOUND, REGIONS, language="auto").words
-    recognizer._buckets = ROUNDED
-    recognizer._family.rounded = ROUNDED.tokens
+    recognizer._buckets = ROUNDED_SIZES
+    recognizer._family.round_tokens = ROUNDED_SIZES.tokens
     batches, family = [], recognizer._family
 
     class Noted:
         dtype = torch.float32
 
-        def write(self, batch, *others):
+        def decode_batch(self, batch, *others):
             batches.append((len(batch.features), batch.features.shape[1]))
-            return family.write(batch, *others)
+            return family.decode_batch(batch, *others)
 
     recognizer._family = Noted()
     regions = [*REGIONS, Span(200, 1_200), Span(10_500, 10_700)]
@@ -243,14 +246,15 @@ def test_sensevoice_writes_what_funasr_writes(models, region, language):
     [own] = raw(recognizer, region, language)
     tokens = own.ids.tolist()
     # FunASR takes an answer and a first word that are the same for one; real answers are marks.
-    ids = [*own.marks, *tokens[own.marks[-1:] == tuple(tokens[:1]) :]]
+    ids = [*own.special_tokens, *tokens[own.special_tokens[-1:] == tuple(tokens[:1]) :]]
     assert len(tokens) >= 4
     assert theirs.kwargs["tokenizer"].decode(ids) == expected
 
 
 def raw(recognizer: FunasrRecognizer, region: Span, language: str) -> Any:
-    mel = recognizer._bank.of(SOUND)
-    return recognizer._write(mel, [region.start_ms // 10], [region], language, [])
+    mel = recognizer._bank.compute(SOUND)
+    regions = [funasr._Region(0, region, region.start_ms // 10)]
+    return recognizer._decode_minibatch(mel, regions, language, [])
 
 
 @pytest.mark.parametrize("region", REGIONS)
@@ -260,12 +264,13 @@ def test_sensevoices_times_are_those_of_funasrs_forced_alignment(models, region)
     recognizer = models.load("sensevoice")
     [own] = raw(recognizer, region, "auto")
     model = recognizer._family.model
-    mel = recognizer._bank.of(SOUND)
-    batch = recognizer._batch(mel, [region.start_ms // 10], [funasr._frames_of(region)])
-    asked = torch.cat([recognizer._family._questions("auto"), batch.features], dim=1)
-    lengths = torch.tensor([asked.shape[1]])
+    mel = recognizer._bank.compute(SOUND)
+    start = region.start_ms // 10
+    batch = recognizer._make_batch(mel, [start], [funasr._Region(0, region, start).frames])
+    inputs = torch.cat([recognizer._family._embed_questions("auto"), batch.features], dim=1)
+    lengths = torch.tensor([inputs.shape[1]])
     with torch.inference_mode():
-        scores = model.ctc.log_softmax(model.encoder(asked, lengths)[0])[:, 4:]
+        scores = model.ctc.log_softmax(model.encoder(inputs, lengths)[0])[:, 4:]
         ids = torch.tensor(own.ids)[None]
         counts = torch.tensor([scores.shape[1]]), torch.tensor([ids.shape[1]])
         path = ctc_forced_align(scores, ids, *counts)[0].tolist()
@@ -273,7 +278,7 @@ def test_sensevoices_times_are_those_of_funasrs_forced_alignment(models, region)
     assert [max(0, 60 * at - 30) for at in begins] == own.times_ms[:, 0].tolist()
 
 
-def test_sensevoices_marks_are_tags_and_no_words(models):
+def test_sensevoices_special_tokens_are_tags_and_no_words(models):
     decoding = models.load("sensevoice").decode(SOUND, REGIONS, language="auto")
     assert decoding.words
     assert not any("<" in word.text or "\u2581" in word.text for word in decoding.words)
@@ -299,11 +304,11 @@ def test_when_memory_runs_out_half_is_decoded_and_remembered(models, monkeypatch
     class Tight:
         dtype = torch.float32
 
-        def write(self, batch, language, hotwords):
+        def decode_batch(self, batch, language, hotwords):
             batches.append(len(batch.features))
             if recognizer.budget.ms > 60_000:
                 raise torch.OutOfMemoryError("no room")
-            return family.write(batch, language, hotwords)
+            return family.decode_batch(batch, language, hotwords)
 
     monkeypatch.setattr(recognizer, "_family", Tight())
     assert recognizer.decode(SOUND, REGIONS, language="auto").words == expected
@@ -317,8 +322,8 @@ def test_a_processor_pads_little(models, monkeypatch):
     monkeypatch.undo()
     recognizer = models.load("bicif")
     regions = [Span(0, 5_000), Span(5_000, 9_900), Span(9_900, 10_900)]
-    all_of_one = [funasr._Region(0, region) for region in regions]
-    assert recognizer._minibatches(all_of_one, [0, 1, 2]) == [[0, 1], [2]]
+    all_of_one = [funasr._Region(0, region, region.start_ms // 10) for region in regions]
+    assert recognizer._pack_minibatches(all_of_one, [0, 1, 2]) == [[0, 1], [2]]
 
 
 def test_memory_that_does_not_hold_one_region_is_an_error(models, monkeypatch):
@@ -327,7 +332,7 @@ def test_memory_that_does_not_hold_one_region_is_an_error(models, monkeypatch):
     class Full:
         dtype = torch.float32
 
-        def write(self, *_):
+        def decode_batch(self, *_):
             raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(recognizer, "_family", Full())
@@ -336,14 +341,14 @@ def test_memory_that_does_not_hold_one_region_is_an_error(models, monkeypatch):
     assert recognizer.budget.ms == 30_000
 
 
-def test_work_that_is_wanted_no_more_ends_before_the_next_minibatch(models):
+def test_cancelled_work_ends_before_the_next_minibatch(models):
     recognizer = models.load("paraformer")
 
     def stop():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        recognizer.decode(SOUND, REGIONS, language="auto", carry_on=stop)
+        recognizer.decode(SOUND, REGIONS, language="auto", check_cancelled=stop)
 
 
 @pytest.mark.parametrize("kind", ["bicif", "sensevoice"])
@@ -361,7 +366,7 @@ def test_a_weight_that_is_missing_is_not_made_up(models, tmp_path):
     torch.save(saved, directory / "model.pt")
     settings = settings_with(models, tmp_path)
     with pytest.raises(Misconfigured, match=r"predictor\.cif_output\.bias was not loaded"):
-        funasr.load(profile_of(directory), settings, FilterBank("cpu"))
+        funasr.load_funasr(profile_of(directory), settings, FilterBank("cpu"))
 
 
 def settings_with(models: Models, root: Path) -> Settings:
@@ -374,7 +379,7 @@ def test_a_file_that_nobody_verified_is_not_read(models, tmp_path):
     profile = profile_of(directory)
     (directory / "configuration.json").write_text("{}")
     with pytest.raises(Misconfigured, match=r"configuration\.json would be read"):
-        funasr.load(profile, settings_with(models, tmp_path), FilterBank("cpu"))
+        funasr.load_funasr(profile, settings_with(models, tmp_path), FilterBank("cpu"))
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", "", ".hidden"])
@@ -401,7 +406,7 @@ class Says:
 
 def test_a_model_of_another_kind_is_asked_region_by_region():
     says = Says({"text": "one two", "words": ["one", "two"], "timestamp": [[10, 200], [300, 500]]})
-    decoding = Generic(says).decode(SOUND, REGIONS[:2], language="en")
+    decoding = GenericRecognizer(says).decode(SOUND, REGIONS[:2], language="en")
     assert [(w.text, w.start_ms) for w in decoding.words] == [
         ("one", 410),
         ("two", 700),
@@ -413,7 +418,7 @@ def test_a_model_of_another_kind_is_asked_region_by_region():
 
 def test_a_model_that_answers_for_more_or_fewer_regions_is_not_believed():
     with pytest.raises(RuntimeError, match="0 results"):
-        Generic(Says()).decode(SOUND, REGIONS, language="en")
+        GenericRecognizer(Says()).decode(SOUND, REGIONS, language="en")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ops.bench.launches import counted, narrow_model
 from ops.bench.madeup import KINDS
-from workers.engines.funasr.sanm import Decoder, Encoder, is_known, rows_of
+from workers.engines.funasr.sanm import SanmDecoder, SanmEncoder, is_supported_model, mask_rows
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 
@@ -35,8 +35,8 @@ def test_an_encoders_output_is_theirs_wherever_there_is_speech(models, kind, len
     features, counts = drawn(lengths, 560), torch.tensor(lengths)
     with torch.inference_mode():
         theirs = model.encoder(features.clone(), counts)[0]
-        present = rows_of(counts, max(lengths), torch.float32)
-        ours = Encoder(model.encoder, torch.float32).of(features, present)
+        mask = mask_rows(counts, max(lengths), torch.float32)
+        ours = SanmEncoder(model.encoder, torch.float32).apply(features, mask)
     for region, length in enumerate(lengths):
         # Seventy layers of sums in another order.
         torch.testing.assert_close(
@@ -53,10 +53,10 @@ def test_a_decoders_scores_are_theirs_wherever_there_is_a_token(models, lengths,
     frames, spoken = torch.tensor(lengths), torch.tensor(tokens)
     with torch.inference_mode():
         theirs = module(hidden, frames, embeddings, spoken)[0]
-        decoder = Decoder(module, torch.float32)
-        visible = rows_of(frames, max(lengths), torch.float32).visible
-        present = rows_of(spoken, max(tokens), torch.float32)
-        rows = decoder.scores(decoder.hidden(hidden, visible, embeddings, present))
+        decoder = SanmDecoder(module, torch.float32)
+        source_mask = mask_rows(frames, max(lengths), torch.float32).attention
+        mask = mask_rows(spoken, max(tokens), torch.float32)
+        rows = decoder.score(decoder.apply(hidden, source_mask, embeddings, mask))
     ours = rows.view(theirs.shape)
     for region, count in enumerate(tokens):
         torch.testing.assert_close(
@@ -65,13 +65,13 @@ def test_a_decoders_scores_are_theirs_wherever_there_is_a_token(models, lengths,
 
 
 def test_what_is_padding_is_of_no_matter(models):
-    encoder = Encoder(models["paraformer"]._family.model.encoder, torch.float32)
+    encoder = SanmEncoder(models["paraformer"]._family.model.encoder, torch.float32)
     features, counts = drawn([30, 12], 560), torch.tensor([30, 12])
     noisy = features.clone()
     noisy[1, 12:] = 1e4
     with torch.inference_mode():
         one, other = (
-            encoder.of(each, rows_of(counts, 30, torch.float32)) for each in (features, noisy)
+            encoder.apply(each, mask_rows(counts, 30, torch.float32)) for each in (features, noisy)
         )
     torch.testing.assert_close(one[1, :12], other[1, :12], atol=1e-4, rtol=1e-3)
 
@@ -101,15 +101,15 @@ def test_a_minibatch_takes_few_launches_and_two_waits(kind, precision, tmp_path)
 
 def test_networks_of_another_kind_are_not_computed_here(models):
     model = models["paraformer"]._family.model
-    assert is_known(model)
+    assert is_supported_model(model)
     layer = model.encoder.encoders[0]
     layer.normalize_before = False
     try:
-        assert not is_known(model)
+        assert not is_supported_model(model)
     finally:
         layer.normalize_before = True
     layer.feed_forward.activation = torch.nn.GELU()
     try:
-        assert not is_known(model)
+        assert not is_supported_model(model)
     finally:
         layer.feed_forward.activation = torch.nn.ReLU()

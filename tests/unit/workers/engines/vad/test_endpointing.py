@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.span import Span
-from workers.engines.vad.endpointing import regions
+from workers.engines.vad.endpointing import find_regions
 
 SILENCE_MS = (500, 800, 1_000, 1_500)
 
@@ -57,7 +57,7 @@ def frames(*runs):
 )
 def test_runs_of_speech_and_silence_give_the_same_regions(runs, end_silence_ms):
     flags = frames(*runs).astype(bool)
-    assert regions(flags, end_silence_ms) == frame_by_frame(flags, end_silence_ms)
+    assert find_regions(flags, end_silence_ms) == frame_by_frame(flags, end_silence_ms)
 
 
 @given(
@@ -68,20 +68,20 @@ def test_runs_of_speech_and_silence_give_the_same_regions(runs, end_silence_ms):
 def test_flickering_frames_give_the_same_regions(seed, chance, end_silence_ms):
     """Around 15 of 20 frames, where windows waver."""
     flags = np.random.default_rng(seed).random(1_500) < chance
-    assert regions(flags, end_silence_ms) == frame_by_frame(flags, end_silence_ms)
+    assert find_regions(flags, end_silence_ms) == frame_by_frame(flags, end_silence_ms)
 
 
 @pytest.mark.parametrize("count", [0, 1, 14, 19, 20])
 def test_a_stretch_shorter_than_the_window_may_hold_nothing(count):
-    assert regions(np.zeros(count, bool), 500) == []
+    assert find_regions(np.zeros(count, bool), 500) == []
 
 
 def test_speech_up_to_the_end_ends_there():
-    assert regions(frames((False, 100), (True, 50)), 500) == [Span(740, 1_500)]
+    assert find_regions(frames((False, 100), (True, 50)), 500) == [Span(740, 1_500)]
 
 
 def test_regions_are_in_order_and_do_not_overlap():
     flags = frames(*[(index % 2 == 1, 60) for index in range(20)])
-    found = regions(flags, 500)
+    found = find_regions(flags, 500)
     assert len(found) >= 5
     assert all(a.end_ms <= b.start_ms for a, b in pairwise(found))

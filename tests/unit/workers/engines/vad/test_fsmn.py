@@ -15,7 +15,7 @@ from schema.errors import Misconfigured
 from schema.profile import SCENES
 from tests.unit.workers.engines.test_whisper import quiet, voiced
 from workers.engines.features import FilterBank
-from workers.engines.funasr.isolation import guest
+from workers.engines.funasr.isolation import isolate_funasr
 from workers.engines.vad import fsmn
 from workers.engines.vad.fsmn import FsmnDetector, load_encoder
 
@@ -46,7 +46,7 @@ def speech() -> np.ndarray:
 
 
 def funasr_regions(weights, scene, samples):
-    with guest():
+    with isolate_funasr():
         from funasr import AutoModel
 
         model = AutoModel(
@@ -82,13 +82,13 @@ def test_regions_are_funasrs_to_the_millisecond(weights, speech, name, cut_ms):
 
 
 @pytest.mark.models
-def test_pieces_give_the_chances_of_the_whole(weights, speech, monkeypatch):
-    mel = FilterBank("cpu").of(speech)
-    whole = load_encoder(weights, CPU).silence(mel)
+def test_chunks_give_the_probabilities_of_the_whole(weights, speech, monkeypatch):
+    mel = FilterBank("cpu").compute(speech)
+    whole = load_encoder(weights, CPU).silence_probabilities(mel)
     monkeypatch.setattr(fsmn, "_CPU_FRAMES", 333)
-    pieces = load_encoder(weights, CPU).silence(mel)
+    chunks = load_encoder(weights, CPU).silence_probabilities(mel)
     assert whole.shape == (len(mel),)
-    assert torch.allclose(pieces, whole, atol=1e-5)
+    assert torch.allclose(chunks, whole, atol=1e-5)
 
 
 @pytest.mark.models
