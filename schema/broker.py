@@ -1,7 +1,7 @@
 """Why Redis does not do what it is asked, in a sentence that names the cause, and what to do.
 
-Redis, its client and kombu each say it in their own way; an operator wants to know whether it is
-the password, a right, or another server than was meant.
+Redis, its client and kombu each word it in their own way; an operator needs to know whether it is
+the password, a right, or the wrong server.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
     (
         r"(?:NOPERM|NoPermission|ACL failure).*?'(?P<command>[a-z|]+)' command",
         "this user has no right to {command}",
-        "Give it the rights of ops/docs/security.md (ACL SETUSER).",
+        "Give it the rights of ops/docs/operate/security.md (ACL SETUSER).",
     ),
     (
         r"NOPERM|NoPermission|no permissions to access",
         "this user has no right to a key or a channel of callscribe's",
-        "Give it the rights of ops/docs/security.md (ACL SETUSER).",
+        "Give it the rights of ops/docs/operate/security.md (ACL SETUSER).",
     ),
     (
         r"WRONGPASS|invalid password|invalid username-password",
@@ -29,7 +29,7 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"NOAUTH|Authentication required|without any password",
-        "it wants a password, or wants none",
+        "it requires a password, or accepts none",
         "Write it as redis://:PASSWORD@host, or with a user before the colon.",
     ),
     (
@@ -39,8 +39,8 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"MOVED|MovedError|CROSSSLOT|CLUSTERDOWN|ClusterDown|SELECT is not allowed in cluster",
-        "it is a Redis Cluster, which Celery does not speak to",
-        "Use a Redis that is no cluster; a small one will do.",
+        "it is a Redis Cluster, which Celery cannot use",
+        "Use a single Redis; a small one is enough.",
     ),
     (
         r"READONLY|ReadOnlyError",
@@ -54,28 +54,28 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"MISCONF",
-        "it cannot write to its disk, and so takes no messages",
-        "Make room on its disk, or mend what its log says.",
+        "it cannot write to its disk, so it takes no messages",
+        "Free space on its disk, or repair what its log reports.",
     ),
     (
         r"WRONGTYPE",
-        "a key of callscribe's is of another type there: somebody else writes to it",
+        "a key of callscribe's has another type: somebody else wrote to it",
         "The next sweep deletes it; give this fleet a Redis or a password of its own.",
     ),
     (r"LOADING|BusyLoading", "it is still loading its data", "Wait a moment."),
     (
         r"unknown command|unknown subcommand",
-        "it knows no queues: a Sentinel, perhaps, or another kind of server",
+        "it has no queues: it may be a Sentinel, or another kind of server",
         "Name the Redis itself, not its Sentinel.",
     ),
     (
         r"Protocol Error|InvalidResponse|Bad response",
-        "what answers there is no Redis",
+        "the server there is no Redis",
         "Is the port right?",
     ),
     (
         r"WRONG_VERSION_NUMBER|record layer failure|UNEXPECTED_EOF|wrong version number",
-        "it speaks no TLS at that port",
+        "it does not speak TLS at that port",
         "Write redis:// there, or name its TLS port.",
     ),
     (
@@ -93,15 +93,15 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def explain(error: BaseException) -> tuple[str, str]:
+def explain_redis_error(error: BaseException) -> tuple[str, str]:
     """Return why Redis did not do something, and what to do. Nothing of a URL is in it."""
-    for each in _chain(error):
-        if isinstance(each, ssl.SSLCertVerificationError):
+    for link in _chain(error):
+        if isinstance(link, ssl.SSLCertVerificationError):
             remedy = "Name the CA that signed it: rediss://...?ssl_ca_certs=/path/ca.pem"
-            return f"its certificate is not trusted: {each.verify_message}", remedy
-        said = f"{type(each).__name__}: {each}"
+            return f"its certificate is not trusted: {link.verify_message}", remedy
+        message = f"{type(link).__name__}: {link}"
         for pattern, cause, remedy in _CAUSES:
-            if match := re.search(pattern, said, re.DOTALL):
+            if match := re.search(pattern, message, re.DOTALL):
                 return cause.format(**match.groupdict()), remedy
     return f"it does not answer ({type(error).__name__})", "Is Redis up, and the URL right?"
 
@@ -109,8 +109,8 @@ def explain(error: BaseException) -> tuple[str, str]:
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and what it came of, the innermost first: kombu wraps the client's."""
     chain = []
-    each: BaseException | None = error
-    while each is not None and each not in chain:
-        chain.append(each)
-        each = each.__cause__ or each.__context__
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
     yield from reversed(chain)

@@ -1,8 +1,8 @@
-"""What was erased and what is held, in a file that no dump of the ledger has.
+"""Erasures and holds in a file that no dump of the ledger has.
 
-A ledger that is restored is that of the dump: calls that were erased since are back, and holds that
-were placed since are gone. So both are noted here as well, a line of JSON each, which is only ever
-appended to; ``producer restored`` applies them to a ledger that was restored.
+A restored ledger is that of its dump: calls that were erased since are back, and holds that were
+placed since are gone. So both are also appended to this file, a line of JSON each, and ``producer
+restored`` applies them to a ledger that was restored.
 
 An erased recording is noted by a digest of its id, its content and its call id, under a key that
 lies in the file alone: whoever has the file and no ledger learns no id, and whoever guesses a call
@@ -39,8 +39,8 @@ _POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Erased:
-    """Of a recording: what its digest is made of."""
+class ErasedRecording:
+    """What the digest of an erased recording is made of."""
 
     id: UUID
     content_digest: str | None
@@ -48,22 +48,22 @@ class Erased:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """That recordings are about to be erased, by their digests."""
+class ErasureNote:
+    """A note that recordings are about to be erased, by their digests."""
 
     id: str
     digests: list[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
-    """Of recordings those that were erased, and those of which an erasure was ``begun``."""
+class PastErasures:
+    """Recordings whose erasure was confirmed, and those of which it was only announced."""
 
-    erased: list[UUID] = field(default_factory=list)
-    begun: list[UUID] = field(default_factory=list)
+    erased_ids: list[UUID] = field(default_factory=list)
+    unconfirmed_ids: list[UUID] = field(default_factory=list)
 
 
-class Register:
+class ErasureRegister:
     """The file; every line that was acknowledged is on its disk.
 
     Raises Misconfigured, from each method, where it cannot be read or written.
@@ -71,7 +71,7 @@ class Register:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        #: Numbers of lines that say nothing that this release writes, as they were last read.
+        #: Numbers of the lines that this release cannot read, as of the last reading.
         self.unreadable: list[int] = []
 
     def require(self) -> None:
@@ -85,21 +85,22 @@ class Register:
         except OSError:
             is_empty = True
         if is_empty:
-            raise self._unfit("there is no register, or it is empty")
-        with self._locked() as file:
+            raise self._unusable("there is no register, or it is empty")
+        with self._open_locked() as file:
             self._key(file)
 
-    def note_erasing(self, recordings: Iterable[Erased]) -> Note:
+    def note_erasing(self, recordings: Iterable[ErasedRecording]) -> ErasureNote:
         """Note that recordings are about to be erased; return the note, to be confirmed."""
-        with self._locked() as file:
+        with self._open_locked() as file:
             key = self._key(file)
-            note = Note(secrets.token_hex(8), [_digest(key, each) for each in recordings])
+            digests = [_digest(key, recording) for recording in recordings]
+            note = ErasureNote(secrets.token_hex(8), digests)
             _append(file, {"erasing": note.digests, "note": note.id})
         return note
 
-    def note_erased(self, note: Note) -> None:
+    def note_erased(self, note: ErasureNote) -> None:
         """Confirm a note: its recordings are erased."""
-        with self._locked() as file:
+        with self._open_locked() as file:
             self._key(file)
             _append(file, {"erased": note.id})
 
@@ -108,52 +109,52 @@ class Register:
     ) -> None:
         """Note a hold."""
         facts = {"call_id": call_id, "line": line, "reason": reason, "held_at": held_at}
-        with self._locked() as file:
+        with self._open_locked() as file:
             self._key(file)
             _append(file, {"hold": str(hold_id), **facts})
 
     def note_release(self, hold_id: UUID) -> None:
-        """Note that a hold was let go."""
-        with self._locked() as file:
+        """Note that a hold was released."""
+        with self._open_locked() as file:
             self._key(file)
             _append(file, {"release": str(hold_id)})
 
-    def unknown_among(self, digests: Iterable[str]) -> int:
-        """Return how many of these digests of erasures it has not: it is another, or cut short."""
-        with self._locked() as file:
+    def count_unknown(self, digests: Iterable[str]) -> int:
+        """Return how many digests of erasures it lacks; if any, it is another file or cut short."""
+        with self._open_locked() as file:
             self._key(file)
-            known = {digest for line in self._lines(file) for digest in line.get("erasing", ())}
-        return len(set(digests) - known)
+            noted = (line.get("erasing", ()) for line in self._lines(file))
+            return len(set(digests).difference(*noted))
 
-    def erased_among(self, recordings: Iterable[Erased]) -> Noted:
+    def find_erased(self, recordings: Iterable[ErasedRecording]) -> PastErasures:
         """Return which of these recordings were erased once."""
         notes: dict[str, list[str]] = {}
         erased: set[str] = set()
-        with self._locked() as file:
+        with self._open_locked() as file:
             key = self._key(file)
             for line in self._lines(file):
                 if "erasing" in line:
                     notes[line["note"]] = line["erasing"]
                 elif "erased" in line:
                     erased.update(notes.pop(line["erased"], ()))
-        begun = {digest for digests in notes.values() for digest in digests}
-        noted = Noted()
-        for each in recordings:
-            digest = _digest(key, each)
+        unconfirmed = {digest for digests in notes.values() for digest in digests}
+        past = PastErasures()
+        for recording in recordings:
+            digest = _digest(key, recording)
             if digest in erased:
-                noted.erased.append(each.id)
-            elif digest in begun:
-                noted.begun.append(each.id)
-        return noted
+                past.erased_ids.append(recording.id)
+            elif digest in unconfirmed:
+                past.unconfirmed_ids.append(recording.id)
+        return past
 
     def holds(self) -> tuple[dict[UUID, dict[str, Any]], set[UUID]]:
-        """Return the holds that are in force, by their ids, and the ids of those let go of.
+        """Return the holds that are in force, by their ids, and the ids of released ones.
 
-        Of a hold that is in neither it knows nothing: it was placed without it.
+        A hold in neither was placed without the register.
         """
         active: dict[UUID, dict[str, Any]] = {}
         released: set[UUID] = set()
-        with self._locked() as file:
+        with self._open_locked() as file:
             for line in self._lines(file):
                 if "hold" in line:
                     active[UUID(line["hold"])] = line
@@ -161,15 +162,15 @@ class Register:
                     released.add(UUID(line["release"]))
         return {hold_id: active[hold_id] for hold_id in active.keys() - released}, released
 
-    def _locked(self) -> Any:
+    def _open_locked(self) -> Any:
         try:
             if self._path.exists() and not self._path.is_file():
-                raise self._unfit("it is no file")
+                raise self._unusable("it is no file")
             handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             file = os.fdopen(handle, "r+b")
             self._lock(file)
         except OSError as error:
-            raise self._unfit(f"it cannot be written to: {error.strerror}") from error
+            raise self._unusable(f"it cannot be written to: {error.strerror}") from error
         return file
 
     def _lock(self, file: Any) -> None:
@@ -181,12 +182,13 @@ class Register:
             except BlockingIOError:
                 if time.monotonic() > deadline_s:
                     file.close()
-                    raise self._unfit(f"another process has kept it for {_LOCK_S:.0f} s") from None
+                    cause = f"another process has kept it for {_LOCK_S:.0f} s"
+                    raise self._unusable(cause) from None
                 time.sleep(_POLL_S)
             else:
                 return
 
-    def _unfit(self, cause: str) -> Misconfigured:
+    def _unusable(self, cause: str) -> Misconfigured:
         return Misconfigured(
             ErrorCode.SETTING_MISSING,
             "CALLSCRIBE_ERASURES",
@@ -195,12 +197,12 @@ class Register:
         )
 
     def _lines(self, file: Any) -> Iterator[dict[str, Any]]:
-        """Yield the lines behind the first; one that a crash or a hand broke is left out."""
+        """Yield the lines after the first but those that a crash or a hand broke."""
         file.seek(0)
         file.readline()
         self.unreadable = []
-        for number, written in enumerate(file, start=2):
-            line = _parsed(written)
+        for number, raw_line in enumerate(file, start=2):
+            line = _parse_line(raw_line)
             if line is None:
                 self.unreadable.append(number)
             else:
@@ -218,15 +220,15 @@ class Register:
             line = json.loads(first)
             key = bytes.fromhex(line["key"])
         except (ValueError, TypeError, LookupError) as error:
-            raise self._unfit("its first line is none of a register's") from error
+            raise self._unusable("its first line is none of a register's") from error
         if line.get("version") != _VERSION or len(key) < _KEY_BYTES:
-            raise self._unfit("it is of another release")
+            raise self._unusable("it is of another release")
         return key
 
 
-def _digest(key: bytes, recording: Erased) -> str:
-    said = json.dumps([str(recording.id), recording.content_digest, recording.call_id])
-    return hmac.new(key, said.encode(), hashlib.sha256).hexdigest()
+def _digest(key: bytes, recording: ErasedRecording) -> str:
+    identity = json.dumps([str(recording.id), recording.content_digest, recording.call_id])
+    return hmac.new(key, identity.encode(), hashlib.sha256).hexdigest()
 
 
 def _append(file: Any, line: dict[str, Any]) -> None:
@@ -241,17 +243,17 @@ def _append(file: Any, line: dict[str, Any]) -> None:
     os.fsync(file.fileno())
 
 
-def _parsed(written: bytes) -> dict[str, Any] | None:
-    """Return what a line says, or None where it says nothing that a register does."""
+def _parse_line(raw_line: bytes) -> dict[str, Any] | None:
+    """Return a line's values, or None for a line that no register has."""
     try:
-        line: Any = json.loads(written)
-        return dict(line) if _is_said(line) else None
+        line: Any = json.loads(raw_line)
+        return dict(line) if _is_valid_line(line) else None
     except (ValueError, RecursionError):
         return None
 
 
-def _is_said(line: Any) -> bool:
-    """Tell whether a line is one that a register has; what is no value raises ValueError."""
+def _is_valid_line(line: Any) -> bool:
+    """Tell whether a register has such a line; a malformed value raises ValueError."""
     match line:
         case {"erasing": list(digests), "note": str()}:
             return _are_texts(digests)
@@ -259,12 +261,12 @@ def _is_said(line: Any) -> bool:
             return True
         case {"hold": str(hold), "reason": str(reason), "held_at": str(held_at)}:
             UUID(hold)
-            named = [each for each in (line.get("call_id"), line.get("line")) if each is not None]
-            if not _are_texts(named):
+            names = [text for text in (line.get("call_id"), line.get("line")) if text is not None]
+            if not _are_texts(names):
                 return False
-            for each in (*named, reason):
-                check_text(each)
-            return len(named) == 1 and is_plausible(datetime.fromisoformat(held_at))
+            for text in (*names, reason):
+                check_text(text)
+            return len(names) == 1 and is_plausible(datetime.fromisoformat(held_at))
         case {"release": str(hold)}:
             UUID(hold)
             return True

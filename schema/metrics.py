@@ -72,7 +72,7 @@ class Stage(StrEnum):
     STORE = "store"
 
 
-class Recycled(StrEnum):
+class RecycleReason(StrEnum):
     """Why a worker replaced its process."""
 
     #: The device stayed nearly full after it was cleaned.
@@ -100,7 +100,7 @@ class ReduceOutcome(StrEnum):
     ERROR = "error"
 
 
-class Purging(StrEnum):
+class RetentionOutcome(StrEnum):
     """What became of a recording that was old enough to go."""
 
     ERASED = "erased"
@@ -182,7 +182,7 @@ RECYCLES = Metric(
     Kind.COUNTER,
     "How often a worker replaced its process, by the reason",
     _SEGMENTS,
-    {"reason": tuple(Recycled)},
+    {"reason": tuple(RecycleReason)},
 )
 RESIDENT = Metric(
     "callscribe_resident_bytes",
@@ -354,7 +354,7 @@ PURGED = Metric(
     Kind.GAUGE,
     "Recordings that this run erased, and old ones that it left since they had not ended",
     _LEDGER,
-    {"outcome": tuple(Purging)},
+    {"outcome": tuple(RetentionOutcome)},
 )
 REDIS_UP = Metric(
     "callscribe_redis_up", Kind.GAUGE, "1 if Redis answered this scrape, else 0", _LEDGER

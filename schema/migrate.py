@@ -17,7 +17,7 @@ from sqlalchemy.schema import CreateIndex, DropIndex
 from schema.errors import ErrorCode, Misconfigured, Transient
 from schema.roles import create_roles, grant, limit_logins
 from schema.store.checks import check_database
-from schema.store.connection import refuse_pooler, unbounded
+from schema.store.connection import refuse_pooler, unlimited_session
 from schema.tables import Base
 
 #: Keys of advisory locks: one migration at a time, whoever else tries, and one build of indexes.
@@ -38,7 +38,7 @@ def alembic_config() -> Config:
     return config
 
 
-def migrate(engine: Engine, *, roles: bool = False, lease_s: int = 60) -> str:
+def migrate_ledger(engine: Engine, *, roles: bool = False, lease_s: int = 60) -> str:
     """Apply every migration that is missing; return the revision reached.
 
     The roles of :mod:`schema.roles`, where they exist, are given their rights anew: on new
@@ -46,11 +46,11 @@ def migrate(engine: Engine, *, roles: bool = False, lease_s: int = 60) -> str:
     a fleet of such a lease. Large indexes come last, built while
     workers go on, however long that takes; one whose build was broken off is built anew.
 
-    A table that somebody reads is asked for again and again, and never for long: whoever comes
-    meanwhile would have to wait behind us.
+    A lock on a table that somebody reads is tried again and again, and never waited for long:
+    others would have to wait behind us.
 
     Raises:
-        Transient: a session keeps a table that has to change; it is named.
+        Transient: a session keeps a table locked that has to change; it is named.
     """
     refuse_pooler(engine, "a migration")
     with engine.connect() as connection:
@@ -62,7 +62,7 @@ def migrate(engine: Engine, *, roles: bool = False, lease_s: int = 60) -> str:
             if not isinstance(error.orig, LockNotAvailable):
                 raise
             if attempt == _TRIES:
-                raise _kept(engine) from error
+                raise _lock_timeout(engine) from error
             time.sleep(_PAUSE_S)
         else:
             break
@@ -84,7 +84,7 @@ def _upgrade(engine: Engine, *, roles: bool, lease_s: int) -> str:
         return current_revision(connection) or ""
 
 
-_KEEPERS = text("""
+_LOCK_HOLDERS = text("""
     select distinct a.pid, a.usename, a.application_name, a.xact_start,
            date_trunc('second', now() - a.xact_start)::text as lasts
       from pg_locks l join pg_stat_activity a using (pid)
@@ -94,16 +94,16 @@ _KEEPERS = text("""
 """)
 
 
-def _kept(engine: Engine) -> Transient:
-    """Return the error of a migration that had to wait for others' transactions too long."""
+def _lock_timeout(engine: Engine) -> Transient:
+    """Return the error of a migration that waited too long for others' transactions."""
     tables = [table.name for table in Base.metadata.sorted_tables]
     with engine.connect() as connection:
-        keeper = connection.execute(_KEEPERS, {"tables": tables}).first()
+        holder = connection.execute(_LOCK_HOLDERS, {"tables": tables}).first()
     cause, end = "sessions keep tables that the migration changes", ""
-    if keeper is not None:
-        name = f" ({keeper.application_name})" if keeper.application_name else ""
-        cause += f": first process {keeper.pid} of {keeper.usename}{name}, for {keeper.lasts}"
-        end = f", or end it: select pg_terminate_backend({keeper.pid})"
+    if holder is not None:
+        name = f" ({holder.application_name})" if holder.application_name else ""
+        cause += f": first process {holder.pid} of {holder.usename}{name}, for {holder.lasts}"
+        end = f", or end it: select pg_terminate_backend({holder.pid})"
     return Transient(
         ErrorCode.LEDGER_UNREACHABLE, "ledger", cause, f"Let it end{end}. Then migrate again."
     )
@@ -111,19 +111,19 @@ def _kept(engine: Engine) -> Transient:
 
 def _refuse_newer(connection: Connection) -> None:
     """Raise Misconfigured where a newer release has migrated already, of which we know nothing."""
-    found = current_revision(connection)
-    if found is not None and found not in {each.revision for each in _scripts().walk_revisions()}:
-        raise outdated(found)
+    revision = current_revision(connection)
+    if revision is not None and revision not in _revisions():
+        raise outdated_ledger(revision)
 
 
 def _build_indexes(engine: Engine) -> None:
     """Build what is missing of the indexes that no transaction can build beside workers."""
-    with unbounded(engine) as connection:
+    with unlimited_session(engine) as connection:
         # Tried and not waited for: the build waits for every transaction, this one's wait, too.
         while not connection.scalar(text("select pg_try_advisory_lock(:key)"), _BUILD):
             time.sleep(_POLL_S)
         for index in missing_indexes(connection):
-            _build(connection, index)
+            _build_index(connection, index)
 
 
 _BUILD = {"key": _BUILD_LOCK}
@@ -150,7 +150,7 @@ def missing_indexes(connection: Connection) -> list[Index]:
     ]
 
 
-def _build(connection: Connection, index: Index) -> None:
+def _build_index(connection: Connection, index: Index) -> None:
     """Build an index under no lock that a reader or a writer waits for."""
     # A build that was broken off leaves an index of the name that is not valid.
     connection.execute(DropIndex(index, if_exists=True))
@@ -173,22 +173,25 @@ def require_current(engine: Engine) -> None:
     """Raise Misconfigured unless the ledger has the tables that this code needs."""
     with engine.connect() as connection:
         check_database(connection)
-        found = current_revision(connection)
-    if found != head_revision():
-        raise outdated(found)
+        revision = current_revision(connection)
+    if revision != head_revision():
+        raise outdated_ledger(revision)
 
 
-def outdated(found: str | None) -> Misconfigured:
+def outdated_ledger(revision: str | None) -> Misconfigured:
     """Return the error of a ledger at another revision than this code's, with what to do."""
-    known = {script.revision for script in _scripts().walk_revisions()}
-    is_newer = found is not None and found not in known
+    is_newer = revision is not None and revision not in _revisions()
     remedy = "Use the producer of the release that migrated it, or a newer one."
     return Misconfigured(
         ErrorCode.LEDGER_OUTDATED,
         "ledger",
-        f"its revision is {found or 'none'}, this version needs {head_revision()}",
+        f"its revision is {revision or 'none'}, this version needs {head_revision()}",
         remedy if is_newer else "Run: producer migrate",
     )
+
+
+def _revisions() -> set[str]:
+    return {script.revision for script in _scripts().walk_revisions()}
 
 
 def _scripts() -> ScriptDirectory:

@@ -27,7 +27,7 @@ class ModelFiles:
         return hashlib.sha256(listing.encode()).hexdigest()
 
 
-KNOWN: Mapping[str, ModelFiles] = {
+KNOWN_MODELS: Mapping[str, ModelFiles] = {
     model.name: model
     for model in (
         ModelFiles(
@@ -73,14 +73,14 @@ def check_recognizer(name: str, engine: str) -> None:
     Raises:
         BadRequest: it does not; a worker would only find out when it loads it.
     """
-    known = RECOGNIZERS[engine]
-    if name in KNOWN and name not in known:
-        said = f"Known are {', '.join(known)}" if known else "None is known by its name"
+    recognizers = RECOGNIZERS[engine]
+    if name in KNOWN_MODELS and name not in recognizers:
+        names = f"Known are {', '.join(recognizers)}" if recognizers else "None has a known name"
         raise BadRequest(
             ErrorCode.OPTION_INVALID,
             f"model {name}",
             f"the engine {engine} does not write words with it",
-            f"{said}; one of your own: producer models DIR",
+            f"{names}; one of your own: producer models DIR",
         )
 
 
@@ -91,12 +91,12 @@ def model_files(name: str) -> ModelFiles:
         BadRequest: no such model is known.
     """
     try:
-        return KNOWN[name]
+        return KNOWN_MODELS[name]
     except KeyError:
         raise BadRequest(
             ErrorCode.OPTION_INVALID,
             f"model {name}",
             "no model of this name is known",
-            f"Known are {', '.join(sorted(KNOWN))}; another's files lie in a directory of its name"
+            f"Known are {', '.join(sorted(KNOWN_MODELS))}; another's files lie in a directory of its name"
             " under CALLSCRIBE_MODELS.",
         ) from None

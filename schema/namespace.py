@@ -1,8 +1,8 @@
-"""Whose a namespace in Redis is: of two fleets that share one by mistake, the second is told.
+"""Which ledger has a namespace in Redis: of two fleets that share one, the second does not start.
 
-A sweep keeps a key there, with the identity of its ledger, which expires by itself. Another fleet
-would take this one's messages, find no such rows, and drop them; so whoever finds another ledger's
-key does not start, or goes no further. A server that does not answer stops nobody.
+A sweep renews a key there, with the identity of its ledger; without a sweep it expires. Another
+fleet would take this one's messages, find no such rows, and drop them. So a process that finds
+another ledger's key does not start, or ends. A server that does not answer stops nobody.
 
 Anybody who writes to Redis can write that key, and any other, too. A fleet that has met its own
 ledger's there stays, and its sweep takes the key back; keys of a wrong type, it deletes.
@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
 import redis
@@ -22,7 +23,7 @@ import structlog
 from schema.errors import ErrorCode, Misconfigured
 from schema.publish import MessageSender
 from schema.settings import Settings
-from schema.store.identity import WRITTEN_MAX, LedgerIdentity, identity
+from schema.store.identity import IDENTITY_MAX_CHARS, LedgerIdentity, read_identity
 from schema.store.ledger import Ledger
 from schema.wire import KEY_TYPES, key_prefix
 
@@ -30,15 +31,15 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-#: How long the key outlives whoever kept it, and between two looks at it. Several in a row may
+#: How long the key outlives its last renewal, and between two checks of it. Several in a row may
 #: fail. Every release reads a key that lasts longer as nobody's.
-KEPT_S = 120
-BEAT_S = 30
+KEY_LIFETIME_S = 120
+CHECK_S = 30
 
 #: Keep the key for a ledger, unless another's is there and is not to be taken back: then return
 #: that and what is left of it in milliseconds. What a sweep did not write, such as a key that never
 #: expires, is replaced.
-_KEEP = """
+_CLAIM_KEY = """
 if redis.call('type', KEYS[1]).ok ~= 'string' then
     redis.call('del', KEYS[1])
 end
@@ -53,8 +54,8 @@ return {ARGV[1], tonumber(ARGV[2])}
 """
 
 #: Delete the keys whose types are not those given, and strings that never expire, as ours do: such
-#: as a mutex that nobody lets go of. Return their names.
-_MEND = """
+#: as a mutex that nobody releases. Return their names.
+_DELETE_WRONG_TYPES = """
 local mended = {}
 for i, key in ipairs(KEYS) do
     local type = redis.call('type', key).ok
@@ -68,23 +69,18 @@ return mended
 """
 
 
-class Flag(Protocol):
-    """What several processes of one worker may know together."""
+class SharedFlag(Protocol):
+    """A flag that several processes of one worker share."""
 
     value: Any
 
 
-@dataclass(slots=True)
-class _OneProcess:
-    value: bool = False
-
-
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """The ledger whose namespace it is, until ``left_s`` have passed without a sweep of its."""
+class NamespaceHolder:
+    """The ledger that has the namespace, until ``remaining_s`` pass without a sweep of its."""
 
     ledger: LedgerIdentity
-    left_s: int
+    remaining_s: int
 
 
 class Namespace:
@@ -96,108 +92,109 @@ class Namespace:
         ledger: Ledger,
         settings: Settings,
         *,
-        is_ours: Flag | None = None,
+        is_ours: SharedFlag | None = None,
     ) -> None:
-        self._is_ours: Flag = is_ours or _OneProcess()
+        self._is_ours: SharedFlag = is_ours or SimpleNamespace(value=False)
         self._app = app
         self._ledger = ledger
         self._name = settings.namespace
         self._key = key_prefix(settings.namespace) + "ledger"
-        self._beat_s = min(settings.sweep_s, BEAT_S)
-        self._here: LedgerIdentity | None = None
+        self._check_s = min(settings.sweep_s, CHECK_S)
+        self._identity: LedgerIdentity | None = None
 
     def check(self) -> None:
-        """Make sure that no other ledger's fleet lives here; asks the ledger only if one may.
+        """Check that no other ledger's fleet has the namespace; query the ledger only if one may.
 
-        Where Redis or the ledger does not answer, nothing is known, and nobody is stopped.
+        Nothing is raised where Redis or the ledger does not answer.
 
         Raises:
-            Misconfigured: one does.
+            Misconfigured: one has it.
         """
-        holder = self._attempt(self.holder)
+        holder = self._ask_or_none(self.holder)
         if holder is None:
             return
-        here = self._here
-        if here != holder.ledger:
-            here = self._attempt(self.identity)
-        if here is None:
+        ledger = self._identity
+        if ledger != holder.ledger:
+            ledger = self._ask_or_none(self.identity)
+        if ledger is None:
             return
-        if holder.ledger == here:
+        if holder.ledger == ledger:
             self._is_ours.value = True
         else:
-            self._refuse(holder, here)
+            self._refuse(holder, ledger)
 
     def keep(self) -> None:
-        """Keep the namespace for this ledger for a while; what does not answer is left alone.
+        """Renew this ledger's key for :data:`KEY_LIFETIME_S`, if Redis and the ledger answer.
 
         Raises:
             Misconfigured: another ledger's fleet has it.
         """
         # Anew each time: a URL may lead to a restored ledger one day.
-        here = self._attempt(self.identity) or self._here
-        if here is None:
+        ledger = self._ask_or_none(self.identity) or self._identity
+        if ledger is None:
             return
-        holder = self._attempt(lambda: self._keep(here, take_back=False))
-        if holder is not None and holder.ledger != here:
-            self._refuse(holder, here)
-            holder = self._attempt(lambda: self._keep(here, take_back=True))
+        holder = self._ask_or_none(lambda: self._claim_key(ledger, take_back=False))
+        if holder is not None and holder.ledger != ledger:
+            self._refuse(holder, ledger)
+            holder = self._ask_or_none(lambda: self._claim_key(ledger, take_back=True))
         if holder is not None:
             self._is_ours.value = True
-        if mended := self._attempt(self._mend_types):
-            log.warning("redis_keys_mended", keys=mended)
+        if deleted_keys := self._ask_or_none(self._delete_wrong_types):
+            log.warning("redis_keys_mended", keys=deleted_keys)
 
-    def watch(self, stop: threading.Event, look: Callable[[], None]) -> bool:
-        """Look again and again, the first time after a pause; return whether it was found taken.
+    def watch(self, stop: threading.Event, check: Callable[[], None]) -> bool:
+        """Check again and again, first after a pause; return True once another fleet has it.
 
         The pause lets a fleet whose key was lost with Redis' data write it before a second one.
         """
-        while not stop.wait(self._beat_s):
-            if error := _refusal(look):
-                log.error("namespace_taken", error=str(error))
+        while not stop.wait(self._check_s):
+            try:
+                check()
+            except Misconfigured as error:
+                log.error("namespace_taken", error=str(error))  # noqa: TRY400 - it says enough
                 return True
         return False
 
-    def holder(self) -> Holder | None:
-        """Return whose it is; None where no sweep keeps it. Redis' errors are raised."""
+    def holder(self) -> NamespaceHolder | None:
+        """Return which ledger has it; None where no sweep renews the key. Raises Redis' errors."""
         with self._client() as client:
-            written = client.get(self._key)
+            value = client.get(self._key)
             left_ms = int(client.pttl(self._key))
-        if not isinstance(written, bytes) or not 0 <= left_ms <= KEPT_S * 1000:
+        if not isinstance(value, bytes) or not 0 <= left_ms <= KEY_LIFETIME_S * 1000:
             return None
-        return _holder(written, left_ms)
+        return _parse_holder(value, left_ms)
 
     def identity(self) -> LedgerIdentity:
-        """Return the identity of this process's ledger; its errors are raised."""
-        with self._ledger.reading() as connection:
-            self._here = identity(connection)
-        return self._here
+        """Return the identity of this process's ledger. Raises the ledger's errors."""
+        with self._ledger.connect() as connection:
+            self._identity = read_identity(connection)
+        return self._identity
 
-    def _refuse(self, holder: Holder, here: LedgerIdentity) -> None:
-        """Raise, unless this fleet was here before: then somebody wrote over its key.
+    def _refuse(self, holder: NamespaceHolder, ledger: LedgerIdentity) -> None:
+        """Raise, unless this fleet had the namespace before: then somebody wrote over its key.
 
         Whoever may write to Redis can do that; it must not end a fleet.
         """
         if not self._is_ours.value:
-            raise namespace_taken(self._name, holder, here)
-        log.error("namespace_overwritten", error=str(namespace_taken(self._name, holder, here)))
+            raise namespace_taken(self._name, holder, ledger)
+        log.error("namespace_overwritten", error=str(namespace_taken(self._name, holder, ledger)))
 
-    def _keep(self, here: LedgerIdentity, *, take_back: bool) -> Holder | None:
+    def _claim_key(self, ledger: LedgerIdentity, *, take_back: bool) -> NamespaceHolder | None:
         with self._client() as client:
-            keep = client.register_script(_KEEP)
-            args = (str(here), KEPT_S * 1000, WRITTEN_MAX, int(take_back))
-            written, left_ms = keep(keys=[self._key], args=args)
-        return _holder(written, int(left_ms))
+            claim = client.register_script(_CLAIM_KEY)
+            args = (str(ledger), KEY_LIFETIME_S * 1000, IDENTITY_MAX_CHARS, int(take_back))
+            value, left_ms = claim(keys=[self._key], args=args)
+        return _parse_holder(value, int(left_ms))
 
-    def _mend_types(self) -> list[str]:
-        """Delete the keys of ours that are of another type than ours; return their names.
+    def _delete_wrong_types(self) -> list[str]:
+        """Delete keys of our names that are of another type than ours; return their names.
 
-        While one is there, nothing can be sent, or taken, or answered. What it held is in the
-        ledger.
+        They would stop all messages. What was in them is in the ledger.
         """
         prefix = key_prefix(self._name)
         with self._client() as client:
-            mend = client.register_script(_MEND)
-            keys = mend(keys=[prefix + key for key in KEY_TYPES], args=list(KEY_TYPES.values()))
+            delete = client.register_script(_DELETE_WRONG_TYPES)
+            keys = delete(keys=[prefix + key for key in KEY_TYPES], args=list(KEY_TYPES.values()))
         return [key.decode().removeprefix(prefix) for key in keys]
 
     @contextmanager
@@ -207,7 +204,7 @@ class Namespace:
             yield redis.Redis(connection_pool=connection.default_channel.client.connection_pool)
 
     @staticmethod
-    def _attempt(ask: Callable[[], T]) -> T | None:
+    def _ask_or_none(ask: Callable[[], T]) -> T | None:
         try:
             return ask()
         except Exception as error:
@@ -215,27 +212,19 @@ class Namespace:
             return None
 
 
-def _refusal(look: Callable[[], None]) -> Misconfigured | None:
-    try:
-        look()
-    except Misconfigured as error:
-        return error
-    return None
+def _parse_holder(value: bytes, left_ms: int) -> NamespaceHolder | None:
+    """Return the holder that a key names; None for a value that no sweep writes."""
+    ledger = LedgerIdentity.parse(value.decode("ascii", "replace"))
+    return ledger and NamespaceHolder(ledger, 1 + left_ms // 1000)
 
 
-def _holder(written: bytes, left_ms: int) -> Holder | None:
-    """Return what a key says; None where it says nothing that a sweep would."""
-    ledger = LedgerIdentity.parse(written.decode("ascii", "replace"))
-    return ledger and Holder(ledger, 1 + left_ms // 1000)
-
-
-def namespace_taken(name: str, holder: Holder, here: LedgerIdentity) -> Misconfigured:
-    """Return the error of whoever finds another ledger's fleet in its namespace."""
+def namespace_taken(name: str, holder: NamespaceHolder, ledger: LedgerIdentity) -> Misconfigured:
+    """Return the error of a process that finds another ledger's fleet in its namespace."""
     return Misconfigured(
         ErrorCode.NAMESPACE_TAKEN,
         f"namespace {name}",
         f"the fleet of another ledger uses it in this Redis: database {holder.ledger.database} of"
-        f" cluster {holder.ledger.cluster}, not {here.database} of {here.cluster}",
+        f" cluster {holder.ledger.cluster}, not {ledger.database} of {ledger.cluster}",
         "Set CALLSCRIBE_NAMESPACE to another name on all hosts of one of the two."
-        f" If that fleet has ended, as before a restore, wait {holder.left_s} s.",
+        f" If that fleet has ended, as before a restore, wait {holder.remaining_s} s.",
     )

@@ -23,6 +23,8 @@ import numpy.typing as npt
 from schema.span import GRID_MS, Span, frame_at
 
 Samples = npt.NDArray[np.float32]
+#: Digests of blocks, in order: each as bytes, or as a row of them.
+BlockRows = Sequence[bytes] | npt.NDArray[np.uint8]
 
 #: What models hear.
 SAMPLE_RATE_HZ = 16_000
@@ -55,8 +57,8 @@ class BlockDigests:
         self._rate_hz = rate_hz
         self._block = first_ms // GRID_MS
         self._frame = frame_at(first_ms, rate_hz)
-        self._open = hashlib.blake2b(digest_size=_BLOCK_DIGEST_BYTES)
-        self._open_frames = 0
+        self._hash = hashlib.blake2b(digest_size=_BLOCK_DIGEST_BYTES)
+        self._hashed_frames = 0
         self._digests: list[bytes] = []
 
     def update(self, samples: Samples) -> None:
@@ -65,39 +67,39 @@ class BlockDigests:
         at = 0
         while at < len(data):
             until = frame_at((self._block + 1) * GRID_MS, self._rate_hz)
-            take = min(until - self._frame, len(data) - at)
-            self._open.update(data[at : at + take].data)
-            self._open_frames += take
-            self._frame += take
-            at += take
+            length = min(until - self._frame, len(data) - at)
+            self._hash.update(data[at : at + length].data)
+            self._hashed_frames += length
+            self._frame += length
+            at += length
             if self._frame == until:
                 self._close()
 
     def _close(self) -> None:
-        self._digests.append(self._open.digest())
-        self._open = hashlib.blake2b(digest_size=_BLOCK_DIGEST_BYTES)
-        self._open_frames = 0
+        self._digests.append(self._hash.digest())
+        self._hash = hashlib.blake2b(digest_size=_BLOCK_DIGEST_BYTES)
+        self._hashed_frames = 0
         self._block += 1
 
     def finish(self) -> list[bytes]:
         """Close the last, shorter block and return every block's digest, in order."""
-        if self._open_frames:
+        if self._hashed_frames:
             self._close()
         return self._digests
 
 
-def span_digest(blocks: Sequence[bytes], span: Span) -> str:
+def span_digest(blocks: BlockRows, span: Span) -> str:
     """Return the digest of ``span``, given the digests of all blocks of the signal, as hex."""
     first, last = span.start_ms // GRID_MS, -(-span.end_ms // GRID_MS)
     return join_digests(blocks[first:last])
 
 
-def join_digests(blocks: Sequence[bytes]) -> str:
+def join_digests(blocks: BlockRows) -> str:
     """Return the digest of consecutive blocks, as hex."""
-    whole = hashlib.blake2b(digest_size=32)
+    hashed = hashlib.blake2b(digest_size=32)
     for block in blocks:
-        whole.update(block)
-    return whole.hexdigest()
+        hashed.update(block)
+    return hashed.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +120,16 @@ def excerpt_digest(parts: Sequence[PlannedPart], span: Span) -> str:
         ValueError: the parts, in order of their starts, do not cover the span.
     """
     at_ms = span.start_ms
-    whole = hashlib.blake2b(f"excerpt {span.duration_ms}".encode(), digest_size=32)
+    hashed = hashlib.blake2b(f"excerpt {span.duration_ms}".encode(), digest_size=32)
     for part in parts:
         if part.span.start_ms > at_ms:
             break
         at_ms = max(at_ms, part.span.end_ms)
-        place = f"{part.span.start_ms - span.start_ms} {part.span.duration_ms} {part.pcm_digest}"
-        whole.update(f"\n{place}".encode())
+        position = f"{part.span.start_ms - span.start_ms} {part.span.duration_ms} {part.pcm_digest}"
+        hashed.update(f"\n{position}".encode())
     if at_ms < span.end_ms:
         raise ValueError(f"planned segments end at {at_ms} ms and do not cover {span}")
-    return whole.hexdigest()
+    return hashed.hexdigest()
 
 
 def samples_digest(samples: Samples, rate_hz: int, start_ms: int) -> str:

@@ -15,18 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schema.bounds import check_text
 from schema.errors import BadRequest, ErrorCode, Misconfigured
-from schema.models import KNOWN, ModelFiles, check_recognizer, model_files
+from schema.models import KNOWN_MODELS, ModelFiles, check_recognizer, model_files
 
 #: Raised whenever our own code changes what words a decode yields: every cached result is then
 #: another's, and nothing stale is served.
@@ -35,7 +28,7 @@ DECODE_VERSION = 4
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What FSMN-VAD is told about where the speech was recorded.
+    """FSMN-VAD's settings for a kind of recording.
 
     ``end_silence_ms`` of silence end a region; ``speech_noise_threshold`` is how much likelier
     than noise speech must be (higher hears less); no region lasts longer than ``max_region_ms``.
@@ -91,11 +84,11 @@ TIERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-class _Part(BaseModel):
+class _ProfilePart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class PlanSettings(_Part):
+class PlanSettings(_ProfilePart):
     """How recordings are cut into segments."""
 
     #: Long enough that a GPU is filled and few seams arise, short enough to be lost cheaply.
@@ -122,7 +115,7 @@ class PlanSettings(_Part):
         return self
 
 
-class Recognition(_Part):
+class Recognition(_ProfilePart):
     """Which model writes the words, run by what, in which precision."""
 
     engine: Engine = "whisper"
@@ -141,9 +134,9 @@ class Recognition(_Part):
 
     @model_validator(mode="after")
     def _engine_knows_the_precision(self) -> Self:
-        known = PRECISIONS[self.engine]
-        if self.precision not in known:
-            raise ValueError(f"{self.engine} decodes in {' or '.join(known)}")
+        precisions = PRECISIONS[self.engine]
+        if self.precision not in precisions:
+            raise ValueError(f"{self.engine} decodes in {' or '.join(precisions)}")
         return self
 
     @property
@@ -173,7 +166,7 @@ class DecodeSettings(Recognition):
     fallback: Recognition | None = None
 
 
-class Punctuation(_Part):
+class Punctuation(_ProfilePart):
     """A model that writes the marks of words that were recognized without any (CT-Punc)."""
 
     model: str = Field(pattern=_PLAIN_NAME)
@@ -186,7 +179,7 @@ class Punctuation(_Part):
         return ModelFiles(self.model, self.files)
 
 
-class RenderSettings(_Part):
+class RenderSettings(_ProfilePart):
     """How the words are dressed; changes no word's time and costs no decoding."""
 
     #: None for a recognizer that writes marks itself, as Whisper and SenseVoice do.
@@ -211,7 +204,7 @@ class RenderSettings(_Part):
         return f"speaker {index + 1}"
 
 
-class Profile(_Part):
+class Profile(_ProfilePart):
     """Every setting of a run."""
 
     name: str = "call"
@@ -233,19 +226,19 @@ class Profile(_Part):
         return self.decode.model_files
 
     @property
-    def smaller(self) -> Profile | None:
+    def fallback_profile(self) -> Profile | None:
         """The same profile with its fallback's model; None where it has none."""
         if self.decode.fallback is None:
             return None
-        other = {**self.decode.fallback.model_dump(), "fallback": None}
-        return self.model_copy(update={"decode": self.decode.model_copy(update=other)})
+        changes = {**self.decode.fallback.model_dump(), "fallback": None}
+        return self.model_copy(update={"decode": self.decode.model_copy(update=changes)})
 
     @property
-    def models(self) -> DecodeSettings:
-        """What decides which models are loaded, whatever they are told of a recording."""
+    def model_settings(self) -> DecodeSettings:
+        """The settings that choose models: all but language and hotwords, set to one value."""
         return self.decode.model_copy(update={"language": "auto", "hotwords": ()})
 
-    def speaking(self, language: str | None) -> Profile:
+    def with_language(self, language: str | None) -> Profile:
         """Return the same profile with another language to decode as; None leaves it."""
         if language is None:
             return self
@@ -298,7 +291,7 @@ def load_profile(
         if name in PROFILES:
             base = PROFILES[name].model_dump(exclude_unset=True)
         elif Path(name).is_file():
-            base = _read(Path(name)).model_dump(exclude_unset=True)
+            base = _read_profile(Path(name)).model_dump(exclude_unset=True)
         else:
             raise BadRequest(
                 ErrorCode.OPTION_INVALID,
@@ -306,13 +299,14 @@ def load_profile(
                 "neither a built-in profile nor a file",
                 f"Built in are {', '.join(PROFILES)}.",
             )
-        laid = {part: dict(settings) for part, settings in (changes or {}).items()}
+        overrides = {part: dict(settings) for part, settings in (changes or {}).items()}
         if tier is not None:
-            engine = {**base.get("decode", {}), **laid.get("decode", {})}.get("engine", "whisper")
-            laid["decode"] = {**_tier(engine, tier), **laid.get("decode", {})}
-        for part, settings in laid.items():
+            decode = overrides.get("decode", {})
+            engine = {**base.get("decode", {}), **decode}.get("engine", "whisper")
+            overrides["decode"] = {**_tier_settings(engine, tier), **decode}
+        for part, settings in overrides.items():
             base[part] = {**base.get(part, {}), **settings}
-        profile = _found(Profile(**base), find)
+        profile = _with_files(Profile(**base), find)
         _check_texts(profile.model_dump())
     except OSError as error:
         cause = error.strerror or str(error)
@@ -323,15 +317,15 @@ def load_profile(
     except (ValidationError, tomllib.TOMLDecodeError, TypeError, ValueError) as error:
         raise BadRequest(ErrorCode.OPTION_INVALID, f"profile {name}", _first_line(error)) from error
     model_files(profile.decode.vad)
-    for wanted in filter(None, (profile.decode, profile.decode.fallback)):
-        if not wanted.files:
-            check_recognizer(wanted.model, wanted.engine)
-        _ = wanted.model_files
+    for recognition in filter(None, (profile.decode, profile.decode.fallback)):
+        if not recognition.files:
+            check_recognizer(recognition.model, recognition.engine)
+        _ = recognition.model_files
     return profile
 
 
 #: Speakers, and hotwords, at most: a network weighs fifty, and nobody has a thousand channels.
-_LISTED_MAX = 1_000
+_LIST_LENGTH_MAX = 1_000
 
 
 def _check_texts(value: Any) -> None:
@@ -343,16 +337,16 @@ def _check_texts(value: Any) -> None:
     if isinstance(value, str):
         check_text(value)
     elif isinstance(value, Mapping):
-        for own in value.values():
-            _check_texts(own)
+        for item in value.values():
+            _check_texts(item)
     elif isinstance(value, list | tuple):
-        if len(value) > _LISTED_MAX:
-            raise ValueError(f"a list of {len(value):,}, and {_LISTED_MAX:,} are the most")
-        for own in value:
-            _check_texts(own)
+        if len(value) > _LIST_LENGTH_MAX:
+            raise ValueError(f"a list of {len(value):,}, and {_LIST_LENGTH_MAX:,} are the most")
+        for item in value:
+            _check_texts(item)
 
 
-def _tier(engine: str, tier: str) -> Mapping[str, Any]:
+def _tier_settings(engine: str, tier: str) -> Mapping[str, Any]:
     tiers = TIERS.get(engine, {})
     if tier not in tiers:
         raise BadRequest(
@@ -362,27 +356,28 @@ def _tier(engine: str, tier: str) -> Mapping[str, Any]:
             f"Choose {', '.join(TIERS['whisper'])}.",
         )
     # What a profile says of its own model is about another one.
-    plain: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "files": {},
         "precision": PRECISIONS[engine][0],
         "windows": "whole",
         "fallback": None,
     }
-    return {**plain, **tiers[tier]}
+    return {**defaults, **tiers[tier]}
 
 
-def _found(profile: Profile, find: Callable[[str], Mapping[str, str]]) -> Profile:
+def _with_files(profile: Profile, find: Callable[[str], Mapping[str, str]]) -> Profile:
     """Return a profile with the files of its models, where they are found by their names."""
     decode = profile.decode
-    own = {"files": _files(decode, find)}
+    changes = {"files": _files(decode, find)}
     if decode.fallback is not None:
         files = _files(decode.fallback, find)
-        own["fallback"] = decode.fallback.model_copy(update={"files": files})
-    return profile.model_copy(update={"decode": decode.model_copy(update=own)})
+        changes["fallback"] = decode.fallback.model_copy(update={"files": files})
+    return profile.model_copy(update={"decode": decode.model_copy(update=changes)})
 
 
-def _files(wanted: Recognition, find: Callable[[str], Mapping[str, str]]) -> Any:
-    return wanted.files if wanted.files or wanted.model in KNOWN else dict(find(wanted.model))
+def _files(recognition: Recognition, find: Callable[[str], Mapping[str, str]]) -> Any:
+    is_known = recognition.files or recognition.model in KNOWN_MODELS
+    return recognition.files if is_known else dict(find(recognition.model))
 
 
 def stored_profile(stored: Mapping[str, Any]) -> Profile:
@@ -402,17 +397,17 @@ def stored_profile(stored: Mapping[str, Any]) -> Profile:
         ) from error
 
 
-def _read(path: Path) -> Profile:
+def _read_profile(path: Path) -> Profile:
     return Profile(**tomllib.loads(path.read_text("utf-8-sig")))
 
 
 #: Where pydantic would quote a regular expression.
-_PLAINLY = {"decode.language": "neither auto nor an ISO 639-1 code, such as en"}
+_PLAIN_MESSAGES = {"decode.language": "neither auto nor an ISO 639-1 code, such as en"}
 
 
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         setting = ".".join(str(part) for part in first["loc"])
-        return f"{setting}: {_PLAINLY.get(setting, first['msg'])}"
+        return f"{setting}: {_PLAIN_MESSAGES.get(setting, first['msg'])}"
     return str(error)

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from schema.broker import explain
-from schema.wire import Dispatch, Queued, empty_flooded, queued
+from schema.broker import explain_redis_error
+from schema.wire import Dispatch, QueueLengths, empty_flooded, read_queue_lengths
 
 log = structlog.get_logger(__name__)
 
@@ -42,31 +42,31 @@ class Publisher:
             try:
                 self._app.send_task(dispatch.task, **dispatch.send_options(), retry=False)
             except Exception as error:
-                self.failure = explain(error)
+                self.failure = explain_redis_error(error)
                 log.warning("publish_failed", error=self.failure[0], sent=sent)
                 break
             sent += 1
         return sent
 
-    def empty_flooded(self, most: int) -> list[str]:
-        """Delete lists of more than ``most`` messages; return those of their queues.
+    def empty_flooded(self, messages_max: int) -> list[str]:
+        """Delete lists of more than ``messages_max`` messages; return those of their queues.
 
         Nobody of ours sends so many. What was among them is in the ledger.
         """
         try:
             with self._app.connection_for_write() as connection:
-                return empty_flooded(connection.default_channel.client, most)
+                return empty_flooded(connection.default_channel.client, messages_max)
         except Exception as error:
-            self.failure = explain(error)
+            self.failure = explain_redis_error(error)
             log.warning("redis_unreachable", error=self.failure[0])
             return []
 
-    def queued(self) -> Queued | None:
+    def queue_lengths(self) -> QueueLengths | None:
         """Return how many messages wait in Redis, or None where it does not answer."""
         try:
             with self._app.connection_for_write() as connection:
-                return queued(connection.default_channel.client)
+                return read_queue_lengths(connection.default_channel.client)
         except Exception as error:
-            self.failure = explain(error)
+            self.failure = explain_redis_error(error)
             log.warning("redis_unreachable", error=self.failure[0])
             return None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
 from schema.errors import ErrorCode
 from schema.pcm import PlannedPart
 from schema.span import Span
+from schema.text import printable_path
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,8 +28,7 @@ class Location:
     @property
     def name(self) -> str:
         """The path as people read it; what is no UTF-8 or no printable character is escaped."""
-        text = self.path.decode("utf-8", "backslashreplace")
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return printable_path(self.path)
 
     def under(self, root_path: str) -> bytes:
         """Return the absolute path on a host that has the root at ``root_path``."""
@@ -51,6 +52,11 @@ class AudioFormat:
     rate_hz: int
     channels: int
     frames: int
+
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> AudioFormat:
+        """Return the format of a row of recordings."""
+        return cls(**{item.name: row[item.name] for item in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,14 +32,14 @@ class Role(StrEnum):
 _REVISION = "alembic_version"
 
 #: Of :class:`Rights`: every column.
-EVERY = "*"
+ALL = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
     """What a role may do with a table: read, add and change columns, erase rows.
 
-    Columns are names with ", " between, :data:`EVERY` or none.
+    Columns are names with ", " between, :data:`ALL` or none.
     """
 
     read: str = ""
@@ -50,21 +50,21 @@ class Rights:
     def privileges(self) -> str:
         """Return them as SQL's GRANT says them; empty where there are none."""
         verbs = {"select": self.read, "insert": self.add, "update": self.change}
-        said = [
-            verb if columns == EVERY else f"{verb} ({columns})"
+        privileges = [
+            verb if columns == ALL else f"{verb} ({columns})"
             for verb, columns in verbs.items()
             if columns
         ]
-        return ", ".join([*said, "delete"] if self.erase else said)
+        return ", ".join([*privileges, "delete"] if self.erase else privileges)
 
-    def cover(self, verb: str, column: str) -> bool:
+    def covers(self, verb: str, column: str) -> bool:
         """Tell whether they let a column be read, added or changed; by SQL's verb."""
         columns = {"select": self.read, "insert": self.add, "update": self.change}.get(verb, "")
-        return columns == EVERY or column in columns.split(", ")
+        return columns == ALL or column in columns.split(", ")
 
 
 _NONE = Rights()
-_READ = Rights(EVERY)
+_READ = Rights(ALL)
 
 #: A lease, an attempt and an end: nothing of what was planned, by whom it was said, or where it is.
 _REDUCE = (
@@ -85,7 +85,7 @@ _REPAIR = (
     " dispatch_token, dispatched_at, dispatches"
 )
 
-#: When it was stored the server says: whoever streams goes by that.
+#: Without the time of storing, which the server sets: streams depend on it.
 _TRANSCRIPT = (
     "id, recording_id, version, language, flags, speech_ms, worded_ms, gaps, coverage, repairs,"
     " languages, talk"
@@ -97,10 +97,10 @@ _SUMMARY = "receiver_id, submission_id, counts, summed"
 _DELIVERY = "summed, state, error, attempts, next_attempt_at, delivered_at"
 
 #: A receiver's URL may hold a secret.
-_FARE = "failing_since, failures, next_attempt_at"
+_RECEIVER_STATE = "failing_since, failures, next_attempt_at"
 
 #: What a source was read as, once it is examined anew; that a date was none; what became of it.
-_EXAMINED = (
+_FILE_FACTS = (
     "audio_root, audio_path, container, encoding, rate_hz, channels, frames, duration_ms,"
     " size_bytes, content_digest, flags, started_at"
 )
@@ -109,44 +109,44 @@ _EXAMINED = (
 #: right to change a column of it, and one on a table the right to erase; what a foreign key deletes
 #: wants no right at all.
 GRANTS: Mapping[str, tuple[Rights, Rights, Rights]] = {
-    "submissions": (_READ, Rights(EVERY, EVERY, "state, title, sealed_at", erase=True), _READ),
-    "notices": (_NONE, Rights(EVERY, EVERY, erase=True), _READ),
+    "submissions": (_READ, Rights(ALL, ALL, "state, title, sealed_at", erase=True), _READ),
+    "notices": (_NONE, Rights(ALL, ALL, erase=True), _READ),
     "recordings": (
-        Rights(EVERY, change=_REDUCE),
-        Rights(EVERY, EVERY, f"{_REDUCE}, {_EXAMINED}", erase=True),
+        Rights(ALL, change=_REDUCE),
+        Rights(ALL, ALL, f"{_REDUCE}, {_FILE_FACTS}", erase=True),
         _READ,
     ),
     "segments": (
-        Rights(EVERY, _REPAIR, f"{_SEGMENT}, result_key, leased_at"),
-        Rights(EVERY, EVERY, _SEGMENT, erase=True),
+        Rights(ALL, _REPAIR, f"{_SEGMENT}, result_key, leased_at"),
+        Rights(ALL, ALL, _SEGMENT, erase=True),
         _READ,
     ),
     # The producer holds results in place that it builds on.
     "results": (
-        Rights(EVERY, "decode_key, body", "body, created_at"),
-        Rights(EVERY, change="created_at", erase=True),
+        Rights(ALL, "decode_key, body", "body, created_at"),
+        Rights(ALL, change="created_at", erase=True),
         _READ,
     ),
-    "transcripts": (Rights(EVERY, _TRANSCRIPT), _READ, _READ),
-    "utterances": (Rights(EVERY, EVERY), _READ, _READ),
-    "seams": (Rights(EVERY, _SEAM), _READ, _READ),
+    "transcripts": (Rights(ALL, _TRANSCRIPT), _READ, _READ),
+    "utterances": (Rights(ALL, ALL), _READ, _READ),
+    "seams": (Rights(ALL, _SEAM), _READ, _READ),
     "receivers": (
-        Rights(EVERY, change=_FARE),
-        Rights(EVERY, "id, url, host, failures"),
-        Rights(f"id, host, {_FARE}"),
+        Rights(ALL, change=_RECEIVER_STATE),
+        Rights(ALL, "id, url, host, failures"),
+        Rights(f"id, host, {_RECEIVER_STATE}"),
     ),
-    "events": (Rights(EVERY, _SUMMARY, _DELIVERY), _READ, _READ),
+    "events": (Rights(ALL, _SUMMARY, _DELIVERY), _READ, _READ),
     "purges": (
         _READ,
-        Rights(EVERY, "before, narrowed", "ended_at, recordings, results, copies, spared"),
+        Rights(ALL, "before, narrowed", "ended_at, recordings, results, copies, spared"),
         _READ,
     ),
     "holds": (
         _NONE,
-        Rights(EVERY, "id, call_id, line, reason, held_at", "released_at", erase=True),
+        Rights(ALL, "id, call_id, line, reason, held_at", "released_at", erase=True),
         _READ,
     ),
-    "erasures": (_NONE, Rights(EVERY, "digest"), _NONE),
+    "erasures": (_NONE, Rights(ALL, "digest"), _NONE),
     _REVISION: (_READ, _READ, _READ),
 }
 
@@ -163,7 +163,7 @@ _VIEWS = "talk_calls, talk_speakers"
 _POSITIONS = "transcript_positions"
 _POSITION_GRANTS = ("usage, select", "select", "select")
 
-#: What everybody may call: search asks by them, and whoever stores a transcript fills their index.
+#: What everybody may call: search uses them, and so does the index of stored transcripts.
 _FUNCTIONS = "search_plain(text), search_words(text)"
 
 
@@ -171,8 +171,8 @@ _FUNCTIONS = "search_plain(text), search_words(text)"
 _LARGE_OBJECTS = ("lo_creat(integer)", "lo_create(oid)", "lo_from_bytea(oid, bytea)")
 
 #: SQL that takes from everybody what no process of ours needs.
-_NO_TABLES = "revoke temporary on database {database} from public"
-_NO_OBJECTS = f"revoke execute on function {', '.join(_LARGE_OBJECTS)} from public"
+_REVOKE_TEMPORARY = "revoke temporary on database {database} from public"
+_REVOKE_LARGE_OBJECTS = f"revoke execute on function {', '.join(_LARGE_OBJECTS)} from public"
 
 _IS_OWNER = text(
     "select pg_has_role(datdba, 'usage') from pg_database where datname = current_database()"
@@ -185,15 +185,15 @@ def create_roles(connection: Connection) -> list[Role]:
 
     Postgres lets everybody make temporary tables and large objects. Both are taken away as far as
     this login may: the first by the database's owner, the second by a superuser alone. What is left
-    to the roles :func:`excess` says.
+    to the roles :func:`find_excess_rights` says.
     """
     missing = [role for role in Role if role not in existing_roles(connection)]
     for role in missing:
         connection.execute(text(f"create role {role} nologin"))
     if connection.scalar(_IS_OWNER):
-        connection.exec_driver_sql(_NO_TABLES.format(database=_database(connection)))
+        connection.exec_driver_sql(_REVOKE_TEMPORARY.format(database=_database(connection)))
     if connection.scalar(_IS_SUPERUSER):
-        connection.exec_driver_sql(_NO_OBJECTS)
+        connection.exec_driver_sql(_REVOKE_LARGE_OBJECTS)
     return missing
 
 
@@ -216,7 +216,7 @@ def limit_logins(connection: Connection, lease_s: int) -> list[str]:
     Every session of ours asks for its limits as it begins, but a pooler drops that: then these are
     in force. A group's settings are not its members'.
     """
-    refused = []
+    refused_logins = []
     for name, role in connection.execute(_LOGINS, {"roles": list(Role)}).all():
         answer_s = lease_s if role == Role.WORKER else PEOPLE_ANSWER_S
         try:
@@ -227,8 +227,8 @@ def limit_logins(connection: Connection, lease_s: int) -> list[str]:
                         f" set {setting} = {value}"
                     )
         except ProgrammingError:
-            refused.append(str(name))
-    return refused
+            refused_logins.append(str(name))
+    return refused_logins
 
 
 def _database(connection: Connection) -> str:
@@ -238,8 +238,8 @@ def _database(connection: Connection) -> str:
 def existing_roles(connection: Connection) -> list[Role]:
     """Return the roles that this server has: they are the same in all its databases."""
     query = text("select rolname from pg_roles where rolname = any(:names)")
-    found = set(connection.scalars(query, {"names": list(Role)}))
-    return [role for role in Role if role in found]
+    names = set(connection.scalars(query, {"names": list(Role)}))
+    return [role for role in Role if role in names]
 
 
 def grant(connection: Connection) -> None:
@@ -251,12 +251,12 @@ def grant(connection: Connection) -> None:
         connection.execute(text(f"grant execute on function {_FUNCTIONS} to {role}"))
         connection.execute(text(f"revoke all on {_VIEWS} from {role}"))
         connection.execute(text(f"grant select on {_VIEWS} to {role}"))
-    for role, allowed in zip(Role, _POSITION_GRANTS, strict=True):
+    for role, position_rights in zip(Role, _POSITION_GRANTS, strict=True):
         if role in roles:
             connection.execute(text(f"revoke all on sequence {_POSITIONS} from {role}"))
-            connection.execute(text(f"grant {allowed} on sequence {_POSITIONS} to {role}"))
-    for table, every in GRANTS.items():
-        for role, rights in zip(Role, every, strict=True):
+            connection.execute(text(f"grant {position_rights} on sequence {_POSITIONS} to {role}"))
+    for table, rights_by_role in GRANTS.items():
+        for role, rights in zip(Role, rights_by_role, strict=True):
             if role in roles:
                 connection.execute(text(f"revoke all on {table} from {role}"))
                 if privileges := rights.privileges():
@@ -267,14 +267,14 @@ def grant(connection: Connection) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Excess:
+class ExcessRight:
     """What a role may do and is not to, and what takes it away."""
 
     cause: str
     remedy: str
 
 
-_MAY = text(
+_COLUMN_RIGHTS = text(
     """
     select r.role, c.relname as table, v.verb, a.attname as column
       from unnest(cast(:roles as text[])) as r (role)
@@ -287,7 +287,7 @@ _MAY = text(
     """
 )
 
-_MAY_MAKE = text(
+_OBJECT_RIGHTS = text(
     """
     select r.role,
            has_database_privilege(r.role, current_database(), 'temporary') as tables,
@@ -298,36 +298,36 @@ _MAY_MAKE = text(
 )
 
 
-def excess(connection: Connection) -> list[Excess]:
+def find_excess_rights(connection: Connection) -> list[ExcessRight]:
     """Return what the roles may do here beyond what they are to, however they came by it."""
     roles = [str(role) for role in existing_roles(connection)]
-    return [*_excess_rights(connection, roles), *_excess_objects(connection, roles)]
+    return [*_excess_column_rights(connection, roles), *_excess_objects(connection, roles)]
 
 
-def _excess_rights(connection: Connection, roles: list[str]) -> list[Excess]:
-    wide = [
+def _excess_column_rights(connection: Connection, roles: list[str]) -> list[ExcessRight]:
+    excess = [
         f"{role} may {verb} {table}.{column}"
         for role, table, verb, column in connection.execute(
-            _MAY, {"roles": roles, "tables": list(GRANTS)}
+            _COLUMN_RIGHTS, {"roles": roles, "tables": list(GRANTS)}
         )
-        if not rights_of(Role(role), table).cover(verb, column)
+        if not rights_of(Role(role), table).covers(verb, column)
     ]
-    if not wide:
+    if not excess:
         return []
-    more = f", and {len(wide) - 1} more that are not its work" if len(wide) > 1 else ""
-    return [Excess(f"{wide[0]}{more}", "Run producer migrate as the tables' owner")]
+    rest = f", and {len(excess) - 1} more that are not its work" if len(excess) > 1 else ""
+    return [ExcessRight(f"{excess[0]}{rest}", "Run producer migrate as the tables' owner")]
 
 
-def _excess_objects(connection: Connection, roles: list[str]) -> list[Excess]:
+def _excess_objects(connection: Connection, roles: list[str]) -> list[ExcessRight]:
     parameters = {"roles": roles, "functions": list(_LARGE_OBJECTS)}
-    rows = connection.execute(_MAY_MAKE, parameters).all()
+    rows = connection.execute(_OBJECT_RIGHTS, parameters).all()
     database = _database(connection)
-    found = []
+    excess = []
     if tables := [row.role for row in rows if row.tables]:
-        revoke = _NO_TABLES.format(database=database)
+        revoke = _REVOKE_TEMPORARY.format(database=database)
         remedy = f"Run producer migrate --roles as the database's owner, or: {revoke}"
-        found.append(Excess(f"{', '.join(tables)} may make temporary tables", remedy))
+        excess.append(ExcessRight(f"{', '.join(tables)} may make temporary tables", remedy))
     if objects := [row.role for row in rows if row.objects]:
-        remedy = f"Only a superuser can take it away, in {database}: {_NO_OBJECTS}"
-        found.append(Excess(f"{', '.join(objects)} may make large objects", remedy))
-    return found
+        remedy = f"Only a superuser can take it away, in {database}: {_REVOKE_LARGE_OBJECTS}"
+        excess.append(ExcessRight(f"{', '.join(objects)} may make large objects", remedy))
+    return excess

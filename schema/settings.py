@@ -1,7 +1,7 @@
 """What a host is told by its environment, read once at each entry point and passed down.
 
-Every variable starts with ``CALLSCRIBE_``; ``producer doctor`` prints what was read, without
-credentials.
+Every variable starts with ``CALLSCRIBE_``; ``producer doctor`` checks what they name, and prints no
+credentials. ``python -m ops.reference`` generates their page from the descriptions.
 """
 
 from __future__ import annotations
@@ -70,10 +70,21 @@ class Limits(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CALLSCRIBE_MAX_", frozen=True)
 
-    bytes: int = Field(4 * 1024**3, ge=1, le=2**50, description="size of a file")
-    duration_s: int = Field(12 * 3600, ge=1, le=7 * 86_400, description="length of a recording")
-    rate_hz: int = Field(192_000, ge=4_000, le=2**20, description="sample rate")
-    channels: int = Field(8, ge=1, le=255, description="channels that --channels split takes")
+    bytes: int = Field(
+        4 * 1024**3, ge=1, le=2**50, description="The largest file that is taken, in bytes."
+    )
+    duration_s: int = Field(
+        12 * 3600,
+        ge=1,
+        le=7 * 86_400,
+        description="The longest recording that is taken, in seconds.",
+    )
+    rate_hz: int = Field(
+        192_000, ge=4_000, le=2**20, description="The highest sample rate that is taken, in hertz."
+    )
+    channels: int = Field(
+        8, ge=1, le=255, description="The most channels that `--channels split` takes."
+    )
 
     #: Not settings: below these nothing can be heard.
     min_rate_hz: int = Field(4_000, init=False)
@@ -98,28 +109,33 @@ class BrokerSettings(BaseSettings):
         env_prefix="CALLSCRIBE_", frozen=True, hide_input_in_errors=True
     )
 
-    redis_url: SecretStr = Field(description="Redis: redis[s]://:password@host:6379/0")
+    redis_url: SecretStr = Field(
+        description="Where Redis is: `redis://:password@host:6379/0`, or `rediss://` for TLS. Set"
+        " `maxmemory-policy noeviction` and `appendonly yes` in Redis."
+    )
     namespace: str = Field(
-        NAMESPACE, description="before every key in Redis: another for each fleet that shares it"
+        NAMESPACE,
+        description="The prefix of every key in Redis: 1 to 40 lower-case letters, digits and"
+        " hyphens. All hosts of a fleet have the same one; fleets that share a Redis differ.",
     )
 
-    device: str = Field("cpu", description="where workers decode: cpu, cuda or cuda:0")
+    device: str = Field("cpu", description="Where a worker decodes: `cpu`, `cuda` or `cuda:1`.")
     together: int | None = Field(
         None,
         ge=1,
         le=64,
-        description="segments decoded together; by default 4 where the device is a GPU, or 1",
+        description="How many segments a worker decodes together, if as many wait.",
     )
     read_ahead: bool | None = Field(
         None,
-        description="read the next segments' audio while others are decoded: 1, 0;"
-        " by default where the device is a GPU",
+        description="Whether a worker reads the next segments' audio while it decodes: 1 or 0.",
     )
     shutdown_s: int = Field(
         30,
         ge=1,
         le=86_400,
-        description="how long a worker told to stop may take to end its segment",
+        description="How many seconds a worker may take to finish its segment when it is stopped."
+        " After that it hands the segment back.",
     )
 
     @field_validator("redis_url")
@@ -151,43 +167,82 @@ class BrokerSettings(BaseSettings):
 class Settings(BrokerSettings):
     """One host's configuration."""
 
-    database_url: SecretStr = Field(description="Postgres: postgresql://user:password@host/name")
+    database_url: SecretStr = Field(
+        description="Where Postgres is: `postgresql://user:password@host/name`. It may name a"
+        " pooler, or several servers, of which the primary is used."
+    )
     roots: Annotated[Mapping[str, Path | BucketPath], NoDecode] = Field(
         default_factory=dict,
-        description="where recordings may lie: name=/path or name=s3://bucket/prefix, with colons"
-        " between; the only places read",
+        description="The only places where recordings are read, by name and separated by colons:"
+        " `calls=/mnt/calls:cloud=s3://bucket/calls`. A root has the same name on all hosts; its"
+        " directory or bucket may differ.",
     )
-    spool: Path | None = Field(None, description="storage shared by all workers, for copies")
+    spool: Path | None = Field(
+        None,
+        description="A directory that all hosts share. It has copies of recordings that cannot be"
+        " read in place: mp3, opus, gsm, m4a and others.",
+    )
     erasures: Path | None = Field(
-        None, description="file outside the ledger's dumps: what was erased, and what is held"
+        None,
+        description="A file that notes what was erased and what is held, for `producer restored`."
+        " It lies outside the ledger's dumps and is the same on every host that erases.",
     )
-    models: Path = Field(default_factory=_models_directory, description="directory of the weights")
-    node: str = Field(default_factory=socket.gethostname, description="this host's name")
+    models: Path = Field(
+        default_factory=_models_directory, description="The directory of the models' weights."
+    )
+    node: str = Field(
+        default_factory=socket.gethostname, description="The name of this host in leases and logs."
+    )
 
-    minibatch: int = Field(8, ge=1, le=1_024, description="windows decoded together")
+    minibatch: int = Field(
+        8,
+        ge=1,
+        le=1_024,
+        description="How many windows Whisper decodes together. FunASR workers measure by"
+        " themselves how much the GPU holds.",
+    )
     compile: bool = Field(
-        False, description="record FunASR's networks as CUDA graphs, on a GPU: 1, 0"
+        False,
+        description="Whether FunASR's networks are recorded as CUDA graphs, on a GPU: 1 or 0. It"
+        " needs no compiler.",
     )
 
     lease_s: int = Field(
-        60, ge=2, le=86_400, description="how long a silent worker keeps its segment"
+        60,
+        ge=2,
+        le=86_400,
+        description="How many seconds a worker that fell silent keeps its segment. After that and"
+        " the next sweep, another worker takes the segment.",
     )
-    sweep_s: int = Field(15, ge=1, le=86_400, description="pause between two sweeps")
-    high_water: int = Field(5_000, ge=1, le=10_000_000, description="messages in Redis at most")
+    sweep_s: int = Field(
+        15, ge=1, le=86_400, description="How many seconds the sweep waits between two rounds."
+    )
+    high_water: int = Field(
+        5_000,
+        ge=1,
+        le=10_000_000,
+        description="The most messages in Redis. The sweep sends the rest as these are worked off.",
+    )
     spool_reserve_bytes: int = Field(
-        1024**3, ge=0, le=2**60, description="free space the spool leaves"
+        1024**3,
+        ge=0,
+        le=2**60,
+        description="How many bytes the spool leaves free. Below that, a submit stops.",
     )
 
     notify_secret: SecretStr | None = Field(
-        None, description="what notifications are signed with, 24 characters or more"
+        None, description="The secret that signs notifications: 24 characters or more."
     )
     notify_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
-        description="where notifications may go: hosts with commas between; any unless set",
+        description="The only hosts that notifications may go to, separated by commas. Unless it"
+        " is set, any host.",
     )
 
     metrics: Annotated[Address | None, NoDecode] = Field(
-        None, description="where figures are served to Prometheus: host:port, or a port of loopback"
+        None,
+        description="Where this process serves metrics to Prometheus: `host:port`, or a port of"
+        " loopback. Each process of a host needs its own port. Unless it is set, none are served.",
     )
 
     limits: Limits = Field(default_factory=Limits)
@@ -301,9 +356,9 @@ class Settings(BrokerSettings):
             return self._locate_object(path)
         real = os.path.realpath(path)
         for name in (os.path.abspath(path), real):
-            for root, configured in self.directories.items():
+            for root, directory in self.directories.items():
                 base = os.fsencode(self.root_path(root))
-                for start in (os.path.abspath(os.fsencode(configured)), base):
+                for start in (os.path.abspath(os.fsencode(directory)), base):
                     if _is_under(name, start) and _is_under(real, base):
                         return Location(root, os.path.relpath(name, start))
         return None
@@ -346,7 +401,7 @@ def _load(kind: type[_Settings]) -> _Settings:
             ErrorCode.SETTING_MISSING,
             "CALLSCRIBE_LIMITS",
             "it is no setting",
-            "Set the limits by their names: README.md lists them.",
+            "Set the limits by their names: ops/docs/reference/settings.md lists them.",
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
@@ -356,5 +411,6 @@ def _load(kind: type[_Settings]) -> _Settings:
             ErrorCode.SETTING_MISSING,
             variable,
             "it is not set" if first["type"] == "missing" else first["msg"],
-            "ops/quickstart sets everything up on one machine; README.md lists the variables.",
+            "ops/quickstart sets everything up on one machine; "
+            "ops/docs/reference/settings.md lists the variables.",
         ) from None

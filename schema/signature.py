@@ -4,7 +4,7 @@
     webhook-timestamp  seconds since 1970, of this attempt
     webhook-signature  v1,<base64 of the HMAC-SHA256 of "id.timestamp.body">
 
-What verifies that standard verifies ours; ops/docs/notify.md has it in a few lines.
+What verifies that standard verifies ours; ops/docs/guide/notify.md has it in a few lines.
 """
 
 from __future__ import annotations

@@ -47,18 +47,31 @@ class Span:
         return Span(self.start_ms + by_ms, self.end_ms + by_ms)
 
 
-def merged(spans: Iterable[Span], over_ms: int = 0) -> Iterator[Span]:
-    """Yield spans, which are in order of their starts, joined over gaps up to ``over_ms``."""
-    open_span: Span | None = None
+def merge(spans: Iterable[Span], gap_ms: int = 0) -> Iterator[Span]:
+    """Yield spans, which are in order of their starts, joined over gaps up to ``gap_ms``."""
+    last: Span | None = None
     for span in spans:
-        if open_span is not None and span.start_ms - open_span.end_ms <= over_ms:
-            open_span = Span(open_span.start_ms, max(open_span.end_ms, span.end_ms))
+        if last is not None and span.start_ms - last.end_ms <= gap_ms:
+            last = Span(last.start_ms, max(last.end_ms, span.end_ms))
             continue
-        if open_span is not None:
-            yield open_span
-        open_span = span
-    if open_span is not None:
-        yield open_span
+        if last is not None:
+            yield last
+        last = span
+    if last is not None:
+        yield last
+
+
+def minus(within: Span, spans: Iterable[Span]) -> Iterator[Span]:
+    """Yield what of ``within`` none of ``spans``, which are in order of their starts, covers."""
+    at_ms = within.start_ms
+    for span in spans:
+        if span.start_ms >= within.end_ms:
+            break
+        if span.start_ms > at_ms:
+            yield Span(at_ms, span.start_ms)
+        at_ms = max(at_ms, span.end_ms)
+    if at_ms < within.end_ms:
+        yield Span(at_ms, within.end_ms)
 
 
 def frame_at(ms: int, rate_hz: int) -> int:

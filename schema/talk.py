@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 
-from schema.span import Span, merged
-from schema.transcript import SpeakerTalk, Talk, Utterance, is_cjk
+from schema.span import Span, merge
+from schema.text import is_cjk
+from schema.transcript import SpeakerTalk, Talk, Utterance
 
 #: A shorter pause between two words of a speaker is talk.
 _PAUSE_MS = 1_000
@@ -22,13 +23,13 @@ _INTERRUPTS_MS = 500
 
 def talk_of(utterances: Sequence[Utterance], duration_ms: int) -> Talk:
     """Return the figures of a call that lasts ``duration_ms``; speakers by their first word."""
-    own: dict[str, list[Utterance]] = {}
+    by_speaker: dict[str, list[Utterance]] = {}
     for utterance in utterances:
-        own.setdefault(utterance.speaker, []).append(utterance)
-    spans = {speaker: _talk(said) for speaker, said in own.items()}
-    talked_ms = {speaker: _length_ms(each) for speaker, each in spans.items()}
+        by_speaker.setdefault(utterance.speaker, []).append(utterance)
+    spans = {speaker: _talk_spans(turns) for speaker, turns in by_speaker.items()}
+    talked_ms = {speaker: _length_ms(stretches) for speaker, stretches in spans.items()}
     all_ms = sum(talked_ms.values())
-    anyone_ms = _length_ms(merged(sorted(span for each in spans.values() for span in each)))
+    anyone_ms = _length_ms(merge(sorted(chain.from_iterable(spans.values()))))
     longest_ms = _longest_ms(utterances)
     interruptions = _interruptions(utterances)
     return Talk(
@@ -39,20 +40,20 @@ def talk_of(utterances: Sequence[Utterance], duration_ms: int) -> Talk:
                 speaker=speaker,
                 talk_ms=talked_ms[speaker],
                 share=round(talked_ms[speaker] / all_ms, 3) if all_ms else 0.0,
-                words=(words := sum(map(_word_count, said))),
+                words=(words := sum(map(_word_count, turns))),
                 words_per_minute=round(60_000 * words / max(1, talked_ms[speaker])),
                 longest_ms=longest_ms[speaker],
                 interruptions=interruptions[speaker],
             )
-            for speaker, said in own.items()
+            for speaker, turns in by_speaker.items()
         ),
     )
 
 
-def _talk(said: Iterable[Utterance]) -> list[Span]:
+def _talk_spans(utterances: Iterable[Utterance]) -> list[Span]:
     """Return when a speaker talks."""
-    words = (word.span for utterance in said for word in utterance.words)
-    return list(merged(sorted(words), _PAUSE_MS - 1))
+    words = (word.span for utterance in utterances for word in utterance.words)
+    return list(merge(sorted(words), _PAUSE_MS - 1))
 
 
 def _length_ms(spans: Iterable[Span]) -> int:
@@ -77,13 +78,13 @@ def _overlap_ms(speakers: Sequence[Sequence[Span]]) -> int:
 
 def _longest_ms(utterances: Sequence[Utterance]) -> dict[str, int]:
     """Return each speaker's longest stretch without another's utterance begun in it."""
-    longest: dict[str, int] = {}
+    longest_by_speaker: dict[str, int] = {}
     ordered = sorted(utterances, key=lambda utterance: utterance.start_ms)
     for speaker, run in groupby(ordered, key=lambda utterance: utterance.speaker):
-        said = list(run)
-        length_ms = max(utterance.end_ms for utterance in said) - said[0].start_ms
-        longest[speaker] = max(longest.get(speaker, 0), length_ms)
-    return longest
+        stretch = list(run)
+        length_ms = max(utterance.end_ms for utterance in stretch) - stretch[0].start_ms
+        longest_by_speaker[speaker] = max(longest_by_speaker.get(speaker, 0), length_ms)
+    return longest_by_speaker
 
 
 def _interruptions(utterances: Sequence[Utterance]) -> Counter[str]:
@@ -91,19 +92,20 @@ def _interruptions(utterances: Sequence[Utterance]) -> Counter[str]:
 
     In one pass over the call: one of hours has ten thousand utterances.
     """
-    found: Counter[str] = Counter()
+    interruptions: Counter[str] = Counter()
     speaking_until_ms: dict[str, int] = {}
-    ordered = sorted(utterances, key=lambda utterance: utterance.start_ms)
-    for start_ms, begun in groupby(ordered, key=lambda utterance: utterance.start_ms):
-        together = list(begun)
-        for own in together:
-            others = [ms for name, ms in speaking_until_ms.items() if name != own.speaker]
-            at_once_ms = min(max(others, default=0), own.end_ms) - start_ms
-            found[own.speaker] += at_once_ms >= _INTERRUPTS_MS
-        for own in together:
-            until_ms = speaking_until_ms.get(own.speaker, 0)
-            speaking_until_ms[own.speaker] = max(until_ms, own.end_ms)
-    return found
+    ordered = sorted(utterances, key=lambda u: u.start_ms)
+    for start_ms, group in groupby(ordered, key=lambda u: u.start_ms):
+        started = list(group)
+        for utterance in started:
+            name = utterance.speaker
+            others_until_ms = [ms for other, ms in speaking_until_ms.items() if other != name]
+            at_once_ms = min(max(others_until_ms, default=0), utterance.end_ms) - start_ms
+            interruptions[name] += at_once_ms >= _INTERRUPTS_MS
+        for utterance in started:
+            until_ms = speaking_until_ms.get(utterance.speaker, 0)
+            speaking_until_ms[utterance.speaker] = max(until_ms, utterance.end_ms)
+    return interruptions
 
 
 def _word_count(utterance: Utterance) -> int:

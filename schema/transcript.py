@@ -72,9 +72,9 @@ class Flag(StrEnum):
     #: Samples without a header look like those of two channels in turn, and were read as one.
     TWO_CHANNELS_SUSPECTED = "two-channels-suspected"
     #: A fact about the call was out of bounds and is not kept; its name follows.
-    LEFT_OUT = "left-out"
+    OMITTED_FIELD = "left-out"
 
-    def counted(self, count: int) -> str:
+    def with_number(self, count: int) -> str:
         """Return the flag with a number: a channel, a time, or how much it is about."""
         return f"{self}:{count}"
 
@@ -275,12 +275,12 @@ class Talk:
 
     def to_json(self) -> dict[str, Any]:
         """Return the form kept in the ledger, and that of exports."""
-        return {**asdict(self), "speakers": [asdict(own) for own in self.speakers]}
+        return {**asdict(self), "speakers": [asdict(speaker) for speaker in self.speakers]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Talk:
         """Rebuild it from :meth:`to_json`."""
-        speakers = tuple(SpeakerTalk(**own) for own in value["speakers"])
+        speakers = tuple(SpeakerTalk(**speaker) for speaker in value["speakers"])
         return cls(value["silence_ms"], value["overlap_ms"], speakers)
 
 
@@ -311,9 +311,9 @@ LOW_COVERAGE = 0.5
 LOW_COVERAGE_MIN_SPEECH_MS = 3_000
 
 
-def is_low(heard_ms: int, covered_ms: int) -> bool:
+def is_coverage_low(speech_ms: int, worded_ms: int) -> bool:
     """Tell whether words cover too little of the speech, where there is enough to tell."""
-    return heard_ms >= LOW_COVERAGE_MIN_SPEECH_MS and covered_ms < LOW_COVERAGE * heard_ms
+    return speech_ms >= LOW_COVERAGE_MIN_SPEECH_MS and worded_ms < LOW_COVERAGE * speech_ms
 
 
 def flag_count(flags: Iterable[str], flag: Flag) -> int:
@@ -332,7 +332,7 @@ _REMARKS = {
 
 
 #: Flags that say so.
-NOT_READ = frozenset(_REMARKS)
+UNREAD_FLAGS = frozenset(_REMARKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,37 +345,16 @@ class Remark:
 
 def remarks(flags: Iterable[str], duration_ms: int) -> list[Remark]:
     """Return what of a file is in no word: at a place, where the flag names one, or at its end."""
-    said = []
+    result = []
     for flag in flags:
         name, _, number = flag.partition(":")
         text = _REMARKS.get(Flag(name)) if name in set(Flag) else None
         if text is not None:
             at_ms = int(number or 0) if name == Flag.TRUNCATED else duration_ms
-            said.append(Remark(at_ms, f"({name}: {text.format(number)})"))
-    return said
+            result.append(Remark(at_ms, f"({name}: {text.format(number)})"))
+    return result
 
 
 def flag_names(flags: Iterable[str]) -> frozenset[str]:
     """Return flags without the numbers that they come with."""
     return frozenset(flag.partition(":")[0] for flag in flags)
-
-
-def is_cjk(char: str) -> bool:
-    """Return whether a character belongs to a script written without spaces between words."""
-    code = ord(char)
-    return (
-        0x2E80 <= code <= 0x9FFF  # CJK radicals, kana, bopomofo, CJK ideographs
-        or 0xF900 <= code <= 0xFAFF  # compatibility ideographs
-        or 0xFF00 <= code <= 0xFFEF  # full-width forms
-        or 0x20000 <= code <= 0x3FFFF  # ideographs beyond the basic plane
-    )
-
-
-def join_words(texts: list[str]) -> str:
-    """Return words as running text: a space between two words unless either side is CJK."""
-    parts: list[str] = []
-    for text in filter(None, texts):
-        if parts and not (is_cjk(parts[-1][-1]) or is_cjk(text[0])):
-            parts.append(" ")
-        parts.append(text)
-    return "".join(parts)

@@ -23,7 +23,7 @@ _POSTGRES_PORT = 5432
 _ESCAPE = "write @ : / ? # % in a password as %40 %3A %2F %3F %23 %25"
 
 #: An index entry holds no more than 2,704 bytes.
-_RECEIVER_MAX = 2_000
+_RECEIVER_URL_CHARS_MAX = 2_000
 
 _REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
 _TLS_OPTIONS = frozenset(
@@ -49,11 +49,11 @@ def engine_url(url: str) -> URL:
         return make_url(url)
     if "@" in user:
         raise ValueError("an @ in the password")
-    several = [
+    hosts = [
         server if ":" in server else f"{server}:{_POSTGRES_PORT}" for server in servers.split(",")
     ]
     base = make_url(f"{scheme}://{user}{at}{slash}{path}")
-    return base.update_query_pairs([("host", server) for server in several], append=True)
+    return base.update_query_pairs([("host", server) for server in hosts], append=True)
 
 
 def check_database_url(url: str) -> None:
@@ -61,14 +61,14 @@ def check_database_url(url: str) -> None:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        parsed = engine_url(url)
+        parsed_url = engine_url(url)
     except (ArgumentError, ValueError):
         raise ValueError(f"it is no URL of Postgres; {_ESCAPE}") from None
-    if parsed.get_backend_name() != "postgresql":
+    if parsed_url.get_backend_name() != "postgresql":
         raise ValueError("it does not start with postgresql://")
-    if "@" in f"{parsed.host}{parsed.database}":
+    if "@" in f"{parsed_url.host}{parsed_url.database}":
         raise ValueError(f"its host cannot be told from its password; {_ESCAPE}")
-    _check_options(parsed)
+    _check_options(parsed_url)
 
 
 def _check_options(url: URL) -> None:
@@ -96,10 +96,10 @@ def check_redis_url(url: str) -> None:
     if parts.scheme not in _REDIS_SCHEMES:
         raise ValueError(f"it starts with none of {', '.join(_REDIS_SCHEMES)}")
     try:
-        ambiguous = parts.port == 0 or "@" in f"{parts.path}{parts.query}{parts.fragment}"
+        is_ambiguous = parts.port == 0 or "@" in f"{parts.path}{parts.query}{parts.fragment}"
     except ValueError:
-        ambiguous = True
-    if ambiguous or parts.fragment:
+        is_ambiguous = True
+    if is_ambiguous or parts.fragment:
         raise ValueError(f"its host cannot be told from its password; {_ESCAPE}")
     options = {name for name, _ in parse_qsl(parts.query)}
     if parts.scheme != "redis+socket" and not re.fullmatch("/?[0-9]{0,9}", parts.path):
@@ -120,15 +120,15 @@ def _check_tls(url: str, options: set[str]) -> None:
 
 
 def tls_options(url: str) -> dict[str, Any]:
-    """Return how a ``rediss://`` URL wants TLS, as redis-py takes it.
+    """Return the TLS options of a ``rediss://`` URL, as redis-py takes them.
 
     The server's certificate is verified unless the URL says otherwise: kombu by itself verifies
     nothing where the URL says nothing.
     """
     from kombu.utils.url import parse_url
 
-    said: dict[str, Any] = parse_url(url).get("ssl", {})
-    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, **said}
+    url_options: dict[str, Any] = parse_url(url).get("ssl", {})
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, **url_options}
 
 
 def check_receiver_url(url: str, hosts: Collection[str]) -> str:
@@ -150,8 +150,8 @@ def check_receiver_url(url: str, hosts: Collection[str]) -> str:
         raise ValueError("it has a user or a password in it: a receiver knows us by our signature")
     if not (url.isascii() and url.isprintable()) or " " in url or parts.fragment:
         raise ValueError("it has a fragment, a space or a character beyond ASCII in it")
-    if len(url) > _RECEIVER_MAX:
-        raise ValueError(f"it is longer than {_RECEIVER_MAX} characters")
+    if len(url) > _RECEIVER_URL_CHARS_MAX:
+        raise ValueError(f"it is longer than {_RECEIVER_URL_CHARS_MAX} characters")
     if hosts and host not in hosts:
         raise ValueError(f"{host} is not among CALLSCRIBE_NOTIFY_HOSTS")
     return host

@@ -32,10 +32,10 @@ REDUCE_QUEUE = "reduce"
 class Priority(IntEnum):
     """Which messages a worker takes first: on Redis, 0 before all others."""
 
-    #: Work that a worker began and lost, since a recording waits for it, and urgent calls. One list
-    #: for both: a worker of an earlier version takes from it before all others, too, and would
-    #: never look into a third.
-    FIRST = 0
+    #: Urgent calls, and work that a worker began and lost, since a recording waits for it. One list
+    #: for both: a worker of an earlier version also takes from it first, and would never read a
+    #: third.
+    URGENT = 0
     NORMAL = 5
 
 
@@ -117,18 +117,18 @@ def broker_settings(settings: BrokerSettings) -> dict[str, Any]:
     TLS is said beside the URL and not in it: Flower reads it there alone.
     """
     url = settings.redis_url.get_secret_value()
-    ours = settings_in(settings.namespace)
+    in_namespace = settings_in_namespace(settings.namespace)
     if not url.startswith("rediss:"):
-        return {**ours, "broker_url": url}
-    bare = url.partition("?")[0]
-    return {**ours, "broker_url": bare, "broker_use_ssl": tls_options(url)}
+        return {**in_namespace, "broker_url": url}
+    url_without_options = url.partition("?")[0]
+    return {**in_namespace, "broker_url": url_without_options, "broker_use_ssl": tls_options(url)}
 
 
-def settings_in(namespace: str) -> dict[str, Any]:
+def settings_in_namespace(namespace: str) -> dict[str, Any]:
     """Return :data:`BROKER_SETTINGS` in a namespace."""
     options = BROKER_SETTINGS["broker_transport_options"]
-    ours = {**options, "global_keyprefix": key_prefix(namespace)}
-    return {**BROKER_SETTINGS, "broker_transport_options": ours}
+    in_namespace = {**options, "global_keyprefix": key_prefix(namespace)}
+    return {**BROKER_SETTINGS, "broker_transport_options": in_namespace}
 
 
 class RedisClient(Protocol):
@@ -141,30 +141,30 @@ class RedisClient(Protocol):
         """Delete keys."""
 
 
-class Queued(NamedTuple):
-    """How many messages wait in Redis, by queue; ``first`` of the segments' are taken first."""
+class QueueLengths(NamedTuple):
+    """How many messages wait in Redis, by queue; ``urgent`` of the segments' are taken first."""
 
     segments: int
     reduces: int
-    first: int = 0
+    urgent: int = 0
 
 
-def queued(client: RedisClient) -> Queued:
+def read_queue_lengths(client: RedisClient) -> QueueLengths:
     """Return how many messages wait in Redis, given a client that adds the key prefix."""
     segments, reduces = (
         [int(client.llen(key)) for key in queue_keys(queue)]
         for queue in (SEGMENTS_QUEUE, REDUCE_QUEUE)
     )
-    return Queued(sum(segments), sum(reduces), first=segments[0])
+    return QueueLengths(sum(segments), sum(reduces), urgent=segments[0])
 
 
-def empty_flooded(client: RedisClient, most: int) -> list[str]:
-    """Delete the lists that are longer than ``most``; return their queues."""
+def empty_flooded(client: RedisClient, messages_max: int) -> list[str]:
+    """Delete the lists that are longer than ``messages_max``; return their queues."""
     flooded = [
         (queue, key)
         for queue in (SEGMENTS_QUEUE, REDUCE_QUEUE)
         for key in queue_keys(queue)
-        if int(client.llen(key)) > most
+        if int(client.llen(key)) > messages_max
     ]
     for _, key in flooded:
         client.delete(key)

@@ -7,35 +7,12 @@ the same audio elsewhere, or in another recording, has the same result.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from schema.span import Span
-
-#: What no text of Postgres holds, and no UTF-8: NUL, and half of a pair of UTF-16.
-_UNSTORABLE = re.compile("[\\0\ud800-\udfff]")
-
-
-def clean(text: str) -> str:
-    """Return text as the ledger can hold it: what it cannot stands as U+FFFD.
-
-    One odd letter of a recognizer's must cost itself alone, and not its recording.
-    """
-    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def clean_json(value: Any) -> Any:
-    """Return JSON with its texts clean, and null for a number that is none."""
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, dict):
-        return {clean(str(key)): clean_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _thousandths(confidence: float | None) -> int | None:

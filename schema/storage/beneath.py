@@ -49,11 +49,11 @@ def open_file(root: bytes, path: bytes) -> int:
 
     Raises:
         OutsideError: it leads out of ``root``.
-        NotRegularError: it is no regular file.
+        NotRegularError: it is not a regular file.
         OSError: it cannot be opened.
     """
     # What leads with a slash is absolute, and a slash alone no file.
-    return beneath(root, path.rstrip(b"/") or path, _open_regular)
+    return act_below(root, path.rstrip(b"/") or path, _open_regular)
 
 
 @contextmanager
@@ -65,14 +65,14 @@ def open_directory(root: bytes, path: bytes, *, make: bool = False) -> Iterator[
         OSError: it cannot be opened, or made.
     """
     inside = path.rstrip(b"/") + b"/" if path else path
-    directory = beneath(root, inside, lambda at, _: os.dup(at), make=make)
+    directory = act_below(root, inside, lambda at, _: os.dup(at), make=make)
     try:
         yield directory
     finally:
         os.close(directory)
 
 
-def beneath(root: bytes, path: bytes, act: Callable[[int, bytes], T], *, make: bool = False) -> T:
+def act_below(root: bytes, path: bytes, act: Callable[[int, bytes], T], *, make: bool = False) -> T:
     """Return what ``act`` does, given the directory that a path's last name is in, and that name.
 
     Behind a path that ends in a slash the name is empty. ``act`` leaves it to :func:`refuse_link`
@@ -82,10 +82,10 @@ def beneath(root: bytes, path: bytes, act: Callable[[int, bytes], T], *, make: b
         OutsideError: it leads out of ``root``.
         OSError: a directory cannot be opened, and whatever ``act`` raises.
     """
-    names: Sequence[bytes] | None = _plain(path)
+    names: Sequence[bytes] | None = _plain_names(path)
     for _ in range(_TRIES):
         if names is None:
-            names = _resolved(root, path)
+            names = _resolve(root, path)
         try:
             return _walk(root, names, act, make=make)
         except _LinkError:
@@ -106,11 +106,11 @@ def open_regular(path: bytes) -> int:
     """Return a descriptor of a regular file anywhere, for reading; links are followed.
 
     Raises:
-        NotRegularError: it is no regular file.
+        NotRegularError: it is not a regular file.
         OSError: it cannot be opened.
     """
     _check_regular(os.stat(path))
-    return _checked(os.open(path, _FILE & ~os.O_NOFOLLOW))
+    return _require_regular(os.open(path, _FILE & ~os.O_NOFOLLOW))
 
 
 def is_beneath(descriptor: int, roots: Sequence[bytes]) -> bool:
@@ -119,7 +119,7 @@ def is_beneath(descriptor: int, roots: Sequence[bytes]) -> bool:
     return any(path.startswith(root.rstrip(b"/") + b"/") for root in roots)
 
 
-def _plain(path: bytes) -> list[bytes] | None:
+def _plain_names(path: bytes) -> list[bytes] | None:
     """Return the names that a path consists of, the last empty if need be; None if not just names.
 
     They are then those of what it resolves to.
@@ -132,16 +132,16 @@ def _plain(path: bytes) -> list[bytes] | None:
     return names
 
 
-def _resolved(root: bytes, path: bytes) -> list[bytes] | None:
+def _resolve(root: bytes, path: bytes) -> list[bytes] | None:
     """Return the names below the root that a path leads to by its links; None if they changed."""
     try:
         real = os.path.realpath(os.path.join(root, path))
     except OSError:  # a link that is no link any more
         return None
-    above = root.rstrip(b"/") + b"/"
-    if real != root and not real.startswith(above):
+    prefix = root.rstrip(b"/") + b"/"
+    if real != root and not real.startswith(prefix):
         raise OutsideError(path)
-    names = real[len(above) :].split(b"/")
+    names = real[len(prefix) :].split(b"/")
     return [*names, b""] if path.endswith(b"/") and names[-1] else names
 
 
@@ -150,15 +150,15 @@ def _walk(
 ) -> T:
     if names is None:
         raise _LinkError
-    at = os.open(root, _DIRECTORY)
+    directory = os.open(root, _DIRECTORY)
     try:
         for name in names[:-1]:
-            below = _enter(at, name, make=make)
-            os.close(at)
-            at = below
-        return act(at, names[-1])
+            subdirectory = _enter(directory, name, make=make)
+            os.close(directory)
+            directory = subdirectory
+        return act(directory, names[-1])
     finally:
-        os.close(at)
+        os.close(directory)
 
 
 def _enter(directory: int, name: bytes, *, make: bool) -> int:
@@ -184,14 +184,14 @@ def _open_regular(directory: int, name: bytes) -> int:
     # Looked at before it is opened: opening a device may do anything.
     _check_regular(refuse_link(directory, name))
     try:
-        return _checked(os.open(name, _FILE, dir_fd=directory))
+        return _require_regular(os.open(name, _FILE, dir_fd=directory))
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise _LinkError from None
         raise
 
 
-def _checked(descriptor: int) -> int:
+def _require_regular(descriptor: int) -> int:
     """Return a descriptor of a regular file; close and refuse one of anything else."""
     try:
         _check_regular(os.fstat(descriptor))
@@ -203,4 +203,4 @@ def _checked(descriptor: int) -> int:
 
 def _check_regular(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise NotRegularError(errno.EINVAL, "it is no regular file")
+        raise NotRegularError(errno.EINVAL, "it is not a regular file")

@@ -27,8 +27,8 @@ class BucketPath:
         """Read ``s3://bucket`` or ``s3://bucket/prefix``. Raises ValueError where it is neither."""
         bucket, _, prefix = url.removeprefix(_SCHEME).partition("/")
         prefix = prefix.rstrip("/")
-        named = not prefix or is_plain(os.fsencode(prefix))
-        if not (is_url(os.fsencode(url)) and _BUCKET.fullmatch(bucket) and named):
+        is_plain_prefix = not prefix or is_plain(os.fsencode(prefix))
+        if not (is_url(os.fsencode(url)) and _BUCKET.fullmatch(bucket) and is_plain_prefix):
             raise ValueError(f"{url!r} is not s3://bucket/prefix")
         return cls(bucket, prefix)
 
@@ -49,10 +49,10 @@ class BucketPath:
 
     def relative(self, url: bytes) -> bytes | None:
         """Return the path of a URL below this one, b"" for this one itself, or None for neither."""
-        own = self.url(b"")
-        if url.rstrip(b"/") == own:
+        base = self.url(b"")
+        if url.rstrip(b"/") == base:
             return b""
-        path = url.removeprefix(own + b"/")
+        path = url.removeprefix(base + b"/")
         return path if path != url and is_plain(path) else None
 
 
@@ -70,11 +70,11 @@ def is_plain(path: bytes) -> bool:
     return _VERSION not in path and _NO_NAMES.isdisjoint(path.split(b"/"))
 
 
-def absolute(path: bytes) -> bytes:
+def absolute_path(path: bytes) -> bytes:
     """Return a path, or a URL, as it is written wherever it was named from."""
     return path.rstrip(b"/") if is_url(path) else os.path.abspath(path)
 
 
-def resolved(path: bytes) -> bytes:
+def resolve_links(path: bytes) -> bytes:
     """Return where a path's symbolic links end; a URL has none."""
     return path if is_url(path) else os.path.realpath(path)

@@ -76,7 +76,7 @@ def storage_of(settings: Settings, root: str) -> Storage:
     return Directory(root, settings.root_path(root))
 
 
-def bucket_of(root: str, place: BucketPath) -> Bucket:
+def bucket_of(root: str, bucket_path: BucketPath) -> Bucket:
     """Return a root that is a bucket.
 
     Raises:
@@ -88,10 +88,10 @@ def bucket_of(root: str, place: BucketPath) -> Bucket:
         raise Misconfigured(
             ErrorCode.SETTING_MISSING,
             f"root {root}",
-            f"{place} cannot be read without s3fs",
+            f"{bucket_path} cannot be read without s3fs",
             "Install callscribe with its extra s3.",
         ) from None
-    return Bucket(root, place)
+    return Bucket(root, bucket_path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +112,11 @@ class Directory:
             finally:
                 os.close(descriptor)
         except OutsideError:
-            raise _outside(location) from None
+            raise _outside_root_error(location) from None
         except NotRegularError:
             raise BadRecording(ErrorCode.FILE_UNREADABLE, location.name, "not a file") from None
         except OSError as error:
-            raise _fate(error, location, root) from error
+            raise _recording_error(error, location, root) from error
 
     @contextmanager
     def on_disk(
@@ -132,16 +132,16 @@ class Directory:
         try:
             descriptor = open_file(os.fsencode(self.path), location.path)
         except OutsideError:
-            raise _outside(location) from None
+            raise _outside_root_error(location) from None
         except NotRegularError:
             raise BadRecording(
                 ErrorCode.AUDIO_NOT_AUDIO,
                 location.name,
-                "it is no regular file",
-                "Hand in a regular file.",
+                "it is not a regular file",
+                "Submit a regular file.",
             ) from None
         except OSError as error:
-            raise unreachable(location.name, error) from error
+            raise unreachable_error(location.name, error) from error
         try:
             yield b"/proc/self/fd/%d" % descriptor
         finally:
@@ -172,17 +172,17 @@ class _Descriptor:
             at += len(block)
 
 
-def _outside(location: Location) -> BadRecording:
+def _outside_root_error(location: Location) -> BadRecording:
     return BadRecording(
         ErrorCode.PATH_OUTSIDE_ROOTS,
         location.name,
         f"it leads out of the root {location.root}",
-        "Hand in a file that lies under a configured root.",
+        "Submit a file below a configured root.",
     )
 
 
-def unreachable(name: str, error: OSError) -> BadRecording:
-    """Return the error of a file that is gone or must not be read, by whoever hands it in."""
+def unreachable_error(name: str, error: OSError) -> BadRecording:
+    """Return the error of a file that a submit finds gone or not readable."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         remedy = "Submit again if it was moved."
         return BadRecording(ErrorCode.FILE_VANISHED, name, "there is no such file", remedy)
@@ -190,14 +190,14 @@ def unreachable(name: str, error: OSError) -> BadRecording:
     return BadRecording(ErrorCode.FILE_UNREADABLE, name, error.strerror or str(error), remedy)
 
 
-def _fate(error: OSError, location: Location, root: bytes) -> CallscribeError:
+def _recording_error(error: OSError, location: Location, root: bytes) -> CallscribeError:
     """Return what an error of the file system means for the recording."""
     cause = os.strerror(error.errno or errno.EIO)
     if error.errno in _VANISHED and _is_mounted(root):
         return BadRecording(
             ErrorCode.FILE_VANISHED,
             location.name,
-            "it was there when it was handed in",
+            "it was there when it was submitted",
             "Put it back, then submit it again.",
         )
     if error.errno == errno.ELOOP:

@@ -55,7 +55,7 @@ _OPTIONS: Mapping[str, Any] = {
 
 #: What s3fs raises of a server, a network, or a configuration.
 _ERRORS = (OSError, BotoCoreError, *S3_RETRYABLE_ERRORS)
-_HOST_AT_FAULT = (
+_CONFIGURATION_ERRORS = (
     CredentialRetrievalError,
     NoCredentialsError,
     NoRegionError,
@@ -63,11 +63,11 @@ _HOST_AT_FAULT = (
     PartialCredentialsError,
 )
 #: Refusals that the next attempt may not meet: too slow, too many.
-_FOR_NOW = frozenset({408, 429})
+_TEMPORARY_STATUSES = frozenset({408, 429})
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedObject:
     """An object of a listing; ``path`` lies below the root."""
 
     path: bytes
@@ -79,12 +79,12 @@ class Bucket:
     """A root that is a bucket, or a part of one."""
 
     root: str
-    place: BucketPath
+    base: BucketPath
 
     @contextmanager
     def open(self, location: Location) -> Iterator[_RangedFile]:
         """Open an object; only blocks that are asked for are fetched, all of one version of it."""
-        with self._reading(location):
+        with self._translate_errors(location):
             options = {"cache_type": "blockcache", "cache_options": {"maxblocks": _BLOCKS_HELD}}
             with self._object(location, _BLOCK_BYTES, options) as file:
                 yield _RangedFile(file)
@@ -93,29 +93,29 @@ class Bucket:
     def on_disk(self, location: Location, admit: Callable[[int], None]) -> Iterator[bytes]:
         """Fetch an object into a file without a name: whatever kills us, nothing of it stays."""
         with _scratch_file(location.name) as copy:
-            with self._reading(location):
+            with self._translate_errors(location):
                 self._fetch(location, admit, copy)
             yield b"/proc/self/fd/%d" % copy.fileno()
 
     def check(self) -> None:
         """Ask the server for one object of the root; that there is none is no error."""
-        with self._reading():
+        with self._translate_errors():
             _filesystem().call_s3(
-                "list_objects_v2", Bucket=self.place.bucket, Prefix=self.place.prefix, MaxKeys=1
+                "list_objects_v2", Bucket=self.base.bucket, Prefix=self.base.prefix, MaxKeys=1
             )
 
-    def listing(self, path: bytes) -> list[Listed]:
+    def listing(self, path: bytes) -> list[ListedObject]:
         """Return the objects below a path, or the one at it.
 
         Raises:
             Misconfigured, Transient: the bucket cannot be listed, or does not answer.
         """
-        with self._reading():
-            found = _filesystem().find(self.place.full_name(path), detail=True)
-        above = len(self.place.full_name(b"")) + 1
+        with self._translate_errors():
+            objects = _filesystem().find(self.base.full_name(path), detail=True)
+        prefix_length = len(self.base.full_name(b"")) + 1
         return [
-            Listed(os.fsencode(name[above:]), item["size"])
-            for name, item in found.items()
+            ListedObject(os.fsencode(name[prefix_length:]), item["size"])
+            for name, item in objects.items()
             # A name that ends in a slash stands for a directory.
             if item["type"] == "file" and not name.endswith("/")
         ]
@@ -128,8 +128,8 @@ class Bucket:
         Raises:
             Misconfigured, Transient: the bucket cannot be read, or does not answer.
         """
-        names = [self.place.full_name(path) for path in paths]
-        with self._reading():
+        names = [self.base.full_name(path) for path in paths]
+        with self._translate_errors():
             heads = _filesystem().cat_ranges(names, 0, most_bytes, on_error="return")
         return [self._head(*both) for both in zip(paths, heads, strict=True)]
 
@@ -137,7 +137,7 @@ class Bucket:
         if isinstance(head, bytes):
             return head
         try:
-            with self._reading(Location(self.root, path)):
+            with self._translate_errors(Location(self.root, path)):
                 raise head
         except BadRecording as error:
             return OSError(errno.EACCES, error.cause)
@@ -148,9 +148,9 @@ class Bucket:
                 ErrorCode.PATH_OUTSIDE_ROOTS,
                 location.name,
                 f"it leads out of the root {location.root}",
-                "Hand in an object that lies under a configured root.",
+                "Submit an object below a configured root.",
             )
-        name = self.place.full_name(location.path)
+        name = self.base.full_name(location.path)
         return _filesystem().open(name, "rb", block_size=block_bytes, **options)
 
     def _fetch(self, location: Location, admit: Callable[[int], None], copy: IO[bytes]) -> None:
@@ -160,19 +160,19 @@ class Bucket:
                 _write(copy, piece, location.name)
 
     @contextmanager
-    def _reading(self, location: Location | None = None) -> Iterator[None]:
+    def _translate_errors(self, location: Location | None = None) -> Iterator[None]:
         """Give errors of storage their meaning for an object, or for the root as a whole."""
         try:
             yield
         except _ERRORS as error:
-            raise self._fate(error, location) from error
+            raise self._recording_error(error, location) from error
 
-    def _fate(self, error: Exception, location: Location | None) -> CallscribeError:
+    def _recording_error(self, error: Exception, location: Location | None) -> CallscribeError:
         if isinstance(error, FileExpired) and location:
             remedy = "Submit it again."
             return BadRecording(ErrorCode.AUDIO_CHANGED, location.name, "it was replaced", remedy)
         if not _is_refusal(error) or location is None:
-            return self._of_the_root(error)
+            return self._root_error(error)
         # It is the object that is refused, and not this host, if the root is not refused as well.
         self.check()
         if isinstance(error, FileNotFoundError):
@@ -185,23 +185,23 @@ class Bucket:
         return BadRecording(
             ErrorCode.FILE_UNREADABLE,
             location.name,
-            f"the server refuses it ({_code(error)})",
+            f"the server refuses it ({_error_code(error)})",
             "Let this host's key read it, then submit it again.",
         )
 
-    def _of_the_root(self, error: Exception) -> Misconfigured | Transient:
-        if _is_refusal(error) or isinstance(error, _HOST_AT_FAULT):
+    def _root_error(self, error: Exception) -> Misconfigured | Transient:
+        if _is_refusal(error) or isinstance(error, _CONFIGURATION_ERRORS):
             return Misconfigured(
                 ErrorCode.SETTING_MISSING,
                 f"root {self.root}",
-                f"{self.place} cannot be read by this host ({_code(error)})",
+                f"{self.base} cannot be read by this host ({_error_code(error)})",
                 "Check the bucket's name and the AWS_* variables; s3:ListBucket and s3:GetObject"
                 " are needed.",
             )
         return Transient(
             ErrorCode.STORAGE_UNREACHABLE,
             f"root {self.root}",
-            f"{self.place} does not answer ({_code(error)})",
+            f"{self.base} does not answer ({_error_code(error)})",
             "Check AWS_ENDPOINT_URL, the server and the network.",
         )
 
@@ -253,7 +253,7 @@ def _filesystem() -> Any:
         raise Misconfigured(
             ErrorCode.SETTING_MISSING,
             "AWS_*",
-            f"no connection can be configured ({_code(error)})",
+            f"no connection can be configured ({_error_code(error)})",
             "Check the AWS_* variables, AWS_ENDPOINT_URL first.",
         ) from error
     return filesystem
@@ -262,11 +262,11 @@ def _filesystem() -> Any:
 def _is_refusal(error: Exception) -> bool:
     """Tell whether the server answered, and refuses what it was asked for."""
     status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    refused = 400 <= status < 500 and status not in _FOR_NOW
-    return refused or isinstance(error, FileNotFoundError | PermissionError)
+    is_client_error = 400 <= status < 500 and status not in _TEMPORARY_STATUSES
+    return is_client_error or isinstance(error, FileNotFoundError | PermissionError)
 
 
-def _code(error: Exception) -> str:
+def _error_code(error: Exception) -> str:
     return str(_response(error).get("Error", {}).get("Code", type(error).__name__))
 
 
@@ -280,19 +280,19 @@ def _scratch_file(name: str) -> IO[bytes]:
     try:
         return tempfile.TemporaryFile(buffering=0)
     except OSError as error:
-        raise _no_room(name, error) from error
+        raise _disk_full(name, error) from error
 
 
 def _write(copy: IO[bytes], piece: bytes, name: str) -> None:
-    left = memoryview(piece)
+    remaining = memoryview(piece)
     try:
-        while left:
-            left = left[copy.write(left) :]
+        while remaining:
+            remaining = remaining[copy.write(remaining) :]
     except OSError as error:
-        raise _no_room(name, error) from error
+        raise _disk_full(name, error) from error
 
 
-def _no_room(name: str, error: OSError) -> Misconfigured:
+def _disk_full(name: str, error: OSError) -> Misconfigured:
     return Misconfigured(
         ErrorCode.SPOOL_FULL,
         name,

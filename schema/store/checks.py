@@ -1,7 +1,7 @@
 """Why Postgres cannot be the ledger, in a sentence that names the cause, and what to do.
 
-The same for whoever migrates, submits or examines a host. What a server or its driver says of a
-connection that fails is read for its cause; a server that answers is asked what it is.
+Migrations, submits and the doctor use it. It reads the cause from the error message of a failed
+connection, and asks a server that answers for its settings.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from schema.errors import ErrorCode, Misconfigured
 
-_OLDEST = 14
+_OLDEST_VERSION = 14
 
 _URL = "CALLSCRIBE_DATABASE_URL"
 _ESCAPES = "In a password write @ : / as %40 %3A %2F."
@@ -86,30 +86,28 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def explain(said: str) -> tuple[str, str]:
-    """Return why a connection failed, of what was said of it, and what to do. No URL is in it."""
+def explain_failure(message: str) -> tuple[str, str]:
+    """Return why a connection failed, from its error message, and what to do; no URL is in it."""
     for pattern, cause, remedy in _CAUSES:
-        if re.search(pattern, said, re.DOTALL):
+        if re.search(pattern, message, re.DOTALL):
             return cause, remedy
-    lines = said.strip().splitlines()
+    lines = message.strip().splitlines()
     return lines[0] if lines else "no reason given", f"Is Postgres up, and {_URL} right?"
 
 
-_FACTS = text(
-    """
+_FACTS = text("""
     select current_setting('server_encoding') as encoding,
            current_setting('server_version_num')::int / 10000 as version,
            current_setting('transaction_read_only')::bool as is_read_only,
            current_schema() as schema,
            coalesce(has_schema_privilege(current_schema(), 'create'), false) as may_create,
            to_regclass('alembic_version') is not null as has_revision,
-           (select array_agg(name) from unnest(cast(:ours as text[])) name
+           (select array_agg(name) from unnest(cast(:tables as text[])) name
              where to_regclass(name) is not null) as tables
-    """
-)
+""")
 
 #: Of our tables those that every release has.
-_OURS = ("submissions", "recordings", "segments", "results", "transcripts", "utterances")
+_CORE_TABLES = ("submissions", "recordings", "segments", "results", "transcripts", "utterances")
 
 
 def check_database(connection: Connection, *, migrates: bool = False) -> None:
@@ -118,29 +116,31 @@ def check_database(connection: Connection, *, migrates: bool = False) -> None:
     Raises:
         Misconfigured: it cannot; with the cause and what to do.
     """
-    facts = connection.execute(_FACTS, {"ours": list(_OURS)}).one()
+    facts = connection.execute(_FACTS, {"tables": list(_CORE_TABLES)}).one()
     tables = set(facts.tables or ())
-    if facts.version < _OLDEST:
-        raise _unfit(f"it is Postgres {facts.version}", f"Use Postgres {_OLDEST} or later.")
+    if facts.version < _OLDEST_VERSION:
+        raise _unfit_error(
+            f"it is Postgres {facts.version}", f"Use Postgres {_OLDEST_VERSION} or later."
+        )
     if facts.encoding != "UTF8":
-        raise _unfit(
+        raise _unfit_error(
             f"its encoding is {facts.encoding}, and names and words are UTF-8",
             "Make another: createdb --encoding=UTF8 --template=template0 NAME",
         )
     if facts.schema is None:
-        raise _unfit(
+        raise _unfit_error(
             "this login may use none of its schemas",
             "Put it into its role: ops/docker/logins.sql; or grant usage on the schema.",
         )
-    own = "Give callscribe a database of its own."
+    remedy = "Give callscribe a database of its own."
     if tables and not facts.has_revision:
-        raise _unfit(f"it has a table {min(tables)} of another application", own)
-    if facts.has_revision and not set(_OURS) <= tables and _has_foreign_revision(connection):
-        raise _unfit("its alembic_version is another application's", own)
+        raise _unfit_error(f"it has a table {min(tables)} of another application", remedy)
+    if facts.has_revision and not set(_CORE_TABLES) <= tables and _has_foreign_revision(connection):
+        raise _unfit_error("its alembic_version is another application's", remedy)
     if migrates and facts.is_read_only:
-        raise _unfit(*explain("cannot execute in a read-only transaction"))
+        raise _unfit_error(*explain_failure("cannot execute in a read-only transaction"))
     if migrates and not facts.may_create:
-        raise _unfit(
+        raise _unfit_error(
             f"this login may make no tables in schema {facts.schema}",
             "Migrate as the database's owner, or grant create on the schema.",
         )
@@ -148,9 +148,9 @@ def check_database(connection: Connection, *, migrates: bool = False) -> None:
 
 def _has_foreign_revision(connection: Connection) -> bool:
     """Tell whether a revision is there that is not written as ours are: four digits."""
-    found = connection.execute(text("select version_num from alembic_version")).scalars().all()
-    return any(not re.fullmatch(r"[0-9]{4}", str(each)) for each in found)
+    revisions = connection.scalars(text("select version_num from alembic_version")).all()
+    return any(not re.fullmatch(r"[0-9]{4}", str(revision)) for revision in revisions)
 
 
-def _unfit(cause: str, remedy: str) -> Misconfigured:
+def _unfit_error(cause: str, remedy: str) -> Misconfigured:
     return Misconfigured(ErrorCode.LEDGER_UNFIT, "ledger", cause, remedy)

@@ -1,9 +1,9 @@
-"""Connections to Postgres that nobody waits on for ever, whatever became of the other end.
+"""Connections to Postgres whose every wait ends, even if the server never answers.
 
-A pooler in transaction mode, as pgbouncer is run, lends the server's session of one client to the
-next between two transactions. So whatever is a session's own goes astray there: statements that
-were prepared, and time limits that were set when it began. Each connection is asked whether it is
-such a one: then nothing is prepared, and limits are the login's own or are set in each transaction.
+A pooler in transaction mode, such as pgbouncer, lends one client's server session to the next
+between two transactions. So the state of a session gets lost there: prepared statements, and time
+limits that were set when it began. Each connection checks for a pooler: behind one nothing is
+prepared, and limits are the login's or are set in each transaction.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from schema.urls import engine_url
 
 #: A connection that was in use this long ago is not asked whether it still stands: asking costs a
 #: busy worker as many round trips as its work, and a transaction on one that fell is tried again.
-_TRUSTED_S = 10.0
+_TRUST_S = 10.0
 
 #: What a person waits for: a statement over millions of rows, but no server that stands still.
 PEOPLE_ANSWER_S = 900
@@ -45,12 +45,12 @@ def limits_ms(lease_s: int, answer_s: int) -> dict[str, int]:
     """
     return {
         "idle_in_transaction_session_timeout": lease_s * 1_000,
-        "lock_timeout": _dead_s(lease_s) * 1_000,
+        "lock_timeout": _half_lease_s(lease_s) * 1_000,
         "statement_timeout": answer_s * 1_000,
     }
 
 
-def _dead_s(lease_s: int) -> int:
+def _half_lease_s(lease_s: int) -> int:
     return max(lease_s // 2, 3)
 
 
@@ -62,7 +62,7 @@ def create_ledger_engine(url: str, *, lease_s: int = 60, answer_s: int = 60) -> 
     locks of a process that stands still in a transaction are free after a lease. A server that
     takes what it is sent and does not answer is given up after ``answer_s``.
     """
-    dead_s = _dead_s(lease_s)
+    half_lease_s = _half_lease_s(lease_s)
     limits = limits_ms(lease_s, answer_s)
     engine = create_engine(
         engine_url(url),
@@ -72,12 +72,12 @@ def create_ledger_engine(url: str, *, lease_s: int = 60, answer_s: int = 60) -> 
         hide_parameters=True,
         connect_args={
             "connect_timeout": 10,
-            "keepalives_idle": dead_s // 3,
-            "keepalives_interval": max(dead_s // 6, 1),
+            "keepalives_idle": half_lease_s // 3,
+            "keepalives_interval": max(half_lease_s // 6, 1),
             "keepalives_count": 4,
-            "tcp_user_timeout": dead_s * 1000,
+            "tcp_user_timeout": half_lease_s * 1000,
             "application_name": "callscribe",
-            # Of a server in SQL_ASCII the driver would make bytes: nobody could be told so.
+            # From a server in SQL_ASCII the driver would read bytes, and no message could be read.
             "client_encoding": "utf8",
             "options": " ".join(f"-c {name}={value}" for name, value in limits.items()),
         },
@@ -85,11 +85,11 @@ def create_ledger_engine(url: str, *, lease_s: int = 60, answer_s: int = 60) -> 
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
-        connection = _connected(arguments, options)
+        connection = _open_connection(arguments, options)
         connection.answer_s = answer_s
-        _look_for_pooler(connection, limits)
-        connection.adapters.register_loader("timestamptz", _AnyMoment)
-        connection.adapters.register_loader("timestamptz", _AnyBinaryMoment)
+        _detect_pooler(connection, limits)
+        connection.adapters.register_loader("timestamptz", _ClampedTimestampLoader)
+        connection.adapters.register_loader("timestamptz", _ClampedBinaryTimestampLoader)
         return connection
 
     @event.listens_for(engine, "begin")
@@ -103,14 +103,14 @@ def create_ledger_engine(url: str, *, lease_s: int = 60, answer_s: int = 60) -> 
     return engine
 
 
-def _connected(arguments: Any, options: Mapping[str, Any]) -> BoundedConnection:
+def _open_connection(arguments: Any, options: Mapping[str, Any]) -> BoundedConnection:
     try:
         return BoundedConnection.connect(*arguments, **options)
     except psycopg.OperationalError as error:
         if _NO_OPTIONS not in str(error):
             raise
-    without = {name: value for name, value in options.items() if name != "options"}
-    return BoundedConnection.connect(*arguments, **without)
+    pooler_options = {name: value for name, value in options.items() if name != "options"}
+    return BoundedConnection.connect(*arguments, **pooler_options)
 
 
 _SESSION = """
@@ -119,12 +119,12 @@ select pg_backend_pid(), (select array_agg(name || '=' || setting) from pg_setti
 """
 
 
-def _look_for_pooler(connection: BoundedConnection, limits: Mapping[str, int]) -> None:
-    """Note whether a pooler lies in between: it tells clients a process id that is none.
+def _detect_pooler(connection: BoundedConnection, limits: Mapping[str, int]) -> None:
+    """Note whether a pooler lies in between: it gives clients another process id.
 
-    And whether the limits hold that the server was asked for as the session began, or that the
-    login has. A statement's must be ours: a longer one lets it hold up others, a shorter one ends
-    what is meant to take minutes.
+    Behind one, note also whether the session has the limits that were requested, or those of the
+    login. The limit of a statement must be ours: a longer one lets it block others, a shorter one
+    ends statements that may take minutes.
     """
     connection.autocommit = True
     row = connection.execute(_SESSION, (list(limits),)).fetchone()
@@ -134,9 +134,10 @@ def _look_for_pooler(connection: BoundedConnection, limits: Mapping[str, int]) -
     if not connection.is_pooled:
         return
     connection.prepare_threshold = None
-    found = {name: int(value) for name, _, value in (each.partition("=") for each in settings)}
-    are_short = all(0 < found[name] <= limit for name, limit in limits.items())
-    if not (are_short and found["statement_timeout"] == limits["statement_timeout"]):
+    pairs = (setting.partition("=") for setting in settings)
+    session_ms = {name: int(value) for name, _, value in pairs}
+    are_short = all(0 < session_ms[name] <= limit for name, limit in limits.items())
+    if not (are_short and session_ms["statement_timeout"] == limits["statement_timeout"]):
         connection.limits_ms = dict(limits)
 
 
@@ -152,7 +153,7 @@ def sets_limits(engine: Engine) -> bool:
         return bool(cast(BoundedConnection, connection.connection.driver_connection).limits_ms)
 
 
-def refuse_pooler(engine: Engine, what: str) -> None:
+def refuse_pooler(engine: Engine, task: str) -> None:
     """Refuse to do what takes a session of its own.
 
     Raises:
@@ -162,53 +163,53 @@ def refuse_pooler(engine: Engine, what: str) -> None:
         raise Misconfigured(
             ErrorCode.SETTING_MISSING,
             "CALLSCRIBE_DATABASE_URL",
-            f"it leads to a pooler (pgbouncer), and {what} takes a session of its own",
+            f"it leads to a pooler (pgbouncer), and {task} takes a session of its own",
             "Give this command the URL of Postgres itself.",
         )
 
 
-class _AnyMoment(TimestamptzLoader):
+class _ClampedTimestampLoader(TimestamptzLoader):
     """Reads a moment that Python has no name for as the nearest that it has, in any zone.
 
-    One of the year 1, or of 9999, cannot be told in every zone, and one row of it would end
-    whatever reads many. Who shows a call's beginning leaves such a one out (:mod:`schema.bounds`).
+    A moment of the year 1, or of 9999, has no value in some zones, and one such row would fail a
+    query of many. Readers leave out a call's start that is not plausible (:mod:`schema.bounds`).
     """
 
     def load(self, data: Buffer) -> datetime:
         """Return the moment."""
         try:
-            return _within(super().load(data))
+            return _clamp(super().load(data))
         except psycopg.DataError:
             text = bytes(data)
             is_early = text.startswith(b"-") or text.endswith(b"BC") or text.startswith(b"000")
-            return _FIRST if is_early else _LAST
+            return _EARLIEST if is_early else _LATEST
 
 
-class _AnyBinaryMoment(TimestamptzBinaryLoader):
+class _ClampedBinaryTimestampLoader(TimestamptzBinaryLoader):
     """The same of a moment in binary."""
 
     def load(self, data: Buffer) -> datetime:
         """Return the moment."""
         try:
-            return _within(super().load(data))
+            return _clamp(super().load(data))
         except psycopg.DataError:
-            return _FIRST if bytes(data)[0] & 0x80 else _LAST
+            return _EARLIEST if bytes(data)[0] & 0x80 else _LATEST
 
 
 #: A year within what Python can tell, so that every zone has them.
-_FIRST = datetime(2, 1, 1, tzinfo=UTC)
-_LAST = datetime(9998, 12, 31, tzinfo=UTC)
+_EARLIEST = datetime(2, 1, 1, tzinfo=UTC)
+_LATEST = datetime(9998, 12, 31, tzinfo=UTC)
 
 
-def _within(moment: datetime) -> datetime:
-    return _FIRST if moment.year < _FIRST.year else min(moment, _LAST)
+def _clamp(moment: datetime) -> datetime:
+    return _EARLIEST if moment.year < _EARLIEST.year else min(moment, _LATEST)
 
 
 @contextmanager
-def unbounded(engine: Engine) -> Iterator[Connection]:
+def unlimited_session(engine: Engine) -> Iterator[Connection]:
     """Yield a connection of its own, in no transaction, whose statements may take hours.
 
-    Its settings, and whatever it locks, go with it.
+    Its settings and locks end with it.
 
     Raises:
         Misconfigured: a pooler lies between us and the server.
@@ -223,7 +224,7 @@ def unbounded(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def patient(engine: Engine) -> Iterator[Connection]:
+def unlimited_transaction(engine: Engine) -> Iterator[Connection]:
     """Yield a connection in a transaction whose statements may take hours, through a pooler too."""
     with engine.begin() as connection:
         driver = cast(BoundedConnection, connection.connection.driver_connection)
@@ -245,7 +246,7 @@ def _ping_idle_connections(engine: Engine) -> None:
     @event.listens_for(engine, "checkout")
     def _ping(raw: Any, record: Any, _proxy: Any) -> None:
         used_s = record.info.get("used_s")  # None where the connection is new
-        if used_s is None or time.monotonic() - used_s < _TRUSTED_S:
+        if used_s is None or time.monotonic() - used_s < _TRUST_S:
             return
         try:
             engine.dialect.do_ping(raw)
@@ -282,22 +283,24 @@ class BoundedConnection(psycopg.Connection[Any]):
         Raises:
             OperationalError: none came in time; the connection is closed.
         """
-        bounded = self._bounded(gen, time.monotonic() + self.answer_s + self._GRACE_S)
-        return super().wait(bounded, *arguments, **options)
+        bounded_gen = self._with_deadline(gen, time.monotonic() + self.answer_s + self._GRACE_S)
+        return super().wait(bounded_gen, *arguments, **options)
 
-    def _bounded(self, gen: Generator[Any, Any, T], deadline_s: float) -> Generator[Any, Any, T]:
+    def _with_deadline(
+        self, gen: Generator[Any, Any, T], deadline_s: float
+    ) -> Generator[Any, Any, T]:
         """Pass on what psycopg's loop and protocol tell each other, until the deadline.
 
         The loop reports several times a second that nothing is ready.
         """
         try:
-            wanted = next(gen)
+            wait_flags = next(gen)
             while True:
-                ready = yield wanted
+                ready = yield wait_flags
                 if not ready and time.monotonic() > deadline_s:
                     self.pgconn.finish()
                     raise psycopg.OperationalError(f"no answer for {self.answer_s:.0f} s")
-                wanted = gen.send(ready)
+                wait_flags = gen.send(ready)
         except StopIteration as end:
             result: T = end.value
             return result

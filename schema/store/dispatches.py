@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from sqlalchemy import select
+
 from schema.span import Span
+from schema.tables import Recording, Submission
+from schema.text import format_clock, short_id
 from schema.wire import (
     REDUCE_QUEUE,
     REDUCE_RECORDING,
@@ -18,7 +22,7 @@ from schema.wire import (
 #: A worker's limit: start-up of the model, and decoding no slower than half real time. Messages
 #: have it for workers of releases that went by theirs, and half a minute later for the deaf.
 _START_S = 120
-_SLOWEST = 2
+_REAL_TIMES = 2
 _HARD_AFTER_S = 30
 
 #: Stitching ten hours of words takes seconds; ITN of them a minute or two.
@@ -27,27 +31,33 @@ REDUCE_LIMIT_S = 600
 
 def segment_limit_s(duration_ms: int) -> int:
     """Return how many seconds segments that are so long may take to decode, together."""
-    return _START_S + _SLOWEST * duration_ms // 1000
+    return _START_S + _REAL_TIMES * duration_ms // 1000
 
 
-class Row(Protocol):
+class ColumnValues(Protocol):
     """A row by column name: SQLAlchemy's RowMapping, or the dict that was inserted."""
 
     def __getitem__(self, column: str, /) -> Any:
         """Return one column's value."""
 
 
-def segment_dispatch(row: Row, priority: Priority | None = None) -> Dispatch:
-    """Return the message for a segment's row; what is urgent goes first, unless told how.
+#: SQL: what :func:`segment_dispatch` needs of a segment ``s`` and its recording ``r``.
+SEGMENT_COLUMNS = """
+    s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms, s.end_ms,
+    s.urgent, r.submission_id
+"""
 
-    Needs ``id, dispatch_token, submission_id, recording_id, kind, channel, index, start_ms,
-    end_ms``, and ``urgent`` where no priority is given.
+
+def segment_dispatch(row: ColumnValues, priority: Priority | None = None) -> Dispatch:
+    """Return the message for a segment's row, which needs :data:`SEGMENT_COLUMNS`.
+
+    ``urgent`` decides its priority where none is given.
     """
     span = Span(row["start_ms"], row["end_ms"])
     soft_s = segment_limit_s(span.duration_ms)
     channel = "mix" if row["channel"] is None else f"ch {row['channel']}"
     name = "repair" if row["kind"] == "repair" else f"seg {row['index']}"
-    place = f"{channel} {name} {clock(span.start_ms)}-{clock(span.end_ms)}"
+    place = f"{channel} {name} {format_clock(span.start_ms)}-{format_clock(span.end_ms)}"
     return Dispatch(
         task=TRANSCRIBE_SEGMENT,
         queue=SEGMENTS_QUEUE,
@@ -59,39 +69,41 @@ def segment_dispatch(row: Row, priority: Priority | None = None) -> Dispatch:
     )
 
 
-def reduce_dispatch(row: Row) -> Dispatch:
-    """Return the message for a recording whose segments have all ended.
+#: SQL: what :func:`reduce_dispatch` needs of a recording ``r``, apart from ``urgent``.
+REDUCE_COLUMNS = "r.id as recording_id, r.submission_id, r.reduce_dispatch_token, r.duration_ms"
 
-    Needs ``submission_id, recording_id, reduce_dispatch_token, duration_ms, urgent``.
-    """
+#: The same of the recording in an UPDATE, with ``urgent``.
+REDUCE_RETURNING = (
+    Recording.id.label("recording_id"),
+    Recording.submission_id,
+    Recording.reduce_dispatch_token,
+    Recording.duration_ms,
+    select(Submission.urgent)
+    .where(Submission.id == Recording.submission_id)
+    .correlate(Recording)
+    .scalar_subquery()
+    .label("urgent"),
+)
+
+
+def reduce_dispatch(row: ColumnValues) -> Dispatch:
+    """Return the message for the row of a recording whose segments have all ended."""
     return Dispatch(
         task=REDUCE_RECORDING,
         queue=REDUCE_QUEUE,
         message=Message(row["recording_id"], row["reduce_dispatch_token"]),
-        label=_label(row, clock(row["duration_ms"] or 0)),
+        label=_label(row, format_clock(row["duration_ms"] or 0)),
         soft_limit_s=REDUCE_LIMIT_S,
         hard_limit_s=REDUCE_LIMIT_S + _HARD_AFTER_S,
         priority=_priority(row),
     )
 
 
-def _priority(row: Row) -> Priority:
-    return Priority.FIRST if row["urgent"] else Priority.NORMAL
+def _priority(row: ColumnValues) -> Priority:
+    return Priority.URGENT if row["urgent"] else Priority.NORMAL
 
 
-def _label(row: Row, place: str) -> str:
+def _label(row: ColumnValues, place: str) -> str:
     """Return what Flower shows, which cuts it after some forty characters, and searches."""
     recording, submission = short_id(row["recording_id"]), short_id(row["submission_id"])
     return f"recording {recording} {place}, submission {submission}"
-
-
-def short_id(identifier: object) -> str:
-    """Return the first eight characters of an id: enough to find it, short enough to read."""
-    return str(identifier)[:8]
-
-
-def clock(ms: int) -> str:
-    """Return a time as people read it: ``m:ss``, or ``h:mm:ss`` from an hour on."""
-    hours, rest = divmod(ms // 1000, 3600)
-    minutes, seconds = divmod(rest, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -13,7 +13,7 @@ _IDENTITY = text("""
 """)
 
 #: Both numbers and the colon between them are no longer.
-WRITTEN_MAX = 31
+IDENTITY_MAX_CHARS = 31
 
 
 class LedgerIdentity(NamedTuple):
@@ -26,17 +26,17 @@ class LedgerIdentity(NamedTuple):
         return f"{self.cluster}:{self.database}"
 
     @classmethod
-    def parse(cls, written: str) -> Self | None:
-        """Return what was written as a string, or None where it is no identity."""
-        parts = written.split(":")
-        if len(written) > WRITTEN_MAX or len(parts) != len(cls._fields):
+    def parse(cls, value: str) -> Self | None:
+        """Return the identity that a string holds, or None where it holds none."""
+        parts = value.split(":")
+        if len(value) > IDENTITY_MAX_CHARS or len(parts) != len(cls._fields):
             return None
         if not all(part.isascii() and part.isdigit() for part in parts):
             return None
         return cls(*map(int, parts))
 
 
-def identity(connection: Connection) -> LedgerIdentity:
+def read_identity(connection: Connection) -> LedgerIdentity:
     """Return the identity of the ledger that a connection leads to."""
     row = connection.execute(_IDENTITY).one()
     return LedgerIdentity(int(row.cluster), int(row.database))

@@ -10,25 +10,17 @@ import psycopg
 import stamina
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
-from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
-    Connection,
-    Engine,
-    any_,
-    func,
-    literal,
-    select,
-)
+from sqlalchemy import ARRAY, ColumnElement, Connection, Engine, any_, func, literal, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from schema.errors import ErrorCode, Misconfigured, Transient
 from schema.settings import Settings
 from schema.states import SegmentState
-from schema.store.checks import explain
+from schema.store.checks import explain_failure
 from schema.store.connection import BoundedConnection, create_ledger_engine
-from schema.tables import Recording, SegmentRow, Submission
+from schema.store.dispatches import REDUCE_COLUMNS
+from schema.tables import Recording, SegmentRow
 
 T = TypeVar("T")
 
@@ -41,7 +33,7 @@ Cursor = psycopg.Cursor[DictRow]
 _RETRIED_STATES = ("40001", "40P01", "55P03", "08", "57P0", "57014", "53", "25P03", "25006")
 
 #: Of them those after which another server may be the primary, at the same address.
-_ELSEWHERE_STATES = ("08", "57P", "25006")
+_FAILOVER_STATES = ("08", "57P", "25006")
 
 _FORBIDDEN_STATE = "42501"
 
@@ -51,30 +43,25 @@ _ERRORS = (DBAPIError, psycopg.Error)
 #: longer than that, since by then the work may be another's.
 _RETRY_FOR_S = 20.0
 
-#: SQL: take one open segment off the recording of each row of the CTE ``ended`` (recording_id);
-#: the one that takes off the last asks for the reduce. An UPDATE sees the row as the last
-#: committed writer left it, so two that end together count right without a further lock.
-CLOSE_ONE = """
+#: SQL: take one open segment off the recording of each row of the CTE ``finished_segment``
+#: (recording_id); the one that takes off the last asks for the reduce. An UPDATE sees the row as
+#: the last committed writer left it, so two that end together count right without a further lock.
+DECREMENT_OPEN_SEGMENTS = f"""
     update recordings r
        set open_segments = r.open_segments - 1,
            state = case when r.open_segments = 1 then 'stitching' else 'running' end,
            reduce_dispatch_token = case when r.open_segments = 1 then gen_random_uuid() end,
            reduce_dispatched_at = case when r.open_segments = 1 then now() end
-      from ended
-     where r.id = ended.recording_id
- returning r.id as recording_id, r.submission_id, r.reduce_dispatch_token, r.duration_ms,
+      from finished_segment
+     where r.id = finished_segment.recording_id
+ returning {REDUCE_COLUMNS},
            case when r.open_segments = 0 then (
                select b.urgent from submissions b where b.id = r.submission_id) end as urgent
 """
 
-#: SQL: whether the recording in an UPDATE is of an urgent submission.
-URGENT = (
-    select(Submission.urgent)
-    .where(Submission.id == Recording.submission_id)
-    .correlate(Recording)
-    .scalar_subquery()
-    .label("urgent")
-)
+#: Values in an UPDATE, and the same in SQL: no reducer has leased the recording.
+NO_REDUCE_LEASE = {"reduce_owner": None, "reduce_token": None, "reduce_expires_at": None}
+CLEAR_REDUCE_LEASE = ", ".join(f"{column} = null" for column in NO_REDUCE_LEASE)
 
 #: SQL: the open segments of the recording in an UPDATE, where its counter begins or begins anew.
 #: No worker has any of them yet, so that they are all pending. A filter and no condition: with one
@@ -86,7 +73,7 @@ OPEN_SEGMENTS = (
 )
 
 
-def among(column: InstrumentedAttribute[Any], values: Collection[Any]) -> ColumnElement[bool]:
+def in_array(column: InstrumentedAttribute[Any], values: Collection[Any]) -> ColumnElement[bool]:
     """Return ``column = any(values)``, for more values than a statement takes parameters."""
     return column == any_(literal(list(values), ARRAY(column.type)))
 
@@ -123,9 +110,9 @@ class Ledger:
             Transient: the ledger stayed out of reach.
             Misconfigured: this login may not do it.
         """
-        return self._retried(lambda: self._once(work))
+        return self._retry(lambda: self._run(work))
 
-    def single(self, work: Callable[[Cursor], T]) -> T:
+    def run_statement(self, work: Callable[[Cursor], T]) -> T:
         """Run ``work``, which is one statement, without the round trips of BEGIN and COMMIT.
 
         Straight on the driver: what a worker asks for each segment costs half of what it does
@@ -135,58 +122,58 @@ class Ledger:
             Transient: the ledger stayed out of reach.
             Misconfigured: this login may not do it.
         """
-        return self._retried(lambda: self._once_autocommit(work))
+        return self._retry(lambda: self._run_autocommit(work))
 
-    def _once(self, work: Callable[[Connection], T]) -> T:
+    def _run(self, work: Callable[[Connection], T]) -> T:
         with self.engine.begin() as connection:
             return work(connection)
 
-    def _once_autocommit(self, work: Callable[[Cursor], T]) -> T:
-        pooled = self.engine.raw_connection()
-        connection = cast(BoundedConnection, pooled.driver_connection)
+    def _run_autocommit(self, work: Callable[[Cursor], T]) -> T:
+        pool_entry = self.engine.raw_connection()
+        connection = cast(BoundedConnection, pool_entry.driver_connection)
         try:
             if connection.limits_ms is not None:
-                return self._once_limited(connection, work)
+                return self._run_in_transaction(connection, work)
             connection.autocommit = True
             with connection.cursor(row_factory=dict_row) as cursor:
                 return work(cursor)
         finally:
             if connection.info.transaction_status is TransactionStatus.IDLE:
                 connection.autocommit = False
-                pooled.close()
-            else:  # It fell, or whoever used it was interrupted, as by a time limit.
-                pooled.invalidate()
+                pool_entry.close()
+            else:  # It broke, or its user was interrupted, as by a time limit.
+                pool_entry.invalidate()
 
-    def _once_limited(self, connection: BoundedConnection, work: Callable[[Cursor], T]) -> T:
+    def _run_in_transaction(self, connection: BoundedConnection, work: Callable[[Cursor], T]) -> T:
         """Run one statement in a transaction that has limits, where the session has none."""
         with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
             connection.set_limits()
             return work(cursor)
 
-    def _retried(self, attempt: Callable[[], T]) -> T:
+    def _retry(self, attempt: Callable[[], T]) -> T:
         try:
             try:
                 return attempt()
             except _ERRORS as error:
-                if not is_passing(error):
+                if not is_transient(error):
                     raise
                 self._replace_connections(error)
             # Only now: the bookkeeping of retries costs more than what a busy worker does itself.
-            return self._tried_again(attempt)
+            return self._retry_until_timeout(attempt)
         except _ERRORS as error:
             if _is_forbidden(error):
-                raise _forbidden(error) from error
-            if not is_passing(error):
+                raise _forbidden_error(error) from error
+            if not is_transient(error):
                 raise
-            cause, remedy = explain(_reason(error))
+            cause, remedy = explain_failure(_reason(error))
             cause = f"{cause} (tried for {self._retry_for_s:.0f} s)"
             raise Transient(ErrorCode.LEDGER_UNREACHABLE, "ledger", cause, remedy) from error
 
-    def _tried_again(self, attempt: Callable[[], T]) -> T:
-        for tries in stamina.retry_context(
-            on=is_passing, attempts=None, timeout=self._retry_for_s, wait_max=2.0
+    def _retry_until_timeout(self, attempt: Callable[[], T]) -> T:
+        for retry in stamina.retry_context(
+            on=is_transient, attempts=None, timeout=self._retry_for_s, wait_max=2.0
         ):
-            with tries:
+            with retry:
                 try:
                     return attempt()
                 except _ERRORS as error:
@@ -197,14 +184,14 @@ class Ledger:
     def _replace_connections(self, error: Exception) -> None:
         """Connect anew before the next try, where the server is another one by now.
 
-        After a failover sessions of before may stand, and lead to what is read-only for ever.
+        After a failover old sessions may last, and lead to a server that stays read-only.
         """
-        told = _told(error)
-        if told is not None and (told.sqlstate or "").startswith(_ELSEWHERE_STATES):
+        driver_error = _driver_error(error)
+        if driver_error is not None and (driver_error.sqlstate or "").startswith(_FAILOVER_STATES):
             self.engine.dispose()
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def connect(self) -> Iterator[Connection]:
         """Yield a connection for reads that may be lost: they are not tried again.
 
         Raises:
@@ -216,44 +203,44 @@ class Ledger:
                 yield connection
         except ProgrammingError as error:
             if _is_forbidden(error):
-                raise _forbidden(error) from error
+                raise _forbidden_error(error) from error
             raise
         except (OperationalError, InterfaceError) as error:
-            cause, remedy = explain(_reason(error))
+            cause, remedy = explain_failure(_reason(error))
             raise Transient(ErrorCode.LEDGER_UNREACHABLE, "ledger", cause, remedy) from error
 
 
-def is_passing(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Return whether the same transaction may succeed if tried again."""
-    told = _told(error)
-    if told is None:
+    driver_error = _driver_error(error)
+    if driver_error is None:
         return False
-    if told.sqlstate is None:
+    if driver_error.sqlstate is None:
         # A connection that could not be made, or broke without a word: no SQLSTATE at all.
-        return isinstance(told, psycopg.OperationalError | psycopg.InterfaceError)
-    return told.sqlstate.startswith(_RETRIED_STATES)
+        return isinstance(driver_error, psycopg.OperationalError | psycopg.InterfaceError)
+    return driver_error.sqlstate.startswith(_RETRIED_STATES)
 
 
-def _told(error: Exception) -> psycopg.Error | None:
-    """Return what the driver told, perhaps through SQLAlchemy."""
-    told = error.orig if isinstance(error, DBAPIError) else error
-    return told if isinstance(told, psycopg.Error) else None
+def _driver_error(error: Exception) -> psycopg.Error | None:
+    """Return the driver's error, of which SQLAlchemy's may be made."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    return original if isinstance(original, psycopg.Error) else None
 
 
 def _is_forbidden(error: Exception) -> bool:
-    told = _told(error)
-    return told is not None and told.sqlstate == _FORBIDDEN_STATE
+    driver_error = _driver_error(error)
+    return driver_error is not None and driver_error.sqlstate == _FORBIDDEN_STATE
 
 
-def _forbidden(error: Exception) -> Misconfigured:
+def _forbidden_error(error: Exception) -> Misconfigured:
     return Misconfigured(
         ErrorCode.LEDGER_FORBIDDEN,
         "ledger",
         _reason(error).partition("\n")[0] or "no reason given",
-        "Use a login in the role that this process needs; README.md says which.",
+        "Use a login in the role that this process needs: ops/docs/operate/security.md.",
     )
 
 
 def _reason(error: Exception) -> str:
-    """Return what the server or driver said; never the URL or parameters."""
-    return str(_told(error) or "").strip()
+    """Return the message of the server or driver; it never has the URL or parameters."""
+    return str(_driver_error(error) or "").strip()

@@ -1,1 +1,1 @@
-"""What is erased from the ledger, what may not be, and what is left of it."""
+"""Erasure from the ledger: of recordings, by retention, except on hold; and traces of it."""

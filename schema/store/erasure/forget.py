@@ -1,4 +1,4 @@
-"""Recordings erased: their rows, their words and their copies, and nothing of anybody else's.
+"""Recordings are erased: their rows, their words and their spool copies, and nothing else.
 
 What other recordings share with an erased one stays: a result whose key another segment uses, a
 copy that another recording is read from.
@@ -24,7 +24,6 @@ from sqlalchemy import (
     delete,
     exists,
     func,
-    or_,
     select,
     text,
     update,
@@ -32,35 +31,28 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from schema.bounds import EARLIEST
-from schema.erasure_register import Erased, Note, Noted, Register
+from schema.erasure_register import ErasedRecording, ErasureNote, ErasureRegister, PastErasures
 from schema.errors import BadRequest, ErrorCode
 from schema.settings import SPOOL_ROOT
 from schema.states import TERMINAL, SubmissionState
-from schema.store.erasure.holds import forget_released, held_among, is_held
-from schema.store.erasure.traces import whole
-from schema.store.intake.cancel import end_segments, wake_twins
+from schema.store.erasure.holds import delete_released_holds, find_held_recordings, is_held
+from schema.store.erasure.traces import whole_name_pattern
+from schema.store.intake.cancel import end_segments, redispatch_waiting_duplicates
 from schema.store.intake.submissions import SUBJECT_MAX
-from schema.store.ledger import among
-from schema.store.read.recordings import RecordingSummary, check_id, summaries
+from schema.store.ledger import in_array
+from schema.store.read.recordings import RecordingSummary, check_id_prefix, select_recordings
 from schema.store.read.search import EVERYTHING, Filters
-from schema.tables import (
-    ErasureRow,
-    Recording,
-    ResultRow,
-    SegmentRow,
-    Submission,
-    Transcript,
-    UtteranceRow,
-)
+from schema.store.results import delete_unused_results, find_recordings_using, find_result_keys
+from schema.tables import ErasureRow, Recording, Submission, Transcript, UtteranceRow
 from schema.wire import Dispatch
 
 
 @dataclass(slots=True)
-class Forgotten:
-    """What was erased, and the messages to publish for others who waited for its words.
+class ErasureResult:
+    """What was erased, and the messages to publish for duplicates that waited for its words.
 
-    ``copies_left`` counts files of the spool that a submission under way may be about to use;
-    unless it does, the sweep removes them within two hours.
+    ``copies_left`` counts spool copies that a submission under way may be about to use; unless it
+    does, the sweep removes them within two hours.
     """
 
     recordings: int = 0
@@ -68,45 +60,45 @@ class Forgotten:
     copies: int = 0
     copies_left: int = 0
     submissions: int = 0
-    #: Recordings that were not erased since they are held.
-    held: list[UUID] = field(default_factory=list)
-    #: Recordings that stay, and are the same audio: so their words stay.
-    shared: list[UUID] = field(default_factory=list)
-    #: Why recordings were not erased: their copies may not be removed, or lie where none can.
-    refused: list[BadRequest] = field(default_factory=list)
+    #: Recordings that were not erased since they are on hold.
+    held_ids: list[UUID] = field(default_factory=list)
+    #: Recordings of the same audio, which stay with their words.
+    shared_ids: list[UUID] = field(default_factory=list)
+    #: Why recordings were not erased: their copies cannot be removed.
+    refusals: list[BadRequest] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
-    #: Where the register has noted what is about to be erased: :func:`confirm` it.
-    note: Note | None = None
+    #: The register's note of the erasure: :func:`confirm_erasure` it.
+    note: ErasureNote | None = None
 
-    def add(self, other: Forgotten) -> None:
-        """Count in what else was erased; its messages are left to whoever erased it."""
+    def add(self, other: ErasureResult) -> None:
+        """Add another result, but for its messages, which its caller publishes."""
         self.recordings += other.recordings
         self.results += other.results
         self.copies += other.copies
         self.copies_left += other.copies_left
         self.submissions += other.submissions
-        self.shared += other.shared
-        self.held += other.held
-        self.refused += other.refused
+        self.shared_ids += other.shared_ids
+        self.held_ids += other.held_ids
+        self.refusals += other.refusals
         self.note = other.note or self.note
 
 
 @dataclass(frozen=True, slots=True)
-class Old:
-    """Recordings of calls before a moment, ``first`` of them the oldest call's.
+class RetentionPreview:
+    """How many recordings of calls before the ``cutoff`` retention would erase, and would leave.
 
-    ``spared`` are calls as old that are still being transcribed, ``held`` those that are held.
+    It leaves the ``unfinished_recordings``, which are still being transcribed, and those on hold.
     """
 
-    before: datetime
+    cutoff: datetime
     recordings: int
     audio_ms: int
-    spared: int
-    first: datetime | None
-    held: int = 0
+    unfinished_recordings: int
+    oldest_call_at: datetime | None
+    held_recordings: int = 0
 
 
-def find(
+def find_recordings(
     connection: Connection,
     *,
     submissions: Collection[UUID] = (),
@@ -120,61 +112,56 @@ def find(
     Raises:
         BadRequest: one of them names nothing, or the beginning of an id fits several.
     """
-    found = summaries(connection, among(Recording.submission_id, submissions))
+    matches = select_recordings(connection, in_array(Recording.submission_id, submissions))
     for prefix in recordings:
-        check_id(f"recording {prefix}".strip(), prefix)
+        check_id_prefix(f"recording {prefix}".strip(), prefix)
         id_text = cast(Recording.id, String)
-        fitting = summaries(connection, id_text.startswith(prefix.lower(), autoescape=True))
-        if len(fitting) != 1:
-            cause = "fits several recordings" if fitting else "there is no such recording"
-            raise _not_found(f"recording {prefix}", cause)
-        found += fitting
+        has_prefix = id_text.startswith(prefix.lower(), autoescape=True)
+        candidates = select_recordings(connection, has_prefix)
+        if len(candidates) != 1:
+            cause = "fits several recordings" if candidates else "there is no such recording"
+            raise _not_found_error(f"recording {prefix}", cause)
+        matches += candidates
     for call in calls:
-        fitting = summaries(connection, Recording.call_id == call)
-        if not fitting:
-            raise _not_found(f"call {call}", "no recording has this call id")
-        found += fitting
-    return list({recording.id: recording for recording in found}.values())
+        candidates = select_recordings(connection, Recording.call_id == call)
+        if not candidates:
+            raise _not_found_error(f"call {call}", "no recording has this call id")
+        matches += candidates
+    return list({recording.id: recording for recording in matches}.values())
 
 
-def _not_found(subject: str, cause: str) -> BadRequest:
+def _not_found_error(subject: str, cause: str) -> BadRequest:
     remedy = "Recordings and their ids: producer status ID --json"
     return BadRequest(ErrorCode.NOT_FOUND, subject, cause, remedy)
 
 
-def ago(connection: Connection, age: timedelta) -> datetime:
-    """Return the moment that lies so far back, by the server's clock."""
-    found: datetime = connection.execute(select(func.now() - age)).scalar_one()
-    return found
+def compute_cutoff(connection: Connection, age: timedelta) -> datetime:
+    """Return the moment so long ago, by the server's clock."""
+    cutoff: datetime = connection.execute(select(func.now() - age)).scalar_one()
+    return cutoff
 
 
-def _call_before(moment: datetime) -> ColumnElement[bool]:
-    """Return whether a recording's call was before a moment.
+def _call_time() -> Any:
+    """Return when a recording's call started or, where nobody knows, when it was submitted.
 
-    By when it started, else by when it was submitted; and by that, too, where it is said to have
-    started later, or when no call can have: a wrong date must neither keep a call for ever nor
-    erase it before its time.
+    The earlier of both, and no date that no call can have: a wrong one must neither keep a call for
+    ever nor erase it early.
     """
-    before: ColumnElement[bool] = _called_at() < moment
-    return before
-
-
-def _called_at() -> Any:
     started_at = case((Recording.started_at >= EARLIEST, Recording.started_at))
     return func.least(started_at, Recording.created_at)
 
 
-#: What retention may erase: what is under way is left to end, however old, and is told.
-_MAY_GO = Recording.state.in_(TERMINAL)
+#: Retention may erase these; work under way goes on, however old the call is.
+_IS_FINISHED = Recording.state.in_(TERMINAL)
 
 
-def _chosen(before: datetime, filters: Filters) -> ColumnElement[bool]:
-    """Return whether a recording is of a call before a moment, and of those that are asked for."""
-    conditions = [_call_before(before)]
+def _matches(cutoff: datetime, filters: Filters) -> ColumnElement[bool]:
+    """Return whether a recording is of a call before the cutoff, and passes the filters."""
+    conditions = [_call_time() < cutoff]
     if filters.since is not None:
-        conditions.append(_called_at() >= filters.since)
+        conditions.append(_call_time() >= filters.since)
     if filters.until is not None:
-        conditions.append(_called_at() < filters.until)
+        conditions.append(_call_time() < filters.until)
     if filters.line is not None:
         conditions.append(Recording.line == filters.line)
     if filters.speaker is not None:
@@ -188,56 +175,58 @@ def _chosen(before: datetime, filters: Filters) -> ColumnElement[bool]:
     return and_(*conditions)
 
 
-def count_older(connection: Connection, before: datetime, filters: Filters = EVERYTHING) -> Old:
-    """Return how many recordings :func:`older` has to offer, all in all."""
-    goes = _MAY_GO & ~is_held()
+def preview_retention(
+    connection: Connection, cutoff: datetime, filters: Filters = EVERYTHING
+) -> RetentionPreview:
+    """Return how many recordings :func:`find_expired_recordings` has in all."""
+    is_expired = _IS_FINISHED & ~is_held()
     query = select(
-        func.count().filter(goes),
-        func.coalesce(func.sum(Recording.duration_ms).filter(goes), 0),
-        func.count().filter(~_MAY_GO),
-        func.min(_called_at()).filter(goes),
+        func.count().filter(is_expired),
+        func.coalesce(func.sum(Recording.duration_ms).filter(is_expired), 0),
+        func.count().filter(~_IS_FINISHED),
+        func.min(_call_time()).filter(is_expired),
         func.count().filter(is_held()),
-    ).where(_chosen(before, filters))
-    recordings, audio_ms, spared, first, held = connection.execute(query).one()
-    return Old(before, recordings, int(audio_ms or 0), spared, first, held)
+    ).where(_matches(cutoff, filters))
+    recordings, audio_ms, *counts = connection.execute(query).one()
+    return RetentionPreview(cutoff, recordings, int(audio_ms or 0), *counts)
 
 
-def older(
+def find_expired_recordings(
     connection: Connection,
-    before: datetime,
+    cutoff: datetime,
     filters: Filters = EVERYTHING,
     *,
     limit: int,
-    without: Collection[UUID] = (),
+    excluded_ids: Collection[UUID] = (),
 ) -> list[UUID]:
-    """Return up to ``limit`` recordings of calls before a moment, in no order, ``without`` some.
+    """Return up to ``limit`` recordings of calls before the cutoff, in no order.
 
-    A filter's speaker is somebody who speaks in the call. Those that are still being transcribed
-    are left out, and those that are held.
+    A filter's speaker is somebody who speaks in the call. Left out are recordings that are still
+    being transcribed, on hold, or in ``excluded_ids``.
     """
-    may_go = _chosen(before, filters) & _MAY_GO & ~is_held() & ~among(Recording.id, without)
-    query = select(Recording.id).where(may_go).limit(limit)
-    return list(connection.scalars(query))
+    is_expired = _matches(cutoff, filters) & _IS_FINISHED & ~is_held()
+    query = select(Recording.id).where(is_expired, ~in_array(Recording.id, excluded_ids))
+    return list(connection.scalars(query.limit(limit)))
 
 
-def forget(
+def erase_recordings(
     connection: Connection,
     recordings: Collection[UUID],
     remove_copy: Callable[[bytes], None],
-    register: Register | None = None,
-) -> Forgotten:
+    register: ErasureRegister | None = None,
+) -> ErasureResult:
     """Erase recordings in whatever state they are, and submissions that have none left.
 
-    What is held is spared, and named. What is erased is noted in the ``register``, if there is one,
-    before the commit, and has to be confirmed after it: see :func:`confirm`.
+    Recordings on hold stay, and are named. The ``register``, if there is one, notes an erasure
+    before the commit, and it has to be confirmed after it: see :func:`confirm_erasure`.
 
     ``remove_copy`` removes a file, given its path below the spool. It is called before the commit:
-    a crash in between leaves rows that can be forgotten again, not a file that nobody knows of.
+    a crash in between leaves rows that can be erased again, not a file without a row.
     """
     # No submission may open between the look for open ones and the removal of copies.
     connection.execute(text("lock table submissions in share row exclusive mode"))
-    held = held_among(connection, recordings)
-    chosen = connection.execute(
+    held_ids = find_held_recordings(connection, recordings)
+    rows = connection.execute(
         select(
             Recording.id,
             Recording.submission_id,
@@ -245,193 +234,151 @@ def forget(
             Recording.call_id,
             Recording.content_digest,
         )
-        .where(among(Recording.id, recordings), ~among(Recording.id, held))
+        .where(in_array(Recording.id, recordings), ~in_array(Recording.id, held_ids))
         .order_by(Recording.id)
         .with_for_update()
     ).all()
-    ids = [row.id for row in chosen]
+    ids = [row.id for row in rows]
     _, live_keys = end_segments(connection, ids)
-    keys = decode_keys(connection, ids)
-    copies = _own_copies(connection, ids)
-    _erase_mentions(connection, chosen)
-    connection.execute(delete(Recording).where(among(Recording.id, ids)))
-    forget_released(connection, {row.call_id for row in chosen if row.call_id is not None})
-    forgotten = Forgotten(recordings=len(ids), results=delete_unused(connection, keys))
-    forgotten.shared = _sharing(connection, keys)
-    forgotten.held = list(held)
-    if _is_any_open(connection):
-        forgotten.copies_left = len(copies)
+    keys = find_result_keys(connection, ids)
+    copies = _find_unshared_copies(connection, ids)
+    _erase_mentions(connection, rows)
+    connection.execute(delete(Recording).where(in_array(Recording.id, ids)))
+    delete_released_holds(connection, {row.call_id for row in rows if row.call_id is not None})
+    result = ErasureResult(recordings=len(ids), results=delete_unused_results(connection, keys))
+    result.shared_ids = find_recordings_using(connection, keys)
+    result.held_ids = list(held_ids)
+    if _is_any_submission_open(connection):
+        result.copies_left = len(copies)
     else:
         for path in copies:
             remove_copy(path)
-        forgotten.copies = len(copies)
-    forgotten.submissions = _delete_empty(connection, {row.submission_id for row in chosen})
-    forgotten.dispatches = wake_twins(connection, live_keys)
+        result.copies = len(copies)
+    result.submissions = _delete_empty_submissions(connection, {row.submission_id for row in rows})
+    result.dispatches = redispatch_waiting_duplicates(connection, live_keys)
     if register is not None:
-        erased = [Erased(row.id, row.content_digest, row.call_id) for row in chosen]
-        forgotten.note = register.note_erasing(erased) if erased else None
-    if forgotten.note is not None:
-        _note_here(connection, forgotten.note)
-    return forgotten
+        entries = [ErasedRecording(row.id, row.content_digest, row.call_id) for row in rows]
+        result.note = register.note_erasing(entries) if entries else None
+    if result.note is not None:
+        # In the ledger, too: a register that has not this erasure is not this ledger's.
+        digests = [{"digest": digest} for digest in result.note.digests]
+        connection.execute(insert(ErasureRow).on_conflict_do_nothing(), digests)
+    return result
 
 
-def _note_here(connection: Connection, note: Note) -> None:
-    """Note an erasure in the ledger, too: a register that does not know of it is another."""
-    rows = [{"digest": digest} for digest in note.digests]
-    connection.execute(insert(ErasureRow).on_conflict_do_nothing(), rows)
+def count_unregistered_erasures(connection: Connection, register: ErasureRegister) -> int:
+    """Return how many erasures are noted in the ledger and not in the register."""
+    return register.count_unknown(connection.scalars(select(ErasureRow.digest)))
 
 
-def unknown_to(connection: Connection, register: Register) -> int:
-    """Return how many erasures the ledger has that a register has not."""
-    return register.unknown_among(connection.scalars(select(ErasureRow.digest)))
+def confirm_erasure(register: ErasureRegister | None, result: ErasureResult) -> None:
+    """Note that what :func:`erase_recordings` has erased is committed."""
+    if register is not None and result.note is not None:
+        register.note_erased(result.note)
 
 
-def confirm(register: Register | None, forgotten: Forgotten) -> None:
-    """Note that what :func:`forget` has erased is committed."""
-    if register is not None and forgotten.note is not None:
-        register.note_erased(forgotten.note)
-
-
-def erased_once(connection: Connection, register: Register) -> Noted:
-    """Return the recordings that are here and were erased: those of a dump of before."""
+def find_erased_recordings(connection: Connection, register: ErasureRegister) -> PastErasures:
+    """Return the recordings that were erased before, and are back from a dump."""
     query = select(Recording.id, Recording.content_digest, Recording.call_id)
-    rows = (Erased(*row) for row in connection.execute(query))
-    return register.erased_among(rows)
+    rows = (ErasedRecording(*row) for row in connection.execute(query))
+    return register.find_erased(rows)
 
 
-def _erase_mentions(connection: Connection, chosen: Iterable[Any]) -> None:
-    """Take what is said of recordings out of their submissions' notices and titles.
+def _erase_mentions(connection: Connection, rows: Iterable[Any]) -> None:
+    """Erase the names of recordings from the notices and titles of their submissions.
 
     A notice names a file by its name or its whole path, in its subject or in its message, and a
-    manifest's row by its call id. ``chosen`` have a submission, a name and a call id.
+    manifest's row by its call id. ``rows`` have a submission, a name and a call id.
     """
     mentions: dict[UUID, set[str]] = {}
-    for row in chosen:
+    for row in rows:
         name = row.name.rpartition("/")[2]
         # With its dot: a sidecar's name begins so, and that of call-10 does not with call-1's.
         stem = f"{name.rpartition('.')[0] or name}."
-        said = {row.name, name, stem, row.call_id or ""}
-        own = mentions.setdefault(row.submission_id, set())
-        own |= {each for each in said if len(each) >= _MENTION_MIN} | {row.name}
-    for submission_id, own in mentions.items():
-        mentioned = sorted(own)
-        parameters = {
-            **{"submission": submission_id, "said": mentioned},
-            "names": _names(mentioned),
+        names = {
+            mention for mention in (name, stem, row.call_id or "") if len(mention) >= _NAME_MIN
         }
+        mentions.setdefault(row.submission_id, set()).update(names, {row.name})
+    for submission_id, names in mentions.items():
+        texts = sorted(names)
+        parameters = {"id": submission_id, "texts": texts, "patterns": _name_patterns(texts)}
         connection.execute(_DELETE_NOTICES, parameters)
-        mine = Submission.id == submission_id
-        title = connection.scalar(select(Submission.title).where(mine)) or ""
-        if title != (kept := _without(title, own)):
-            connection.execute(update(Submission).where(mine).values(title=kept))
+        is_submission = Submission.id == submission_id
+        title = connection.scalar(select(Submission.title).where(is_submission)) or ""
+        if title != (new_title := _erase_names(title, names)):
+            connection.execute(update(Submission).where(is_submission).values(title=new_title))
 
 
-_DELETE_NOTICES = text(
-    """
+_DELETE_NOTICES = text("""
     delete from notices n
-     where n.submission_id = :submission
-       and exists (select from unnest(cast(:said as text[]), cast(:names as text[])) m (said, name)
-                    where strpos(n.subject, said) > 0 and n.subject ~ name
-                       or strpos(n.message, said) > 0 and n.message ~ name
-                       -- A subject is cut where it is long.
-                       or (length(n.subject) = :cut and starts_with(said, n.subject)))
-    """
-).bindparams(cut=SUBJECT_MAX)
+     where n.submission_id = :id
+       and exists (select from unnest(cast(:texts as text[]), cast(:patterns as text[]))
+                               mention (name, pattern)
+                    where strpos(n.subject, name) > 0 and n.subject ~ pattern
+                       or strpos(n.message, name) > 0 and n.message ~ pattern
+                       -- A long subject is cut.
+                       or (length(n.subject) = :cut and starts_with(name, n.subject)))
+""").bindparams(cut=SUBJECT_MAX)
 
-#: What is shorter is in whatever is said.
-_MENTION_MIN = 4
-#: Stands in a title for what was erased.
-_ERASED = "(erased)"
+#: A shorter name is a part of too many texts.
+_NAME_MIN = 4
+#: Stands in a title in place of an erased name.
+_ERASED_NAME = "(erased)"
 
 
-def _names(said: Iterable[str]) -> list[str]:
+def _name_patterns(names: Iterable[str]) -> list[str]:
     """Return patterns for names and ids where they are no part of a longer one.
 
-    1.wav is none of 11.wav or call-1.wav, and ACD-1 none of ACD-1-2 or ACD-10.
+    1.wav is not found in 11.wav or call-1.wav, nor ACD-1 in ACD-1-2 or ACD-10.
     """
     letter = "[0-9A-Za-z_-]"
-    return [whole(each, re.escape(each), before="[0-9A-Za-z._-]", after=letter) for each in said]
-
-
-def _without(title: str, mentions: Collection[str]) -> str:
-    """Return a submission's title, which is the paths that were handed in, without some."""
-    names = _names(mentions)
-    parts = [
-        _ERASED if any(re.search(each, part) for each in names) else part
-        for part in title.split(", ")
+    return [
+        whole_name_pattern(name, re.escape(name), before_class="[0-9A-Za-z._-]", after_class=letter)
+        for name in names
     ]
-    kept = ", ".join(parts)
-    # A name may hold what stands between two.
-    return _ERASED if any(re.search(each, kept) for each in names) else kept
 
 
-def decode_keys(connection: Connection, ids: Collection[UUID]) -> Sequence[str]:
-    """Return the keys of recordings' words: what they were planned by, and are stored by.
-
-    The two differ where a smaller model, or a worker of another release, decoded them.
-    """
-    mine = among(SegmentRow.recording_id, ids)
-    rows = connection.execute(select(SegmentRow.decode_key, SegmentRow.result_key).where(mine))
-    return sorted({key for row in rows for key in row if key is not None})
-
-
-def sharing(connection: Connection, recordings: Collection[UUID]) -> list[UUID]:
-    """Return the other recordings that are the same audio: their words stay."""
-    shared = _sharing(connection, decode_keys(connection, recordings))
-    return [each for each in shared if each not in set(recordings)]
+def _erase_names(title: str, names: Collection[str]) -> str:
+    """Return a submission's title, which lists the submitted paths, without some of them."""
+    pattern = "|".join(_name_patterns(names))
+    parts = [_ERASED_NAME if re.search(pattern, part) else part for part in title.split(", ")]
+    new_title = ", ".join(parts)
+    # A name may hold the separator.
+    return _ERASED_NAME if re.search(pattern, new_title) else new_title
 
 
-def _sharing(connection: Connection, keys: Collection[str]) -> list[UUID]:
-    """Return the recordings that have words of these keys too: the same audio, handed in again."""
-    query = (
-        select(SegmentRow.recording_id)
-        .where(or_(among(SegmentRow.result_key, keys), among(SegmentRow.decode_key, keys)))
-        .distinct()
-        .order_by(SegmentRow.recording_id)
-    )
-    return list(connection.scalars(query))
+def find_same_audio(connection: Connection, recordings: Collection[UUID]) -> list[UUID]:
+    """Return the other recordings of the same audio: their words stay."""
+    same_audio = find_recordings_using(connection, find_result_keys(connection, recordings))
+    return [recording for recording in same_audio if recording not in set(recordings)]
 
 
-def _own_copies(connection: Connection, ids: Collection[UUID]) -> Sequence[bytes]:
-    """Return the copies that these recordings are read from, and no other."""
+def _find_unshared_copies(connection: Connection, ids: Collection[UUID]) -> Sequence[bytes]:
+    """Return the spool copies that these recordings are read from, and no others."""
     in_spool = select(Recording.audio_path).where(Recording.audio_root == SPOOL_ROOT).distinct()
-    mine = _paths(connection, in_spool.where(among(Recording.id, ids)))
-    if not mine:
+    copies = _read_paths(connection, in_spool.where(in_array(Recording.id, ids)))
+    if not copies:
         return []
-    shared = among(Recording.audio_path, mine), ~among(Recording.id, ids)
-    return sorted(mine - _paths(connection, in_spool.where(*shared)))
+    is_shared = in_array(Recording.audio_path, copies), ~in_array(Recording.id, ids)
+    return sorted(copies - _read_paths(connection, in_spool.where(*is_shared)))
 
 
-def _paths(connection: Connection, query: Select[bytes | None]) -> set[bytes]:
+def _read_paths(connection: Connection, query: Select[bytes | None]) -> set[bytes]:
     return {bytes(path) for path in connection.scalars(query) if path is not None}
 
 
-def delete_unused(connection: Connection, keys: Collection[str]) -> int:
-    """Delete the results of ``keys`` that no segment uses; return how many.
-
-    Locked first, and looked at anew once they are: whoever meanwhile gives a segment one of these
-    results holds it until then.
-    """
-    mine = among(ResultRow.decode_key, keys)
-    connection.execute(
-        select(ResultRow.decode_key).where(mine).order_by(ResultRow.decode_key).with_for_update()
-    )
-    used = exists().where(SegmentRow.result_key == ResultRow.decode_key)
-    return connection.execute(delete(ResultRow).where(mine, ~used)).rowcount
-
-
-def _is_any_open(connection: Connection) -> bool:
+def _is_any_submission_open(connection: Connection) -> bool:
     query = select(exists().where(Submission.state == SubmissionState.OPEN))
     return bool(connection.scalar(query))
 
 
-def _delete_empty(connection: Connection, submissions: Collection[UUID]) -> int:
-    """Delete those of ``submissions`` that are sealed and hold nothing any more."""
-    holds = exists().where(Recording.submission_id == Submission.id)
+def _delete_empty_submissions(connection: Connection, submissions: Collection[UUID]) -> int:
+    """Delete those of ``submissions`` that are sealed and have no recordings left."""
+    has_recordings = exists().where(Recording.submission_id == Submission.id)
     return connection.execute(
         delete(Submission).where(
-            among(Submission.id, submissions),
+            in_array(Submission.id, submissions),
             Submission.state == SubmissionState.SEALED,
-            ~holds,
+            ~has_recordings,
         )
     ).rowcount

@@ -1,6 +1,6 @@
-"""Calls that may not be erased: by their id, or all of a line, until somebody lets them go.
+"""Calls that may not be erased: by their id, or all of a line, until they are released.
 
-Whoever erases looks here in the same transaction, and locks: a hold that is placed meanwhile either
+An erasure looks here in its own transaction, with a lock: a hold that is placed meanwhile either
 waits for it, or is seen.
 """
 
@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from schema.errors import BadRequest, ErrorCode
-from schema.store.ledger import among
+from schema.store.ledger import in_array
 from schema.store.read.recordings import ID_MIN
 from schema.tables import HoldRow, Recording
 
@@ -59,7 +59,7 @@ def is_held() -> Exists:
     )
 
 
-def place(
+def insert_hold(
     connection: Connection,
     *,
     call_id: str | None = None,
@@ -68,7 +68,7 @@ def place(
     hold_id: UUID | None = None,
     held_at: str | None = None,
 ) -> Hold:
-    """Hold a call, or all calls of a line; those that are handed in later as well.
+    """Hold a call, or all calls of a line, those that are submitted later as well.
 
     Raises:
         ValueError: both are named, or neither.
@@ -83,77 +83,77 @@ def place(
         "held_at": datetime.fromisoformat(held_at) if held_at else func.now(),
     }
     row = connection.execute(insert(HoldRow).values(**values).returning(HoldRow.__table__)).one()
-    return _hold(row)
+    return _hold_of_row(row)
 
 
-def active(connection: Connection) -> list[Hold]:
+def list_active_holds(connection: Connection) -> list[Hold]:
     """Return the holds that are in force, the oldest first."""
     query = (
         select(HoldRow.__table__)
         .where(HoldRow.released_at.is_(None))
         .order_by(HoldRow.held_at, HoldRow.id)
     )
-    return [_hold(row) for row in connection.execute(query)]
+    return [_hold_of_row(row) for row in connection.execute(query)]
 
 
-def release(connection: Connection, subject: str) -> list[Hold]:
-    """Let go of the holds of a call or a line; where there are none, of that whose id begins so.
+def mark_holds_released(connection: Connection, subject: str) -> list[Hold]:
+    """Release the holds of a call or a line; where there are none, that whose id begins so.
 
     Raises:
         BadRequest: none is in force that it names, or it is the beginning of several ids.
     """
-    named = or_(HoldRow.call_id == subject, HoldRow.line == subject)
-    found = _released(connection, named)
-    if not found and len(subject) >= ID_MIN:
-        begins = cast(HoldRow.id, String).startswith(subject.lower(), autoescape=True)
+    has_subject = or_(HoldRow.call_id == subject, HoldRow.line == subject)
+    holds = _release_where(connection, has_subject)
+    if not holds and len(subject) >= ID_MIN:
+        has_prefix = cast(HoldRow.id, String).startswith(subject.lower(), autoescape=True)
         ids = connection.scalars(
-            select(HoldRow.id).where(HoldRow.released_at.is_(None), begins).limit(2)
+            select(HoldRow.id).where(HoldRow.released_at.is_(None), has_prefix).limit(2)
         ).all()
         if len(ids) > 1:
             cause = "it is the beginning of several holds' ids"
             raise BadRequest(ErrorCode.NOT_FOUND, subject, cause, "Write more of it.")
-        found = _released(connection, among(HoldRow.id, ids))
-    if not found:
+        holds = _release_where(connection, in_array(HoldRow.id, ids))
+    if not holds:
         raise BadRequest(
             ErrorCode.NOT_FOUND, subject, "nothing is held by this name", "See producer hold."
         )
-    return found
+    return holds
 
 
-def _released(connection: Connection, which: ColumnElement[bool]) -> list[Hold]:
+def _release_where(connection: Connection, condition: ColumnElement[bool]) -> list[Hold]:
     rows = connection.execute(
         update(HoldRow)
-        .where(HoldRow.released_at.is_(None), which)
+        .where(HoldRow.released_at.is_(None), condition)
         .values(released_at=func.now())
         .returning(HoldRow.__table__)
     )
-    return [_hold(row) for row in rows]
+    return [_hold_of_row(row) for row in rows]
 
 
-def forget_released(connection: Connection, calls: Collection[str]) -> None:
-    """Take away the rows of holds of calls that were let go: a call that is erased leaves no id."""
+def delete_released_holds(connection: Connection, calls: Collection[str]) -> None:
+    """Delete released holds of calls: an erased call leaves no id."""
     connection.execute(
-        delete(HoldRow).where(among(HoldRow.call_id, calls), HoldRow.released_at.is_not(None))
+        delete(HoldRow).where(in_array(HoldRow.call_id, calls), HoldRow.released_at.is_not(None))
     )
 
 
-def is_known(connection: Connection, *, call_id: str | None, line: str | None) -> bool:
-    """Tell whether there is a recording that a hold of this call or line is of."""
-    mine = Recording.call_id == call_id if call_id is not None else Recording.line == line
-    return bool(connection.scalar(select(exists().where(mine))))
+def has_recordings(connection: Connection, *, call_id: str | None, line: str | None) -> bool:
+    """Tell whether this call or line has any recording."""
+    is_subject = Recording.call_id == call_id if call_id is not None else Recording.line == line
+    return bool(connection.scalar(select(exists().where(is_subject))))
 
 
-def forget_holds(connection: Connection, ids: Collection[UUID]) -> None:
-    """Take the rows of these holds away, for them to be placed anew as they were."""
-    connection.execute(delete(HoldRow).where(among(HoldRow.id, ids)))
+def delete_holds(connection: Connection, ids: Collection[UUID]) -> None:
+    """Delete these holds, to be placed anew as they were."""
+    connection.execute(delete(HoldRow).where(in_array(HoldRow.id, ids)))
 
 
-def held_among(connection: Connection, recordings: Collection[UUID]) -> Sequence[UUID]:
-    """Return which of these recordings are held; no hold is placed or let go until the commit."""
+def find_held_recordings(connection: Connection, recordings: Collection[UUID]) -> Sequence[UUID]:
+    """Return which of these recordings are held; no hold changes until the commit."""
     connection.execute(text("lock table holds in share mode"))
-    mine = among(Recording.id, recordings)
-    return connection.scalars(select(Recording.id).where(mine, is_held())).all()
+    is_candidate = in_array(Recording.id, recordings)
+    return connection.scalars(select(Recording.id).where(is_candidate, is_held())).all()
 
 
-def _hold(row: Any) -> Hold:
+def _hold_of_row(row: Any) -> Hold:
     return Hold(row.id, row.call_id, row.line, row.reason, row.held_at, row.released_at)

@@ -1,4 +1,4 @@
-"""What a drop folder's submission holds: the content of each file, and where it lies now."""
+"""The files of a drop folder's submission: the content of each, and where it lies now."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from schema.records import Location
 from schema.tables import Recording
 
 
-class Held(NamedTuple):
-    """When a file was taken, ns; its size and digest, None of what was stopped at the door."""
+class FolderFile(NamedTuple):
+    """When a file was added; its size and digest, which one that was refused has not."""
 
-    taken_at_ns: int
+    added_at_ns: int
     size_bytes: int | None
     content_digest: str | None
 
 
-def contents(connection: Connection, submission_id: UUID) -> dict[Location, Held]:
-    """Return what a submission holds, by source."""
+def list_folder_files(connection: Connection, submission_id: UUID) -> dict[Location, FolderFile]:
+    """Return the files of a submission, by source."""
     rows = connection.execute(
         select(
             Recording.source_root,
@@ -31,12 +31,14 @@ def contents(connection: Connection, submission_id: UUID) -> dict[Location, Held
         ).where(Recording.submission_id == submission_id)
     )
     return {
-        Location(root, bytes(path)): Held(int(at.timestamp() * 10**6) * 1_000, size, digest)
-        for root, path, at, size, digest in rows
+        Location(root, bytes(path)): FolderFile(
+            int(created_at.timestamp() * 10**6) * 1_000, size, digest
+        )
+        for root, path, created_at, size, digest in rows
     }
 
 
-def follow(connection: Connection, submission_id: UUID, old: Location, new: Location) -> None:
+def record_move(connection: Connection, submission_id: UUID, old: Location, new: Location) -> None:
     """Note that a recording's file was moved: workers read it there, and people see its name."""
     is_source = and_(Recording.audio_root == old.root, Recording.audio_path == old.path)
     connection.execute(

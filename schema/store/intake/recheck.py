@@ -16,12 +16,12 @@ from sqlalchemy import ColumnElement, Connection, delete, func, select, true
 from schema.profile import Profile, stored_profile
 from schema.records import AudioFormat, Location, NewRecording
 from schema.states import TERMINAL, RecordingState
-from schema.store.erasure.forget import decode_keys, delete_unused
-from schema.store.intake.submissions import Added, OpenSubmission, replace_plan
+from schema.store.intake.submissions import AddResult, OpenSubmission, replace_plan
+from schema.store.results import delete_unused_results, find_result_keys
 from schema.tables import Recording, SegmentRow, Submission
 
-#: Nothing runs on these, and nobody has said that they are not wanted.
-_EXAMINED = TERMINAL - {RecordingState.CANCELLED}
+#: No work runs on these, and they were not cancelled.
+_EXAMINED_STATES = TERMINAL - {RecordingState.CANCELLED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +44,29 @@ class StoredRecording:
     profile: Profile
 
 
-def _chosen(since: datetime | None) -> ColumnElement[bool]:
-    chosen = Recording.state.in_(_EXAMINED) & (Recording.source_root != "")
-    return chosen & (Recording.created_at >= since if since else true())
+def _is_examined(since: datetime | None) -> ColumnElement[bool]:
+    is_examined = Recording.state.in_(_EXAMINED_STATES) & (Recording.source_root != "")
+    return is_examined & (Recording.created_at >= since if since else true())
 
 
-def count_stored(connection: Connection, since: datetime | None) -> int:
-    """Return how many recordings :func:`stored` has, all in all."""
-    query = select(func.count()).select_from(Recording).where(_chosen(since))
+def count_stored_recordings(connection: Connection, since: datetime | None) -> int:
+    """Return how many recordings :func:`list_stored_recordings` has in all."""
+    query = select(func.count()).select_from(Recording).where(_is_examined(since))
     return connection.execute(query).scalar_one()
 
 
-def stored(
-    connection: Connection, since: datetime | None, *, after: UUID | None, limit: int
+def list_stored_recordings(
+    connection: Connection, since: datetime | None, *, after_id: UUID | None, limit: int
 ) -> list[StoredRecording]:
-    """Return recordings that have ended, in order of their ids, behind the one named ``after``.
+    """Return recordings that have ended, in the order of their ids and after ``after_id``.
 
-    Those alone that were handed in ``since`` a moment, if one is given.
+    If ``since`` is given, only those that were submitted since then.
     """
-    beyond = Recording.id > after if after else true()
+    is_after = Recording.id > after_id if after_id else true()
     query = (
         select(Recording.__table__, Submission.profile)
         .join(Submission, Submission.id == Recording.submission_id)
-        .where(_chosen(since), beyond)
+        .where(_is_examined(since), is_after)
         .order_by(Recording.id)
         .limit(limit)
     )
@@ -75,12 +75,11 @@ def stored(
     for row in connection.execute(query):
         if row.submission_id not in profiles:
             profiles[row.submission_id] = stored_profile(row.profile)
-        recordings.append(_stored(row, profiles[row.submission_id]))
+        recordings.append(_stored_recording(row, profiles[row.submission_id]))
     return recordings
 
 
-def _stored(row: Any, profile: Profile) -> StoredRecording:
-    audio = (row.container, row.encoding, row.rate_hz, row.channels, row.frames)
+def _stored_recording(row: Any, profile: Profile) -> StoredRecording:
     return StoredRecording(
         id=row.id,
         submission_id=row.submission_id,
@@ -89,14 +88,16 @@ def _stored(row: Any, profile: Profile) -> StoredRecording:
         duration_ms=row.duration_ms,
         channels=row.channels,
         size_bytes=row.size_bytes,
-        format=None if row.container is None else AudioFormat(*audio),
+        format=None if row.container is None else AudioFormat.from_row(row._mapping),
         flags=tuple(row.flags),
         profile=profile,
     )
 
 
-def replan(connection: Connection, recording_id: UUID, item: NewRecording, *, room: int) -> Added:
-    """Replace a recording's plan; at most ``room`` segments are marked as dispatched.
+def replan_recording(
+    connection: Connection, recording_id: UUID, item: NewRecording, *, capacity: int
+) -> AddResult:
+    """Replace a recording's plan; at most ``capacity`` segments are marked as dispatched.
 
     What was decoded of it and is used nowhere else is deleted. A recording on which work is under
     way, or that is gone, is left as it is: nothing is added then.
@@ -104,14 +105,14 @@ def replan(connection: Connection, recording_id: UUID, item: NewRecording, *, ro
     state = connection.scalar(
         select(Recording.state).where(Recording.id == recording_id).with_for_update()
     )
-    if state is None or state not in _EXAMINED:
-        return Added()
+    if state is None or state not in _EXAMINED_STATES:
+        return AddResult()
     submission = _submission_of(connection, recording_id)
-    keys = decode_keys(connection, [recording_id])
+    result_keys = find_result_keys(connection, [recording_id])
     connection.execute(delete(SegmentRow).where(SegmentRow.recording_id == recording_id))
-    added = replace_plan(connection, submission, recording_id, item, room=room)
-    delete_unused(connection, keys)
-    return added
+    result = replace_plan(connection, submission, recording_id, item, capacity=capacity)
+    delete_unused_results(connection, result_keys)
+    return result
 
 
 def _submission_of(connection: Connection, recording_id: UUID) -> OpenSubmission:
@@ -121,4 +122,4 @@ def _submission_of(connection: Connection, recording_id: UUID) -> OpenSubmission
         .where(Recording.id == recording_id)
     ).one()
     profile = stored_profile(row.profile)
-    return OpenSubmission(row.id, profile, force=False, resumed=True, urgent=row.urgent)
+    return OpenSubmission(row.id, profile, force=False, is_resumed=True, urgent=row.urgent)

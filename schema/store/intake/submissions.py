@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,13 +11,20 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from schema.bounds import bounded, flag_of
+from schema.bounds import drop_out_of_bounds, omission_flag
 from schema.errors import BadRequest, ErrorCode
 from schema.profile import Profile
-from schema.records import CallInfo, Location, NewRecording, Notice, QuarantinedRecording
+from schema.records import (
+    AudioFormat,
+    CallInfo,
+    Location,
+    NewRecording,
+    Notice,
+    QuarantinedRecording,
+)
 from schema.states import RecordingState, SegmentKind, SegmentState, SubmissionState
-from schema.store.dispatches import reduce_dispatch, segment_dispatch
-from schema.store.ledger import OPEN_SEGMENTS, URGENT
+from schema.store.dispatches import REDUCE_RETURNING, reduce_dispatch, segment_dispatch
+from schema.store.ledger import NO_REDUCE_LEASE, OPEN_SEGMENTS
 from schema.tables import NoticeRow, Recording, ResultRow, SegmentRow, Submission
 from schema.wire import Dispatch
 
@@ -25,35 +32,27 @@ from schema.wire import Dispatch
 SUBJECT_MAX = 500
 
 _AUDIO_COLUMNS = (
-    "audio_root",
-    "audio_path",
-    "container",
-    "encoding",
-    "rate_hz",
-    "channels",
-    "frames",
-    "duration_ms",
-    "size_bytes",
-    "content_digest",
+    *("audio_root", "audio_path", "duration_ms", "size_bytes", "content_digest"),
+    *(item.name for item in fields(AudioFormat)),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class OpenSubmission:
-    """A submission that takes recordings; ``resumed`` if an earlier, killed producer began it.
+    """A submission that takes recordings; ``is_resumed`` if a killed producer opened it.
 
-    What is ``urgent`` goes before all that is not.
+    An ``urgent`` one goes before all others.
     """
 
     id: UUID
     profile: Profile
     force: bool
-    resumed: bool
+    is_resumed: bool
     urgent: bool = False
 
 
 @dataclass(slots=True)
-class Added:
+class AddResult:
     """What one commit added, and the messages to publish for it.
 
     ``waiting`` segments were left to the sweep, since the queue is full.
@@ -61,9 +60,9 @@ class Added:
 
     dispatches: list[Dispatch] = field(default_factory=list)
     recordings: int = 0
-    quarantined: int = 0
+    quarantined_recordings: int = 0
     segments: int = 0
-    known_segments: int = 0
+    cached_segments: int = 0
     waiting_segments: int = 0
 
 
@@ -80,20 +79,20 @@ def open_submission(
     """Open a submission, or find the open one with the same ``key``.
 
     ``key`` stands for everything that the command asked for; the same command again resumes.
-    ``receiver`` is told what has ended (:mod:`schema.store.work.events`).
+    ``receiver`` is notified of what has ended (:mod:`schema.store.work.events`).
     """
     values = {
         "key": key,
         "state": SubmissionState.OPEN,
         "title": _storable(title),
-        # What is not set is not said, so that a worker of the version before can read it.
+        # Values that are not set are left out, so that a worker of the last version can read it.
         "profile": profile.model_dump(mode="json", exclude_none=True),
         "force": force,
         **({"urgent": True} if urgent else {}),
         **({"receiver_id": receiver} if receiver is not None else {}),
     }
     while True:
-        inserted = connection.execute(
+        new_id = connection.execute(
             upsert(Submission)
             .values(id=uuid4(), **values)
             .on_conflict_do_nothing(
@@ -103,20 +102,20 @@ def open_submission(
             )
             .returning(Submission.id)
         ).scalar()
-        if inserted is not None:
-            return OpenSubmission(inserted, profile, force, resumed=False, urgent=urgent)
-        found = connection.execute(
+        if new_id is not None:
+            return OpenSubmission(new_id, profile, force, is_resumed=False, urgent=urgent)
+        open_id = connection.execute(
             select(Submission.id).where(
                 Submission.key == key, Submission.state == SubmissionState.OPEN
             )
         ).scalar()
         # Another producer of the same command may have sealed it in between: then there is none.
-        if found is not None:
-            return OpenSubmission(found, profile, force, resumed=True, urgent=urgent)
+        if open_id is not None:
+            return OpenSubmission(open_id, profile, force, is_resumed=True, urgent=urgent)
 
 
-def known_sources(connection: Connection, submission_id: UUID) -> set[Location]:
-    """Return the sources that a submission already holds."""
+def list_sources(connection: Connection, submission_id: UUID) -> set[Location]:
+    """Return the sources of a submission's recordings."""
     rows = connection.execute(
         select(Recording.source_root, Recording.source_path).where(
             Recording.submission_id == submission_id
@@ -130,25 +129,27 @@ def add_recordings(
     submission: OpenSubmission,
     batch: Sequence[NewRecording | QuarantinedRecording],
     *,
-    room: int,
-) -> Added:
-    """Add recordings with their segments; at most ``room`` segments are marked as dispatched.
+    capacity: int,
+) -> AddResult:
+    """Add recordings with their segments; at most ``capacity`` segments are marked as dispatched.
 
-    A source that the submission already holds is left as it is. A segment whose decode key has a
+    Sources that the submission already has are left as they are. A segment whose decode key has a
     result is done at once, unless the submission is forced; a recording without open segments goes
     straight to its reduce.
     """
     _refuse_sealed(connection, submission.id)
     # A value and not SQL, so that the INSERTs are compiled once and not for every batch.
     now = connection.execute(select(func.now())).scalar_one()
-    added = Added()
+    result = AddResult()
     sources = {item.source: item for item in batch}
     ids = _insert_recordings(connection, submission.id, list(sources.values()), now)
-    new = [(identifier, sources[source]) for source, identifier in ids.items()]
-    added.recordings = len(new)
-    added.quarantined = sum(isinstance(item, QuarantinedRecording) for _, item in new)
-    _plan(connection, submission, new, added, now, room=room)
-    return added
+    new_recordings = [(identifier, sources[source]) for source, identifier in ids.items()]
+    result.recordings = len(new_recordings)
+    result.quarantined_recordings = sum(
+        isinstance(item, QuarantinedRecording) for _, item in new_recordings
+    )
+    _plan_segments(connection, submission, new_recordings, result, now, capacity=capacity)
+    return result
 
 
 def replace_plan(
@@ -157,8 +158,8 @@ def replace_plan(
     recording_id: UUID,
     item: NewRecording,
     *,
-    room: int,
-) -> Added:
+    capacity: int,
+) -> AddResult:
     """Plan a recording anew that has no segments any more, as :func:`add_recordings` does."""
     now = connection.execute(select(func.now())).scalar_one()
     connection.execute(
@@ -169,57 +170,55 @@ def replace_plan(
             ended_at=None,
             error_code=None,
             error_message=None,
-            reduce_owner=None,
-            reduce_token=None,
-            reduce_expires_at=None,
+            **NO_REDUCE_LEASE,
             reduce_attempts=0,
             reduce_dispatches=0,
             **_audio_values(item),
         )
     )
-    added = Added(recordings=1)
-    _plan(connection, submission, [(recording_id, item)], added, now, room=room)
-    return added
+    result = AddResult(recordings=1)
+    _plan_segments(connection, submission, [(recording_id, item)], result, now, capacity=capacity)
+    return result
 
 
-def _plan(
+def _plan_segments(
     connection: Connection,
     submission: OpenSubmission,
-    new: Sequence[tuple[UUID, NewRecording | QuarantinedRecording]],
-    added: Added,
+    recordings: Sequence[tuple[UUID, NewRecording | QuarantinedRecording]],
+    result: AddResult,
     now: datetime,
     *,
-    room: int,
+    capacity: int,
 ) -> None:
-    """Insert the segments of new recordings and start them; what comes of it is ``added``."""
+    """Insert the segments of new recordings and start them; ``result`` is filled in."""
     rows = [
         row
-        for recording_id, item in new
+        for recording_id, item in recordings
         if isinstance(item, NewRecording)
         for row in _segment_values(recording_id, item, submission)
     ]
     if not submission.force:
-        _use_known_results(connection, rows, now)
+        _use_cached_results(connection, rows, now)
     open_rows = [row for row in rows if row["state"] == SegmentState.PENDING]
-    for row in open_rows[:room]:
+    for row in open_rows[:capacity]:
         row["dispatched_at"], row["dispatches"] = now, 1
     if rows:
         connection.execute(insert(SegmentRow), rows)
-    reduces = _start(connection, [recording_id for recording_id, _ in new])
-    added.dispatches = [
+    reduces = _start_recordings(connection, [recording_id for recording_id, _ in recordings])
+    result.dispatches = [
         segment_dispatch({"urgent": False, **row, "submission_id": submission.id})
-        for row in open_rows[:room]
+        for row in open_rows[:capacity]
     ] + reduces
-    added.segments = len(rows)
-    added.known_segments = len(rows) - len(open_rows)
-    added.waiting_segments = max(0, len(open_rows) - room)
+    result.segments = len(rows)
+    result.cached_segments = len(rows) - len(open_rows)
+    result.waiting_segments = max(0, len(open_rows) - capacity)
 
 
 def _refuse_sealed(connection: Connection, submission_id: UUID) -> None:
-    """Hold the submission open until this commit, or refuse: a wait for it may have ended."""
+    """Keep the submission open until this commit, or refuse: a wait for it may have ended."""
     state = connection.execute(
         select(Submission.state).where(Submission.id == submission_id).with_for_update(read=True)
-    ).scalar()  # None where it was sealed, and all of it forgotten.
+    ).scalar()  # None where it was sealed, and all of it erased.
     if state != SubmissionState.OPEN:
         raise BadRequest(
             ErrorCode.OPTION_INVALID,
@@ -244,8 +243,8 @@ def add_notices(connection: Connection, submission_id: UUID, notices: Iterable[N
         connection.execute(upsert(NoticeRow).on_conflict_do_nothing(), rows)
 
 
-def seal(connection: Connection, submission_id: UUID) -> None:
-    """Say that the last recording is in; only now can a waiter's wait end."""
+def seal_submission(connection: Connection, submission_id: UUID) -> None:
+    """Note that the last recording is in; only now can a wait for its end be over."""
     connection.execute(
         update(Submission)
         .where(Submission.id == submission_id, Submission.state == SubmissionState.OPEN)
@@ -259,7 +258,7 @@ def _insert_recordings(
     batch: Sequence[NewRecording | QuarantinedRecording],
     now: datetime,
 ) -> dict[Location, UUID]:
-    """Insert what is new of ``batch``; return the ids by source."""
+    """Insert the new recordings of ``batch``; return their ids by source."""
     rows = [_recording_values(submission_id, item, now) for item in batch]
     if not rows:
         return {}
@@ -274,8 +273,8 @@ def _insert_recordings(
 def _recording_values(
     submission_id: UUID, item: NewRecording | QuarantinedRecording, now: datetime
 ) -> dict[str, Any]:
-    # Whoever hands it in has been told; here nothing passes that a reader could stumble over.
-    call, left_out = bounded(_storable_call(item.call), now)
+    # The producer has reported it; here no value passes that a reader could fail on.
+    call, dropped_fields = drop_out_of_bounds(_storable_call(item.call), now)
     # Every row of one INSERT names the same columns, hence the Nones.
     values: dict[str, Any] = dict.fromkeys((*_AUDIO_COLUMNS, "error_code", "error_message"))
     values |= {
@@ -285,7 +284,7 @@ def _recording_values(
         "source_path": item.source.path,
         "name": item.source.name,
         "flags": [],
-        **_call_values(call),
+        **{item.name: getattr(call, item.name) for item in fields(call)},
     }
     if isinstance(item, QuarantinedRecording):
         values |= {
@@ -296,7 +295,7 @@ def _recording_values(
         }
     else:
         values |= {"state": RecordingState.PLANNED, "ended_at": None, **_audio_values(item)}
-    values["flags"] = [*values["flags"], *map(flag_of, left_out)]
+    values["flags"] = [*values["flags"], *map(omission_flag, dropped_fields)]
     return values
 
 
@@ -304,27 +303,11 @@ def _audio_values(item: NewRecording) -> dict[str, Any]:
     return {
         "audio_root": item.audio.root,
         "audio_path": item.audio.path,
-        "container": item.format.container,
-        "encoding": item.format.encoding,
-        "rate_hz": item.format.rate_hz,
-        "channels": item.format.channels,
-        "frames": item.format.frames,
+        **asdict(item.format),
         "duration_ms": item.duration_ms,
         "size_bytes": item.size_bytes,
         "content_digest": item.content_digest,
         "flags": list(item.flags),
-    }
-
-
-def _call_values(call: CallInfo) -> dict[str, Any]:
-    return {
-        "call_id": call.call_id,
-        "started_at": call.started_at,
-        "direction": call.direction,
-        "line": call.line,
-        "agent": call.agent,
-        "customer": call.customer,
-        "attributes": call.attributes,
     }
 
 
@@ -368,12 +351,12 @@ def _segment_values(
     ]
 
 
-def _use_known_results(connection: Connection, rows: list[dict[str, Any]], now: datetime) -> None:
-    """Mark as done every row whose words are known, and hold those results in place."""
+def _use_cached_results(connection: Connection, rows: list[dict[str, Any]], now: datetime) -> None:
+    """Mark as done every row whose words are stored, and lock those results."""
     keys = {row["decode_key"] for row in rows}
     if not keys:
         return
-    known = set(
+    cached_keys = set(
         connection.scalars(
             select(ResultRow.decode_key)
             .where(ResultRow.decode_key.in_(keys))
@@ -381,36 +364,30 @@ def _use_known_results(connection: Connection, rows: list[dict[str, Any]], now: 
         )
     )
     for row in rows:
-        if row["decode_key"] in known:
+        if row["decode_key"] in cached_keys:
             row["state"] = SegmentState.DONE
             row["result_key"] = row["decode_key"]
             row["ended_at"] = now
 
 
-def _start(connection: Connection, recording_ids: list[UUID]) -> list[Dispatch]:
+def _start_recordings(connection: Connection, recording_ids: list[UUID]) -> list[Dispatch]:
     """Count the open segments of new recordings; those without any ask for their reduce."""
     if not recording_ids:
         return []
     # Looked up by their ids: see schema.store.work.segments.
-    mine = (Recording.id.in_(recording_ids), Recording.state + "" == RecordingState.PLANNED)
-    connection.execute(update(Recording).where(*mine).values(open_segments=OPEN_SEGMENTS))
-    idle = connection.execute(
+    is_planned = (Recording.id.in_(recording_ids), Recording.state + "" == RecordingState.PLANNED)
+    connection.execute(update(Recording).where(*is_planned).values(open_segments=OPEN_SEGMENTS))
+    rows = connection.execute(
         update(Recording)
-        .where(*mine, Recording.open_segments == 0)
+        .where(*is_planned, Recording.open_segments == 0)
         .values(
             state=RecordingState.STITCHING,
             reduce_dispatch_token=func.gen_random_uuid(),
             reduce_dispatched_at=func.now(),
         )
-        .returning(
-            Recording.id.label("recording_id"),
-            Recording.submission_id,
-            Recording.reduce_dispatch_token,
-            Recording.duration_ms,
-            URGENT,
-        )
+        .returning(*REDUCE_RETURNING)
     )
-    return [reduce_dispatch(row) for row in idle.mappings()]
+    return [reduce_dispatch(row) for row in rows.mappings()]
 
 
 def _storable(value: Any) -> Any:

@@ -3,7 +3,7 @@
 A transcript's position is the next number of a sequence, which no clock moves. A transaction may
 commit after one that took a later number, so that the latest position seen is no place to go on
 from. But it takes its number while it holds its lock on the table. So once everybody who held one
-at a moment has ended, all that has a position up to that of the moment can be seen, and whatever is
+at a moment has ended, all that has a position up to that of the moment can be seen, and what is
 stored from then on has a later one. The same goes for ``created_at``, unless a clock steps back.
 """
 
@@ -17,16 +17,17 @@ from sqlalchemy import Connection, exists, select, text, tuple_
 from sqlalchemy.orm import aliased
 
 from schema.errors import BadRequest, ErrorCode
-from schema.store.read.recordings import StoredTranscript, summaries, transcript
+from schema.store.read.recordings import select_recordings
+from schema.store.read.transcripts import StoredTranscript, read_transcript
 from schema.tables import Recording, Transcript
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Watermark:
     """How far transcripts have been stored, or exported: by the clock and by position.
 
     Positions of another ``history`` say nothing: a server that took over from one that was lost,
-    or a dump that was restored, may give a position again. Both are None where nobody noted them.
+    or a dump that was restored, may give a position again. Both are None of an older release.
     """
 
     moment: datetime
@@ -35,21 +36,21 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """Which transcripts are asked for: ``since <= stored < until``, ``after < position <= upto``.
+class TranscriptRange:
+    """A range of transcripts: ``since <= stored < until``, ``after < position <= upto``.
 
     In the order of their times where ``since`` is given, else of their positions.
     """
 
     since: datetime | None = None
     until: datetime | None = None
-    after: int | None = None
-    upto: int | None = None
+    after_position: int | None = None
+    upto_position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A transcript's place in the order in which transcripts were stored."""
+class TranscriptPosition:
+    """Where a transcript is in the order in which transcripts were stored."""
 
     stored_at: datetime
     position: int
@@ -58,8 +59,7 @@ class Place:
 
 
 #: Where a server took over, its log goes on under the next number.
-_NOW = text(
-    """
+_READ_WATERMARK = text("""
     select clock_timestamp() as moment, pg_is_in_recovery() as is_standby,
            (select case when is_called then last_value else 0 end
               from transcript_positions) as position,
@@ -67,17 +67,16 @@ _NOW = text(
                (select system_identifier from pg_control_system()),
                left(pg_walfile_name(pg_current_wal_lsn()), 8),
                (select oid from pg_database where datname = current_database())) end as history
-    """
-)
+""")
 
 
-def now(connection: Connection) -> Mark:
+def read_watermark(connection: Connection) -> Watermark:
     """Return how far transcripts have been stored, those included whose transaction goes on.
 
     Raises:
         BadRequest: the server is a standby, which does not know what is being stored.
     """
-    row = connection.execute(_NOW).one()
+    row = connection.execute(_READ_WATERMARK).one()
     if row.is_standby:
         raise BadRequest(
             ErrorCode.OPTION_INVALID,
@@ -85,66 +84,66 @@ def now(connection: Connection) -> Mark:
             "it is a standby, which does not know what is being stored",
             "Set CALLSCRIBE_DATABASE_URL to the primary.",
         )
-    return Mark(row.moment, row.position, row.history)
+    return Watermark(row.moment, row.position, row.history)
 
 
-_WRITERS = text(
-    """
+_OPEN_WRITERS = text("""
     select virtualtransaction from pg_locks
      where locktype = 'relation' and relation = to_regclass('transcripts')
        and database = (select oid from pg_database where datname = current_database())
        and mode = 'RowExclusiveLock' and granted
-    """
-)
+""")
 
 
-def writers(connection: Connection) -> set[str]:
+def list_open_writers(connection: Connection) -> set[str]:
     """Return the transactions that may have stored transcripts which nobody sees yet."""
-    return set(connection.scalars(_WRITERS))
+    return set(connection.scalars(_OPEN_WRITERS))
 
 
-def page(
+def list_positions(
     connection: Connection,
-    stretch: Stretch,
+    transcript_range: TranscriptRange,
     *,
-    last: Place | None,
+    last_position: TranscriptPosition | None,
     submission: UUID | None,
     limit: int,
-) -> list[Place]:
-    """Return the next of the latest transcripts of recordings in a stretch, behind the ``last``."""
+) -> list[TranscriptPosition]:
+    """Return the positions of the latest transcripts of recordings in a range, after the last."""
     newer = aliased(Transcript)
-    by_time = stretch.since is not None
+    by_time = transcript_range.since is not None
     order = Transcript.created_at if by_time else Transcript.position
     query = (
         select(Transcript.created_at, Transcript.position, Transcript.id, Transcript.recording_id)
         .where(
             ~exists().where(
-                newer.recording_id == Transcript.recording_id, newer.version > Transcript.version
+                newer.recording_id == Transcript.recording_id,
+                newer.version > Transcript.version,
             )
         )
         .order_by(order, Transcript.id)
         .limit(limit)
     )
-    if stretch.since is not None:
-        query = query.where(Transcript.created_at >= stretch.since)
-    if stretch.until is not None:
-        query = query.where(Transcript.created_at < stretch.until)
-    if stretch.after is not None:
-        query = query.where(Transcript.position > stretch.after)
-    if stretch.upto is not None:
-        query = query.where(Transcript.position <= stretch.upto)
-    if last is not None:
-        place = last.stored_at if by_time else last.position
-        query = query.where(tuple_(order, Transcript.id) > tuple_(place, last.transcript_id))
+    if transcript_range.since is not None:
+        query = query.where(Transcript.created_at >= transcript_range.since)
+    if transcript_range.until is not None:
+        query = query.where(Transcript.created_at < transcript_range.until)
+    if transcript_range.after_position is not None:
+        query = query.where(Transcript.position > transcript_range.after_position)
+    if transcript_range.upto_position is not None:
+        query = query.where(Transcript.position <= transcript_range.upto_position)
+    if last_position is not None:
+        last_order = last_position.stored_at if by_time else last_position.position
+        last_key = tuple_(last_order, last_position.transcript_id)
+        query = query.where(tuple_(order, Transcript.id) > last_key)
     if submission is not None:
         query = query.join(Recording, Transcript.recording_id == Recording.id).where(
             Recording.submission_id == submission
         )
-    return [Place(*row) for row in connection.execute(query)]
+    return [TranscriptPosition(*row) for row in connection.execute(query)]
 
 
-def unchanged(connection: Connection, place: Place) -> StoredTranscript | None:
-    """Return the transcript at a place, whole, unless its recording has a later one by now.
+def read_if_latest(connection: Connection, position: TranscriptPosition) -> StoredTranscript | None:
+    """Return the transcript at a position, whole, unless its recording has a later one by now.
 
     None, too, where the recording has been erased. The connection is in no transaction yet: it
     sees one moment.
@@ -152,12 +151,12 @@ def unchanged(connection: Connection, place: Place) -> StoredTranscript | None:
     connection.execute(text("set transaction isolation level repeatable read, read only"))
     latest = (
         select(Transcript.id)
-        .where(Transcript.recording_id == place.recording_id)
+        .where(Transcript.recording_id == position.recording_id)
         .order_by(Transcript.version.desc())
         .limit(1)
     )
-    if connection.scalar(latest) != place.transcript_id:
+    if connection.scalar(latest) != position.transcript_id:
         return None
-    for recording in summaries(connection, Recording.id == place.recording_id):
-        return transcript(connection, recording)
+    for recording in select_recordings(connection, Recording.id == position.recording_id):
+        return read_transcript(connection, recording)
     return None

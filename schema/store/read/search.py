@@ -1,4 +1,4 @@
-"""Utterances of the latest transcripts by what was said in them. Nothing here changes a row."""
+"""Utterances of the latest transcripts by their words. Nothing here changes a row."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EVERYTHING = Filters()
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An utterance that was asked for; times in it are on the recording's clock."""
+    """An utterance that matches a query; its times are on the recording's clock."""
 
     recording_id: UUID
     call_id: str | None
@@ -47,7 +47,7 @@ class Hit:
     text: str
 
 
-#: A call that is said to have begun when none can have did so when it was handed in.
+#: A call without a plausible start started when it was submitted.
 _CALLED_AT = f"""coalesce(
     case when r.started_at between '{EARLIEST.isoformat()}' and r.created_at + interval '2 days'
          then r.started_at end, r.created_at)"""
@@ -60,22 +60,23 @@ _FILTERS = {
 }
 
 
-def search(connection: Connection, query: Query, filters: Filters, *, limit: int) -> list[Hit]:
+def search_utterances(
+    connection: Connection, query: Query, filters: Filters, *, limit: int
+) -> list[Hit]:
     """Return up to ``limit`` utterances that have all of a query, those of the latest calls first.
 
-    A query without a word that must be said finds nothing.
+    A query without a required term finds nothing.
     """
-    if not query.wanted:
+    if not query.required_terms:
         return []
-    asked, parameters = _asked(query)
-    conditions = [asked]
+    match_condition, parameters = _match_condition(query)
+    conditions = [match_condition]
     for name, condition in _FILTERS.items():
         value = getattr(filters, name)
         if value is not None:
             conditions.append(condition)
             parameters[name] = value
-    statement = text(
-        f"""
+    statement = text(f"""
         select r.id, r.call_id, r.name, {_CALLED_AT} as called_at, r.line,
                u.channel, u.speaker, u.start_ms, u.end_ms, u.text
           from utterances u
@@ -87,20 +88,22 @@ def search(connection: Connection, query: Query, filters: Filters, *, limit: int
                               and newer.version > t.version)
          order by called_at desc, r.id, u.start_ms, u.index
          limit :limit
-        """
-    )
+    """)
     return [Hit(*row) for row in connection.execute(statement, {**parameters, "limit": limit})]
 
 
-def _asked(query: Query) -> tuple[str, dict[str, Any]]:
-    """Return the condition that an utterance has what is asked for, and its parameters.
+def _match_condition(query: Query) -> tuple[str, dict[str, Any]]:
+    """Return the condition that an utterance matches a query, and its parameters.
 
     Each term goes through the function that made the index: both have the same tokens.
     """
     parameters: dict[str, Any] = {}
     terms = []
-    for prefix, sign, said in (("wanted", "", query.wanted), ("unwanted", "!!", query.unwanted)):
-        for number, term in enumerate(said):
+    for prefix, sign, texts in (
+        ("required", "", query.required_terms),
+        ("excluded", "!!", query.excluded_terms),
+    ):
+        for number, term in enumerate(texts):
             parameters[f"{prefix}{number}"] = term
             terms.append(f"({sign} phraseto_tsquery('simple', search_plain(:{prefix}{number})))")
     return f"search_words(u.text) @@ ({' && '.join(terms)})", parameters

@@ -13,13 +13,14 @@ from schema.errors import ErrorCode, LeaseLost, Misconfigured
 from schema.profile import Profile, stored_profile
 from schema.span import Span
 from schema.states import RecordingState, SegmentKind, SegmentState
-from schema.store.dispatches import reduce_dispatch
-from schema.store.ledger import OPEN_SEGMENTS, URGENT, Cursor, among
+from schema.store.dispatches import REDUCE_RETURNING, reduce_dispatch
+from schema.store.ledger import CLEAR_REDUCE_LEASE, NO_REDUCE_LEASE, OPEN_SEGMENTS, Cursor, in_array
 from schema.store.work.segments import BACKOFF_LAST_S, backoff_s
 from schema.tables import Recording, ResultRow, SeamRow, SegmentRow, Transcript, UtteranceRow
+from schema.text import storable_json, storable_text
 from schema.transcript import Draft
 from schema.wire import Dispatch, Message
-from schema.words import SegmentResult, clean, clean_json
+from schema.words import SegmentResult
 
 #: Reduces that raised or died, after which the recording is given up.
 REDUCE_ATTEMPTS_MAX = 5
@@ -96,8 +97,8 @@ def claim_reduce(
     try:
         profile = stored_profile(row["profile"])
     except Misconfigured as error:
-        said = {"code": error.code, "message": str(error), "pause_s": BACKOFF_LAST_S}
-        cursor.execute(_NOT_UNDERSTOOD, {**parameters, **said})
+        pause = {"code": error.code, "message": str(error), "pause_s": BACKOFF_LAST_S}
+        cursor.execute(_RELEASE_UNKNOWN_PROFILE, {**parameters, **pause})
         raise
     return ReduceClaim(
         recording_id=row["id"],
@@ -110,9 +111,9 @@ def claim_reduce(
     )
 
 
-_NOT_UNDERSTOOD = """
+_RELEASE_UNKNOWN_PROFILE = f"""
 update recordings
-   set reduce_owner = null, reduce_token = null, reduce_expires_at = null,
+   set {CLEAR_REDUCE_LEASE},
        reduce_attempts = reduce_attempts - 1,
        reduce_dispatched_at = now() + make_interval(secs => %(pause_s)s),
        error_code = %(code)s, error_message = %(message)s
@@ -120,7 +121,7 @@ update recordings
 """
 
 
-def ended_segments(connection: Connection, recording_id: UUID) -> tuple[EndedSegment, ...]:
+def read_ended_segments(connection: Connection, recording_id: UUID) -> tuple[EndedSegment, ...]:
     """Return a recording's segments with their results, in order of channel and start.
 
     Not part of the claim, so that results which cannot be read count as an attempt, too.
@@ -150,7 +151,7 @@ def ended_segments(connection: Connection, recording_id: UUID) -> tuple[EndedSeg
 
 def _result(body: dict[str, Any] | None) -> SegmentResult | None:
     # Cleaned here, too: a finish of an earlier version kept a NUL, which no transcript takes.
-    return None if body is None else SegmentResult.from_json(clean_json(body))
+    return None if body is None else SegmentResult.from_json(storable_json(body))
 
 
 def _core(row: RowMapping) -> Span | None:
@@ -159,7 +160,7 @@ def _core(row: RowMapping) -> Span | None:
 
 
 def store_transcript(
-    connection: Connection, held: ReduceClaim, segments: Sequence[EndedSegment], draft: Draft
+    connection: Connection, claim: ReduceClaim, segments: Sequence[EndedSegment], draft: Draft
 ) -> RecordingState:
     """Store a transcript as the recording's next version and end the recording.
 
@@ -168,39 +169,39 @@ def store_transcript(
     Raises:
         LeaseLost: another reducer took over: nothing was stored.
     """
-    planned = [segment for segment in segments if segment.kind == SegmentKind.PLAN]
-    failed = [segment for segment in planned if segment.result is None]
+    planned_segments = [segment for segment in segments if segment.kind == SegmentKind.PLAN]
+    failed_segments = [segment for segment in planned_segments if segment.result is None]
     state = RecordingState.DONE
-    if failed:
-        all_failed = len(failed) == len(planned)
+    if failed_segments:
+        all_failed = len(failed_segments) == len(planned_segments)
         state = RecordingState.FAILED if all_failed else RecordingState.PARTIAL
-    ended = connection.execute(
+    update_result = connection.execute(
         update(Recording)
         .where(
-            Recording.id == held.recording_id,
-            Recording.reduce_token == held.lease,
+            Recording.id == claim.recording_id,
+            Recording.reduce_token == claim.lease,
             # Looked up by its id: see schema.store.work.segments.
             Recording.state + "" == RecordingState.STITCHING,
         )
         .values(
             state=state,
             ended_at=func.now(),
-            error_code=failed[0].error_code if failed else None,
-            error_message=failed[0].error_message if failed else None,
-            reduce_owner=None,
-            reduce_token=None,
-            reduce_expires_at=None,
+            error_code=failed_segments[0].error_code if failed_segments else None,
+            error_message=failed_segments[0].error_message if failed_segments else None,
+            **NO_REDUCE_LEASE,
             reduce_attempts=0,
         )
     )
-    if ended.rowcount == 0:
-        raise LeaseLost(
-            ErrorCode.LEASE_LOST,
-            f"recording {held.recording_id}",
-            "another reducer has taken it over, or it was cancelled",
-        )
-    _insert_transcript(connection, held.recording_id, draft)
+    if update_result.rowcount == 0:
+        raise reduce_lost_error(claim)
+    _insert_transcript(connection, claim.recording_id, draft)
     return state
+
+
+def reduce_lost_error(claim: ReduceClaim) -> LeaseLost:
+    """Return the error that a reducer's lease was taken over."""
+    cause = "another reducer has taken it over, or it was cancelled"
+    return LeaseLost(ErrorCode.LEASE_LOST, f"recording {claim.recording_id}", cause)
 
 
 def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft) -> None:
@@ -213,18 +214,24 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
             id=uuid4(),
             recording_id=recording_id,
             version=latest.scalar_subquery() + 1,
-            language=None if draft.language is None else clean(draft.language),
+            language=None if draft.language is None else storable_text(draft.language),
             flags=list(draft.flags),
             speech_ms=draft.speech_ms,
             worded_ms=draft.worded_ms,
             gaps=[
-                [gap.channel, clean(gap.speaker), gap.span.start_ms, gap.span.end_ms, gap.code]
+                [
+                    gap.channel,
+                    storable_text(gap.speaker),
+                    gap.span.start_ms,
+                    gap.span.end_ms,
+                    gap.code,
+                ]
                 for gap in draft.gaps
             ],
             coverage=[coverage.to_json() for coverage in draft.coverage],
-            repairs=clean_json([repair.to_json() for repair in draft.repairs]),
+            repairs=storable_json([repair.to_json() for repair in draft.repairs]),
             languages=[list(pair) for pair in draft.languages],
-            **({"talk": clean_json(draft.talk.to_json())} if draft.talk else {}),
+            **({"talk": storable_json(draft.talk.to_json())} if draft.talk else {}),
         )
         .returning(Transcript.id)
     ).scalar_one()
@@ -236,11 +243,11 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
                     "transcript_id": transcript_id,
                     "index": index,
                     "channel": utterance.channel,
-                    "speaker": clean(utterance.speaker),
+                    "speaker": storable_text(utterance.speaker),
                     "start_ms": utterance.start_ms,
                     "end_ms": utterance.end_ms,
-                    "text": clean(utterance.text),
-                    "words": clean_json([word.to_json() for word in utterance.words]),
+                    "text": storable_text(utterance.text),
+                    "words": storable_json([word.to_json() for word in utterance.words]),
                 }
                 for index, utterance in enumerate(draft.utterances)
             ],
@@ -256,8 +263,8 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
                     "rule": seam.rule,
                     "at_ms": seam.at_ms,
                     "confidence": seam.confidence,
-                    "dropped_left": clean_json([word.to_json() for word in seam.dropped_left]),
-                    "dropped_right": clean_json([word.to_json() for word in seam.dropped_right]),
+                    "dropped_left": storable_json([word.to_json() for word in seam.dropped_left]),
+                    "dropped_right": storable_json([word.to_json() for word in seam.dropped_right]),
                 }
                 for seam in draft.seams
             ],
@@ -271,65 +278,70 @@ update recordings
 """
 
 
-def renew_reduce(cursor: Cursor, held: ReduceClaim, *, lease_s: int) -> bool:
+def renew_reduce(cursor: Cursor, claim: ReduceClaim, *, lease_s: int) -> bool:
     """Extend a reducer's lease, unless it was taken over or the recording cancelled."""
-    parameters = {"id": held.recording_id, "lease": held.lease, "lease_s": lease_s}
+    parameters = {"id": claim.recording_id, "lease": claim.lease, "lease_s": lease_s}
     return cursor.execute(_RENEW, parameters).rowcount == 1
 
 
-_PUT_BACK = text(
-    """
+_PUT_BACK = text(f"""
     update recordings
-       set reduce_owner = null, reduce_token = null, reduce_expires_at = null,
-           reduce_attempts = reduce_attempts - :given_back,
+       set {CLEAR_REDUCE_LEASE},
+           reduce_attempts = reduce_attempts - :returned_attempts,
            reduce_dispatched_at = now() + make_interval(secs => :pause_s),
            error_code = :code, error_message = :message
      where id = :id and reduce_token = :lease and state || '' = 'stitching'
-    """
-)
+""")
 
 
-def fail_reduce(connection: Connection, held: ReduceClaim, code: ErrorCode, message: str) -> None:
+def fail_reduce(connection: Connection, claim: ReduceClaim, code: ErrorCode, message: str) -> None:
     """Record that a reduce failed; the sweep dispatches it again, or gives the recording up.
 
-    Nothing is recorded where another reducer took over, or the recording was forgotten.
+    Nothing is recorded where another reducer took over, or the recording was erased.
     """
-    _put_back(connection, held, code, message, given_back=0)
+    _put_back(connection, claim, code, message, returned_attempts=0)
 
 
-def leave_reduce(connection: Connection, held: ReduceClaim, code: ErrorCode, message: str) -> None:
-    """Record that this host cannot reduce it, or not now: a pause, and the attempt is given back.
+def postpone_reduce(
+    connection: Connection, claim: ReduceClaim, code: ErrorCode, message: str
+) -> None:
+    """Record that this host cannot reduce it now: a pause follows, and no attempt is counted.
 
-    Another host's reducer may, or this one later.
+    Another host's reducer may be able to, or this one later.
     """
-    _put_back(connection, held, code, message, given_back=1)
+    _put_back(connection, claim, code, message, returned_attempts=1)
 
 
 def _put_back(
-    connection: Connection, held: ReduceClaim, code: ErrorCode, message: str, *, given_back: int
+    connection: Connection,
+    claim: ReduceClaim,
+    code: ErrorCode,
+    message: str,
+    *,
+    returned_attempts: int,
 ) -> None:
     row = connection.execute(
         select(Recording.reduce_attempts, Recording.reduce_dispatches).where(
-            Recording.id == held.recording_id
+            Recording.id == claim.recording_id
         )
     ).one_or_none()
     if row is None:
         return
-    earlier = row.reduce_dispatches if given_back else row.reduce_attempts
+    attempts = row.reduce_dispatches if returned_attempts else row.reduce_attempts
     connection.execute(
         _PUT_BACK,
         {
-            "id": held.recording_id,
-            "lease": held.lease,
-            "given_back": given_back,
-            "pause_s": backoff_s(earlier),
+            "id": claim.recording_id,
+            "lease": claim.lease,
+            "returned_attempts": returned_attempts,
+            "pause_s": backoff_s(attempts),
             "code": code,
-            "message": clean(message),
+            "message": storable_text(message),
         },
     )
 
 
-def return_reduces(connection: Connection, owner: str, *, died: bool) -> list[Dispatch]:
+def return_reduces(connection: Connection, owner: str, *, child_died: bool) -> list[Dispatch]:
     """Free the recordings that a reducer of this owner held; the new messages to publish.
 
     A reducer that shuts down in order gives the attempt back.
@@ -338,25 +350,17 @@ def return_reduces(connection: Connection, owner: str, *, died: bool) -> list[Di
         update(Recording)
         .where(Recording.reduce_owner == owner, Recording.state == RecordingState.STITCHING)
         .values(
-            reduce_owner=None,
-            reduce_token=None,
-            reduce_expires_at=None,
-            reduce_attempts=Recording.reduce_attempts - (0 if died else 1),
+            **NO_REDUCE_LEASE,
+            reduce_attempts=Recording.reduce_attempts - (0 if child_died else 1),
             reduce_dispatch_token=func.gen_random_uuid(),
             reduce_dispatched_at=func.now(),
         )
-        .returning(
-            Recording.id.label("recording_id"),
-            Recording.submission_id,
-            Recording.reduce_dispatch_token,
-            Recording.duration_ms,
-            URGENT,
-        )
+        .returning(*REDUCE_RETURNING)
     )
     return [reduce_dispatch(row) for row in rows.mappings()]
 
 
-def retry_failed(connection: Connection, submission_id: UUID) -> tuple[int, int]:
+def retry_failed_segments(connection: Connection, submission_id: UUID) -> tuple[int, int]:
     """Take up every failed segment of a submission again; the segments and recordings reopened.
 
     Their recordings run again and get a new version of their transcript. The sweep dispatches.
@@ -373,7 +377,9 @@ def retry_failed(connection: Connection, submission_id: UUID) -> tuple[int, int]
     ).all()
     segments = connection.execute(
         update(SegmentRow)
-        .where(among(SegmentRow.recording_id, recordings), SegmentRow.state == SegmentState.FAILED)
+        .where(
+            in_array(SegmentRow.recording_id, recordings), SegmentRow.state == SegmentState.FAILED
+        )
         .values(
             state=SegmentState.PENDING,
             attempts=0,
@@ -387,15 +393,13 @@ def retry_failed(connection: Connection, submission_id: UUID) -> tuple[int, int]
     ).rowcount
     connection.execute(
         update(Recording)
-        .where(among(Recording.id, recordings))
+        .where(in_array(Recording.id, recordings))
         .values(
             open_segments=OPEN_SEGMENTS,
             state=case((OPEN_SEGMENTS > 0, RecordingState.RUNNING), else_=RecordingState.STITCHING),
             ended_at=None,
             # A reducer that froze in an earlier attempt may wake with what it made of it then.
-            reduce_owner=None,
-            reduce_token=None,
-            reduce_expires_at=None,
+            **NO_REDUCE_LEASE,
             reduce_attempts=0,
             reduce_dispatch_token=func.gen_random_uuid(),
             reduce_dispatched_at=None,

@@ -1,7 +1,7 @@
 """A reducer orders places of a recording to be decoded once more.
 
 In one transaction the recording goes from stitching back to running, with its repairs as open
-segments: whoever ends the last of them asks for the reduce again, like the last of the plan. A
+segments: the end of the last of them asks for the reduce again, like the last of the plan. A
 crash before the commit leaves the reduce to be done anew; one between it and the publishing leaves
 pending rows, which the sweep sends.
 """
@@ -16,21 +16,20 @@ from uuid import uuid4
 from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from schema.errors import ErrorCode, LeaseLost
 from schema.pcm import PlannedPart, excerpt_digest
 from schema.profile import Profile
 from schema.span import GRID_MS, Span
 from schema.states import RecordingState, SegmentKind, SegmentState
 from schema.store.dispatches import segment_dispatch
-from schema.store.ledger import OPEN_SEGMENTS
-from schema.store.work.reduces import ReduceClaim
+from schema.store.ledger import NO_REDUCE_LEASE, OPEN_SEGMENTS
+from schema.store.work.reduces import ReduceClaim, reduce_lost_error
 from schema.tables import Recording, SegmentRow, Submission
 from schema.transcript import PlannedRepair
 from schema.wire import Dispatch, Priority
 
 
 def order_repairs(
-    connection: Connection, held: ReduceClaim, repairs: Sequence[PlannedRepair]
+    connection: Connection, claim: ReduceClaim, repairs: Sequence[PlannedRepair]
 ) -> list[Dispatch]:
     """Add repairs to a recording that is being reduced; the messages to publish for them.
 
@@ -50,61 +49,59 @@ def order_repairs(
         )
         .join(Submission, Recording.submission_id == Submission.id)
         .where(
-            Recording.id == held.recording_id,
-            Recording.reduce_token == held.lease,
+            Recording.id == claim.recording_id,
+            Recording.reduce_token == claim.lease,
             Recording.state == RecordingState.STITCHING,
         )
         .with_for_update(key_share=True, of=Recording)
     ).one_or_none()
     if row is None:
-        raise LeaseLost(
-            ErrorCode.LEASE_LOST,
-            f"recording {held.recording_id}",
-            "another reducer has taken it over, or it was cancelled",
-        )
-    parts = _parts(connection, held)
-    ordered = [
+        raise reduce_lost_error(claim)
+    parts = _planned_parts(connection, claim)
+    rows = [
         {
-            **_values(repair, parts[repair.channel], held.profile, row.rate_hz),
-            "recording_id": held.recording_id,
+            **_repair_values(repair, parts[repair.channel], claim.profile, row.rate_hz),
+            "recording_id": claim.recording_id,
             "force": row.force,
             "urgent": row.urgent,
             "dispatched_at": row.now,
         }
         for repair in repairs
     ]
-    inserted = connection.execute(
-        upsert(SegmentRow).on_conflict_do_nothing().returning(SegmentRow.id), ordered
-    )
-    ids = set(inserted.scalars())
+    statement = upsert(SegmentRow).on_conflict_do_nothing().returning(SegmentRow.id)
+    ids = set(connection.scalars(statement, rows))
     if not ids:
         return []
-    _reopen(connection, held)
+    _reopen(connection, claim)
     return [
-        segment_dispatch({**values, "submission_id": row.submission_id}, Priority.FIRST)
-        for values in ordered
+        segment_dispatch({**values, "submission_id": row.submission_id}, Priority.URGENT)
+        for values in rows
         if values["id"] in ids
     ]
 
 
-def _parts(connection: Connection, held: ReduceClaim) -> dict[int | None, list[PlannedPart]]:
+def _planned_parts(
+    connection: Connection, claim: ReduceClaim
+) -> dict[int | None, list[PlannedPart]]:
     """Return the planned segments of each channel, in order of their starts."""
     rows = connection.execute(
         select(SegmentRow.channel, SegmentRow.start_ms, SegmentRow.end_ms, SegmentRow.pcm_digest)
-        .where(SegmentRow.recording_id == held.recording_id, SegmentRow.kind == SegmentKind.PLAN)
+        .where(SegmentRow.recording_id == claim.recording_id, SegmentRow.kind == SegmentKind.PLAN)
         .order_by(SegmentRow.channel.nulls_first(), SegmentRow.start_ms)
     )
     return {
-        channel: [PlannedPart(Span(row.start_ms, row.end_ms), row.pcm_digest) for row in own]
-        for channel, own in groupby(rows, key=lambda row: row.channel)
+        channel: [
+            PlannedPart(Span(row.start_ms, row.end_ms), row.pcm_digest) for row in channel_rows
+        ]
+        for channel, channel_rows in groupby(rows, key=lambda row: row.channel)
     }
 
 
-def _values(
+def _repair_values(
     repair: PlannedRepair, parts: Sequence[PlannedPart], profile: Profile, rate_hz: int
 ) -> dict[str, Any]:
-    within = [part for part in parts if part.span.overlap(repair.span)]
-    pcm_digest = excerpt_digest(within, repair.span)
+    overlapping_parts = [part for part in parts if part.span.overlap(repair.span)]
+    pcm_digest = excerpt_digest(overlapping_parts, repair.span)
     return {
         "id": uuid4(),
         "kind": SegmentKind.REPAIR,
@@ -113,7 +110,7 @@ def _values(
         "start_ms": repair.span.start_ms,
         "end_ms": repair.span.end_ms,
         "pcm_digest": pcm_digest,
-        "decode_key": profile.speaking(repair.language).decode_key(pcm_digest, rate_hz),
+        "decode_key": profile.with_language(repair.language).decode_key(pcm_digest, rate_hz),
         "reason": repair.reason,
         "core_start_ms": repair.core.start_ms,
         "core_end_ms": repair.core.end_ms,
@@ -126,11 +123,11 @@ def _values(
     }
 
 
-def _reopen(connection: Connection, held: ReduceClaim) -> None:
+def _reopen(connection: Connection, claim: ReduceClaim) -> None:
     """Let a recording run again until its repairs have ended."""
     connection.execute(
         update(Recording)
-        .where(Recording.id == held.recording_id)
+        .where(Recording.id == claim.recording_id)
         .values(
             state=RecordingState.RUNNING,
             open_segments=OPEN_SEGMENTS,
@@ -138,8 +135,6 @@ def _reopen(connection: Connection, held: ReduceClaim) -> None:
             reduce_dispatched_at=None,
             reduce_dispatches=0,
             reduce_attempts=0,
-            reduce_owner=None,
-            reduce_token=None,
-            reduce_expires_at=None,
+            **NO_REDUCE_LEASE,
         )
     )

@@ -1,12 +1,14 @@
 """A worker claims a segment, keeps its lease, and ends or returns it.
 
 Claiming and finishing are one statement each, so that a segment costs two round trips: the ledger
-must never be what a fleet waits for. Both lock the recording first; ``claim`` also relies on the
-unique index over live decodes, which refuses a second decode of one key. Whoever decodes by another
-key than was planned says so first (:func:`decode_as`): that index does not know of it.
+must never be what a fleet waits for. Both lock the recording first; ``claim_segment`` also relies
+on the unique index over live decodes, which refuses a second decode of one key. Whoever decodes by
+another key than was planned claims that one first (:func:`claim_decode_key`): the index does not
+know of it.
 
-What is looked up by its id has its state said as ``state || ''``: statistics are older than a
-backlog, and of an index of what waits, or is open, a planner would read all (:mod:`schema.tables`).
+A row that is looked up by its id has its state compared as ``state || ''``: statistics are older
+than a backlog, and a planner would read all of an index of pending or open rows
+(:mod:`schema.tables`).
 """
 
 from __future__ import annotations
@@ -26,15 +28,16 @@ from schema.pcm import PlannedPart
 from schema.profile import Profile, stored_profile
 from schema.records import AudioFormat, Location, SegmentSource
 from schema.span import Span
-from schema.store.dispatches import Row, reduce_dispatch, segment_dispatch
-from schema.store.ledger import CLOSE_ONE, Cursor
+from schema.store.dispatches import SEGMENT_COLUMNS, ColumnValues, reduce_dispatch, segment_dispatch
+from schema.store.ledger import DECREMENT_OPEN_SEGMENTS, Cursor
+from schema.text import storable_json, storable_text
 from schema.wire import Dispatch, Message, Priority
-from schema.words import SegmentResult, clean, clean_json
+from schema.words import SegmentResult
 
 #: Attempts that raised or killed their worker, after which a segment is given up: poison.
 STRIKES_MAX = 3
 #: Claims of any kind, after which a segment is given up: a fleet that dies this often on one
-#: segment has something to show a person, whoever is to blame.
+#: segment has something to show a person.
 ATTEMPTS_MAX = 20
 #: The pause before another attempt doubles from the first to the last.
 BACKOFF_FIRST_S = 5
@@ -45,8 +48,8 @@ BACKOFF_LAST_S = 300
 class Claim:
     """A segment leased to this worker, with all that decoding it takes.
 
-    ``lease`` is the fence: whatever is stored under it is refused once another worker took over.
-    ``known`` says that the words are in the ledger already, so that nothing is to be decoded.
+    ``lease`` is the fence: a write under it is refused once another worker took over.
+    Where ``is_cached`` the ledger has the words already, and nothing is to be decoded.
     """
 
     segment_id: UUID
@@ -58,7 +61,7 @@ class Claim:
     decode_key: str
     profile: Profile
     attempt: int
-    known: bool
+    is_cached: bool
 
     @property
     def span(self) -> Span:
@@ -83,37 +86,39 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """What ended with a segment: perhaps a recording's last, perhaps others' wait.
+class EndResult:
+    """What the end of a segment makes due.
 
-    ``twins`` says that other segments wait for the words of the same decode key. ``left`` are keys
-    whose decode has ended without words of theirs: one that waited for it is to be woken
-    (:func:`wake`).
+    The ``reduce`` of its recording; the end of duplicates, which wait for the words of the same
+    decode key; and :func:`resend_waiting_duplicates` of ``abandoned_keys``, whose decode ended
+    without words.
     """
 
     reduce: Dispatch | None
-    twins: bool = False
-    left: tuple[str, ...] = ()
+    has_waiting_duplicates: bool = False
+    abandoned_keys: tuple[str, ...] = ()
 
 
-#: What of a segment ``t`` and its recording ``h`` says where its samples lie.
+#: Where the samples of a segment ``s`` of a recording ``r`` lie.
 _SOURCE_COLUMNS = """
-       t.channel, t.start_ms, t.end_ms, t.pcm_digest, h.audio_root, h.audio_path, h.container,
-       h.encoding, h.rate_hz, h.channels, h.frames,
-       case when t.kind = 'repair' then (
-           select json_agg(json_build_array(p.start_ms, p.end_ms, p.pcm_digest)
-                           order by p.start_ms)
-             from segments p
-            where p.recording_id = t.recording_id and p.kind = 'plan'
-              and p.channel is not distinct from t.channel
-              and p.start_ms < t.end_ms and p.end_ms > t.start_ms) end as parts
+       s.channel, s.start_ms, s.end_ms, s.pcm_digest, r.audio_root, r.audio_path, r.container,
+       r.encoding, r.rate_hz, r.channels, r.frames,
+       case when s.kind = 'repair' then (
+           select json_agg(json_build_array(part.start_ms, part.end_ms, part.pcm_digest)
+                           order by part.start_ms)
+             from segments part
+            where part.recording_id = s.recording_id and part.kind = 'plan'
+              and part.channel is not distinct from s.channel
+              and part.start_ms < s.end_ms and part.end_ms > s.start_ms) end as parts
 """
 
-#: Whether somebody works on ``o``.
-_IS_LIVE = "o.state = 'leased' and o.lease_expires_at > now()"
+#: Whether a worker works on another segment than ``s``.
+_IS_OTHER_LIVE = "other.state = 'leased' and other.lease_expires_at > now() and other.id <> s.id"
+
+_CLEAR_LEASE = "lease_owner = null, lease_token = null, lease_expires_at = null"
 
 _CLAIM = f"""
-with held as materialized (
+with locked_recording as materialized (
     select r.*, b.profile
       from recordings r
       join submissions b on b.id = r.submission_id
@@ -121,7 +126,7 @@ with held as materialized (
        and r.state || '' in ('planned', 'running')
        for no key update of r
 ),
-taken as (
+leased_segment as (
     update segments s
        set state = 'leased',
            attempts = s.attempts + 1,
@@ -130,43 +135,44 @@ taken as (
            leased_at = now(),
            lease_expires_at = now() + make_interval(secs => %(lease_s)s),
            decoding_key = null
-      from held
+      from locked_recording
      where s.id = %(id)s
-       and s.recording_id = held.id
+       and s.recording_id = locked_recording.id
        and s.dispatch_token = %(token)s
        and s.attempts < %(attempts_max)s
        and s.strikes < %(strikes_max)s
        and coalesce(s.next_attempt_at <= now(), true)
        and (s.state = 'pending' or (s.state = 'leased' and s.lease_expires_at < now()))
-       and (s.attempts = 0 or not %(untried)s)
+       and (s.attempts = 0 or not %(untried_only)s)
        and not exists (
-           select from segments o
-            where o.decoding_key = s.decode_key and {_IS_LIVE} and o.id <> s.id)
+           select from segments other
+            where other.decoding_key = s.decode_key and {_IS_OTHER_LIVE})
  returning s.*
 ),
-begun as (
-    update recordings r set state = 'running' from taken
-     where r.id = taken.recording_id and r.state || '' = 'planned'
+started_recording as (
+    update recordings r set state = 'running' from leased_segment
+     where r.id = leased_segment.recording_id and r.state || '' = 'planned'
 )
-select t.id, t.recording_id, t.index, t.decode_key, t.attempts, t.language, h.name, h.profile,
-       not t.force and exists (select from results x where x.decode_key = t.decode_key) as known,
+select s.id, s.recording_id, s.index, s.decode_key, s.attempts, s.language, r.name, r.profile,
+       not s.force and exists (
+           select from results where results.decode_key = s.decode_key) as is_cached,
        {_SOURCE_COLUMNS},
        -- No wait for the disk: a claim that a crash of the server undoes is a fence, no loss.
        set_config('synchronous_commit', 'off', true)
-  from taken t
-  join held h on h.id = t.recording_id
+  from leased_segment s
+  join locked_recording r on r.id = s.recording_id
 """
 
 
-def claim(
-    cursor: Cursor, message: Message, *, owner: str, lease_s: int, untried: bool = False
+def claim_segment(
+    cursor: Cursor, message: Message, *, owner: str, lease_s: int, untried_only: bool = False
 ) -> Claim | None:
     """Lease the segment that a message names, or return None if there is nothing to do.
 
     Nothing is to do when the message is a duplicate or stale, the segment has ended, is leased,
     waits for its next attempt, is given up, its recording is cancelled, or another worker decodes
-    the same samples right now: its finish will serve this segment too. Of an ``untried`` one, also
-    where it was tried before: it may be what its worker died on.
+    the same samples right now: its finish will serve this segment too. With ``untried_only``, also
+    when it was tried before: it may be what its worker died on.
 
     Raises:
         Misconfigured: another release submitted it, with settings that this one does not know. The
@@ -181,7 +187,7 @@ def claim(
         "lease_s": lease_s,
         "attempts_max": ATTEMPTS_MAX,
         "strikes_max": STRIKES_MAX,
-        "untried": untried,
+        "untried_only": untried_only,
     }
     try:
         row = cursor.execute(_CLAIM, parameters).fetchone()
@@ -194,23 +200,23 @@ def claim(
     try:
         return _claim(row, lease)
     except Misconfigured as error:
-        put_back = {"first_s": BACKOFF_FIRST_S, "last_s": BACKOFF_LAST_S, **_said(error)}
-        cursor.execute(_NOT_UNDERSTOOD, {**parameters, **put_back})
+        pause = {"first_s": BACKOFF_FIRST_S, "last_s": BACKOFF_LAST_S, **_error_columns(error)}
+        cursor.execute(_RELEASE_UNKNOWN_PROFILE, {**parameters, **pause})
         raise
 
 
-def _said(error: Misconfigured) -> Mapping[str, str]:
+def _error_columns(error: Misconfigured) -> Mapping[str, str]:
     return {"code": error.code, "message": str(error)}
 
 
-_NOT_UNDERSTOOD = """
+_RELEASE_UNKNOWN_PROFILE = f"""
 update segments
    set state = 'pending', attempts = attempts - 1,
        next_attempt_at = now() + make_interval(secs => least(
            %(last_s)s, %(first_s)s * 2.0 ^ greatest(least(dispatches - 1, 10), 0))),
        dispatched_at = null,
        error_code = %(code)s, error_message = %(message)s,
-       lease_owner = null, lease_token = null, lease_expires_at = null
+       {_CLEAR_LEASE}
  where id = %(id)s and lease_token = %(lease)s and state || '' = 'leased'
 """
 
@@ -224,43 +230,40 @@ def _claim(row: Mapping[str, Any], lease: UUID) -> Claim:
         index=row["index"],
         source=_source(row),
         decode_key=row["decode_key"],
-        profile=stored_profile(row["profile"]).speaking(row["language"]),
+        profile=stored_profile(row["profile"]).with_language(row["language"]),
         attempt=row["attempts"],
-        known=row["known"],
+        is_cached=row["is_cached"],
     )
 
 
 def _source(row: Mapping[str, Any]) -> SegmentSource:
     return SegmentSource(
         location=Location(row["audio_root"], row["audio_path"]),
-        format=AudioFormat(
-            container=row["container"],
-            encoding=row["encoding"],
-            rate_hz=row["rate_hz"],
-            channels=row["channels"],
-            frames=row["frames"],
-        ),
+        format=AudioFormat.from_row(row),
         channel=row["channel"],
         span=Span(row["start_ms"], row["end_ms"]),
         pcm_digest=row["pcm_digest"],
-        parts=tuple(PlannedPart(Span(a, b), digest) for a, b, digest in row["parts"] or ()),
+        parts=tuple(
+            PlannedPart(Span(start_ms, end_ms), digest)
+            for start_ms, end_ms, digest in row["parts"] or ()
+        ),
     )
 
 
 _SOURCE_AHEAD = f"""
 select {_SOURCE_COLUMNS}
-  from segments t
-  join recordings h on h.id = t.recording_id
- where t.id = %(id)s and t.dispatch_token = %(token)s
-   and t.state || '' = 'pending' and h.state || '' in ('planned', 'running')
-   and (t.force or not exists (select from results x where x.decode_key = t.decode_key))
+  from segments s
+  join recordings r on r.id = s.recording_id
+ where s.id = %(id)s and s.dispatch_token = %(token)s
+   and s.state || '' = 'pending' and r.state || '' in ('planned', 'running')
+   and (s.force or not exists (select from results where results.decode_key = s.decode_key))
 """
 
 
-def source_ahead(cursor: Cursor, message: Message) -> SegmentSource | None:
+def read_source_ahead(cursor: Cursor, message: Message) -> SegmentSource | None:
     """Return the audio that a message's segment will want, or None where nothing is to be decoded.
 
-    Nothing is leased: whoever claims the segment may be another worker.
+    Nothing is leased: another worker may claim the segment.
     """
     parameters = {"id": message.id, "token": message.token}
     row = cursor.execute(_SOURCE_AHEAD, parameters).fetchone()
@@ -268,63 +271,60 @@ def source_ahead(cursor: Cursor, message: Message) -> SegmentSource | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class DecodeTurn:
     """Whether a segment is to be decoded by a key that is not the planned one.
 
-    Not where the words of that key are ``known``, and not where another is ``busy`` with them.
+    Not where the ledger has a ``cached_result`` of that key, nor where another worker is busy
+    decoding by it.
     """
 
-    known: SegmentResult | None = None
-    busy: bool = False
+    cached_result: SegmentResult | None = None
+    is_busy: bool = False
 
 
-_IN_TURN = text("select pg_advisory_xact_lock(hashtextextended(:key, 0))")
+_LOCK_DECODE_KEY = text("select pg_advisory_xact_lock(hashtextextended(:key, 0))")
 
-_DECODE_AS = text(
-    f"""
+_CLAIM_DECODE_KEY = text(f"""
     update segments s
        set decoding_key = :key
      where s.id = :id and s.lease_token = :lease and s.state || '' = 'leased'
  returning s.dispatches,
-           (select x.body from results x where x.decode_key = :key and not s.force) as known,
-           exists (select from segments o
-                    where o.decode_key = :key and {_IS_LIVE} and o.id <> s.id)
-           or exists (select from segments o
-                       where o.decoding_key = :key and {_IS_LIVE} and o.id <> s.id) as busy
-    """
-)
+           (select body from results where results.decode_key = :key and not s.force) as cached,
+           exists (select from segments other
+                    where other.decode_key = :key and {_IS_OTHER_LIVE})
+           or exists (select from segments other
+                       where other.decoding_key = :key and {_IS_OTHER_LIVE}) as is_busy
+""")
 
-_NOT_NOW = text(
-    """
+_POSTPONE = text(f"""
     update segments
        set state = 'pending', attempts = attempts - 1,
            next_attempt_at = now() + make_interval(secs => :pause_s), dispatched_at = null,
-           lease_owner = null, lease_token = null, lease_expires_at = null
+           {_CLEAR_LEASE}
      where id = :id and lease_token = :lease and state || '' = 'leased'
-    """
-)
+""")
 
 
-def decode_as(connection: Connection, held: Claim, key: str) -> Turn:
-    """Say that a claimed segment is decoded by another ``key`` than was planned, or why not.
+def claim_decode_key(connection: Connection, claim: Claim, key: str) -> DecodeTurn:
+    """Claim another ``key`` than was planned to decode a claimed segment by.
 
-    Two that ask for one key ask one after the other. Where another decodes by it, the segment is
-    put back, and the attempt with it: by its next one the words are known.
+    Two that claim one key do so one after the other. Where another worker decodes by it, the
+    segment is put back, and no attempt is counted: by its next one the words are stored.
 
     Raises:
         LeaseLost: another worker took over.
     """
-    connection.execute(_IN_TURN, {"key": key})
-    parameters = {"id": held.segment_id, "lease": held.lease, "key": key}
-    row = connection.execute(_DECODE_AS, parameters).one_or_none()
+    connection.execute(_LOCK_DECODE_KEY, {"key": key})
+    parameters = {"id": claim.segment_id, "lease": claim.lease, "key": key}
+    row = connection.execute(_CLAIM_DECODE_KEY, parameters).one_or_none()
     if row is None:
-        raise _lease_lost(held)
-    if row.known is not None:
-        return Turn(known=SegmentResult.from_json(row.known))
-    if row.busy:
+        raise _lease_lost_error(claim)
+    if row.cached is not None:
+        return DecodeTurn(cached_result=SegmentResult.from_json(row.cached))
+    if row.is_busy:
         pause = {"pause_s": backoff_s(row.dispatches - 1)}
-        connection.execute(_NOT_NOW, {**parameters, **pause})
-    return Turn(busy=row.busy)
+        connection.execute(_POSTPONE, {**parameters, **pause})
+    return DecodeTurn(is_busy=row.is_busy)
 
 
 _RENEW = """
@@ -336,96 +336,102 @@ update segments s
 """
 
 
-def renew(cursor: Cursor, held: Claim, *, lease_s: int) -> bool:
+def renew_lease(cursor: Cursor, claim: Claim, *, lease_s: int) -> bool:
     """Extend a lease, even one that expired, unless it was taken over or work was cancelled."""
-    parameters = {"id": held.segment_id, "lease": held.lease, "lease_s": lease_s}
+    parameters = {"id": claim.segment_id, "lease": claim.lease, "lease_s": lease_s}
     return cursor.execute(_RENEW, parameters).rowcount == 1
 
 
 _FINISH = f"""
-with held as materialized (
+with locked_recording as materialized (
     select id from recordings where id = %(recording)s and state || '' = 'running' for no key update
 ),
-known as materialized (
-    -- Locked, since another's forget may be about to erase it.
+existing_result as materialized (
+    -- Locked, since an erasure may be about to delete it.
     select decode_key from results where decode_key = %(key)s for key share
 ),
-ended as (
+finished_segment as (
     update segments s
        set state = 'done', result_key = %(key)s, ended_at = now(),
            error_code = null, error_message = null, decoding_key = null,
-           lease_owner = null, lease_token = null, lease_expires_at = null
-      from held
-     where s.id = %(id)s and s.recording_id = held.id
+           {_CLEAR_LEASE}
+      from locked_recording
+     where s.id = %(id)s and s.recording_id = locked_recording.id
        and s.lease_token = %(lease)s and s.state || '' = 'leased'
-       and (cast(%(body)s as json) is not null or exists (select from known))
+       and (cast(%(body)s as json) is not null or exists (select from existing_result))
  returning s.recording_id, s.decode_key
 ),
-kept as (
+stored_result as (
     insert into results (decode_key, body)
-    select %(key)s, cast(%(body)s as json) from ended where cast(%(body)s as json) is not null
+    select %(key)s, cast(%(body)s as json) from finished_segment
+     where cast(%(body)s as json) is not null
         on conflict (decode_key) do update set body = excluded.body, created_at = now()
 ),
-closed as ({CLOSE_ONE})
-select closed.*, ended.decode_key as planned_key,
-       exists (select from segments t where t.decode_key = %(key)s and t.state = 'pending')
-           as twins
-  from closed, ended
+updated_recording as ({DECREMENT_OPEN_SEGMENTS})
+select updated_recording.*, finished_segment.decode_key as planned_key,
+       exists (select from segments duplicate
+                where duplicate.decode_key = %(key)s and duplicate.state = 'pending')
+           as has_waiting_duplicates
+  from updated_recording, finished_segment
 """
 
 
-def finish(cursor: Cursor, held: Claim, result: SegmentResult | None) -> Ended:
-    """Store a segment's words and end it; ``result`` is None where they were known already.
+def finish_segment(cursor: Cursor, claim: Claim, result: SegmentResult | None) -> EndResult:
+    """Store a segment's words and end it; ``result`` is None where the ledger has them already.
 
     Raises:
-        LeaseLost: the lease was taken over, the recording cancelled, or the words that were known
-            are forgotten: nothing was stored.
+        LeaseLost: the lease was taken over, the recording cancelled, or the words that the ledger
+            had are erased: nothing was stored.
     """
     parameters = {
-        "recording": held.recording_id,
-        "id": held.segment_id,
-        "lease": held.lease,
-        "key": held.decode_key,
-        "body": None if result is None else to_json(clean_json(result.to_json())).decode(),
+        "recording": claim.recording_id,
+        "id": claim.segment_id,
+        "lease": claim.lease,
+        "key": claim.decode_key,
+        "body": None if result is None else to_json(storable_json(result.to_json())).decode(),
     }
     row = cursor.execute(_FINISH, parameters).fetchone()
     if row is None:
-        raise _lease_lost(held)
-    planned = row["planned_key"]
-    left = () if planned == held.decode_key else (planned,)
-    return Ended(_reduce_of(row), twins=row["twins"], left=left)
+        raise _lease_lost_error(claim)
+    planned_key = row["planned_key"]
+    abandoned_keys = () if planned_key == claim.decode_key else (planned_key,)
+    return EndResult(
+        _reduce_if_due(row),
+        has_waiting_duplicates=row["has_waiting_duplicates"],
+        abandoned_keys=abandoned_keys,
+    )
 
 
-_SETTLE = text(
-    f"""
-    with held as materialized (
+_FINISH_DUPLICATE = text(f"""
+    with locked_recording as materialized (
         select r.id from recordings r
          where r.id = :recording and r.state || '' in ('planned', 'running') for no key update
     ),
-    known as materialized (
+    existing_result as materialized (
         select decode_key from results where decode_key = :key for key share
     ),
-    ended as (
+    finished_segment as (
         update segments s
            set state = 'done', result_key = s.decode_key, ended_at = now()
-          from held, known
-         where s.id = :id and s.recording_id = held.id and s.state || '' = 'pending'
-           and s.decode_key = known.decode_key
-           and (:decoded or not s.force)
+          from locked_recording, existing_result
+         where s.id = :id and s.recording_id = locked_recording.id and s.state || '' = 'pending'
+           and s.decode_key = existing_result.decode_key
+           and (:just_decoded or not s.force)
      returning s.recording_id
     )
-    {CLOSE_ONE}
-    """
-)
+    {DECREMENT_OPEN_SEGMENTS}
+""")
 
 
-def settle_twins(connection: Connection, decode_key: str, *, decoded: bool) -> list[Dispatch]:
+def finish_waiting_duplicates(
+    connection: Connection, decode_key: str, *, just_decoded: bool
+) -> list[Dispatch]:
     """End every segment that waits for the words of ``decode_key``; return the reduces now due.
 
-    Words that were known before (not ``decoded`` just now) are not for a forced submission. One
+    Unless they are ``just_decoded``, the words are not for a forced submission. One
     transaction may lock several recordings: always in order of their ids.
     """
-    twins = connection.execute(
+    duplicates = connection.execute(
         text(
             "select id, recording_id from segments where decode_key = :key and state = 'pending'"
             " order by recording_id, id"
@@ -433,95 +439,93 @@ def settle_twins(connection: Connection, decode_key: str, *, decoded: bool) -> l
         {"key": decode_key},
     ).all()
     reduces = []
-    for segment_id, recording_id in twins:
+    for segment_id, recording_id in duplicates:
         parameters = {
             "id": segment_id,
             "recording": recording_id,
             "key": decode_key,
-            "decoded": decoded,
+            "just_decoded": just_decoded,
         }
-        row = connection.execute(_SETTLE, parameters).mappings().one_or_none()
-        if row is not None and (dispatch := _reduce_of(row)):
+        row = connection.execute(_FINISH_DUPLICATE, parameters).mappings().one_or_none()
+        if row is not None and (dispatch := _reduce_if_due(row)):
             reduces.append(dispatch)
     return reduces
 
 
-_LEASED_FOR_UPDATE = text(
-    """
+_LEASED_FOR_UPDATE = text("""
     select s.strikes, s.attempts, s.dispatches, s.decode_key, s.decoding_key
       from segments s join recordings r on r.id = s.recording_id
      where s.id = :id and s.lease_token = :lease and s.state || '' = 'leased' and r.id = :recording
        for no key update of r, s
-    """
-)
+""")
 
-_PUT_BACK = text(
-    """
+_PUT_BACK = text(f"""
     update segments
        set state = 'pending', strikes = :strikes, attempts = :attempts,
            next_attempt_at = now() + make_interval(secs => :pause_s),
            dispatched_at = null, -- its message is spent: the sweep sends the next one when due
            error_code = :code, error_message = :message,
-           lease_owner = null, lease_token = null, lease_expires_at = null
+           {_CLEAR_LEASE}
      where id = :id
-    """
-)
+""")
 
-_GIVE_UP = text(
-    f"""
-    with ended as (
+_GIVE_UP = text(f"""
+    with finished_segment as (
         update segments
            set state = 'failed', ended_at = now(), error_code = :code, error_message = :message,
                decoding_key = null,
-               lease_owner = null, lease_token = null, lease_expires_at = null
+               {_CLEAR_LEASE}
          where id = :id and state || '' in ('pending', 'leased')
      returning recording_id
     )
-    {CLOSE_ONE}
-    """
-)
+    {DECREMENT_OPEN_SEGMENTS}
+""")
 
 
-def fail(connection: Connection, held: Claim, code: ErrorCode, message: str, fate: Fate) -> Ended:
+def fail_segment(
+    connection: Connection, claim: Claim, code: ErrorCode, message: str, fate: Fate
+) -> EndResult:
     """Record that an attempt failed: put the segment back for later, or give it up.
 
     Raises:
         LeaseLost: the lease was taken over: the failure is another's to judge.
     """
-    parameters = {"recording": held.recording_id, "id": held.segment_id, "lease": held.lease}
+    parameters = {"recording": claim.recording_id, "id": claim.segment_id, "lease": claim.lease}
     row = connection.execute(_LEASED_FOR_UPDATE, parameters).one_or_none()
     if row is None:
-        raise _lease_lost(held)
+        raise _lease_lost_error(claim)
     strikes = row.strikes + (fate is Fate.STRIKE)
     if fate is Fate.FOR_GOOD or strikes >= STRIKES_MAX:
-        left = tuple(key for key in (row.decode_key, row.decoding_key) if key is not None)
-        return Ended(give_up(connection, held.segment_id, code, message), left=left)
+        abandoned_keys = tuple(key for key in (row.decode_key, row.decoding_key) if key is not None)
+        return EndResult(
+            give_up_segment(connection, claim.segment_id, code, message),
+            abandoned_keys=abandoned_keys,
+        )
     connection.execute(
         _PUT_BACK,
         {
-            "id": held.segment_id,
+            "id": claim.segment_id,
             "strikes": strikes,
             "attempts": row.attempts - (fate in (Fate.PAUSE, Fate.NOT_HERE)),
             "pause_s": backoff_s(row.dispatches - 1),
             "code": code,
-            "message": clean(message),
+            "message": storable_text(message),
         },
     )
-    return Ended(None)
+    return EndResult(None)
 
 
-def give_up(
+def give_up_segment(
     connection: Connection, segment_id: UUID, code: ErrorCode, message: str
 ) -> Dispatch | None:
     """End a segment as failed; the caller holds its recording's lock. Return a reduce now due."""
-    parameters = {"id": segment_id, "code": code, "message": clean(message)}
+    parameters = {"id": segment_id, "code": code, "message": storable_text(message)}
     row = connection.execute(_GIVE_UP, parameters).mappings().one_or_none()
-    return None if row is None else _reduce_of(row)
+    return None if row is None else _reduce_if_due(row)
 
 
-_RETURN = text(
-    """
-    with held as (
+_RETURN = text(f"""
+    with leased_segments as (
         select id from segments where lease_owner = :owner and state = 'leased'
     )
     update segments s
@@ -529,22 +533,21 @@ _RETURN = text(
            attempts = s.attempts - :attempts,
            -- Of several that were decoded together no one knows which it died on; each is tried
            -- alone the next time.
-           strikes = s.strikes + case when (select count(*) from held) = 1 then :strikes else 0 end,
+           strikes = s.strikes + case when (select count(*) from leased_segments) = 1
+                                        then :strikes else 0 end,
            error_code = coalesce(:code, s.error_code),
            error_message = coalesce(:message, s.error_message),
-           lease_owner = null, lease_token = null, lease_expires_at = null,
+           {_CLEAR_LEASE},
            dispatch_token = gen_random_uuid(), dispatched_at = now(),
            dispatches = s.dispatches + 1
       from recordings r
-     where r.id = s.recording_id and s.id in (select id from held)
+     where r.id = s.recording_id and s.id in (select id from leased_segments)
        and s.lease_owner = :owner and s.state || '' = 'leased'
- returning s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
-           s.end_ms, r.submission_id
-    """
-)
+ returning {SEGMENT_COLUMNS}
+""")
 
 
-def return_leases(connection: Connection, owner: str, *, died: bool) -> list[Dispatch]:
+def return_leases(connection: Connection, owner: str, *, child_died: bool) -> list[Dispatch]:
     """Return what ``owner`` holds to the pending; the new messages to publish for it.
 
     Celery sends the old message again by itself, but another worker may have met it with the
@@ -554,69 +557,62 @@ def return_leases(connection: Connection, owner: str, *, died: bool) -> list[Dis
     """
     parameters: dict[str, Any] = {
         "owner": owner,
-        "attempts": 0 if died else 1,
-        "strikes": 1 if died else 0,
-        "code": ErrorCode.ATTEMPTS_EXHAUSTED if died else None,
-        "message": "the worker process died while decoding it" if died else None,
+        "attempts": 0 if child_died else 1,
+        "strikes": 1 if child_died else 0,
+        "code": ErrorCode.ATTEMPTS_EXHAUSTED if child_died else None,
+        "message": "the worker process died while decoding it" if child_died else None,
     }
     rows = connection.execute(_RETURN, parameters).mappings()
-    return [segment_dispatch(row, Priority.FIRST) for row in rows]
+    return [segment_dispatch(row, Priority.URGENT) for row in rows]
 
 
-_WAITING = text(
-    """
-    select s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
-           s.end_ms, r.submission_id
+_PENDING_SEGMENT = text(f"""
+    select {SEGMENT_COLUMNS}
       from segments s join recordings r on r.id = s.recording_id
      where s.id = :id and s.dispatch_token = :token and s.state || '' = 'pending'
-    """
-)
+""")
 
 
-def dispatch_again(connection: Connection, message: Message) -> Dispatch | None:
+def resend_segment(connection: Connection, message: Message) -> Dispatch | None:
     """Return a message as it was, but with the priority of begun work; None if it is stale."""
     parameters = {"id": message.id, "token": message.token}
-    row = connection.execute(_WAITING, parameters).mappings().one_or_none()
-    return None if row is None else segment_dispatch(row, Priority.FIRST)
+    row = connection.execute(_PENDING_SEGMENT, parameters).mappings().one_or_none()
+    return None if row is None else segment_dispatch(row, Priority.URGENT)
 
 
-_ONE_EACH = text(
-    """
-    select distinct on (s.decode_key)
-           s.id, s.dispatch_token, s.recording_id, s.kind, s.channel, s.index, s.start_ms,
-           s.end_ms, r.submission_id
+_WAITING_DUPLICATES = text(f"""
+    select distinct on (s.decode_key) {SEGMENT_COLUMNS}
       from segments s join recordings r on r.id = s.recording_id
      where s.decode_key = any(:keys) and s.state = 'pending'
        and coalesce(s.next_attempt_at <= now(), true)
-       and not exists (select from segments l
-                        where l.decode_key = s.decode_key and l.state = 'leased')
+       and not exists (select from segments leased
+                        where leased.decode_key = s.decode_key and leased.state = 'leased')
      order by s.decode_key, s.dispatched_at
-    """
-)
+""")
 
 
-def wake(connection: Connection, keys: Sequence[str]) -> list[Dispatch]:
+def resend_waiting_duplicates(connection: Connection, keys: Sequence[str]) -> list[Dispatch]:
     """Return the message of one segment that waited for the decode of each of ``keys``, as it was.
 
     That decode has ended without their words, and their messages may have come meanwhile and been
     dropped. Of several, the first one's finish serves the rest.
     """
-    rows = connection.execute(_ONE_EACH, {"keys": list(keys)}).mappings()
-    return [segment_dispatch(row, Priority.FIRST) for row in rows]
+    rows = connection.execute(_WAITING_DUPLICATES, {"keys": list(keys)}).mappings()
+    return [segment_dispatch(row, Priority.URGENT) for row in rows]
 
 
-def backoff_s(earlier: int) -> int:
-    """Return the pause after a failed attempt with ``earlier`` before it: 5, 10, ... 300 s."""
-    return min(BACKOFF_LAST_S, BACKOFF_FIRST_S << max(0, min(earlier, 10)))
+def backoff_s(earlier_attempts: int) -> int:
+    """Return the pause after a failed attempt that follows earlier ones: 5, 10, ... 300 s."""
+    return min(BACKOFF_LAST_S, BACKOFF_FIRST_S << max(0, min(earlier_attempts, 10)))
 
 
-def _reduce_of(row: Row) -> Dispatch | None:
+def _reduce_if_due(row: ColumnValues) -> Dispatch | None:
     return reduce_dispatch(row) if row["reduce_dispatch_token"] is not None else None
 
 
-def _lease_lost(held: Claim) -> LeaseLost:
+def _lease_lost_error(claim: Claim) -> LeaseLost:
     return LeaseLost(
         ErrorCode.LEASE_LOST,
-        f"segment {held.segment_id}",
+        f"segment {claim.segment_id}",
         "another worker has taken it over, or its recording was cancelled",
     )

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from schema.bounds import (
     ATTRIBUTES_MAX_BYTES,
     EARLIEST,
-    TEXT_MAX,
-    bounded,
-    call_moment,
+    TEXT_CHARS_MAX,
     check_text,
-    flag_of,
+    drop_out_of_bounds,
     is_plausible,
+    omission_flag,
+    plausible_start,
 )
 from schema.records import CallInfo
 
@@ -46,18 +46,18 @@ CALLS = st.builds(
 
 @given(CALLS)
 def test_what_is_left_can_be_stored_and_what_is_not_is_named(call):
-    kept, left_out = bounded(call, NOW)
+    kept, left_out = drop_out_of_bounds(call, NOW)
     names = {each.field for each in left_out}
     for name in ("call_id", "direction", "line", "agent", "customer"):
         value = getattr(kept, name)
-        assert value is None or (len(value.encode()) <= 4 * TEXT_MAX and "\0" not in value)
+        assert value is None or (len(value.encode()) <= 4 * TEXT_CHARS_MAX and "\0" not in value)
         assert (value == getattr(call, name)) is (name not in names)
     assert kept.started_at is None or is_plausible(kept.started_at, NOW)
     written = json.dumps(kept.attributes, ensure_ascii=False, allow_nan=False)
     assert len(written.encode()) <= ATTRIBUTES_MAX_BYTES
     assert "\\u0000" not in written
-    assert bounded(kept, NOW) == (kept, ())
-    assert all(each.cause and flag_of(each) == f"left-out:{each.field}" for each in left_out)
+    assert drop_out_of_bounds(kept, NOW) == (kept, [])
+    assert all(each.cause and omission_flag(each) == f"left-out:{each.field}" for each in left_out)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_calls_begin_between_the_first_recorders_and_the_day_after_tomorrow(mome
 
 
 def test_what_is_stored_and_out_of_bounds_is_read_as_none():
-    assert call_moment(datetime(2, 1, 1, tzinfo=UTC)) is None
-    assert call_moment(datetime(2026, 3, 2, tzinfo=UTC)) == datetime(2026, 3, 2, tzinfo=UTC)
-    assert call_moment(None) is None
+    assert plausible_start(datetime(2, 1, 1, tzinfo=UTC)) is None
+    assert plausible_start(datetime(2026, 3, 2, tzinfo=UTC)) == datetime(2026, 3, 2, tzinfo=UTC)
+    assert plausible_start(None) is None
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,6 @@ def test_fields_nested_without_end_are_left_out():
     deep: list = []
     for _ in range(10_000):
         deep = [deep]
-    kept, (left_out,) = bounded(CallInfo(attributes={"deep": deep}), NOW)
+    kept, (left_out,) = drop_out_of_bounds(CallInfo(attributes={"deep": deep}), NOW)
     assert kept.attributes == {}
     assert "deeper than 16" in left_out.cause

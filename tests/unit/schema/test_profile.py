@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from schema.errors import BadRequest
-from schema.profile import PRECISIONS, PROFILES, TIERS, Profile, load_profile
+from schema.models import RECOGNIZERS
+from schema.profile import PRECISIONS, PROFILES, TIERS, Engine, Profile, load_profile
 
 DIGEST = "ab" * 32
 
@@ -112,8 +114,8 @@ def test_a_model_that_is_found_has_its_files():
         find=lambda name: found if name in ("own", "smaller") else {},
     )
     assert profile.model_files.files == found
-    assert profile.smaller is not None
-    assert profile.smaller.model_files.files == found
+    assert profile.fallback_profile is not None
+    assert profile.fallback_profile.model_files.files == found
 
 
 def test_a_model_that_is_known_is_not_looked_for():
@@ -132,9 +134,9 @@ def test_a_fallback_leaves_the_key_alone_and_its_words_have_that_of_its_model():
     fallback = {"model": "whisper-tiny.en"}
     profile = load_profile("call", {"decode": {"fallback": fallback}})
     assert profile.decode_key("digest", 8_000) == key()
-    assert profile.smaller is not None
-    assert profile.smaller.decode_key("digest", 8_000) == key(decode=fallback)
-    assert load_profile("call").smaller is None
+    assert profile.fallback_profile is not None
+    assert profile.fallback_profile.decode_key("digest", 8_000) == key(decode=fallback)
+    assert load_profile("call").fallback_profile is None
 
 
 def test_what_a_profile_does_not_set_an_older_worker_does_not_hear_of():
@@ -173,3 +175,10 @@ def test_speakers_without_a_name_are_numbered():
 def test_what_the_ledger_cannot_hold_is_no_setting(part, settings, cause):
     with pytest.raises(BadRequest, match=cause):
         load_profile("call", {part: settings})
+
+
+@pytest.mark.parametrize("engine", get_args(Engine))
+def test_every_engine_has_precisions_and_models(engine: str):
+    assert PRECISIONS[engine]
+    assert engine in RECOGNIZERS
+    assert set(TIERS[engine]) == {"fast", "balanced", "accurate"}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from schema.roles import EVERY, GRANTS, Rights, Role, rights_of
+from schema.roles import ALL, GRANTS, Rights, Role, rights_of
 from schema.tables import Base, Recording, SegmentRow
 
-SECURITY = Path(__file__).parents[3] / "ops/docs/security.md"
+SECURITY = Path(__file__).parents[3] / "ops/docs/operate/security.md"
 
 
 def privileges(role: Role) -> dict[str, Rights]:
@@ -24,7 +24,7 @@ def test_every_table_has_a_decision_for_every_role():
 def test_every_column_that_is_named_exists(role: Role):
     for table, rights in privileges(role).items():
         for columns in (rights.read, rights.add, rights.change):
-            if columns and columns != EVERY:
+            if columns and columns != ALL:
                 known = Base.metadata.tables[table].columns.keys()
                 assert set(columns.split(", ")) <= set(known), table
 
@@ -35,7 +35,7 @@ def test_a_reader_only_selects():
 
 
 def test_a_reader_is_not_told_the_url_of_a_receiver():
-    assert not privileges(Role.READER)["receivers"].cover("select", "url")
+    assert not privileges(Role.READER)["receivers"].covers("select", "url")
 
 
 def test_a_worker_adds_no_segment_that_has_a_result_an_error_or_a_lease():
@@ -67,7 +67,7 @@ def test_a_worker_changes_nothing_that_was_handed_in():
         "agent", "customer", "attributes",
     ]  # fmt: skip
     names = [column.name for column in Recording.__table__.columns]
-    assert [name for name in names if not may.cover("update", name)] == [
+    assert [name for name in names if not may.covers("update", name)] == [
         name for name in names if name in handed_in
     ]
 
@@ -76,12 +76,12 @@ def test_a_worker_deletes_nothing_and_writes_no_submission():
     worker = privileges(Role.WORKER)
 
     assert not [table for table, rights in worker.items() if rights.erase]
-    assert worker["submissions"] == Rights(EVERY)
+    assert worker["submissions"] == Rights(ALL)
     assert not worker["recordings"].add
 
 
 def test_rights_are_said_as_sql_grants_them():
-    rights = Rights(EVERY, "id, url", "failures", erase=True)
+    rights = Rights(ALL, "id, url", "failures", erase=True)
 
     assert rights.privileges() == "select, insert (id, url), update (failures), delete"
     assert Rights().privileges() == ""
@@ -90,7 +90,7 @@ def test_rights_are_said_as_sql_grants_them():
 def letters(rights: Rights) -> str:
     """Return rights as the docs have them: a star stands for some columns."""
     columns = {"r": rights.read, "a": rights.add, "c": rights.change}
-    said = [key if of == EVERY else f"{key}*" for key, of in columns.items() if of]
+    said = [key if of == ALL else f"{key}*" for key, of in columns.items() if of]
     return " ".join([*said, "e"] if rights.erase else said) or "-"
 
 
@@ -123,5 +123,5 @@ def test_the_docs_name_the_columns_where_a_role_has_some():
         for table, every in GRANTS.items()
         for role, rights in zip(Role, every, strict=True)
         for verb in ("read", "add", "change")
-        if (columns := getattr(rights, verb)) not in ("", EVERY)
+        if (columns := getattr(rights, verb)) not in ("", ALL)
     ]

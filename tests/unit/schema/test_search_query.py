@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.errors import BadRequest
-from schema.search_query import Query, marks, parse_query, tokens
+from schema.search_query import Query, find_highlights, parse_query, tokens
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_a_word_is_a_token_and_so_is_a_cjk_character(text: str, found: list[str]
     ],
 )
 def test_what_was_asked_for_is_marked(text: str, terms: list[str], marked: list[str]):
-    assert [text[start:end] for start, end in marks(text, terms)] == marked
+    assert [text[start:end] for start, end in find_highlights(text, terms)] == marked
 
 
 @given(st.text(max_size=200), st.text(max_size=50))
 def test_no_input_is_an_error_and_marks_lie_apart_within_the_text(said: str, asked: str):
     query = parse_query(asked)
 
-    found = marks(said, query.wanted)
+    found = find_highlights(said, query.required_terms)
 
     ends = [0, *(at for span in found for at in span), len(said)]
     assert ends == sorted(ends)

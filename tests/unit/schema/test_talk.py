@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.talk import talk_of
-from schema.transcript import Talk, Utterance, join_words
+from schema.text import join_words
+from schema.transcript import Talk, Utterance
 from schema.words import Word
 
 

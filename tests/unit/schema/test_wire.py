@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from schema.errors import BadRequest
-from schema.store.dispatches import clock, segment_dispatch
+from schema.store.dispatches import segment_dispatch
 from schema.wire import Message
 
 
@@ -56,12 +56,3 @@ def test_flower_is_shown_what_an_operator_can_read_and_no_path():
     assert options["argsrepr"] == label
     assert set(options["kwargs"]) == {"v", "id", "token"}
     assert options["time_limit"] > options["soft_time_limit"] > 308
-
-
-def test_clocks_are_as_people_write_them():
-    assert [clock(ms) for ms in (0, 59_999, 61_000, 3_661_000)] == [
-        "0:00",
-        "0:59",
-        "1:01",
-        "1:01:01",
-    ]

@@ -14,7 +14,7 @@ from schema.storage import beneath as module
 from schema.storage.beneath import (
     NotRegularError,
     OutsideError,
-    beneath,
+    act_below,
     open_directory,
     open_file,
     open_regular,
@@ -220,7 +220,7 @@ def test_a_pipe_that_takes_a_files_place_is_not_waited_for(root: Path, before_op
 def test_what_is_swapped_without_end_is_given_up_for_now(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "_resolved", lambda *_: None)
+    monkeypatch.setattr(module, "_resolve", lambda *_: None)
     (root / "link").symlink_to("a")
 
     with pytest.raises(BlockingIOError, match="again and again"):
@@ -252,6 +252,6 @@ def test_nothing_stays_open(root: Path):
     for path in ("link/call.wav", "gone/x", "pipe/x", "a/b/call.wav/x"):
         with pytest.raises((OutsideError, OSError)):
             content(root, path)
-    beneath(bytes(root), b"a/b", lambda *_: None)
+    act_below(bytes(root), b"a/b", lambda *_: None)
 
     assert sorted(os.listdir("/proc/self/fd")) == before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schema.storage.bucket_path import BucketPath, absolute, is_plain
+from schema.storage.bucket_path import BucketPath, absolute_path, is_plain
 
 CALLS = BucketPath("audio.example", "calls/2026")
 
@@ -71,5 +71,5 @@ def test_any_other_text_is_plain(path: bytes):
 def test_a_url_is_the_same_wherever_it_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    assert absolute(b"s3://b/calls/") == b"s3://b/calls"
-    assert absolute(b"calls/") == bytes(tmp_path / "calls")
+    assert absolute_path(b"s3://b/calls/") == b"s3://b/calls"
+    assert absolute_path(b"calls/") == bytes(tmp_path / "calls")
