@@ -12,11 +12,11 @@ _AGE = re.compile(r"(\d{1,6})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 #: A hundred years: no call is older.
-_OLDEST = timedelta(days=36_525)
+_MAX_AGE = timedelta(days=36_525)
 
 
 def check_clock() -> None:
-    """Make sure that this host's zone is one: every moment that people read is in it.
+    """Make sure that this host's time zone is valid: every time that people read is in it.
 
     Raises:
         Misconfigured: ``TZ`` names one that is more than a day off.
@@ -25,7 +25,7 @@ def check_clock() -> None:
         datetime.now(UTC).astimezone()
     except ValueError as error:
         raise Misconfigured(
-            ErrorCode.SETTING_MISSING, "TZ", str(error), "Set it to a zone: TZ=Europe/Berlin."
+            ErrorCode.SETTING_MISSING, "TZ", str(error), "Set it to a time zone: TZ=Europe/Berlin."
         ) from None
 
 
@@ -33,50 +33,50 @@ def parse_age(text: str, option: str) -> timedelta:
     """Return how long ``36h``, ``30d`` or ``12w`` is.
 
     Raises:
-        BadRequest: it is none of these, nothing, or more than a hundred years; names the option.
+        BadRequest: it is written otherwise, zero, or over a hundred years; names the option.
     """
     match = _AGE.fullmatch(text.strip())
     age = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else timedelta()
-    if not timedelta() < age <= _OLDEST:
-        raise _senseless(option, text, "Write hours, days or weeks: 36h, 30d, 12w.")
+    if not timedelta() < age <= _MAX_AGE:
+        raise _invalid(option, text, "Write hours, days or weeks: 36h, 30d, 12w.")
     return age
 
 
 def parse_moment(text: str, option: str, *, end: bool = False) -> datetime:
-    """Return a date's first moment (with ``end``, the next date's) or the moment that is given.
+    """Return a moment, or a date's first moment; with ``end``, the next date's.
 
-    Dates and moments are written as in ISO 8601; those without a zone are in this host's.
+    Both are in ISO 8601; without a time zone they are in this host's.
 
     Raises:
-        BadRequest: it is neither; names the option.
+        BadRequest: the text is neither; names the option.
     """
     try:
         return _moment(text.strip(), end=end).astimezone()
     except (ValueError, OverflowError, OSError):
         remedy = "Write 2026-05-01, or 2026-05-01T09:30+02:00."
-        raise _senseless(option, text, remedy) from None
+        raise _invalid(option, text, remedy) from None
 
 
 def parse_call_moment(text: str, zone: tzinfo | None, now: datetime | None = None) -> datetime:
-    """Return when a call began, as a manifest, a sidecar or a file name says it.
+    """Return when a call started, from a manifest, a sidecar or a file name.
 
-    Understood are ISO 8601, ``20260502``, ``202605020930`` and ``20260502093015``, and seconds or
+    Formats are ISO 8601, ``20260502``, ``202605020930`` and ``20260502093015``, and seconds or
     milliseconds since 1970, which are in UTC. Digits that may be either are a date if it is one.
 
     Args:
-        text: what is said.
-        zone: of those that name none.
-        now: by which a date is in the future.
+        text: the moment, as it is written there.
+        zone: time zone of moments without one.
+        now: later dates are in the future.
 
     Raises:
-        ValueError: it is none of these, names no zone and no other is given, or no call can have
-            begun then.
+        ValueError: it is in none of these formats, has no time zone and ``zone`` is None, or no
+            call can have started then.
     """
-    said = text.strip()
-    moment = _digits(said, now) if _IS_NUMBER(said) else datetime.fromisoformat(said)
+    text = text.strip()
+    moment = _parse_number(text, now) if _IS_NUMBER(text) else datetime.fromisoformat(text)
     if moment.tzinfo is None:
         if zone is None:
-            raise ValueError(f"{said} names no zone, and no other was given")
+            raise ValueError(f"{text} has no time zone")
         moment = moment.replace(tzinfo=zone)
     check_moment(moment, now)
     return moment
@@ -84,26 +84,27 @@ def parse_call_moment(text: str, zone: tzinfo | None, now: datetime | None = Non
 
 _IS_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?").fullmatch
 
-#: Dates of digits alone, by how many there are.
-_FORMATS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+#: Formats of dates that are digits alone, by their length.
+_DIGIT_FORMATS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 
 
-def _digits(said: str, now: datetime | None) -> datetime:
-    """Return a moment of digits alone; without a zone where they are a date."""
-    if said.isdecimal() and len(said) in _FORMATS:
+def _parse_number(number: str, now: datetime | None) -> datetime:
+    """Return the moment of a number; without a time zone where its digits are a date."""
+    if number.isdecimal() and len(number) in _DIGIT_FORMATS:
         try:
-            return datetime.strptime(said, _FORMATS[len(said)])
+            return datetime.strptime(number, _DIGIT_FORMATS[len(number)])
         except ValueError:
-            if len(said) != len("177244200000"):
-                raise ValueError(f"{said} is no date") from None
+            # Twelve digits may be milliseconds as well.
+            if len(number) != len("177244200000"):
+                raise ValueError(f"{number} is not a date") from None
     for unit in (1, 1_000):
         try:
-            moment = datetime.fromtimestamp(float(said) / unit, UTC)
+            moment = datetime.fromtimestamp(float(number) / unit, UTC)
         except (OverflowError, OSError, ValueError):
             continue
         if is_plausible(moment, now):
             return moment
-    raise ValueError(f"{said} is neither a date nor seconds or milliseconds since 1970")
+    raise ValueError(f"{number} is neither a date nor seconds or milliseconds since 1970")
 
 
 def _moment(text: str, *, end: bool) -> datetime:
@@ -114,5 +115,5 @@ def _moment(text: str, *, end: bool) -> datetime:
     return datetime.combine(day + timedelta(days=end), time())
 
 
-def _senseless(option: str, text: str, remedy: str) -> BadRequest:
-    return BadRequest(ErrorCode.OPTION_INVALID, option, f"{text!r} makes no sense", remedy)
+def _invalid(option: str, text: str, remedy: str) -> BadRequest:
+    return BadRequest(ErrorCode.OPTION_INVALID, option, f"{text!r} is not valid", remedy)

@@ -25,7 +25,7 @@ class PlainConsole(Console):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(markup=False, emoji=False, **options)
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print; messages that cannot be written, to a full disk, are lost and end nothing."""
@@ -49,7 +49,7 @@ class PlainConsole(Console):
 
 
 def _printable(text: str) -> str:
-    """Return text with a space for each control or other character that nobody sees."""
+    """Return text with a space for each control or other invisible character."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 
@@ -58,7 +58,7 @@ def degrade_output() -> None:
 
     Under ``PYTHONIOENCODING=ascii``, or in a terminal of another country, one name would otherwise
     end the command; in any encoding half of a character, which JSON can hold, would. A reader that
-    goes away, as ``head`` does, has had what it wanted: no command fails for it.
+    goes away, as ``head`` does, has read enough: no command fails for it.
     """
     codecs.register_error(_ERRORS, _escape)
     # Whoever starts us may have closed them.
@@ -94,7 +94,7 @@ def is_unicode(stream: TextIO) -> bool:
 
 
 def json_for(stream: TextIO, json_text: str) -> str:
-    """Return JSON with escapes for what a stream's encoding lacks, so that it says the same."""
+    """Return JSON with escapes for what a stream's encoding lacks: the same value."""
     if is_unicode(stream):
         return json_text
     return "".join(char if char.isascii() else _json_escape(char) for char in json_text)
@@ -108,8 +108,8 @@ def spinner_for(stream: TextIO) -> str:
 def _escape(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    lacking = error.object[error.start : error.end]
-    return "".join(_SIGNS.get(char, _json_escape(char)) for char in lacking), error.end
+    characters = error.object[error.start : error.end]
+    return "".join(_SIGNS.get(char, _json_escape(char)) for char in characters), error.end
 
 
 def _json_escape(char: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from schema.bounds import check_text
-from schema.erasure_register import Register
+from schema.erasure_register import ErasureRegister
 from schema.errors import BadRequest, ErrorCode
 from schema.store.erasure import forget, holds
 from schema.store.erasure.holds import Hold
@@ -19,7 +19,7 @@ from schema.wire import Dispatch
 
 def place_hold(
     ledger: Ledger,
-    register: Register | None,
+    register: ErasureRegister | None,
     *,
     call_id: str | None = None,
     line: str | None = None,
@@ -36,60 +36,63 @@ def place_hold(
         except ValueError as error:
             raise BadRequest(ErrorCode.OPTION_INVALID, name, str(error)) from error
 
-    named = [each for each in (call_id, line) if each is not None]
-    if len(named) != 1 or not named[0].strip() or not reason.strip():
-        cause, remedy = "it is blank, or both a call and a line", "Say what is held, and why."
+    subjects = [subject for subject in (call_id, line) if subject is not None]
+    if len(subjects) != 1 or not subjects[0].strip() or not reason.strip():
+        cause, remedy = (
+            "it is blank, or both a call and a line",
+            "Name one call or line, and a reason.",
+        )
         raise BadRequest(ErrorCode.OPTION_INVALID, "hold", cause, remedy)
 
     def place(connection: Connection) -> Hold:
-        hold = holds.place(connection, call_id=call_id, line=line, reason=reason)
+        hold = holds.insert_hold(connection, call_id=call_id, line=line, reason=reason)
         # Before the commit: what a crash leaves in the register alone, a restore holds.
         if register is not None:
-            _note(register, hold)
+            _note_hold(register, hold)
         return hold
 
     return ledger.transact(place)
 
 
-def release_holds(ledger: Ledger, register: Register | None, subject: str) -> list[Hold]:
+def release_holds(ledger: Ledger, register: ErasureRegister | None, subject: str) -> list[Hold]:
     """Let go of the holds that a call id, a line or the beginning of an id names.
 
     Raises:
         BadRequest: it names none.
     """
 
-    def let_go(connection: Connection) -> list[Hold]:
-        return holds.release(connection, subject)
+    def release(connection: Connection) -> list[Hold]:
+        return holds.mark_holds_released(connection, subject)
 
-    released = ledger.transact(let_go)
+    released_holds = ledger.transact(release)
     # After the commit: what a crash leaves held in the register alone, a restore holds.
     if register is not None:
-        for hold in released:
+        for hold in released_holds:
             register.note_release(hold.id)
-    return released
+    return released_holds
 
 
 @dataclass(slots=True)
-class Restored:
+class RegisterResult:
     """What was done to a restored ledger, or would be; and the messages that this makes due."""
 
-    erased: int = 0
-    held: int = 0
-    released: int = 0
+    erased_recordings: int = 0
+    placed_holds: int = 0
+    released_holds: int = 0
     #: Lines of the register that say nothing that this release writes: they were left out.
-    unreadable: list[int] = field(default_factory=list)
+    unreadable_lines: list[int] = field(default_factory=list)
     #: Erasures that the ledger has noted and the register has not: it is another, or cut short.
-    unknown: int = 0
+    unknown_erasures: int = 0
     dispatches: list[Dispatch] = field(default_factory=list)
 
 
 def apply_register(
     ledger: Ledger,
-    register: Register,
+    register: ErasureRegister,
     remove_copy: Callable[[bytes], None],
     *,
     really: bool,
-) -> Restored:
+) -> RegisterResult:
     """Do to a ledger of a dump what was done since: hold, let go, then erase.
 
     In this order, so that what was erased and is held today is erased: it was before the hold, or
@@ -101,23 +104,24 @@ def apply_register(
     """
     register.require()
 
-    def apply(connection: Connection) -> Restored:
-        done = Restored()
-        wanted, released = register.holds()
-        here = {hold.id for hold in holds.active(connection)}
-        noted = forget.erased_once(connection, register)
-        done.unreadable = register.unreadable
-        done.unknown = forget.unknown_to(connection, register)
-        done.held, done.released = len(wanted.keys() - here), len(here & released)
-        done.erased = len(noted.erased) + len(noted.begun)
+    def apply(connection: Connection) -> RegisterResult:
+        result = RegisterResult()
+        active_holds, released_ids = register.holds()
+        ledger_ids = {hold.id for hold in holds.list_active_holds(connection)}
+        erasures = forget.find_erased_recordings(connection, register)
+        result.unreadable_lines = register.unreadable
+        result.unknown_erasures = forget.count_unregistered_erasures(connection, register)
+        result.placed_holds = len(active_holds.keys() - ledger_ids)
+        result.released_holds = len(ledger_ids & released_ids)
+        result.erased_recordings = len(erasures.erased_ids) + len(erasures.unconfirmed_ids)
         if not really:
-            return done
-        for hold_id in here & (wanted.keys() | released):
-            holds.release(connection, str(hold_id))
-        forgotten = forget.forget(connection, noted.erased, remove_copy)
-        holds.forget_holds(connection, wanted)
-        for hold_id, facts in wanted.items():
-            holds.place(
+            return result
+        for hold_id in ledger_ids & (active_holds.keys() | released_ids):
+            holds.mark_holds_released(connection, str(hold_id))
+        erasure = forget.erase_recordings(connection, erasures.erased_ids, remove_copy)
+        holds.delete_holds(connection, active_holds)
+        for hold_id, facts in active_holds.items():
+            holds.insert_hold(
                 connection,
                 call_id=facts.get("call_id"),
                 line=facts.get("line"),
@@ -125,10 +129,10 @@ def apply_register(
                 hold_id=hold_id,
                 held_at=facts["held_at"],
             )
-        begun = forget.forget(connection, noted.begun, remove_copy)
-        done.erased = forgotten.recordings + begun.recordings
-        done.dispatches = forgotten.dispatches + begun.dispatches
-        return done
+        late_erasure = forget.erase_recordings(connection, erasures.unconfirmed_ids, remove_copy)
+        result.erased_recordings = erasure.recordings + late_erasure.recordings
+        result.dispatches = erasure.dispatches + late_erasure.dispatches
+        return result
 
     return ledger.transact(apply)
 
@@ -145,7 +149,7 @@ def hold_json(hold: Hold) -> dict[str, Any]:
     }
 
 
-def _note(register: Register, hold: Hold) -> None:
+def _note_hold(register: ErasureRegister, hold: Hold) -> None:
     register.note_hold(
         hold.id,
         call_id=hold.call_id,

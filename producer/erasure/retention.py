@@ -9,11 +9,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from schema.erasure_register import Register
+from schema.erasure_register import ErasureRegister
 from schema.errors import BadRequest
 from schema.store.erasure import forget as store
 from schema.store.erasure import retention
-from schema.store.erasure.forget import Forgotten, confirm
+from schema.store.erasure.forget import ErasureResult, confirm_erasure
 from schema.store.ledger import Ledger
 from schema.store.read.search import EVERYTHING, Filters
 from schema.wire import Dispatch
@@ -22,70 +22,69 @@ from schema.wire import Dispatch
 _BATCH = 100
 
 #: As many as are looked for at a time.
-_PASS = 10_000
+_MAX_FOUND = 10_000
 
 
-def purge(
+def run_retention(
     ledger: Ledger,
-    before: datetime,
+    cutoff: datetime,
     remove_copy: Callable[[bytes], None],
     publish: Callable[[Sequence[Dispatch]], object],
-    advance: Callable[[int], None] = lambda _done: None,
-    register: Register | None = None,
+    advance: Callable[[int], None] = lambda _count: None,
+    register: ErasureRegister | None = None,
     filters: Filters = EVERYTHING,
-) -> Forgotten:
-    """Erase the recordings of calls before a moment, or some of them; return what that came to.
+) -> ErasureResult:
+    """Erase the recordings of calls before the cutoff, or some of them; return what that came to.
 
     Each batch is committed by itself, and counted in the ledger with it: broken off, the next
     purge goes on. A recording whose copy may not be removed stays, and is named; the others go.
     ``publish`` is given the messages to others who waited for words, ``advance``
     how many recordings are erased.
     """
-    total = Forgotten()
-    narrowed = filters != EVERYTHING
-    run = ledger.transact(lambda c: retention.begin(c, before, narrowed=narrowed))
-    erase = partial(_erase, ledger, run, remove_copy, register)
-    refused: set[UUID] = set()
-    while ids := ledger.transact(
-        lambda c: store.older(c, before, filters, limit=_PASS, without=refused)
-    ):
+    total = ErasureResult()
+    has_filters = filters != EVERYTHING
+    run_id = ledger.transact(lambda c: retention.begin_run(c, cutoff, has_filters=has_filters))
+    erase = partial(_erase_in_transaction, ledger, run_id, remove_copy, register)
+    refused_ids: set[UUID] = set()
+    find = partial(store.find_expired_recordings, cutoff=cutoff, filters=filters, limit=_MAX_FOUND)
+    while ids := ledger.transact(partial(find, excluded_ids=refused_ids)):
         for start in range(0, len(ids), _BATCH):
             batch = ids[start : start + _BATCH]
-            for forgotten in _erase_apart(erase, batch, refused):
-                confirm(register, forgotten)
-                publish(forgotten.dispatches)
-                total.add(forgotten)
+            for erasure in _erase_batch(erase, batch, refused_ids):
+                confirm_erasure(register, erasure)
+                publish(erasure.dispatches)
+                total.add(erasure)
             advance(total.recordings)
-    left = ledger.transact(lambda c: store.count_older(c, before, filters))
-    ledger.transact(lambda c: retention.end(c, run, left.spared))
+    preview = ledger.transact(lambda c: store.preview_retention(c, cutoff, filters))
+    ledger.transact(lambda c: retention.end_run(c, run_id, preview.unfinished_recordings))
     return total
 
 
-def _erase_apart(
-    erase: Callable[[Sequence[UUID]], Forgotten], batch: Sequence[UUID], refused: set[UUID]
-) -> Iterator[Forgotten]:
-    """Erase a batch, or each of it by itself where one may not be; it is among ``refused`` then."""
+def _erase_batch(
+    erase: Callable[[Sequence[UUID]], ErasureResult], batch: Sequence[UUID], refused_ids: set[UUID]
+) -> Iterator[ErasureResult]:
+    """Erase a batch, or each of it by itself where one may not be; ``refused_ids`` has it then."""
     try:
         yield erase(batch)
     except BadRequest as error:
         if len(batch) == 1:
-            refused.update(batch)
-            yield Forgotten(refused=[error])
+            refused_ids.update(batch)
+            yield ErasureResult(refusals=[error])
             return
-        for each in batch:
-            yield from _erase_apart(erase, [each], refused)
+        for recording_id in batch:
+            yield from _erase_batch(erase, [recording_id], refused_ids)
 
 
-def _erase(
+def _erase_in_transaction(
     ledger: Ledger,
     run: int,
     remove_copy: Callable[[bytes], None],
-    register: Register | None,
+    register: ErasureRegister | None,
     batch: Sequence[UUID],
-) -> Forgotten:
-    def work(connection: Connection) -> Forgotten:
-        forgotten = store.forget(connection, batch, remove_copy, register)
-        retention.add(connection, run, forgotten)
-        return forgotten
+) -> ErasureResult:
+    def work(connection: Connection) -> ErasureResult:
+        erasure = store.erase_recordings(connection, batch, remove_copy, register)
+        retention.add_to_run(connection, run, erasure)
+        return erasure
 
     return ledger.transact(work)

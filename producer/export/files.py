@@ -3,56 +3,61 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from uuid import UUID
 
+from producer.atomic import atomic_write
 from producer.export.formats import FORMATS
-from producer.export.html_pages import Entry, Heard, to_entry, to_index, to_page
+from producer.export.html_pages import IndexEntry, PageAudio, to_entry, to_index, to_page
 from producer.export.page_audio import copy_audio
 from schema.errors import BadRecording, BadRequest, CallscribeError, ErrorCode, Misconfigured
 from schema.records import AudioFormat, Location
 from schema.settings import Settings
 from schema.states import RecordingState
-from schema.store.dispatches import short_id
 from schema.store.ledger import Ledger
 from schema.store.read import recordings as read
-from schema.store.read.recordings import RecordingSummary, StoredTranscript
+from schema.store.read.progress import read_progress
+from schema.store.read.recordings import RecordingSummary
+from schema.store.read.transcripts import StoredTranscript, read_transcript
+from schema.text import short_id
 
 #: Pages to read and to hear, and an index of them.
 HTML = "html"
+
+#: What ``--format`` takes of files that are a recording's own.
+FILE_FORMATS = (*FORMATS, HTML)
 
 #: What the audio beside a page is called; no recording's own file is, so that none is overwritten.
 _AUDIO_SUFFIX = ".page.flac"
 
 #: What names of files here end with.
-_SUFFIXES = tuple(f".{name}" for name in (*FORMATS, HTML, "flac"))
+_SUFFIXES = tuple(f".{name}" for name in (*FILE_FORMATS, "flac"))
 
 #: A transcript of a failed recording is empty, and one that runs again has an older version.
-_DELIVERED = frozenset({RecordingState.DONE, RecordingState.PARTIAL})
+_STATES_WITH_TRANSCRIPT = frozenset({RecordingState.DONE, RecordingState.PARTIAL})
 
 #: A file system takes 255 bytes a name; a suffix and a short id are added.
 _NAME_BYTES = 200
 
 
 @dataclass(slots=True)
-class Delivered:
-    """What an export wrote, and the recordings ``without`` a transcript or not done yet.
+class ExportResult:
+    """What an export wrote; ``without_transcript`` are recordings without one, or not done yet.
 
-    ``partial`` counts those written of which a segment is missing. Of those without, some are
-    ``unreadable``.
+    ``partial`` counts those written of which a segment is missing. ``errors`` are of recordings
+    that cannot be read.
     """
 
     files: int = 0
     recordings: int = 0
     partial: int = 0
-    without: list[RecordingSummary] = field(default_factory=list)
-    unreadable: list[BadRecording] = field(default_factory=list)
+    without_transcript: list[RecordingSummary] = field(default_factory=list)
+    errors: list[BadRecording] = field(default_factory=list)
 
 
 def parse_formats(text: str) -> list[str]:
@@ -62,131 +67,130 @@ def parse_formats(text: str) -> list[str]:
         BadRequest: one is not known.
     """
     formats = [name.strip() for name in text.split(",") if name.strip()]
-    known = (*FORMATS, HTML)
-    unknown = [name for name in formats if name not in known]
+    unknown = [name for name in formats if name not in FILE_FORMATS]
     if unknown or not formats:
         raise BadRequest(
             ErrorCode.OPTION_INVALID,
             "--format",
             f"{', '.join(unknown) or 'nothing'} is not a format",
-            f"Known are {','.join(known)}; jsonl goes alone.",
+            f"Formats are {','.join(FILE_FORMATS)}; or jsonl, parquet.",
         )
     return formats
 
 
-def deliver(
+def export_files(
     ledger: Ledger,
     submission: UUID,
-    out: Path,
+    directory: Path,
     formats: Sequence[str],
-    advance: Callable[[int, int], None] = lambda _done, _total: None,
-    audio: Settings | None = None,
-) -> Delivered:
+    advance: Callable[[int, int], None] = lambda _count, _total: None,
+    audio_settings: Settings | None = None,
+) -> ExportResult:
     """Write the latest transcript of every recording of a submission.
 
     A file appears whole or not at all. ``advance`` is told how many of how many are done. Pages
-    get a copy of their audio where ``audio`` says where this host finds recordings.
+    get a copy of their audio where ``audio_settings`` says where this host finds recordings.
 
     Raises:
         Misconfigured: a file cannot be written.
     """
-    delivered = Delivered()
-    entries: list[Entry] = []
-    with ledger.reading() as connection:
-        recordings = read.recordings(connection, submission)
-        for done, (recording, stem) in enumerate(_named(recordings), start=1):
+    result = ExportResult()
+    entries: list[IndexEntry] = []
+    with ledger.connect() as connection:
+        recordings = read.list_recordings(connection, submission)
+        for number, (recording, stem) in enumerate(_assign_stems(recordings), start=1):
             transcript = None
-            if recording.state in _DELIVERED:
+            if recording.state in _STATES_WITH_TRANSCRIPT:
                 try:
-                    transcript = read.transcript(connection, recording)
+                    transcript = read_transcript(connection, recording)
                 except BadRecording as error:
-                    delivered.unreadable.append(error)
+                    result.errors.append(error)
             if transcript is None:
-                delivered.without.append(recording)
+                result.without_transcript.append(recording)
             else:
-                source, headless = read.source(connection, recording.id)
+                source, headless = read.read_source(connection, recording.id)
                 # Copying hours of audio takes longer than the server waits in a transaction.
                 connection.rollback()
                 for name in formats:
                     if name == HTML:
-                        _write_page(out, stem, transcript, source, audio, headless)
+                        _write_page(directory, stem, transcript, source, audio_settings, headless)
                         entries.append(to_entry(transcript, f"{stem}.html"))
                     else:
-                        _write(out / f"{stem}.{name}", FORMATS[name](transcript))
-                delivered.recordings += 1
-                delivered.partial += recording.state is RecordingState.PARTIAL
-                delivered.files += len(formats)
-            advance(done, len(recordings))
+                        _write(directory / f"{stem}.{name}", FORMATS[name](transcript))
+                result.recordings += 1
+                result.partial += recording.state is RecordingState.PARTIAL
+                result.files += len(formats)
+            advance(number, len(recordings))
         if HTML in formats:
-            title = read.progress(connection, submission).title
-            _write(out / "index.html", to_index(title, entries, delivered.without))
-            delivered.files += 1
-    return delivered
+            title = read_progress(connection, submission).title
+            _write(directory / "index.html", to_index(title, entries, result.without_transcript))
+            result.files += 1
+    return result
 
 
 def _write_page(
-    out: Path,
+    directory: Path,
     stem: str,
     transcript: StoredTranscript,
     source: Location,
-    audio: Settings | None,
+    audio_settings: Settings | None,
     headless: AudioFormat | None,
 ) -> None:
     """Write a call's page, and its audio where that can be had."""
-    if audio is None:
-        _write(out / f"{stem}.html", to_page(transcript, None, "left out (--no-audio)"))
+    if audio_settings is None:
+        _write(directory / f"{stem}.html", to_page(transcript, None, "left out (--no-audio)"))
         return
-    path = out / f"{stem}{_AUDIO_SUFFIX}"
-    with _writing(path):
+    path = directory / f"{stem}{_AUDIO_SUFFIX}"
+    with _refuse_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             flags = transcript.recording.flags
-            peaks = copy_audio(source, audio, path, headless, flags)
-            heard, silent = Heard(path.name, peaks), ""
+            peaks = copy_audio(source, audio_settings, path, headless, flags)
+            page_audio, no_audio_reason = PageAudio(path.name, peaks), ""
         except CallscribeError as error:
             # The transcript is worth its page; where the file went, only its host knows.
-            heard, silent = None, str(error)
-    _write(out / f"{stem}.html", to_page(transcript, heard, silent))
+            page_audio, no_audio_reason = None, str(error)
+    _write(directory / f"{stem}.html", to_page(transcript, page_audio, no_audio_reason))
 
 
-def _named(recordings: Sequence[RecordingSummary]) -> Iterator[tuple[RecordingSummary, str]]:
+def _assign_stems(recordings: Sequence[RecordingSummary]) -> Iterator[tuple[RecordingSummary, str]]:
     """Yield each recording with its files' relative path, without suffix; no two alike.
 
     ``call.wav`` becomes ``call``; where a submission also holds ``call.mp3``, both keep their
     suffix. Whatever would still be another's carries its recording's id. Names are compared as a
     share of Windows or macOS does, which knows no case and one form of an accent.
     """
-    stems = Counter(_folded(_stem(recording.name)) for recording in recordings)
-    taken: set[str] = set()
+    stems = Counter(_fold_name(_stem(recording.name)) for recording in recordings)
+    used_stems: set[str] = set()
     for recording in recordings:
-        name, stem = _relative(recording.name), _stem(recording.name)
-        chosen = stem if stems[_folded(stem)] == 1 else name
-        if _folded(chosen) in taken or (chosen == name and stems[_folded(name)]):
-            chosen = f"{name}.{short_id(recording.id)}"
-        taken.add(_folded(chosen))
-        yield recording, chosen
+        name, stem = _relative_path(recording.name), _stem(recording.name)
+        label = stem if stems[_fold_name(stem)] == 1 else name
+        if _fold_name(label) in used_stems or (label == name and stems[_fold_name(name)]):
+            label = f"{name}.{short_id(recording.id)}"
+        used_stems.add(_fold_name(label))
+        yield recording, label
 
 
-def _folded(path: str) -> str:
+def _fold_name(path: str) -> str:
     """Return what two paths have in common that some file system takes for one."""
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
-    return "/".join(part.rstrip(". ") for part in folded.split("/"))
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
+    return "/".join(part.rstrip(". ") for part in text.split("/"))
 
 
 def _stem(name: str) -> str:
-    path = PurePosixPath(_relative(name))
+    path = PurePosixPath(_relative_path(name))
     return str(path.with_suffix("")) if path.stem else str(path)
 
 
-def _relative(name: str) -> str:
+def _relative_path(name: str) -> str:
     """Return a name that stays below the output directory, whatever the ledger says."""
-    parts = [_short(part) for part in name.split("/") if part not in ("", ".", "..")]
+    parts = [_shorten(part) for part in name.split("/") if part not in ("", ".", "..")]
     # A directory of a file's name would take that file's place.
     directories = [f"{part}_" if part.endswith(_SUFFIXES) else part for part in parts[:-1]]
     return "/".join([*directories, *parts[-1:]]) or "recording"
 
 
-def _short(part: str) -> str:
+def _shorten(part: str) -> str:
     """Return one name of a path, cut where a file system would refuse it."""
     encoded = part.encode()
     if len(encoded) <= _NAME_BYTES:
@@ -196,26 +200,20 @@ def _short(part: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".partial-{os.getpid()}")
-    with _writing(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with _refuse_unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as partial:
             # By its mark a spreadsheet knows that accents are not those of its own country.
             partial.write_text(text, "utf-8-sig" if path.suffix == ".csv" else "utf-8")
-            partial.replace(path)
-        except OSError:
-            with suppress(OSError):
-                partial.unlink()
-            raise
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _refuse_unwritable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise Misconfigured(
-            ErrorCode.FILE_UNREADABLE,
+            ErrorCode.FILE_UNWRITABLE,
             str(path),
             error.strerror or str(error),
             "Choose another directory with --out.",

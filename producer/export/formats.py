@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from schema.records import CallInfo
-from schema.store.read.recordings import RecordingSummary, StoredTranscript
+from schema.store.read.recordings import RecordingSummary
+from schema.store.read.transcripts import StoredTranscript
+from schema.text import join_words
 from schema.transcript import (
     Coverage,
     Flag,
@@ -20,7 +22,6 @@ from schema.transcript import (
     Seam,
     Utterance,
     flag_count,
-    join_words,
     remarks,
 )
 from schema.words import Word
@@ -117,7 +118,7 @@ def to_text(transcript: StoredTranscript) -> str:
     """
     lines = [(u.start_ms, u.speaker, u.text) for u in transcript.utterances]
     lines += [
-        (gap.span.start_ms, gap.speaker, f"{_gap_text(gap)}, until {_second(gap.span.end_ms)}")
+        (gap.span.start_ms, gap.speaker, f"{_gap_text(gap)}, until {_to_seconds(gap.span.end_ms)}")
         for gap in transcript.gaps
     ]
     if not lines:
@@ -125,9 +126,9 @@ def to_text(transcript: StoredTranscript) -> str:
     dialogue = [(start_ms, f"{speaker}: {text}") for start_ms, speaker, text in lines]
     dialogue += [(remark.at_ms, remark.text) for remark in file_remarks(transcript)]
     return "".join(
-        f"[{_second(start_ms)}] {text}\n"
+        f"[{_to_seconds(start_ms)}] {text}\n"
         for start_ms, text in sorted(dialogue, key=lambda line: line[0])
-    ) + _missing(transcript)
+    ) + _coverage_note(transcript)
 
 
 def file_remarks(transcript: StoredTranscript) -> list[Remark]:
@@ -136,7 +137,7 @@ def file_remarks(transcript: StoredTranscript) -> list[Remark]:
     return remarks(flags, transcript.recording.duration_ms or 0)
 
 
-def _missing(transcript: StoredTranscript) -> str:
+def _coverage_note(transcript: StoredTranscript) -> str:
     """Return a last line where speech may be missing that no gap marks."""
     if Flag.LOW_COVERAGE not in transcript.flags or transcript.coverage is None:
         return ""
@@ -148,7 +149,7 @@ def _missing(transcript: StoredTranscript) -> str:
 def to_srt(transcript: StoredTranscript) -> str:
     """Return SubRip captions."""
     cues = [
-        f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n"
+        f"{number}\n{_timestamp(cue.start_ms, ',')} --> {_timestamp(cue.end_ms, ',')}\n"
         f"{f'{cue.speaker}: ' if cue.speaker else ''}{_one_line(cue.text)}\n"
         for number, cue in enumerate(_cues(transcript), start=1)
     ]
@@ -158,7 +159,7 @@ def to_srt(transcript: StoredTranscript) -> str:
 def to_vtt(transcript: StoredTranscript) -> str:
     """Return WebVTT captions, with the speakers as voices."""
     cues = [
-        f"\n{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{_voice(cue)}\n"
+        f"\n{_timestamp(cue.start_ms, '.')} --> {_timestamp(cue.end_ms, '.')}\n{_voice(cue)}\n"
         for cue in _cues(transcript)
     ]
     return "WEBVTT\n" + "".join(cues)
@@ -180,7 +181,7 @@ def to_csv(transcript: StoredTranscript) -> str:
         (gap.speaker, gap.channel, gap.span.start_ms, gap.span.end_ms, _gap_text(gap))
         for gap in transcript.gaps
     ]
-    rows += [("", None, each.at_ms, each.at_ms, each.text) for each in file_remarks(transcript)]
+    rows += [("", None, r.at_ms, r.at_ms, r.text) for r in file_remarks(transcript)]
     for speaker, channel, start_ms, end_ms, text in sorted(rows, key=lambda row: row[2]):
         writer.writerow(
             [
@@ -215,25 +216,26 @@ class _Cue:
 
 def _cues(transcript: StoredTranscript) -> list[_Cue]:
     """Return captions in order of their starts."""
-    gaps = (
+    gap_cues = (
         _Cue(gap.speaker, gap.span.start_ms, gap.span.end_ms, _gap_text(gap))
         for gap in transcript.gaps
     )
-    said = (
+    remark_cues = (
         _Cue("", remark.at_ms, remark.at_ms + _CUE_MIN_MS, remark.text)
         for remark in file_remarks(transcript)
     )
-    return sorted((*_spoken(transcript), *gaps, *said), key=lambda cue: cue.start_ms)
+    cues = (*_utterance_cues(transcript), *gap_cues, *remark_cues)
+    return sorted(cues, key=lambda cue: cue.start_ms)
 
 
-def _spoken(transcript: StoredTranscript) -> Iterator[_Cue]:
+def _utterance_cues(transcript: StoredTranscript) -> Iterator[_Cue]:
     """Yield utterances as captions, cut where they are long to read."""
     for utterance in transcript.utterances:
         if utterance.text != join_words([word.text for word in utterance.words]):
             # Normalised text is not made of the words any more: shown whole.
             yield _cue(utterance, list(utterance.words), utterance.text)
             continue
-        for words in _readable(utterance.words):
+        for words in _split_words(utterance.words):
             yield _cue(utterance, words, join_words([word.text for word in words]))
 
 
@@ -243,13 +245,13 @@ def _cue(utterance: Utterance, words: list[Word], text: str) -> _Cue:
     return _Cue(utterance.speaker, start_ms, end_ms, text)
 
 
-def _readable(words: tuple[Word, ...]) -> Iterator[list[Word]]:
+def _split_words(words: tuple[Word, ...]) -> Iterator[list[Word]]:
     cue: list[Word] = []
     for word in words:
         if cue:
-            long = word.end_ms - cue[0].start_ms > _CUE_MAX_MS
-            wide = len(join_words([w.text for w in (*cue, word)])) > _CUE_MAX_CHARS
-            if long or wide:
+            is_long = word.end_ms - cue[0].start_ms > _CUE_MAX_MS
+            is_wide = len(join_words([w.text for w in (*cue, word)])) > _CUE_MAX_CHARS
+            if is_long or is_wide:
                 yield cue
                 cue = []
         cue.append(word)
@@ -334,14 +336,14 @@ def _repair_json(repair: Repair) -> dict[str, Any]:
     }
 
 
-def _second(ms: int) -> str:
-    return _clock(ms, ".").partition(".")[0]
+def _to_seconds(ms: int) -> str:
+    return _timestamp(ms, ".").partition(".")[0]
 
 
-def _clock(ms: int, point: str) -> str:
+def _timestamp(ms: int, decimal_mark: str) -> str:
     """Return ``hh:mm:ss.mmm``, with the format's decimal mark."""
     seconds, ms = divmod(ms, 1000)
-    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{point}{ms:03}"
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{decimal_mark}{ms:03}"
 
 
 def _one_line(text: str) -> str:

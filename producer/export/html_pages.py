@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,25 +20,26 @@ from markupsafe import Markup
 
 from producer.export.formats import file_remarks
 from producer.export.page_audio import Peaks
-from schema.store.dispatches import clock
-from schema.store.read.recordings import RecordingSummary, StoredTranscript
-from schema.transcript import Gap, Seam, Talk, Utterance, is_cjk, is_low
+from schema.store.read.recordings import RecordingSummary
+from schema.store.read.transcripts import StoredTranscript
+from schema.text import format_clock, is_cjk
+from schema.transcript import Gap, Seam, Talk, Utterance, is_coverage_low
 from schema.words import Word
 
-_PAGES = Path(__file__).parent / "templates"
+_TEMPLATES = Path(__file__).parent / "templates"
 
 #: Words that the model is less sure of are marked.
-_UNSURE = 0.5
+_UNSURE_CONFIDENCE = 0.5
 
 #: Characters of a call that an index shows.
-_BEGINS = 90
+_EXCERPT_CHARS = 90
 
 #: A waveform's channel, in units of its picture.
 _HEIGHT, _WIDTH = 60, 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class PageAudio:
     """A call's audio beside its page: the file's name, and how loud each channel is."""
 
     file: str
@@ -46,29 +47,29 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class PageWord:
     """A word as the page has it: with a space before it or not, and the seam it comes after."""
 
     word: Word
-    space: bool
-    unsure: bool
+    has_space: bool
+    is_unsure: bool
     seam: Seam | None
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PageRow:
     """What a page shows in order of time: an utterance, or a stretch that was not transcribed."""
 
     start_ms: int
     end_ms: int
     speaker: str
     number: int
-    pieces: tuple[Piece, ...]
+    words: tuple[PageWord, ...]
     gap: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class IndexEntry:
     """A call in an index: where its page is, and what can be sorted and searched."""
 
     href: str
@@ -77,101 +78,91 @@ class Entry:
     coverage: float | None
     talk: Talk
     words: int
-    begins: str
+    excerpt: str
 
 
-def to_page(transcript: StoredTranscript, heard: Heard | None, silent: str = "") -> str:
-    """Return a call's page.
-
-    Args:
-        transcript: the call.
-        heard: its audio, or None where there is none; then ``silent`` says why.
-        silent: shown in place of a player.
-    """
+def to_page(
+    transcript: StoredTranscript, audio: PageAudio | None, no_audio_reason: str = ""
+) -> str:
+    """Return a call's page; without its audio, ``no_audio_reason`` is shown instead of a player."""
     recording = transcript.recording
     duration_ms = recording.duration_ms or 0
     rows = list(_rows(transcript))
     speakers = list(dict.fromkeys(row.speaker for row in rows))
-    script = _asset("call.js")
-    return (
-        _environment()
-        .get_template("call.html")
-        .render(
-            transcript=transcript,
-            recording=recording,
-            facts=list(_facts(recording)),
-            duration_ms=duration_ms,
-            rows=rows,
-            speakers=speakers,
-            talk=transcript.talk,
-            remarks=file_remarks(transcript),
-            low=[s for s in transcript.segments if is_low(s.speech_ms, s.worded_ms)],
-            heard=quote(heard.file) if heard else None,
-            waves=[_wave(channel) for channel in heard.peaks] if heard else [],
-            bars=[_bar(row, duration_ms) for row in rows],
-            silent=silent,
-            **_shell(script),
-        )
+    return _render(
+        "call",
+        transcript=transcript,
+        recording=recording,
+        facts=list(_facts(recording)),
+        duration_ms=duration_ms,
+        rows=rows,
+        speakers=speakers,
+        talk=transcript.talk,
+        remarks=file_remarks(transcript),
+        low=[s for s in transcript.segments if is_coverage_low(s.speech_ms, s.worded_ms)],
+        audio_file=quote(audio.file) if audio else None,
+        waves=[_waveform_path(channel) for channel in audio.peaks] if audio else [],
+        bars=[_bar(row, duration_ms) for row in rows],
+        no_audio_reason=no_audio_reason,
     )
 
 
-def to_entry(transcript: StoredTranscript, href: str) -> Entry:
+def to_entry(transcript: StoredTranscript, href: str) -> IndexEntry:
     """Return what an index says of a call whose page is at ``href``, a relative path."""
     text = " ".join(u.text for u in transcript.utterances[:4])
-    begins = text if len(text) <= _BEGINS else f"{text[:_BEGINS].rstrip()} \u2026"
-    return Entry(
+    excerpt = text if len(text) <= _EXCERPT_CHARS else f"{text[:_EXCERPT_CHARS].rstrip()} \u2026"
+    return IndexEntry(
         href=quote(href),
         recording=transcript.recording,
         flags=tuple(dict.fromkeys((*transcript.recording.flags, *transcript.flags))),
         coverage=transcript.coverage,
         talk=transcript.talk,
         words=sum(len(utterance.words) for utterance in transcript.utterances),
-        begins=begins,
+        excerpt=excerpt,
     )
 
 
-def to_index(title: str, entries: Sequence[Entry], without: Sequence[RecordingSummary]) -> str:
+def to_index(
+    title: str, entries: Sequence[IndexEntry], without_transcript: Sequence[RecordingSummary]
+) -> str:
     """Return the page that lists calls, and those that have no transcript."""
-    script = _asset("index.js")
-    return (
-        _environment()
-        .get_template("index.html")
-        .render(title=title, entries=entries, without=without, **_shell(script))
-    )
+    return _render("index", title=title, entries=entries, without_transcript=without_transcript)
 
 
-def _shell(script: str) -> Mapping[str, Any]:
-    """Return what each page has: its style, its script, and the policy that allows only that."""
+def _render(name: str, **values: Any) -> str:
+    """Return a page with its style and its script, and the policy that allows only that script."""
+    script = _asset(f"{name}.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
         "media-src 'self' file:; img-src data:; base-uri 'none'; form-action 'none'"
     )
-    return {"style": Markup(_asset("style.css")), "script": Markup(script), "policy": policy}  # noqa: S704 - our own files
+    assets = {"style": Markup(_asset("style.css")), "script": Markup(script)}  # noqa: S704 - our own files
+    return _environment().get_template(f"{name}.html").render(**values, **assets, policy=policy)
 
 
 @cache
 def _asset(name: str) -> str:
-    return (_PAGES / name).read_text(encoding="utf-8")
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(_PAGES),
+        loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clock": clock, "percent": _percent, "minutes": _minutes}
+    environment.filters |= {"clock": format_clock, "percent": _percent, "minutes": _minutes}
     return environment
 
 
 def _facts(recording: RecordingSummary) -> Iterator[tuple[str, str]]:
     """Yield what is known of a call beside its words, by name."""
     call = recording.call
-    known = {
+    values = {
         "started": f"{call.started_at:%Y-%m-%d %H:%M %Z}" if call.started_at else None,
         "direction": call.direction,
         "line": call.line,
@@ -179,10 +170,10 @@ def _facts(recording: RecordingSummary) -> Iterator[tuple[str, str]]:
         "customer": call.customer,
         **{str(name): value for name, value in call.attributes.items()},
     }
-    yield from ((name, str(value)) for name, value in known.items() if value not in (None, ""))
+    yield from ((name, str(value)) for name, value in values.items() if value not in (None, ""))
 
 
-def _rows(transcript: StoredTranscript) -> Iterator[Row]:
+def _rows(transcript: StoredTranscript) -> Iterator[PageRow]:
     """Yield utterances and gaps in order of time."""
     seams = {seam.channel: list[Seam]() for seam in transcript.seams}
     for seam in transcript.seams:
@@ -193,29 +184,29 @@ def _rows(transcript: StoredTranscript) -> Iterator[Row]:
     ]
     rows.sort(key=lambda row: row[0])
     numbers: dict[str, int] = {}
-    for start_ms, speaker, what in rows:
+    for start_ms, speaker, item in rows:
         number = numbers.setdefault(speaker, len(numbers))
-        if isinstance(what, Gap):
-            yield Row(start_ms, what.span.end_ms, speaker, number, (), what.code)
+        if isinstance(item, Gap):
+            yield PageRow(start_ms, item.span.end_ms, speaker, number, (), item.code)
         else:
-            pieces = tuple(_pieces(what, seams.get(what.channel, [])))
-            yield Row(start_ms, what.end_ms, speaker, number, pieces)
+            words = tuple(_page_words(item, seams.get(item.channel, [])))
+            yield PageRow(start_ms, item.end_ms, speaker, number, words)
 
 
-def _pieces(utterance: Utterance, seams: list[Seam]) -> Iterator[Piece]:
+def _page_words(utterance: Utterance, seams: list[Seam]) -> Iterator[PageWord]:
     """Yield an utterance's words; a seam is shown before the first word after it, and taken."""
-    last = ""
+    last_text = ""
     for word in filter(lambda word: word.text, utterance.words):
         seam = None
         while seams and word.middle_ms >= seams[0].at_ms:
             seam = seams.pop(0)
-        space = bool(last) and not (is_cjk(last[-1]) or is_cjk(word.text[0]))
-        unsure = word.confidence is not None and word.confidence < _UNSURE
-        yield Piece(word, space, unsure, seam)
-        last = word.text
+        has_space = bool(last_text) and not (is_cjk(last_text[-1]) or is_cjk(word.text[0]))
+        is_unsure = word.confidence is not None and word.confidence < _UNSURE_CONFIDENCE
+        yield PageWord(word, has_space, is_unsure, seam)
+        last_text = word.text
 
 
-def _wave(peaks: Peaks) -> str:
+def _waveform_path(peaks: Peaks) -> str:
     """Return a channel's waveform as the path of an SVG picture, around its middle."""
     if not len(peaks):
         return ""
@@ -224,12 +215,12 @@ def _wave(peaks: Peaks) -> str:
         for i, peak in enumerate(peaks)
     ]
     middle = _HEIGHT / 2
-    above = " ".join(f"L{x:g} {middle - y:g}" for x, y in points)
-    below = " ".join(f"L{x:g} {middle + y:g}" for x, y in reversed(points))
-    return f"M0 {middle:g} {above} {below}Z"
+    upper = " ".join(f"L{x:g} {middle - y:g}" for x, y in points)
+    lower = " ".join(f"L{x:g} {middle + y:g}" for x, y in reversed(points))
+    return f"M0 {middle:g} {upper} {lower}Z"
 
 
-def _bar(row: Row, duration_ms: int) -> tuple[float, float, int]:
+def _bar(row: PageRow, duration_ms: int) -> tuple[float, float, int]:
     """Return where a row lies along a waveform, how long, and whose it is."""
     scale = _WIDTH / max(1, duration_ms)
     width = max(0.5, scale * (row.end_ms - row.start_ms))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,15 +14,16 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
 
+from producer.atomic import atomic_write
 from producer.dates import parse_moment
 from producer.terminal import json_for
 from schema.bounds import is_plausible
 from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured, Transient
-from schema.store.dispatches import short_id
 from schema.store.ledger import Ledger
 from schema.store.read import changes as store
-from schema.store.read.changes import Mark, Place, Stretch
-from schema.store.read.recordings import StoredTranscript
+from schema.store.read.changes import TranscriptPosition, TranscriptRange, Watermark
+from schema.store.read.transcripts import StoredTranscript
+from schema.text import short_id
 
 _PAGE = 100
 
@@ -39,27 +39,27 @@ STANDARD_OUTPUT = Path("-")
 
 
 @dataclass(slots=True)
-class Streamed:
-    """How many recordings were written, and the mark from which the next export goes on.
+class StreamResult:
+    """What an export wrote, and the mark from which the next one goes on.
 
-    Those that are ``unreadable`` are left out. ``repeats`` tells that some may have been written
-    before: the database's history is another one since.
+    ``errors`` are of recordings that cannot be read. ``may_repeat`` tells that some may have been
+    written before: the database's history is another one since.
     """
 
-    mark: Mark
+    mark: Watermark
     recordings: int = 0
-    repeats: bool = False
-    unreadable: list[BadRecording] = field(default_factory=list)
+    may_repeat: bool = False
+    errors: list[BadRecording] = field(default_factory=list)
 
 
-def stream(
+def write_changes(
     ledger: Ledger,
     write: Callable[[StoredTranscript], object],
     *,
-    since: datetime | Mark | None = None,
+    since: datetime | Watermark | None = None,
     submission: UUID | None = None,
-    advance: Callable[[int], None] = lambda _done: None,
-) -> Streamed:
+    advance: Callable[[int], None] = lambda _count: None,
+) -> StreamResult:
     """Write the latest transcript of each recording of which that was stored since a moment.
 
     Of the whole ledger, or of one submission; in the order in which they were stored, holding one
@@ -70,72 +70,79 @@ def stream(
     Raises:
         Transient: a transcript is being stored for minutes.
     """
-    mark = _settled_mark(ledger)
-    stretches = _stretches(since, mark)
-    streamed = Streamed(mark, repeats=len(stretches) > 1)
-    for place in _places(ledger, stretches, submission):
+    mark = _safe_mark(ledger)
+    ranges = _ranges(since, mark)
+    result = StreamResult(mark, may_repeat=len(ranges) > 1)
+    for position in _positions(ledger, ranges, submission):
         try:
-            transcript = ledger.transact(partial(store.unchanged, place=place))
+            transcript = ledger.transact(partial(store.read_if_latest, position=position))
         except BadRecording as error:
-            streamed.unreadable.append(error)
+            result.errors.append(error)
             continue
         if transcript is not None:
             write(transcript)
-            streamed.recordings += 1
-            advance(streamed.recordings)
-    return streamed
+            result.recordings += 1
+            advance(result.recordings)
+    return result
 
 
-def _stretches(since: datetime | Mark | None, until: Mark) -> list[Stretch]:
+def _ranges(since: datetime | Watermark | None, until: Watermark) -> list[TranscriptRange]:
     """Return what an export writes that goes on from ``since`` and ends at ``until``.
 
     Where the history is another one, what was lost and stored again may have a position of before;
     its time is later, but for the difference of two servers' clocks.
     """
     if since is None:
-        return [Stretch(upto=until.position)]
-    if not isinstance(since, Mark):
-        return [Stretch(since=since, until=until.moment)]
+        return [TranscriptRange(upto_position=until.position)]
+    if not isinstance(since, Watermark):
+        return [TranscriptRange(since=since, until=until.moment)]
     if since.position is None:
-        return [Stretch(since=since.moment, upto=until.position)]
-    later = Stretch(after=since.position, upto=until.position)
+        return [TranscriptRange(since=since.moment, upto_position=until.position)]
+    later = TranscriptRange(after_position=since.position, upto_position=until.position)
     if since.history == until.history:
         return [later]
-    return [Stretch(since=since.moment - _CLOCKS_DIFFER, upto=since.position), later]
+    return [
+        TranscriptRange(since=since.moment - _CLOCKS_DIFFER, upto_position=since.position),
+        later,
+    ]
 
 
-def _settled_mark(ledger: Ledger) -> Mark:
+def _safe_mark(ledger: Ledger) -> Watermark:
     """Return a mark before which nothing more will be stored."""
-    mark = ledger.transact(store.now)
-    busy = ledger.transact(store.writers)
+    mark = ledger.transact(store.read_watermark)
+    open_writers = ledger.transact(store.list_open_writers)
     deadline_s = time.monotonic() + _PATIENCE_S
-    while busy:
+    while open_writers:
         if time.monotonic() > deadline_s:
             raise Transient(
                 ErrorCode.LEDGER_UNREACHABLE,
                 "ledger",
-                f"a transcript has been in the storing for {_PATIENCE_S:.0f} s",
+                f"a transcript is still being stored after {_PATIENCE_S:.0f} s",
                 "Run the command again.",
             )
         time.sleep(_POLL_S)
-        busy &= ledger.transact(store.writers)
+        open_writers &= ledger.transact(store.list_open_writers)
     return mark
 
 
-def _places(
-    ledger: Ledger, stretches: Iterable[Stretch], submission: UUID | None
-) -> Iterator[Place]:
-    for stretch in stretches:
-        last: Place | None = None
+def _positions(
+    ledger: Ledger, ranges: Iterable[TranscriptRange], submission: UUID | None
+) -> Iterator[TranscriptPosition]:
+    for transcript_range in ranges:
+        last_position: TranscriptPosition | None = None
         while True:
-            ask = partial(
-                store.page, stretch=stretch, last=last, submission=submission, limit=_PAGE
+            list_page = partial(
+                store.list_positions,
+                transcript_range=transcript_range,
+                last_position=last_position,
+                submission=submission,
+                limit=_PAGE,
             )
-            places = ledger.transact(ask)
-            yield from places
-            if len(places) < _PAGE:
+            positions = ledger.transact(list_page)
+            yield from positions
+            if len(positions) < _PAGE:
                 break
-            last = places[-1]
+            last_position = positions[-1]
 
 
 def file_name(since: datetime | None, submission: UUID | None = None, suffix: str = "jsonl") -> str:
@@ -144,13 +151,13 @@ def file_name(since: datetime | None, submission: UUID | None = None, suffix: st
     An export that is repeated from the same place, since it did not get as far as its cursor,
     takes the place of the one before.
     """
-    of = f"-{short_id(submission)}" if submission else ""
-    begin = f"-from-{since.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}" if since else ""
-    return f"transcripts{of}{begin}.{suffix}"
+    submission_part = f"-{short_id(submission)}" if submission else ""
+    start_part = f"-from-{since.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}" if since else ""
+    return f"transcripts{submission_part}{start_part}.{suffix}"
 
 
 @contextmanager
-def opened(directory: Path, name: str) -> Iterator[Callable[[str], object]]:
+def open_lines(directory: Path, name: str) -> Iterator[Callable[[str], object]]:
     """Yield what writes lines to standard output, or to a file that appears whole or not at all.
 
     Where no line is written no file is made.
@@ -164,45 +171,28 @@ def opened(directory: Path, name: str) -> Iterator[Callable[[str], object]]:
         yield lambda text: output.write(json_for(sys.stdout, text))
         output.flush()
         return
-    with appearing(directory / name) as file:
+    with open_new_file(directory / name) as file:
         yield lambda text: file.write(text.encode())
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[BinaryIO]:
+def open_new_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that appears at ``path`` once it is whole; empty or broken off, it never does.
 
     Raises:
         Misconfigured: the file cannot be written.
     """
-    partial_path = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
+        # A cursor must not outlive the lines before it.
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial_path.open("wb") as file:
+        writing = atomic_write(path, durable=True, keep_empty=False)
+        with writing as partial, partial.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-            is_empty = not file.tell()
-        if not is_empty:
-            partial_path.replace(path)
-            _make_durable(path.parent)
     except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            partial_path.unlink()
+        raise _unwritable_error(path, error) from error
 
 
-def _make_durable(directory: Path) -> None:
-    """Have a file's new name on the disk, too: a cursor must not outlive the lines before it."""
-    opened_directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened_directory)
-    finally:
-        os.close(opened_directory)
-
-
-def read_cursor(path: Path, submission: UUID | None = None) -> Mark | None:
+def read_cursor(path: Path, submission: UUID | None = None) -> Watermark | None:
     """Return the mark that a cursor's file holds, or None where there is no file yet.
 
     The first line has its moment and, where the exports are of one, a submission. The second has
@@ -216,41 +206,51 @@ def read_cursor(path: Path, submission: UUID | None = None) -> Mark | None:
     try:
         if path.exists() and not path.is_file():
             raise Misconfigured(
-                ErrorCode.FILE_UNREADABLE, str(path), "it is no file", "Name another by --cursor."
+                ErrorCode.FILE_UNREADABLE,
+                str(path),
+                "it is not a file",
+                "Name another with --cursor.",
             )
         lines = path.read_text("utf-8", "replace").strip().splitlines()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _unwritable(path, error) from error
-    moment, _, of = (lines[0] if lines else "").strip().partition(" ")
-    if of != ("" if submission is None else str(submission)):
+        raise Misconfigured(
+            ErrorCode.FILE_UNREADABLE,
+            str(path),
+            error.strerror or str(error),
+            "Let this user read it, or name another file with --cursor.",
+        ) from error
+    moment, _, owner = (lines[0] if lines else "").strip().partition(" ")
+    if owner != ("" if submission is None else str(submission)):
         raise BadRequest(
             ErrorCode.OPTION_INVALID,
             str(path),
-            f"it is the cursor of exports of submission {of}" if of else "it is of all submissions",
-            "Give each its own: --cursor FILE.",
+            f"it is the cursor of exports of submission {owner}"
+            if owner
+            else "it is of all submissions",
+            "Use one cursor for each: --cursor FILE.",
         )
-    position, history = _position(lines[1:])
+    position, history = _parse_position(lines[1:])
     written_at = parse_moment(moment, str(path))
     if not is_plausible(written_at):
         raise BadRequest(
             ErrorCode.OPTION_INVALID,
             str(path),
             f"no export was written at {written_at.isoformat()}",
-            "It is no cursor's file: name another, or remove it.",
+            "Name another cursor file, or remove this one.",
         )
-    return Mark(written_at, position, history)
+    return Watermark(written_at, position, history)
 
 
-def _position(lines: Sequence[str]) -> tuple[int | None, str | None]:
+def _parse_position(lines: Sequence[str]) -> tuple[int | None, str | None]:
     match [line.split() for line in lines]:
         case [["position", position, history]] if re.fullmatch("[0-9]{1,18}", position):
             return int(position), history
     return None, None
 
 
-def write_cursor(path: Path, mark: Mark, submission: UUID | None = None) -> None:
+def write_cursor(path: Path, mark: Watermark, submission: UUID | None = None) -> None:
     """Keep a mark for the next export; the file is the old one or the new one, never half.
 
     With it the submission that the export was of, if it was of one.
@@ -258,18 +258,18 @@ def write_cursor(path: Path, mark: Mark, submission: UUID | None = None) -> None
     Raises:
         Misconfigured: it cannot be written.
     """
-    of = "" if submission is None else f" {submission}"
-    with opened(path.parent, path.name) as write:
-        write(f"{moment_text(mark.moment)}{of}\n")
+    owner = "" if submission is None else f" {submission}"
+    with open_lines(path.parent, path.name) as write:
+        write(f"{format_moment(mark.moment)}{owner}\n")
         write(f"position {mark.position} {mark.history}\n")
 
 
-def moment_text(moment: datetime) -> str:
+def format_moment(moment: datetime) -> str:
     """Return a moment to the microsecond, as ``--since`` takes it."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def _unwritable(path: Path, error: OSError) -> Misconfigured:
+def _unwritable_error(path: Path, error: OSError) -> Misconfigured:
     cause = error.strerror or str(error)
     remedy = "Choose another place with --out or --cursor."
-    return Misconfigured(ErrorCode.FILE_UNREADABLE, str(path), cause, remedy)
+    return Misconfigured(ErrorCode.FILE_UNWRITABLE, str(path), cause, remedy)

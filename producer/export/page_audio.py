@@ -7,18 +7,17 @@ played by every browser of today; telephony's mu-law is not.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from producer.atomic import atomic_write
 from producer.intake.containers.account import Break
 from producer.intake.full_decode import read_blocks
-from producer.intake.probe import Choices, Probed, probe
+from producer.intake.probe import ReadOptions, SourceInfo, probe
 from schema.pcm import Samples
 from schema.profile import TracksMode
 from schema.records import AudioFormat, Location
@@ -53,44 +52,35 @@ def copy_audio(
         OSError: the copy cannot be written.
     """
     storage = storage_of(settings, location.root)
-    choices = _choices(flag_names(flags))
-    # A name of its own until it is whole; libsndfile tells the format by its end.
-    draft = target.with_name(f".partial-{target.name}")
-    try:
-        with storage.on_disk(location, lambda _: None) as path:
-            suffix = os.path.splitext(location.path)[1]
-            probed = (
-                Probed(headless, copied=False)
-                if headless
-                else probe(path, {}, settings.limits, location.name, suffix, choices)
-            )
-            breaks: list[Break] | None = [] if choices.take else None
-            peaks = _copied(read_blocks(path, probed, location.name, breaks), probed, draft)
-        draft.replace(target)
-    finally:
-        with suppress(OSError):
-            draft.unlink()
-    return peaks
+    options = _read_options(flag_names(flags))
+    with atomic_write(target) as partial, storage.on_disk(location, lambda _: None) as path:
+        info = (
+            SourceInfo(headless, needs_copy=False)
+            if headless
+            else probe(path, {}, settings.limits, location, options)
+        )
+        breaks: list[Break] | None = [] if options.accept_truncated else None
+        return _write_flac(read_blocks(path, info, location.name, breaks), info, partial)
 
 
-def _choices(flags: Collection[str]) -> Choices:
+def _read_options(flags: Collection[str]) -> ReadOptions:
     """Return what was decided of a file, by what was found of it."""
     tracks: TracksMode = "first" if Flag.OTHER_TRACKS in flags else "auto"
     if Flag.TRACKS_AS_CHANNELS in flags:
         tracks = "speakers"
-    return Choices(tracks, take=Flag.TRUNCATED in flags)
+    return ReadOptions(tracks, accept_truncated=Flag.TRUNCATED in flags)
 
 
-def _copied(blocks: Iterator[Samples], probed: Probed, target: Path) -> Peaks:
+def _write_flac(blocks: Iterator[Samples], info: SourceInfo, target: Path) -> Peaks:
     """Write blocks to a file; return their peaks.
 
     Raises:
         OSError: the file cannot be written.
     """
-    audio = probed.format
+    audio = info.format
     step = max(1, audio.rate_hz // _STEPS_A_SECOND)
     peaks: list[Peaks] = []
-    rest = np.zeros((0, audio.channels), np.float32)
+    remainder = np.zeros((0, audio.channels), np.float32)
     try:
         with soundfile.SoundFile(
             target, "w", audio.rate_hz, audio.channels, subtype="PCM_16", format="FLAC"
@@ -99,14 +89,14 @@ def _copied(blocks: Iterator[Samples], probed: Probed, target: Path) -> Peaks:
                 samples = np.clip(np.nan_to_num(block), -1.0, 1.0)
                 file.write(samples)
                 # Blocks are of any length, and a step that were cut would shift all behind it.
-                rest = np.concatenate([rest, samples])
-                whole = len(rest) // step * step
-                peaks.append(_peaks(rest[:whole], step))
-                rest = rest[whole:]
+                remainder = np.concatenate([remainder, samples])
+                whole_frames = len(remainder) // step * step
+                peaks.append(_peaks(remainder[:whole_frames], step))
+                remainder = remainder[whole_frames:]
     except soundfile.LibsndfileError as error:
         # Readers give their own errors other names; a full disk is a "System error".
         raise OSError(errno.EIO, "its audio cannot be written; the disk may be full") from error
-    return thinned(np.concatenate([*peaks, _peaks(rest, step)], axis=1), POINTS)
+    return thin_peaks(np.concatenate([*peaks, _peaks(remainder, step)], axis=1), POINTS)
 
 
 def _peaks(samples: Samples, step: int) -> Peaks:
@@ -117,7 +107,7 @@ def _peaks(samples: Samples, step: int) -> Peaks:
     return np.maximum.reduceat(np.abs(samples), edges, axis=0).T.astype(np.float32)
 
 
-def thinned(peaks: Peaks, points: int) -> Peaks:
+def thin_peaks(peaks: Peaks, points: int) -> Peaks:
     """Return peaks in so many points at most, each the highest of those that it stands for."""
     if peaks.shape[1] <= points:
         return peaks

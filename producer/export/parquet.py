@@ -1,22 +1,24 @@
 """Transcripts as Parquet, for a data lake: a row for each recording, with all that its JSON has.
 
 Columns and fields are named as in the JSON; a name that ends in ``_ms`` is in milliseconds.
-``ops/docs/parquet.md`` lists them.
+:mod:`producer.export.fields` says what they mean.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from producer.export.fields import FIELDS, WORD_FIELDS, JsonType
 from producer.export.formats import document
-from producer.export.incremental import appearing
+from producer.export.incremental import open_new_file
 from schema.errors import ErrorCode, Misconfigured
-from schema.store.read.recordings import StoredTranscript
+from schema.store.read.transcripts import StoredTranscript
 
 #: Raised when a column changes its meaning or goes; a new one is no reason.
 SCHEMA_VERSION = 1
@@ -27,7 +29,7 @@ _GROUP_BYTES = 16 * 1024 * 1024
 
 
 @contextmanager
-def opened_table(path: Path) -> Iterator[Callable[[StoredTranscript], None]]:
+def open_table(path: Path) -> Iterator[Callable[[StoredTranscript], None]]:
     """Yield what adds a transcript to a table that appears whole or not at all.
 
     Where none is added no file is made.
@@ -36,7 +38,7 @@ def opened_table(path: Path) -> Iterator[Callable[[StoredTranscript], None]]:
         Misconfigured: pyarrow is not installed, or the file cannot be written.
     """
     _pyarrow()
-    with appearing(path) as file, closing(_Table(file)) as table:
+    with open_new_file(path) as file, closing(_Table(file)) as table:
         yield table.add
         table.flush()
 
@@ -93,78 +95,32 @@ def _text(value: Any) -> str:
 
 @cache
 def lake_schema() -> Any:
-    """Return the table's columns, as a ``pyarrow.Schema``.
+    """Return the table's columns, as a ``pyarrow.Schema``: the fields of an export, in their order.
 
     Raises:
         Misconfigured: pyarrow is not installed.
     """
     pa = _pyarrow()
-    text, number, real, moment = pa.string(), pa.int32(), pa.float64(), pa.timestamp("us", "UTC")
-
-    def rows(**fields: Any) -> Any:
-        return pa.list_(pa.struct(fields))
-
-    place = {"start_ms": number, "end_ms": number}
-    words = rows(text=text, **place, confidence=real)
-    speakers = rows(
-        speaker=text,
-        talk_ms=number,
-        share=real,
-        words=number,
-        words_per_minute=number,
-        longest_ms=number,
-        interruptions=number,
-    )
-    said_by = {"speaker": text, "channel": number, **place}
-    columns = {
-        "recording": text,
-        "file": text,
-        "state": text,
-        "error": pa.struct({"code": text, "message": text}),
-        "call_id": text,
-        "started_at": moment,
-        "direction": text,
-        "line": text,
-        "agent": text,
-        "customer": text,
-        "attributes": pa.map_(text, text),
-        "duration_ms": number,
-        "channels": number,
-        "version": number,
-        "stored_at": moment,
-        "language": text,
-        "languages": rows(channel=number, language=text),
-        "flags": pa.list_(text),
-        "coverage": real,
-        "speech_ms": number,
-        "crosstalk_words": number,
-        "noise_words": number,
-        "talk": pa.struct({"silence_ms": number, "overlap_ms": number, "speakers": speakers}),
-        "text": text,
-        "utterances": rows(**said_by, text=text, words=words),
-        "gaps": rows(**said_by, code=text),
-        "seams": rows(
-            channel=number,
-            rule=text,
-            at_ms=number,
-            confidence=real,
-            dropped_left=words,
-            dropped_right=words,
-        ),
-        "segments": rows(channel=number, index=number, **place, speech_ms=number, worded_ms=number),
-        "repairs": rows(
-            channel=number,
-            **place,
-            reason=text,
-            outcome=text,
-            language=text,
-            error=text,
-            rules=pa.list_(text),
-            added=words,
-            dropped=words,
-        ),
+    types = {
+        JsonType.STRING: pa.string(),
+        JsonType.MOMENT: pa.timestamp("us", "UTC"),
+        JsonType.INTEGER: pa.int32(),
+        JsonType.NUMBER: pa.float64(),
+        JsonType.OBJECT: pa.map_(pa.string(), pa.string()),
     }
+    types[JsonType.WORD] = pa.struct({field.path: types[field.type] for field in WORD_FIELDS})
+    columns = _columns([(field.path, types[field.type]) for field in FIELDS])
     return pa.schema(columns, metadata={"callscribe.schema": str(SCHEMA_VERSION)})
+
+
+def _columns(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return types by name: a path's ``[]`` is an element of a list, its ``.`` a field."""
+    pa, columns = _pyarrow(), {}
+    for name, group in groupby(fields, lambda field: field[0].partition(".")[0]):
+        members = [(path.partition(".")[2], type_) for path, type_ in group]
+        column = pa.struct(_columns(members)) if members[0][0] else members[0][1]
+        columns[name.removesuffix("[]")] = pa.list_(column) if name.endswith("[]") else column
+    return columns
 
 
 def _pyarrow() -> Any:

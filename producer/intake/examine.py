@@ -15,23 +15,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from producer.intake import reader_pool
 from producer.intake.headless import RAW_DEFAULTS, RawFormat
 from producer.intake.plan import check_channels, choose_channels, plan_segments
-from producer.intake.probe import Choices, Probed, check_format, check_size, probe
+from producer.intake.probe import ReadOptions, SourceInfo, check_format, check_size, probe
+from producer.intake.reader_pool import ReaderDied, Tick, run_jobs
 from producer.intake.scan import scan
-from producer.intake.spool import Copy, NoSpool, copy_to_spool
+from producer.intake.spool import NoSpool, SpoolCopy, copy_to_spool
 from schema.errors import BadRecording, CallscribeError, ErrorCode
 from schema.profile import ChannelMode, Profile
 from schema.records import CallInfo, Location, NewRecording, QuarantinedRecording
 from schema.settings import SPOOL_ROOT, Settings
-from schema.storage.bucket_path import absolute, is_url, resolved
-from schema.storage.roots import storage_of, unreachable
+from schema.storage.bucket_path import absolute_path, is_url, resolve_links
+from schema.storage.roots import storage_of, unreachable_error
+from schema.text import printable_path
 from schema.transcript import Flag
 
 #: A reader that takes longer hangs. Opus, the slowest, decodes at 300 times real time; a file of
 #: low bit rate holds 20 minutes in a MiB, and a network disk may be as slow as 1 MiB/s.
-_TIME_S = 60.0
+_BASE_TIME_S = 60.0
 _TIME_PER_MIB_S = 20.0
 #: Nor does the longest recording allowed take more than this share of its duration.
 _TIME_SHARE = 1 / 10
@@ -46,7 +47,11 @@ class Job:
     size_bytes: int | None = None
 
 
-class _Terms(NamedTuple):
+#: What becomes of a file.
+ExaminedRecording = NewRecording | QuarantinedRecording
+
+
+class _Context(NamedTuple):
     """What holds for every file of a submission."""
 
     settings: Settings
@@ -54,7 +59,7 @@ class _Terms(NamedTuple):
     raw: Mapping[str, RawFormat]
 
 
-class _Identity(NamedTuple):
+class _FileId(NamedTuple):
     """What changes when a file is written to or replaced."""
 
     device: int
@@ -68,7 +73,7 @@ def examine(
     settings: Settings,
     profile: Profile,
     raw: Mapping[str, RawFormat] = RAW_DEFAULTS,
-) -> NewRecording | QuarantinedRecording:
+) -> ExaminedRecording:
     """Return a file as a recording to be, or why it cannot be one.
 
     Raises:
@@ -76,20 +81,20 @@ def examine(
     """
     location = settings.locate(job.path)
     if location is None:
-        return _quarantined(job.path, None, job.call, outside_roots(job.path, settings))
-    admit = partial(check_size, limits=settings.limits, name=location.name)
+        return _quarantine(job.path, None, job.call, outside_roots_error(job.path, settings))
+    check = partial(check_size, limits=settings.limits, name=location.name)
     try:
-        with storage_of(settings, location.root).on_disk(location, admit) as path:
-            return _examine(path, location, job.call, _Terms(settings, profile, raw))
+        with storage_of(settings, location.root).on_disk(location, check) as path:
+            return _examine(path, location, job.call, _Context(settings, profile, raw))
     except BadRecording as error:
-        return _quarantined(job.path, location, job.call, error)
+        return _quarantine(job.path, location, job.call, error)
     except CallscribeError:
         raise
     except OSError as error:
-        return _quarantined(job.path, location, job.call, unreachable("", error))
+        return _quarantine(job.path, location, job.call, unreachable_error("", error))
     except Exception as error:  # whatever a decoder makes of a file, it ends no directory
         cause = f"reading it failed ({type(error).__name__}: {error})"
-        return _quarantined(job.path, location, job.call, _reader_died(cause))
+        return _quarantine(job.path, location, job.call, _reader_died_error(cause))
 
 
 def examine_all(
@@ -101,10 +106,10 @@ def examine_all(
     workers: int | None = None,
     tick_s: float = float("inf"),
     postponed: list[NoSpool] | None = None,
-) -> Iterator[NewRecording | QuarantinedRecording | None]:
+) -> Iterator[ExaminedRecording | Tick]:
     """Examine files in ``workers`` child processes (one per core), in order of completion.
 
-    None is yielded whenever nothing was done for ``tick_s`` seconds.
+    A ``Tick`` is yielded whenever nothing was done for ``tick_s`` seconds.
 
     A file that kills its reader, or keeps it for too long, is quarantined. Jobs are taken as
     there is room for them, and no process outlives the iteration. With a list of what is
@@ -113,12 +118,12 @@ def examine_all(
     Raises:
         Misconfigured, Transient: as :func:`examine`.
     """
-    work = partial(_attempt, settings=settings, profile=profile, raw=raw)
-    allow_s = partial(_limit_s, longest_s=settings.limits.duration_s)
-    for outcome in reader_pool.run(work, jobs, allow_s, workers, tick_s):
-        if isinstance(outcome, reader_pool.Died):
-            job, error = outcome.job, _reader_died(outcome.cause)
-            yield _quarantined(job.path, settings.locate(job.path), job.call, error)
+    work = partial(_examine_or_postpone, settings=settings, profile=profile, raw=raw)
+    allow_s = partial(_job_limit_s, longest_s=settings.limits.duration_s)
+    for outcome in run_jobs(work, jobs, allow_s, workers, tick_s):
+        if isinstance(outcome, ReaderDied):
+            job, error = outcome.job, _reader_died_error(outcome.cause)
+            yield _quarantine(job.path, settings.locate(job.path), job.call, error)
         elif not isinstance(outcome, NoSpool):
             yield outcome
         elif postponed is None:
@@ -127,65 +132,65 @@ def examine_all(
             postponed.append(outcome)
 
 
-def _attempt(
+def _examine_or_postpone(
     job: Job, settings: Settings, profile: Profile, raw: Mapping[str, RawFormat]
-) -> NewRecording | QuarantinedRecording | NoSpool:
+) -> ExaminedRecording | NoSpool:
     try:
         return examine(job, settings, profile, raw)
     except NoSpool as error:
         return error
 
 
-def _examine(path: bytes, source: Location, call: CallInfo, terms: _Terms) -> NewRecording:
-    name, limits, plan = source.name, terms.settings.limits, terms.profile.plan
-    before = _identity(path)
+def _examine(path: bytes, source: Location, call: CallInfo, context: _Context) -> NewRecording:
+    name, limits, plan = source.name, context.settings.limits, context.profile.plan
+    file_id = _read_file_id(path)
     try:
-        choices = Choices(plan.tracks or "auto", plan.truncated == "take")
-        suffix = os.path.splitext(source.path)[1]
-        probed = probe(path, terms.raw, limits, name, suffix, choices)
-        mode = _channel_mode(probed, plan.channels)
-        check_channels(probed.format.channels, mode, limits, name)
+        options = ReadOptions(plan.tracks or "auto", plan.truncated == "take")
+        info = probe(path, context.raw, limits, source, options)
+        mode = _channel_mode(info, plan.channels)
+        check_channels(info.format.channels, mode, limits, name)
         content_digest = _content_digest(path)
-        audio = _audio(path, source, probed, content_digest, terms.settings, choices)
+        audio = _audio_for_workers(path, source, info, content_digest, context.settings, options)
         check_format(audio.format, limits, name)
-        with _audio_on_disk(path, audio, terms.settings) as readable:
-            found = scan(readable, audio.format, name, mix=mode == "mix")
+        with _audio_on_disk(path, audio, context.settings) as audio_path:
+            scan_result = scan(audio_path, audio.format, name, mix=mode == "mix")
     except BadRecording:
         # A file still being written to looks truncated, or worse; that it grows is the cause.
-        _check_unchanged(path, source, before, terms.settings)
+        _check_unchanged(path, source, file_id, context.settings)
         raise
-    _check_unchanged(path, source, before, terms.settings)
-    channels, flags = choose_channels(found, mode, limits, name)
-    broken = sorted({Flag.TRUNCATED.counted(each.at_ms or 0) for each in audio.breaks})
+    _check_unchanged(path, source, file_id, context.settings)
+    channels, flags = choose_channels(scan_result, mode, limits, name)
+    truncated_flags = sorted({Flag.TRUNCATED.with_number(b.at_ms or 0) for b in audio.breaks})
     return NewRecording(
         source=source,
         audio=audio.location,
         format=audio.format,
-        duration_ms=found.duration_ms,
-        size_bytes=before.size,
+        duration_ms=scan_result.duration_ms,
+        size_bytes=file_id.size,
         content_digest=content_digest,
         call=call,
-        flags=(*probed.flags, *broken, *flags),
-        segments=plan_segments(found, channels, plan),
+        flags=(*info.flags, *truncated_flags, *flags),
+        segments=plan_segments(scan_result, channels, plan),
     )
 
 
-def _audio(
+def _audio_for_workers(
     path: bytes,
     source: Location,
-    probed: Probed,
+    info: SourceInfo,
     content_digest: str,
     settings: Settings,
-    choices: Choices,
-) -> Copy:
+    options: ReadOptions,
+) -> SpoolCopy:
     """Return what workers will read: the source, or its copy."""
-    if not probed.copied:
-        return Copy(source, probed.format)
-    return copy_to_spool(path, probed, content_digest, settings, source.name, take=choices.take)
+    if not info.needs_copy:
+        return SpoolCopy(source, info.format)
+    accept = options.accept_truncated
+    return copy_to_spool(path, info, content_digest, settings, source.name, lenient=accept)
 
 
 @contextmanager
-def _audio_on_disk(path: bytes, audio: Copy, settings: Settings) -> Iterator[bytes]:
+def _audio_on_disk(path: bytes, audio: SpoolCopy, settings: Settings) -> Iterator[bytes]:
     """Give where what workers will read is on this host, the source being at ``path``."""
     if audio.location.root != SPOOL_ROOT:
         yield path
@@ -194,9 +199,10 @@ def _audio_on_disk(path: bytes, audio: Copy, settings: Settings) -> Iterator[byt
         yield copy
 
 
-def _channel_mode(probed: Probed, mode: ChannelMode) -> ChannelMode:
+def _channel_mode(info: SourceInfo, mode: ChannelMode) -> ChannelMode:
     """Return how channels are taken: of tracks each is a speaker, however many there are."""
-    return "split" if mode == "auto" and probed.speakers and probed.format.channels > 2 else mode
+    has_many_speakers = info.tracks_are_speakers and info.format.channels > 2
+    return "split" if mode == "auto" and has_many_speakers else mode
 
 
 def _content_digest(path: bytes) -> str:
@@ -206,17 +212,17 @@ def _content_digest(path: bytes) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _identity(path: bytes) -> _Identity:
+def _read_file_id(path: bytes) -> _FileId:
     status = os.stat(path)
-    return _Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _FileId(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _check_unchanged(path: bytes, source: Location, before: _Identity, settings: Settings) -> None:
+def _check_unchanged(path: bytes, source: Location, file_id: _FileId, settings: Settings) -> None:
     """Refuse a file that was written to, or another of whose name was put in its place."""
-    now = [_identity(path)]
-    if not is_url(named := settings.path_of(source)):
-        now.append(_identity(named))
-    if now != [before] * len(now):
+    current_ids = [_read_file_id(path)]
+    if not is_url(named_path := settings.path_of(source)):
+        current_ids.append(_read_file_id(named_path))
+    if current_ids != [file_id] * len(current_ids):
         raise BadRecording(
             ErrorCode.AUDIO_CHANGED,
             source.name,
@@ -225,26 +231,26 @@ def _check_unchanged(path: bytes, source: Location, before: _Identity, settings:
         )
 
 
-def outside_roots(path: bytes, settings: Settings) -> BadRecording:
+def outside_roots_error(path: bytes, settings: Settings) -> BadRecording:
     """Return why a file that lies under no root cannot be read, and what to do."""
     roots = ", ".join(sorted(f"{name}={root}" for name, root in settings.roots.items())) or "none"
-    end = resolved(path)
-    directory = Location("", os.path.dirname(end)).name
+    target = resolve_links(path)
+    directory = printable_path(os.path.dirname(target))
     return BadRecording(
         ErrorCode.PATH_OUTSIDE_ROOTS,
-        Location("", end).name,
-        f"{Location('', end).name} lies under none of the directories that workers may read"
+        printable_path(target),
+        f"{printable_path(target)} lies under none of the directories that workers may read"
         f" ({roots})",
         f"Add its directory to CALLSCRIBE_ROOTS: name={directory}",
     )
 
 
-def _reader_died(cause: str) -> BadRecording:
+def _reader_died_error(cause: str) -> BadRecording:
     remedy = "Convert it to WAV or FLAC with another tool, and submit that."
     return BadRecording(ErrorCode.AUDIO_READER_DIED, "", cause, remedy)
 
 
-def _quarantined(
+def _quarantine(
     path: bytes, location: Location | None, call: CallInfo, error: BadRecording
 ) -> QuarantinedRecording:
     """Return the recording at the door; what lies under no root keeps its whole path.
@@ -252,21 +258,21 @@ def _quarantined(
     That is the path it was found by: a link that leads nowhere good is named, not its target.
     """
     message = f"{error.cause.rstrip('.')}. {error.remedy}".strip()
-    source = location or Location("", absolute(path))
+    source = location or Location("", absolute_path(path))
     return QuarantinedRecording(source, error.code, message, call)
 
 
-def _limit_s(job: Job, longest_s: int) -> float:
+def _job_limit_s(job: Job, longest_s: int) -> float:
     """Return how many seconds a file may take."""
     try:
         size = os.stat(job.path).st_size if job.size_bytes is None else job.size_bytes
     except OSError:
         size = None
-    return limit_s(size, longest_s)
+    return time_limit_s(size, longest_s)
 
 
-def limit_s(size_bytes: int | None, longest_s: int) -> float:
+def time_limit_s(size_bytes: int | None, longest_s: int) -> float:
     """Return how many seconds reading a file may take, by its size and the longest duration."""
     if size_bytes is None:
-        return _TIME_S
-    return _TIME_S + min(size_bytes / 2**20 * _TIME_PER_MIB_S, longest_s * _TIME_SHARE)
+        return _BASE_TIME_S
+    return _BASE_TIME_S + min(size_bytes / 2**20 * _TIME_PER_MIB_S, longest_s * _TIME_SHARE)

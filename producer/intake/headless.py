@@ -21,14 +21,14 @@ class RawFormat:
     """How to read a file without header.
 
     ``encoding`` is a sub format of libsndfile ("ULAW"), or a headless format of FFmpeg in lower
-    case ("g729"). ``assumed`` says that a suffix is all that tells it.
+    case ("g729"). ``is_assumed`` says that a suffix is all that tells it.
     """
 
     encoding: str
     rate_hz: int
     channels: int = 1
     big_endian: bool = False
-    assumed: bool = False
+    is_assumed: bool = False
 
 
 #: By what ``--raw`` calls an encoding, libsndfile's or FFmpeg's name, and whether it is big-endian.
@@ -66,7 +66,7 @@ _ASSUMED: Mapping[str, tuple[str, int]] = {
     ".g729": ("g729", 8000),
 }
 RAW_DEFAULTS: Mapping[str, RawFormat] = {
-    suffix: RawFormat(encoding, rate_hz, assumed=True)
+    suffix: RawFormat(encoding, rate_hz, is_assumed=True)
     for suffix, (encoding, rate_hz) in _ASSUMED.items()
 }
 #: Suffixes of files without header that could hold anything.
@@ -84,20 +84,20 @@ def parse_raw_option(text: str) -> tuple[str, RawFormat]:
     Raises:
         BadRequest: it cannot be understood.
     """
-    suffix, _, described = text.partition("=")
-    encoding, *numbers = described.split(":")
-    known = encoding in RAW_ENCODINGS and len(numbers) in {1, 2}
+    suffix, _, description = text.partition("=")
+    encoding, *numbers = description.split(":")
+    is_known = encoding in RAW_ENCODINGS and len(numbers) in {1, 2}
     is_suffix = suffix.startswith(".") and len(suffix) > 1 and not set(suffix[1:]) & {".", "/"}
-    plausible = all(
+    is_plausible = all(
         number.isascii() and number.isdecimal() and 0 < int(number) <= most
         for number, most in zip((n[:_DIGITS_MAX] for n in numbers), _NUMBERS_MAX, strict=False)
     )
-    if not (is_suffix and known and plausible):
+    if not (is_suffix and is_known and is_plausible):
         raise BadRequest(
             ErrorCode.OPTION_INVALID,
             f"--raw {text}",
             "it is not .suffix=encoding:rate or .suffix=encoding:rate:channels",
-            f"Write for instance .ulaw=mulaw:8000; encodings are {', '.join(RAW_ENCODINGS)}.",
+            f"Write e.g. .ulaw=mulaw:8000; encodings are {', '.join(RAW_ENCODINGS)}.",
         )
     subtype, big_endian = RAW_ENCODINGS[encoding]
     rate_hz, channels = (*map(int, numbers), 1)[:2]
@@ -109,7 +109,7 @@ _EXCERPT_FRAMES = 1 << 14
 _EXCERPTS = 16
 
 
-def excerpts(file: soundfile.SoundFile) -> list[npt.NDArray[np.float64]]:
+def read_excerpts(file: soundfile.SoundFile) -> list[npt.NDArray[np.float64]]:
     """Return samples from all over a file that can be sought in, each from an even place on."""
     if not file.seekable() or file.frames < 2 * _TURN_FRAMES:
         return []
@@ -144,48 +144,48 @@ _TURN_SILENCE = 1e-6
 _TURN_FLOOR = 1e-3
 
 
-def takes_turns(parts: list[npt.NDArray[np.float64]]) -> bool:
+def is_interleaved(parts: list[npt.NDArray[np.float64]]) -> bool:
     """Tell whether samples, float64, are those of two channels in turn, not of one.
 
     Speech is smooth: neighbours are alike, and less so two places apart, but for hisses. And a
     sample of one channel is foretold by those beside it, of two by those two places away.
     """
-    loud = [part - part.mean() for part in parts if len(part) >= _TURN_FRAMES]
-    power = sum(float(part @ part) for part in loud)
-    if power <= _TURN_SILENCE * sum(map(len, loud)):
+    signals = [part - part.mean() for part in parts if len(part) >= _TURN_FRAMES]
+    power = sum(float(part @ part) for part in signals)
+    if power <= _TURN_SILENCE * sum(map(len, signals)):
         return False
-    if _is_one_twice(loud, power):
+    if _is_one_signal_twice(signals, power):
         return True
-    foretold_db = _foretold_db(loud)
-    return foretold_db > (_TURN_DOUBT_DB if _look_like_turns(loud, power) else _TURN_SURE_DB)
+    gain_db = _alternate_gain_db(signals)
+    return gain_db > (_TURN_DOUBT_DB if _look_interleaved(signals, power) else _TURN_SURE_DB)
 
 
-def _is_one_twice(loud: list[npt.NDArray[np.float64]], power: float) -> bool:
+def _is_one_signal_twice(signals: list[npt.NDArray[np.float64]], power: float) -> bool:
     """Tell whether each first sample is the next one's equal, and each second is not."""
-    within = sum(float(part[0:-1:2] @ part[1::2][: len(part[0:-1:2])]) for part in loud)
-    across = sum(float(part[1:-1:2] @ part[2::2][: len(part[1:-1:2])]) for part in loud)
-    most, least = max(within, across) * 2 / power, min(within, across) * 2 / power
+    pair_product = sum(float(part[0:-1:2] @ part[1::2][: len(part[0:-1:2])]) for part in signals)
+    next_product = sum(float(part[1:-1:2] @ part[2::2][: len(part[1:-1:2])]) for part in signals)
+    least, most = sorted((pair_product * 2 / power, next_product * 2 / power))
     return most > _TURN_EQUAL and most - least > _TURN_TWICE
 
 
-def _look_like_turns(loud: list[npt.NDArray[np.float64]], power: float) -> bool:
+def _look_interleaved(signals: list[npt.NDArray[np.float64]], power: float) -> bool:
     """Tell whether neighbours are unlike, or louder in each second place."""
-    next_like = sum(float(part[:-1] @ part[1:]) for part in loud) / power
-    second_like = sum(float(part[:-2] @ part[2:]) for part in loud) / power
+    next_like = sum(float(part[:-1] @ part[1:]) for part in signals) / power
+    second_like = sum(float(part[:-2] @ part[2:]) for part in signals) / power
     if second_like - next_like > _TURN_LIKENESS and next_like < 0.5:
         return True
-    first, second = (sum(float(part[n::2] @ part[n::2]) for part in loud) for n in (0, 1))
+    powers = [sum(float(part[n::2] @ part[n::2]) for part in signals) for n in (0, 1)]
     tiny = power * 1e-12
-    level_db = abs(10 * np.log10((first + tiny) / (second + tiny)))
+    level_db = abs(10 * np.log10((powers[0] + tiny) / (powers[1] + tiny)))
     return second_like > 0 and bool(level_db > _TURN_LEVEL_DB)
 
 
-def _foretold_db(loud: list[npt.NDArray[np.float64]]) -> float:
+def _alternate_gain_db(signals: list[npt.NDArray[np.float64]]) -> float:
     """Return by how much better samples are foretold by those two places away than by neighbours.
 
     In dB, the mean over windows and over both phases; least squares, a window at a time.
     """
-    windows = [window for part in loud for window in _windows(part)]
+    windows = [window for part in signals for window in _windows(part)]
     if not windows:
         return -np.inf
     stacked = np.stack(windows)
@@ -200,8 +200,8 @@ def _foretold_db(loud: list[npt.NDArray[np.float64]]) -> float:
         gains.append(10 * np.log10(odd / even))
         powers.append(power)
     gain, power = np.concatenate(gains), np.concatenate(powers)
-    heard = power > power.max() * _TURN_FLOOR
-    return float(gain[heard].mean()) if heard.any() else -np.inf
+    is_audible = power > power.max() * _TURN_FLOOR
+    return float(gain[is_audible].mean()) if is_audible.any() else -np.inf
 
 
 def _windows(part: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
@@ -218,11 +218,11 @@ def _residual(
     lags: tuple[int, ...],
 ) -> npt.NDArray[np.float64]:
     """Return what is left of each window's samples once others foretell them: ``(windows,)``."""
-    others = np.stack([windows[:, places + lag] for lag in lags], axis=2)
-    gram = np.einsum("wti,wtj->wij", others, others)
+    neighbours = np.stack([windows[:, places + lag] for lag in lags], axis=2)
+    gram = np.einsum("wti,wtj->wij", neighbours, neighbours)
     ridge = 1e-6 * np.trace(gram, axis1=1, axis2=2) / len(lags) + 1e-12
     gram += ridge[:, None, None] * np.eye(len(lags))
-    moment = np.einsum("wti,wt->wi", others, target)
+    moment = np.einsum("wti,wt->wi", neighbours, target)
     weights = np.linalg.solve(gram, moment[:, :, None])[:, :, 0]
-    left = power - np.einsum("wi,wi->w", moment, weights)
-    return np.asarray(np.maximum(left, power * 1e-6 + 1e-30))
+    residual_power = power - np.einsum("wi,wi->w", moment, weights)
+    return np.asarray(np.maximum(residual_power, power * 1e-6 + 1e-30))

@@ -13,22 +13,22 @@ from producer.intake import pyav
 from producer.intake.containers import mpeg
 from producer.intake.containers.mpeg import MpegStream
 from producer.intake.containers.riff import Take, is_mpeg
-from producer.intake.excerpt import excerpt
+from producer.intake.file_spans import open_spans
 from producer.intake.packets import MpegReader
-from producer.intake.pieces import Lost, Piece, Reader, UndecodableError
+from producer.intake.pieces import AudioReader, LostAudio, Piece, Pieces, UndecodableError
 from schema.records import HEADLESS, AudioFormat
 
 #: Frames read at a time: of a block that cannot be decoded to its end, nothing is known.
 _BLOCK_FRAMES = 1 << 13
-_DEEP = frozenset({"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32"})
+_DEEP_SUBTYPES = frozenset({"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32"})
 
 
 def bits_of(subtype: str) -> int:
     """Return how many bits a copy needs of what is so encoded: 16 or 24."""
-    return 24 if subtype in _DEEP else 16
+    return 24 if subtype in _DEEP_SUBTYPES else 16
 
 
-class Sequential(soundfile.SoundFile):  # type: ignore[misc]
+class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
     """A file read from its start to its end.
 
     ``SoundFile.read`` seeks to where it already is after every block of a seekable file, which
@@ -40,7 +40,7 @@ class Sequential(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-def blocks(file: soundfile.SoundFile) -> Iterator[Piece | Lost]:
+def read_pieces(file: soundfile.SoundFile) -> Pieces:
     """Yield what is left of an open file.
 
     Raises:
@@ -60,7 +60,7 @@ def frames_before_damage(path: bytes, audio: AudioFormat) -> int:
     """Return how many frames of a file can be decoded, to within a tenth of a second."""
     frames, step = 0, max(audio.rate_hz // 10, 1)
     try:
-        with open(path, "rb") as handle, opened(handle.fileno(), audio) as file:
+        with open(path, "rb") as handle, open_sound(handle.fileno(), audio) as file:
             while count := len(file.read(step, dtype="float32", always_2d=True)):
                 frames += count
     except (soundfile.LibsndfileError, UndecodableError):
@@ -69,7 +69,7 @@ def frames_before_damage(path: bytes, audio: AudioFormat) -> int:
 
 
 @contextmanager
-def opened(
+def open_sound(
     source: Any, audio: AudioFormat | None = None, *, big_endian: bool = False
 ) -> Iterator[Any]:
     """Open a file, by descriptor or as an object, to be read once; ``audio`` tells a headless one.
@@ -87,7 +87,7 @@ def opened(
             "endian": "BIG" if big_endian else "FILE",
         }
     try:
-        file = Sequential(source, closefd=False, **options)
+        file = SequentialFile(source, closefd=False, **options)
     except soundfile.LibsndfileError as error:
         raise UndecodableError(str(error)) from error
     with file:
@@ -116,17 +116,17 @@ class NativeReader:
         """What its samples need."""
         return bits_of(self.audio.encoding)
 
-    def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
+    def pieces(self, path: bytes) -> Pieces:
         """Yield all of the file."""
         with (
             open(path, "rb") as handle,
-            opened(handle.fileno(), self.audio, big_endian=self.big_endian) as file,
+            open_sound(handle.fileno(), self.audio, big_endian=self.big_endian) as file,
         ):
-            yield from blocks(file)
+            yield from read_pieces(file)
 
 
 @dataclass(frozen=True, slots=True)
-class FilesReader:
+class JoinedFilesReader:
     """Whole files that were joined to one, each as libsndfile reads it."""
 
     files: tuple[tuple[int, int], ...]
@@ -138,28 +138,28 @@ class FilesReader:
     #: What is put before each.
     header: bytes = b""
 
-    def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
+    def pieces(self, path: bytes) -> Pieces:
         """Yield all of them."""
         for span in self.files:
-            with excerpt(path, self.header, (span,)) as source, opened(source) as file:
-                yield from blocks(file)
+            with open_spans(path, self.header, (span,)) as source, open_sound(source) as file:
+                yield from read_pieces(file)
 
 
-def joined_files(
+def joined_files_reader(
     path: bytes, files: tuple[tuple[int, int], ...], header: bytes = b""
-) -> FilesReader:
+) -> JoinedFilesReader:
     """Return the reader of files that were joined, each behind ``header``.
 
     Raises:
         UndecodableError: libsndfile cannot open one of them.
     """
-    shapes, duration_ms = [], 0
+    file_shapes, duration_ms = [], 0
     for span in files:
-        with excerpt(path, header, (span,)) as source, opened(source) as file:
-            shapes.append((file.samplerate, file.channels, bits_of(file.subtype)))
+        with open_spans(path, header, (span,)) as source, open_sound(source) as file:
+            file_shapes.append((file.samplerate, file.channels, bits_of(file.subtype)))
             duration_ms += file.frames * 1000 // file.samplerate
-    rate_hz, channels, bits = (max(values) for values in zip(*shapes, strict=True))
-    return FilesReader(files, rate_hz, channels, bits, duration_ms, header)
+    rate_hz, channels, bits = (max(values) for values in zip(*file_shapes, strict=True))
+    return JoinedFilesReader(files, rate_hz, channels, bits, duration_ms, header)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,23 +170,23 @@ class _TakeReader:
     rate_hz: int
     channels: int
     bits: int
-    native: bool
+    is_native: bool
 
-    def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
+    def pieces(self, path: bytes) -> Pieces:
         """Yield the take."""
-        with excerpt(path, self.take.header(), self.take.spans) as source:
+        with open_spans(path, self.take.header(), self.take.spans) as source:
             frames = self.take.frames_in(self.take.size)
-            if not self.native:
-                yield from _first(pyav.read(source), frames)
+            if not self.is_native:
+                yield from _limit_frames(pyav.read_track(source), frames)
                 return
-            with opened(source) as file:
-                yield from _first(blocks(file), frames)
+            with open_sound(source) as file:
+                yield from _limit_frames(read_pieces(file), frames)
 
 
-def _first(pieces: Iterator[Piece | Lost], frames: int | None) -> Iterator[Piece | Lost]:
+def _limit_frames(pieces: Pieces, frames: int | None) -> Pieces:
     """Yield so many frames: decoders make up what a last block lacks."""
     for piece in pieces:
-        if isinstance(piece, Lost):
+        if isinstance(piece, LostAudio):
             yield piece
             continue
         if frames is None or len(piece.samples) <= frames:
@@ -201,7 +201,7 @@ def _first(pieces: Iterator[Piece | Lost], frames: int | None) -> Iterator[Piece
 class SequenceReader:
     """Readers of one file, one behind the other."""
 
-    readers: tuple[Reader, ...]
+    readers: tuple[AudioReader, ...]
 
     @property
     def rate_hz(self) -> int:
@@ -218,13 +218,13 @@ class SequenceReader:
         """The most of all."""
         return max(reader.bits for reader in self.readers)
 
-    def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
+    def pieces(self, path: bytes) -> Pieces:
         """Yield all of them."""
         for reader in self.readers:
             yield from reader.pieces(path)
 
 
-def take_reader(path: bytes, take: Take) -> tuple[Reader, str]:
+def take_reader(path: bytes, take: Take) -> tuple[AudioReader, str]:
     """Return what reads a take, and its encoding: libsndfile, where it knows that, or FFmpeg.
 
     Raises:
@@ -233,25 +233,25 @@ def take_reader(path: bytes, take: Take) -> tuple[Reader, str]:
     with open(path, "rb") as file:
         streams: list[MpegStream] = []
         for start, end in take.spans if is_mpeg(file, take) else ():
-            streams += mpeg.walk(file, start, end).streams
+            streams += mpeg.walk_mpeg(file, start, end).streams
         if streams:
             return MpegReader(tuple(streams)), f"MPEG_LAYER_{'I' * streams[0].shape.layer}"
-    with excerpt(path, take.header(), take.spans) as source:
-        if (native := _native_take(source, take)) is not None:
+    with open_spans(path, take.header(), take.spans) as source:
+        if (native := _native_take_reader(source, take)) is not None:
             return native
-        facts = pyav.describe(source)
-        reader = _TakeReader(take, facts.rate_hz, facts.channels, facts.bits, native=False)
+        facts = pyav.describe_tracks(source)
+        reader = _TakeReader(take, facts.rate_hz, facts.channels, facts.bits, is_native=False)
         return reader, facts.encoding
 
 
-def _native_take(source: Any, take: Take) -> tuple[Reader, str] | None:
+def _native_take_reader(source: Any, take: Take) -> tuple[AudioReader, str] | None:
     """Return how libsndfile reads a take; None where it does not, or not all of it."""
     if take.rest_frames(take.size):
         return None
     try:
-        with opened(source) as file:
+        with open_sound(source) as file:
             bits = bits_of(file.subtype)
-            reader = _TakeReader(take, file.samplerate, file.channels, bits, native=True)
+            reader = _TakeReader(take, file.samplerate, file.channels, bits, is_native=True)
             return reader, file.subtype
     except UndecodableError:
         return None

@@ -23,12 +23,13 @@ from producer.intake.containers.ogg import OggStream
 from producer.intake.containers.window import Window
 from producer.intake.pieces import (
     GAPS_PER_AUDIO,
-    Lost,
+    LostAudio,
     Piece,
+    Pieces,
     UndecodableError,
     samples_of,
     side_by_side,
-    silence,
+    silent_pieces,
 )
 from schema.pcm import Samples
 
@@ -58,48 +59,48 @@ class MpegReader:
         """What a lossy codec left out is more than what the 17th bit holds."""
         return 16
 
-    def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
+    def pieces(self, path: bytes) -> Pieces:
         """Yield all streams of a file."""
         for stream in self.streams:
             yield from _mpeg_pieces(path, stream)
 
 
-def _mpeg_pieces(path: bytes, stream: MpegStream) -> Iterator[Piece | Lost]:
+def _mpeg_pieces(path: bytes, stream: MpegStream) -> Pieces:
     shape = stream.shape
     decoder = av.CodecContext.create(_MPEG_DECODERS[shape.layer], "r")
-    left = stream.skipped_samples
-    kept = stream.kept_samples
+    remaining_skip = stream.skipped_samples
+    remaining_samples = stream.kept_samples
     for piece in _mpeg_frames(path, stream, decoder):
-        if isinstance(piece, Lost):
+        if isinstance(piece, LostAudio):
             yield piece
             continue
-        samples = piece[left:]
-        left -= min(left, len(piece))
-        if kept is not None:
-            samples = samples[:kept]
-            kept -= len(samples)
+        samples = piece[remaining_skip:]
+        remaining_skip -= min(remaining_skip, len(piece))
+        if remaining_samples is not None:
+            samples = samples[:remaining_samples]
+            remaining_samples -= len(samples)
         if len(samples):
             yield Piece(samples, shape.rate_hz)
 
 
-def _mpeg_frames(path: bytes, stream: MpegStream, decoder: Any) -> Iterator[Samples | Lost]:
+def _mpeg_frames(path: bytes, stream: MpegStream, decoder: Any) -> Iterator[Samples | LostAudio]:
     """Yield what each frame decodes to; as many samples for each, whatever becomes of it."""
     shape, number = stream.shape, 0
     frame_ms = shape.samples * 1000 / shape.rate_hz
     with open(path, "rb") as file:
         for run in stream.runs:
-            for data in mpeg.frames(Window(file, run.start, run.end), run):
+            for data in mpeg.read_frames(Window(file, run.start, run.end), run):
                 number += 1
-                samples = _decoded(decoder, data)
+                samples = _decode_packet(decoder, data)
                 if isinstance(samples, str) and number > mpeg.RESERVOIR_FRAMES:
-                    yield Lost(frame_ms, samples)
+                    yield LostAudio(frame_ms, samples)
                 if isinstance(samples, str) or not len(samples):
                     yield np.zeros((shape.samples, shape.channels), np.float32)
                 else:
                     yield samples
 
 
-def _decoded(decoder: Any, data: bytes | None) -> Samples | str:
+def _decode_packet(decoder: Any, data: bytes | None) -> Samples | str:
     """Return what a packet decodes to, ``(frames, channels)``, or why it cannot be decoded."""
     try:
         frames = decoder.decode(None if data is None else av.Packet(data))
@@ -111,89 +112,90 @@ def _decoded(decoder: Any, data: bytes | None) -> Samples | str:
 
 @dataclass(frozen=True, slots=True)
 class OggReader:
-    """Links of an Ogg chain. Where ``beside``, the streams of a link are a speaker each."""
+    """Links of an Ogg chain; with ``streams_are_speakers`` each stream of a link is a channel."""
 
     links: tuple[tuple[OggStream, ...], ...]
-    beside: bool = False
+    streams_are_speakers: bool = False
 
     @property
     def rate_hz(self) -> int:
         """The highest of all streams."""
-        return max(stream.rate_hz for link in self.links for stream in self._taken(link))
+        return max(stream.rate_hz for link in self.links for stream in self._selected_streams(link))
 
     @property
     def channels(self) -> int:
         """The most of all links."""
-        if self.beside:
+        if self.streams_are_speakers:
             return max(len(link) for link in self.links)
         return max(link[0].channels for link in self.links)
 
     @property
     def bits(self) -> int:
         """FLAC alone may hold more than 16."""
-        return 24 if any(_is_fine(stream) for link in self.links for stream in link) else 16
+        return 24 if any(_is_deep(stream) for link in self.links for stream in link) else 16
 
-    def _taken(self, link: Sequence[OggStream]) -> Sequence[OggStream]:
-        return link if self.beside else link[:1]
+    def _selected_streams(self, link: Sequence[OggStream]) -> Sequence[OggStream]:
+        return link if self.streams_are_speakers else link[:1]
 
-    def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
+    def pieces(self, path: bytes) -> Pieces:
         """Yield all links of a file."""
         for link in self.links:
-            if self.beside and len(link) > 1:
-                yield from side_by_side([_ogg_pieces(path, each) for each in link], self.rate_hz)
+            if self.streams_are_speakers and len(link) > 1:
+                tracks = [_ogg_pieces(path, stream) for stream in link]
+                yield from side_by_side(tracks, self.rate_hz)
             else:
                 yield from _ogg_pieces(path, link[0])
 
 
-def _is_fine(stream: OggStream) -> bool:
+def _is_deep(stream: OggStream) -> bool:
     """Tell whether FLAC has more than 16 bits, by its first header."""
     fields = int.from_bytes(stream.headers[0][27:35], "big") if stream.codec == "flac" else 0
     return (fields >> 36 & 31) + 1 > 16
 
 
-def _ogg_pieces(path: bytes, stream: OggStream) -> Iterator[Piece | Lost]:
+def _ogg_pieces(path: bytes, stream: OggStream) -> Pieces:
     """Yield a stream's samples at the rate that its decoder has, and silence where its clock jumps.
 
     Granules are placed against what was decoded: time that no packet fills is silence before the
     page that shows it, and what a last page says is too much is cut off.
     """
     decoder = _ogg_decoder(stream)
-    clock = _Clock(stream)
+    clock = _GranuleClock(stream)
     with open(path, "rb") as file:
-        for page, packets in ogg.packets(file, stream):
+        for page, packets in ogg.read_packets(file, stream):
             blocks: list[Samples] = []
             for packet in packets:
-                decoded = _decoded(decoder, packet)
-                if isinstance(decoded, str):
-                    lost = _packet_samples(stream, packet)
-                    yield Lost(lost * 1000 / stream.clock_hz, decoded)
-                    decoded = np.zeros((lost, stream.channels), np.float32)
-                if len(decoded):
-                    blocks.append(decoded)
+                samples = _decode_packet(decoder, packet)
+                if isinstance(samples, str):
+                    lost_samples = _packet_samples(stream, packet)
+                    yield LostAudio(lost_samples * 1000 / stream.clock_hz, samples)
+                    samples = np.zeros((lost_samples, stream.channels), np.float32)
+                if len(samples):
+                    blocks.append(samples)
             if not blocks:
                 continue
-            before, samples = clock.place(page, np.concatenate(blocks))
-            yield from silence(before, samples.shape[1], stream.clock_hz)
-            if len(samples):
-                yield Piece(samples, stream.clock_hz)
+            silent_samples, page_samples = clock.place(page, np.concatenate(blocks))
+            yield from silent_pieces(silent_samples, page_samples.shape[1], stream.clock_hz)
+            if len(page_samples):
+                yield Piece(page_samples, stream.clock_hz)
 
 
 def _packet_samples(stream: OggStream, packet: bytes) -> int:
     """Return how many samples a packet that cannot be decoded stands for."""
-    stated = ogg.opus_samples(packet) if stream.codec == "opus" else 0
-    return stated or stream.clock_hz * _PACKET_MS // 1000
+    stated_samples = ogg.opus_samples(packet) if stream.codec == "opus" else 0
+    return stated_samples or stream.clock_hz * _PACKET_MS // 1000
 
 
 def _ogg_decoder(stream: OggStream) -> Any:
     decoder = av.CodecContext.create(stream.codec, "r")
-    first = stream.headers[0]
+    first_header = stream.headers[0]
     if stream.codec == "vorbis":
-        sizes = b"".join(_laced(len(header)) for header in stream.headers[:2])
+        sizes = b"".join(_lace(len(header)) for header in stream.headers[:2])
         decoder.extradata = b"\x02" + sizes + b"".join(stream.headers[:3])
     elif stream.codec == "flac":
-        decoder.extradata = first[17:51]
+        decoder.extradata = first_header[17:51]
     else:
-        decoder.extradata = first
+        decoder.extradata = first_header
     try:
         decoder.open()
     except (av.error.FFmpegError, ValueError) as error:
@@ -201,19 +203,19 @@ def _ogg_decoder(stream: OggStream) -> Any:
     return decoder
 
 
-def _laced(length: int) -> bytes:
+def _lace(length: int) -> bytes:
     return b"\xff" * (length // 255) + bytes([length % 255])
 
 
-class _Clock:
+class _GranuleClock:
     """A stream's granules against the samples that were decoded."""
 
     def __init__(self, stream: OggStream) -> None:
-        self._scale = stream.clock_hz
+        self._clock_hz = stream.clock_hz
         self._origin: int | None = None
         #: What comes before the call, FFmpeg's decoder takes off by itself.
         self._samples = stream.skipped_samples
-        self._silence = 0
+        self._silent_samples = 0
         self._granule = -1
 
     def place(self, page: ogg.Page, samples: Samples) -> tuple[int, Samples]:
@@ -222,26 +224,27 @@ class _Clock:
         Raises:
             UndecodableError: it would be next to nothing but silence.
         """
-        decoded, before = len(samples), 0
+        decoded_samples, silent_samples = len(samples), 0
         is_forward = page.granule >= max(self._granule, 0)
         if is_forward and self._origin is None:
-            self._origin = max(page.granule - self._samples - decoded, 0)
+            self._origin = max(page.granule - self._samples - decoded_samples, 0)
         elif is_forward and self._origin is not None:
-            late = page.granule - self._origin - self._samples - decoded
-            before = late if late * 1000 > TOLERANCE_MS * self._scale else 0
-        self._samples += before + decoded
-        self._silence += before
-        self._check()
-        if is_forward and page.ends and self._origin is not None:
+            late_samples = page.granule - self._origin - self._samples - decoded_samples
+            is_gap = late_samples * 1000 > TOLERANCE_MS * self._clock_hz
+            silent_samples = late_samples if is_gap else 0
+        self._samples += silent_samples + decoded_samples
+        self._silent_samples += silent_samples
+        self._check_gaps()
+        if is_forward and page.is_last and self._origin is not None:
             surplus = self._samples - (page.granule - self._origin)
-            if 0 < surplus < decoded:
-                samples = samples[: decoded - surplus]
+            if 0 < surplus < decoded_samples:
+                samples = samples[: decoded_samples - surplus]
         if is_forward:
             self._granule = page.granule
-        return before, samples
+        return silent_samples, samples
 
-    def _check(self) -> None:
-        heard = max(self._samples - self._silence, self._scale)
-        if self._silence > GAPS_PER_AUDIO * heard:
-            gaps_s = self._silence // self._scale
+    def _check_gaps(self) -> None:
+        audible_samples = max(self._samples - self._silent_samples, self._clock_hz)
+        if self._silent_samples > GAPS_PER_AUDIO * audible_samples:
+            gaps_s = self._silent_samples // self._clock_hz
             raise UndecodableError(f"its time stamps leave {gaps_s} s without audio")

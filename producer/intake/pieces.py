@@ -6,7 +6,7 @@ late. What is decoded of it is one signal all the same, at one rate, with one nu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import av
@@ -35,14 +35,18 @@ class Piece(NamedTuple):
     rate_hz: int
 
 
-class Lost(NamedTuple):
+class LostAudio(NamedTuple):
     """A note of a stretch that cannot be decoded, and why, as a clause; silence stands for it."""
 
     ms: float
     cause: str
 
 
-class Reader(Protocol):
+#: All of a file, in order.
+Pieces = Iterator[Piece | LostAudio]
+
+
+class AudioReader(Protocol):
     """How the samples of a file are decoded.
 
     ``rate_hz`` and ``channels`` are the most that any part of it has; ``bits`` what a copy of
@@ -61,7 +65,7 @@ class Reader(Protocol):
     def bits(self) -> int:
         """16, or 24 where the source is finer."""
 
-    def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
+    def pieces(self, path: bytes) -> Pieces:
         """Yield all of a file.
 
         Raises:
@@ -84,7 +88,7 @@ def samples_of(frame: Any) -> Samples:
     return np.asarray(data / (1 << (8 * data.dtype.itemsize - 1)), np.float32)
 
 
-def silence(frames: int, channels: int, rate_hz: int) -> Iterator[Piece]:
+def silent_pieces(frames: int, channels: int, rate_hz: int) -> Iterator[Piece]:
     """Yield silence a second at a time: what a time stamp claims must not fill the memory."""
     while frames > 0:
         length = min(frames, rate_hz)
@@ -92,48 +96,46 @@ def silence(frames: int, channels: int, rate_hz: int) -> Iterator[Piece]:
         frames -= length
 
 
-def conformed(
-    pieces: Iterable[Piece | Lost], rate_hz: int, channels: int
-) -> Iterator[Piece | Lost]:
+def conform(pieces: Pieces, rate_hz: int, channels: int) -> Pieces:
     """Yield pieces at one rate and of so many channels, in blocks worth handling.
 
     What has fewer channels is on the first of them: a word is never said twice.
     """
-    waiting: list[Samples] = []
+    buffered: list[Samples] = []
     frames = 0
-    for piece in _resampled(pieces, rate_hz):
-        if isinstance(piece, Lost):
-            if waiting:
-                yield Piece(np.concatenate(waiting), rate_hz)
-            waiting, frames = [], 0
+    for piece in _resample(pieces, rate_hz):
+        if isinstance(piece, LostAudio):
+            if buffered:
+                yield Piece(np.concatenate(buffered), rate_hz)
+            buffered, frames = [], 0
             yield piece
             continue
-        waiting.append(_widened(piece.samples, channels))
+        buffered.append(_set_channels(piece.samples, channels))
         frames += len(piece.samples)
         if frames >= _BLOCK_FRAMES:
-            yield Piece(np.concatenate(waiting), rate_hz)
-            waiting, frames = [], 0
-    if waiting:
-        yield Piece(np.concatenate(waiting), rate_hz)
+            yield Piece(np.concatenate(buffered), rate_hz)
+            buffered, frames = [], 0
+    if buffered:
+        yield Piece(np.concatenate(buffered), rate_hz)
 
 
-def _widened(samples: Samples, channels: int) -> Samples:
-    missing = channels - samples.shape[1]
-    if missing >= 0:
-        return np.pad(samples, ((0, 0), (0, missing))) if missing else samples
+def _set_channels(samples: Samples, channels: int) -> Samples:
+    missing_channels = channels - samples.shape[1]
+    if missing_channels >= 0:
+        return np.pad(samples, ((0, 0), (0, missing_channels))) if missing_channels else samples
     # More than anybody announced: what is beyond is heard on the last.
     return np.column_stack([samples[:, : channels - 1], downmix(samples[:, channels - 1 :])])
 
 
-def _resampled(pieces: Iterable[Piece | Lost], rate_hz: int) -> Iterator[Piece | Lost]:
+def _resample(pieces: Pieces, rate_hz: int) -> Pieces:
     """Yield pieces at one rate; each stretch of another is resampled as a whole."""
     resampler: _Resampler | None = None
     for piece in pieces:
-        is_other = isinstance(piece, Piece) and not (resampler and resampler.takes(piece))
-        if resampler and (is_other or isinstance(piece, Lost)):
+        is_other = isinstance(piece, Piece) and not (resampler and resampler.accepts(piece))
+        if resampler and (is_other or isinstance(piece, LostAudio)):
             yield from resampler.finish()
             resampler = None
-        if isinstance(piece, Lost) or piece.rate_hz == rate_hz:
+        if isinstance(piece, LostAudio) or piece.rate_hz == rate_hz:
             yield piece
             continue
         resampler = resampler or _Resampler(piece, rate_hz)
@@ -145,13 +147,13 @@ def _resampled(pieces: Iterable[Piece | Lost], rate_hz: int) -> Iterator[Piece |
 class _Resampler:
     """FFmpeg's, for a stretch of one rate and so many channels."""
 
-    def __init__(self, first: Piece, rate_hz: int) -> None:
-        self._from = (first.rate_hz, first.samples.shape[1])
+    def __init__(self, first_piece: Piece, rate_hz: int) -> None:
+        self._from = (first_piece.rate_hz, first_piece.samples.shape[1])
         self._rate_hz = rate_hz
-        self._layout = _LAYOUTS[first.samples.shape[1]]
+        self._layout = _LAYOUTS[first_piece.samples.shape[1]]
         self._resampler = av.AudioResampler("flt", self._layout, rate_hz)
 
-    def takes(self, piece: Piece) -> bool:
+    def accepts(self, piece: Piece) -> bool:
         """Tell whether a piece goes on as those before it."""
         return (piece.rate_hz, piece.samples.shape[1]) == self._from
 
@@ -161,32 +163,32 @@ class _Resampler:
             packed = np.ascontiguousarray(samples).reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(packed, "flt", self._layout)
             frame.sample_rate = self._from[0]
-            yield from self._ready(frame)
+            yield from self._convert(frame)
 
     def finish(self) -> Iterator[Piece]:
         """Yield what is left."""
-        yield from self._ready(None)
+        yield from self._convert(None)
 
-    def _ready(self, frame: Any) -> Iterator[Piece]:
-        for ready in self._resampler.resample(frame):
-            yield Piece(samples_of(ready), self._rate_hz)
+    def _convert(self, frame: Any) -> Iterator[Piece]:
+        for resampled_frame in self._resampler.resample(frame):
+            yield Piece(samples_of(resampled_frame), self._rate_hz)
 
 
-def side_by_side(tracks: Sequence[Iterable[Piece | Lost]], rate_hz: int) -> Iterator[Piece | Lost]:
+def side_by_side(tracks: Sequence[Pieces], rate_hz: int) -> Pieces:
     """Yield tracks as channels, each the mean of its own; who ends early is silent from then on."""
-    feeds = [_Feed(conformed(_mono(track), rate_hz, 1)) for track in tracks]
-    while _fill(feeds):
+    feeds = [_Feed(conform(_mix_to_mono(track), rate_hz, 1)) for track in tracks]
+    while _fill_all(feeds):
         for feed in feeds:
-            yield from feed.lost()
+            yield from feed.take_lost_audio()
         length = min(len(feed.samples) for feed in feeds if len(feed.samples))
         block = np.zeros((length, len(feeds)), np.float32)
         for number, feed in enumerate(feeds):
-            taken = feed.take(length)
-            block[: len(taken), number] = taken
+            samples = feed.take(length)
+            block[: len(samples), number] = samples
         yield Piece(block, rate_hz)
 
 
-def _mono(pieces: Iterable[Piece | Lost]) -> Iterator[Piece | Lost]:
+def _mix_to_mono(pieces: Pieces) -> Pieces:
     for piece in pieces:
         if isinstance(piece, Piece) and piece.samples.shape[1] > 1:
             yield Piece(downmix(piece.samples)[:, None], piece.rate_hz)
@@ -194,7 +196,7 @@ def _mono(pieces: Iterable[Piece | Lost]) -> Iterator[Piece | Lost]:
             yield piece
 
 
-def _fill(feeds: Sequence[_Feed]) -> bool:
+def _fill_all(feeds: Sequence[_Feed]) -> bool:
     """Have samples of every track at hand that has more; tell whether any has."""
     return max([feed.fill() for feed in feeds])
 
@@ -202,9 +204,9 @@ def _fill(feeds: Sequence[_Feed]) -> bool:
 class _Feed:
     """One track on its way to be a channel."""
 
-    def __init__(self, pieces: Iterator[Piece | Lost]) -> None:
+    def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
-        self._lost: list[Lost] = []
+        self._lost_audio: list[LostAudio] = []
         self.samples: Samples = np.zeros(0, np.float32)
 
     def fill(self) -> bool:
@@ -213,18 +215,18 @@ class _Feed:
             piece = next(self._pieces, None)
             if piece is None:
                 return False
-            if isinstance(piece, Lost):
-                self._lost.append(piece)
+            if isinstance(piece, LostAudio):
+                self._lost_audio.append(piece)
             else:
                 self.samples = piece.samples[:, 0]
         return True
 
-    def lost(self) -> Iterator[Lost]:
+    def take_lost_audio(self) -> Iterator[LostAudio]:
         """Yield what was lost since the last time."""
-        lost, self._lost = self._lost, []
-        yield from lost
+        lost_audio, self._lost_audio = self._lost_audio, []
+        yield from lost_audio
 
     def take(self, length: int) -> Samples:
         """Return the next samples, up to so many."""
-        taken, self.samples = self.samples[:length], self.samples[length:]
-        return taken
+        samples, self.samples = self.samples[:length], self.samples[length:]
+        return samples

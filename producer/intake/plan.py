@@ -89,15 +89,15 @@ def choose_channels(
         BadRecording: as :func:`check_channels`.
     """
     check_channels(scan.format.channels, mode, limits, name)
-    heard = [channel for channel, signal in scan.signals.items() if not signal.silent]
+    audible_channels = [channel for channel, signal in scan.signals.items() if not signal.is_silent]
     flags = [
         SILENT_MIX if channel is None else f"{SILENT_CHANNEL}:{channel}"
         for channel in scan.signals
-        if channel not in heard
+        if channel not in audible_channels
     ]
-    if mode == "auto" and scan.dual_mono and len(heard) == 2:
-        return (heard[0],), (DUAL_MONO,)
-    return tuple(heard), tuple(flags)
+    if mode == "auto" and scan.dual_mono and len(audible_channels) == 2:
+        return (audible_channels[0],), (DUAL_MONO,)
+    return tuple(audible_channels), tuple(flags)
 
 
 def _boundaries(duration_ms: int, envelope_db: Envelope, settings: PlanSettings) -> list[int]:
@@ -123,8 +123,8 @@ def _quietest(envelope_db: Envelope, first_ms: int, last_ms: int, nominal_ms: in
     return int(nearest) * GRID_MS
 
 
-def _levels_around(envelope_db: Envelope, first: int, last: int) -> npt.NDArray[np.float64]:
-    """Return the mean power around the starts of the steps first..last, in dBFS."""
-    around = envelope_db[first - _QUIET_STEPS : last + _QUIET_STEPS].astype(np.float64)
-    windows = np.lib.stride_tricks.sliding_window_view(10 ** (around / 10), 2 * _QUIET_STEPS)
+def _levels_around(envelope_db: Envelope, start: int, end: int) -> npt.NDArray[np.float64]:
+    """Return the mean power around the starts of the steps ``start..end``, in dBFS."""
+    levels_db = envelope_db[start - _QUIET_STEPS : end + _QUIET_STEPS].astype(np.float64)
+    windows = np.lib.stride_tricks.sliding_window_view(10 ** (levels_db / 10), 2 * _QUIET_STEPS)
     return np.asarray(10 * np.log10(windows.mean(axis=1)))

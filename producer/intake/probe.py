@@ -1,7 +1,7 @@
 """From a file to facts: what it is, how to read it, and whether it is what it says.
 
 Its container is walked, and nothing is decoded but a first frame. What cannot be transcribed is
-refused here, each defect by its own code; what only decoding all of it can show is walk by
+refused here, each defect by its own code; what only decoding all of it can show is found by
 ``producer/intake/full_decode`` and ``producer/intake/scan``.
 """
 
@@ -16,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 import soundfile
 
 from producer.intake import pyav
+from producer.intake.audio_errors import break_error, empty_error, no_channels_error
 from producer.intake.containers import (
     broadcast,
     chunked,
@@ -28,31 +29,30 @@ from producer.intake.containers import (
     riff,
     sizes,
 )
-from producer.intake.containers.account import TOLERANCE_MS, Account, Break, Walk, earliest
+from producer.intake.containers.account import TOLERANCE_MS, Account, Break, Walk, earliest_break
 from producer.intake.containers.sniff import identify
 from producer.intake.headless import (
     RAW_AMBIGUOUS,
     RAW_ENCODINGS,
     RawFormat,
-    excerpts,
-    takes_turns,
+    is_interleaved,
+    read_excerpts,
 )
 from producer.intake.libsndfile import (
     NativeReader,
     SequenceReader,
     bits_of,
-    joined_files,
+    joined_files_reader,
     take_reader,
 )
 from producer.intake.packets import MpegReader, OggReader
-from producer.intake.pieces import Reader, UndecodableError
-from producer.intake.refusals import empty, no_channels, truncated_at
+from producer.intake.pieces import AudioReader, UndecodableError
 from schema.errors import BadRecording, ErrorCode
 from schema.profile import TracksMode
 from schema.records import HEADLESS, AudioFormat, Location
 from schema.settings import Limits
 from schema.span import duration_of
-from schema.storage.roots import unreachable
+from schema.storage.roots import unreachable_error
 from schema.transcript import Flag
 
 #: Encodings whose samples depend on where reading begins, measured with libsndfile 1.2.2 by
@@ -71,42 +71,43 @@ _INEXACT = frozenset(
 #: libsndfile says this for a length that the header leaves open.
 _UNKNOWN_FRAMES = 2**62
 #: Of a headless file that lasts less, samples say too little to refuse it: it is flagged.
-_TELLING_S = 4
+_MIN_TELLING_S = 4
 #: Of what says nothing of its length.
-_NO_ACCOUNT = Account()
+_EMPTY_ACCOUNT = Account()
 
 
-class Choices(NamedTuple):
+class ReadOptions(NamedTuple):
     """What whoever submits decided of files that can be read in more than one way.
 
-    ``tracks`` is which of several tracks are read, ``take`` whether a broken file's rest is.
+    ``tracks`` says which of several, ``accept_truncated`` that a broken file's rest is taken.
     """
 
     tracks: TracksMode = "auto"
-    take: bool = False
+    accept_truncated: bool = False
 
 
-AUTOMATIC = Choices()
+DEFAULT_OPTIONS = ReadOptions()
+Flags = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
+class SourceInfo:
     """How to read a file, and what it says of itself.
 
     ``format.frames`` is 0 where it does not say. ``reader`` decodes it; None is libsndfile, on
-    the file as it is. ``copied`` files are read by workers from a copy of ``copy_bits`` bits in
+    the file as it is. ``needs_copy`` files are read by workers from a copy of ``copy_bits`` bits in
     the spool. ``breaks`` are where audio is missing, in a file that is taken all the same;
-    ``speakers`` says that its channels were tracks.
+    ``tracks_are_speakers`` says that its channels were tracks.
     """
 
     format: AudioFormat
-    copied: bool
+    needs_copy: bool
     copy_bits: int = 16
-    reader: Reader | None = None
-    account: Account = _NO_ACCOUNT
+    reader: AudioReader | None = None
+    account: Account = _EMPTY_ACCOUNT
     big_endian: bool = False
-    flags: tuple[str, ...] = ()
-    speakers: bool = False
+    flags: Flags = ()
+    tracks_are_speakers: bool = False
 
     @property
     def breaks(self) -> tuple[Break, ...]:
@@ -118,40 +119,36 @@ def probe(
     path: bytes,
     raw: Mapping[str, RawFormat],
     limits: Limits,
-    name: str | None = None,
-    suffix: bytes | None = None,
-    choices: Choices = AUTOMATIC,
-) -> Probed:
+    location: Location | None = None,
+    options: ReadOptions = DEFAULT_OPTIONS,
+) -> SourceInfo:
     """Return what a file is, or refuse it.
 
     ``raw`` maps suffixes, in lower case with their dot, to the formats of files without header.
-    ``name`` is what errors call the file, and ``suffix`` the one that it was handed in with; both
-    are its path's unless given.
+    ``location`` is where the file was handed in: it gives its suffix, and its name in errors.
 
     Raises:
         BadRecording: it cannot be transcribed; the code says why.
     """
-    name = Location("", path).name if name is None else name
-    suffix = os.path.splitext(path)[1] if suffix is None else suffix
-    size = _size(path, limits, name)
+    location = location or Location("", path)
+    name, suffix = location.name, os.fsdecode(os.path.splitext(location.path)[1]).lower()
+    size = _checked_size(path, limits, name)
     try:
         with open(path, "rb") as file:
             container, start = identify(file, size)
-            source = _Source(
-                path, name, os.fsdecode(suffix).lower(), container, start, size, file, choices
-            )
-            probed = _identify(source, raw, limits)
+            source = _Source(path, name, suffix, container, start, size, file, options, limits)
+            info = _probe_source(source, raw)
     except OSError as error:
-        raise unreachable(name, error) from error
-    broken = earliest(probed.breaks)
-    if broken is not None and not choices.take:
-        raise truncated_at(name, broken)
-    check_format(probed.format, limits, name)
-    if probed.account.unread_bytes:
-        unread = f"{Flag.UNREAD_DATA}:{probed.account.unread_bytes}"
-        probed = replace(probed, flags=(*probed.flags, unread))
+        raise unreachable_error(name, error) from error
+    first_break = earliest_break(info.breaks)
+    if first_break is not None and not options.accept_truncated:
+        raise break_error(name, first_break)
+    check_format(info.format, limits, name)
+    if info.account.unread_bytes:
+        unread_flag = f"{Flag.UNREAD_DATA}:{info.account.unread_bytes}"
+        info = replace(info, flags=(*info.flags, unread_flag))
     # What is broken is read by whoever can stand it, once.
-    return replace(probed, copied=probed.copied or broken is not None)
+    return replace(info, needs_copy=info.needs_copy or first_break is not None)
 
 
 def check_format(audio: AudioFormat, limits: Limits, name: str) -> None:
@@ -176,7 +173,7 @@ def check_format(audio: AudioFormat, limits: Limits, name: str) -> None:
             ErrorCode.AUDIO_TOO_SHORT,
             name,
             f"it lasts {duration_ms} ms, less than {limits.min_duration_ms} ms",
-            "Nothing can be heard in it; leave it out.",
+            "No word fits into it. Leave it out.",
         )
 
 
@@ -187,7 +184,7 @@ def check_size(size_bytes: int, limits: Limits, name: str) -> None:
         BadRecording: it is empty, or beyond ``limits``.
     """
     if not size_bytes:
-        raise empty(name, "the file has 0 bytes")
+        raise empty_error(name, "the file has 0 bytes")
     if size_bytes > limits.bytes:
         raise BadRecording(
             ErrorCode.AUDIO_TOO_BIG,
@@ -197,15 +194,15 @@ def check_size(size_bytes: int, limits: Limits, name: str) -> None:
         )
 
 
-def _size(path: bytes, limits: Limits, name: str) -> int:
+def _checked_size(path: bytes, limits: Limits, name: str) -> int:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise unreachable(name, error) from error
+        raise unreachable_error(name, error) from error
     if not stat.S_ISREG(status.st_mode):
         # Never opened: a pipe blocks whoever opens it, and a device may do anything.
         raise BadRecording(
-            ErrorCode.AUDIO_NOT_AUDIO, name, "it is no regular file", "Hand in a regular file."
+            ErrorCode.AUDIO_NOT_AUDIO, name, "it is not a regular file", "Submit a regular file."
         )
     check_size(status.st_size, limits, name)
     return status.st_size
@@ -221,7 +218,8 @@ class _Source(NamedTuple):
     start: int
     size: int
     file: BinaryIO
-    choices: Choices
+    options: ReadOptions
+    limits: Limits
 
 
 def _check_rate(rate_hz: int, limits: Limits, name: str) -> None:
@@ -230,192 +228,189 @@ def _check_rate(rate_hz: int, limits: Limits, name: str) -> None:
             ErrorCode.AUDIO_BAD_RATE,
             name,
             f"its sample rate is {rate_hz} Hz, not {limits.min_rate_hz} to {limits.rate_hz} Hz",
-            "Look at what wrote the file, or resample it.",
+            "Check what wrote the file, or resample it.",
         )
 
 
-def _identify(source: _Source, raw: Mapping[str, RawFormat], limits: Limits) -> Probed:
+def _probe_source(source: _Source, raw: Mapping[str, RawFormat]) -> SourceInfo:
     """Return how the file is to be read, by its first bytes if they tell, else by its suffix."""
     container, suffix = source.container, source.suffix
     if container is None and suffix in raw:
-        return _raw(source, raw[suffix])
+        return _probe_raw(source, raw[suffix])
     if container is None and suffix in RAW_AMBIGUOUS:
         raise BadRecording(
             ErrorCode.AUDIO_RAW_UNKNOWN,
             source.name,
             f"a {suffix} file has no header that says what it holds",
-            f"Say it, for instance --raw {suffix}=s16le:8000",
+            f"Name its format, e.g. --raw {suffix}=s16le:8000",
         )
     try:
-        return _PROBES.get(container or "", _foreign_alone)(source, limits)
+        return _PROBES.get(container or "", _probe_with_ffmpeg)(source)
     except UndecodableError as error:
-        raise _refused(source, f"no decoder can read it ({error})") from error
+        raise _refusal(source, f"no decoder can read it ({error})") from error
 
 
-def _foreign_alone(source: _Source, _: Limits) -> Probed:
-    return _foreign(source)
-
-
-def _mpeg(source: _Source, _: Limits) -> Probed:
-    walk = mpeg.walk(source.file, source.start, source.size)
+def _probe_mpeg(source: _Source) -> SourceInfo:
+    walk = mpeg.walk_mpeg(source.file, source.start, source.size)
     streams = tuple(stream for stream in walk.streams if stream.samples)
     if not streams:
-        return _foreign(source)
+        return _probe_with_ffmpeg(source)
     layer = "I" * streams[0].shape.layer
     reader = MpegReader(streams)
-    changes = len({stream.shape[1:3] for stream in streams}) > 1
-    flags = (Flag.FORMAT_CHANGES,) if changes else ()
-    return _copied(reader, walk.account, "MP3", f"MPEG_LAYER_{layer}", flags)
+    has_changes = len({stream.shape[1:3] for stream in streams}) > 1
+    flags = (Flag.FORMAT_CHANGES,) if has_changes else ()
+    return _copy_info(reader, walk.account, "MP3", f"MPEG_LAYER_{layer}", flags)
 
 
-def _copied(
-    reader: Reader, account: Account, container: str, encoding: str, flags: tuple[str, ...] = ()
-) -> Probed:
+def _copy_info(
+    reader: AudioReader, account: Account, container: str, encoding: str, flags: Flags = ()
+) -> SourceInfo:
     """Return what is decoded once, into a copy."""
-    frames = (account.duration_ms or 0) * reader.rate_hz // 1000
-    audio = AudioFormat(container, encoding, reader.rate_hz, reader.channels, frames)
-    return Probed(audio, True, reader.bits, reader, account, flags=flags)
+    stated_frames = (account.duration_ms or 0) * reader.rate_hz // 1000
+    audio = AudioFormat(container, encoding, reader.rate_hz, reader.channels, stated_frames)
+    return SourceInfo(audio, True, reader.bits, reader, account, flags=flags)
 
 
-def _ogg(source: _Source, _: Limits) -> Probed:
-    walk = ogg.walk(source.file, source.start, source.size)
+def _probe_ogg(source: _Source) -> SourceInfo:
+    walk = ogg.walk_ogg(source.file, source.start, source.size)
     if not walk.links:
-        return _foreign(source)
-    most = max(len(link) for link in walk.links)
-    beside = most > 1 and source.choices.tracks != "first"
-    reader = OggReader(walk.links, beside)
-    flags = _track_flags(most, most if beside else 1)
-    probed = _copied(reader, walk.account, "OGG", walk.links[0][0].codec.upper(), flags)
-    return replace(probed, speakers=beside)
+        return _probe_with_ffmpeg(source)
+    track_count = max(len(link) for link in walk.links)
+    tracks_are_speakers = track_count > 1 and source.options.tracks != "first"
+    reader = OggReader(walk.links, tracks_are_speakers)
+    flags = _track_flags(track_count, track_count if tracks_are_speakers else 1)
+    info = _copy_info(reader, walk.account, "OGG", walk.links[0][0].codec.upper(), flags)
+    return replace(info, tracks_are_speakers=tracks_are_speakers)
 
 
-def _track_flags(tracks: int, taken: int) -> tuple[str, ...]:
-    if tracks == 1:
+def _track_flags(track_count: int, selected_count: int) -> Flags:
+    if track_count == 1:
         return ()
-    if taken > 1:
-        return (f"{Flag.TRACKS_AS_CHANNELS}:{taken}",)
-    return (f"{Flag.OTHER_TRACKS}:{tracks - taken}",)
+    if selected_count > 1:
+        return (f"{Flag.TRACKS_AS_CHANNELS}:{selected_count}",)
+    return (f"{Flag.OTHER_TRACKS}:{track_count - selected_count}",)
 
 
-def _wav(source: _Source, limits: Limits) -> Probed:
-    walk = riff.walk(source.file, source.start, source.size)
+def _probe_wav(source: _Source) -> SourceInfo:
+    walk = riff.walk_riff(source.file, source.start, source.size)
     if not walk.takes:
-        raise _refused(source, "it has no description of its samples (fmt)")
-    first = walk.takes[0]
-    if first.channels == 0:
-        raise no_channels(source.name)
+        raise _refusal(source, "it has no description of its samples (fmt)")
+    first_take = walk.takes[0]
+    if first_take.channels == 0:
+        raise no_channels_error(source.name)
     for take in walk.takes:
-        _check_rate(take.rate_hz, limits, source.name)
+        _check_rate(take.rate_hz, source.limits, source.name)
     if walk.is_empty:
-        raise empty(source.name, "it has a header and no samples")
-    if walk.is_plain and not walk.account.breaks and (probed := _plain_wav(source, walk)):
-        return probed
+        raise empty_error(source.name, "it has a header and no samples")
+    if walk.is_plain and not walk.account.breaks and (info := _probe_plain_wav(source, walk)):
+        return info
     readers, encodings = zip(*(take_reader(source.path, take) for take in walk.takes), strict=True)
     reader = readers[0] if len(readers) == 1 else SequenceReader(readers)
     flags = (f"{Flag.APPENDED_AUDIO}:{walk.appended_bytes}",) if walk.appended_bytes else ()
     if len({(take.rate_hz, take.channels) for take in walk.takes}) > 1:
         flags = (*flags, Flag.FORMAT_CHANGES)
-    return _copied(reader, walk.account, "WAV", encodings[0], flags)
+    return _copy_info(reader, walk.account, "WAV", encodings[0], flags)
 
 
-def _plain_wav(source: _Source, walk: riff.RiffWalk) -> Probed | None:
+def _probe_plain_wav(source: _Source, walk: riff.RiffWalk) -> SourceInfo | None:
     """Return how libsndfile reads a WAV as it is; None where it would not read what is there."""
     (take,) = walk.takes
     if riff.is_mpeg(source.file, take) or take.rest_frames(take.size):
         return None
     try:
-        probed = _open_native(source, walk.account)
+        info = _open_native(source, walk.account)
     except soundfile.LibsndfileError:
         return None
     frames = take.frames_in(take.size)
-    held = probed.format.frames
-    if not held or (frames is not None and held != frames and not _is_block_rest(take, held)):
+    decoded_frames = info.format.frames
+    is_true = frames in {None, decoded_frames} or _is_block_rest(take, decoded_frames)
+    if not (decoded_frames and is_true):
         return None
-    return probed
+    return info
 
 
 def _is_block_rest(take: riff.Take, frames: int) -> bool:
     """Tell whether a header may count less than its last block of ADPCM or GSM holds."""
-    last = take.frames_in(take.size) or 0
-    block = take.frames_in(take.align) or 0
-    return block > 1 and last - block < frames <= last
+    all_frames = take.frames_in(take.size) or 0
+    block_frames = take.frames_in(take.align) or 0
+    return block_frames > 1 and all_frames - block_frames < frames <= all_frames
 
 
-def _flac(source: _Source, _: Limits) -> Probed:
-    walk = flac.walk(source.file, source.start, source.size)
-    if source.choices.take and len(walk.files) == 1:
+def _probe_flac(source: _Source) -> SourceInfo:
+    walk = flac.walk_flac(source.file, source.start, source.size)
+    if source.options.accept_truncated and len(walk.files) == 1:
         # Where a frame is damaged libsndfile gives up, and FFmpeg goes on with the next.
-        return _foreign(source, account=walk.account)
-    if walk.files != ((0, source.size),) and (len(walk.files) > 1 or walk.is_true):
-        reader = joined_files(source.path, walk.files)
-        return _copied(reader, walk.account, "FLAC", "FLAC")
-    if not walk.is_true:
+        return _probe_with_ffmpeg(source, account=walk.account)
+    if walk.files != ((0, source.size),) and (len(walk.files) > 1 or walk.is_header_right):
+        reader = joined_files_reader(source.path, walk.files)
+        return _copy_info(reader, walk.account, "FLAC", "FLAC")
+    if not walk.is_header_right:
         # libsndfile believes the header; FFmpeg reads frames.
-        return _foreign(source, account=walk.account)
+        return _probe_with_ffmpeg(source, account=walk.account)
     try:
         return _open_native(source, walk.account)
     except soundfile.LibsndfileError:
-        return _foreign(source, account=walk.account)
+        return _probe_with_ffmpeg(source, account=walk.account)
 
 
-def _chunked(source: _Source, limits: Limits) -> Probed:
+def _probe_chunked(source: _Source) -> SourceInfo:
     container = source.container or ""
-    walk = chunked.walk(source.file, container, source.size)
+    walk = chunked.walk_chunked(source.file, container, source.size)
     if walk.channels == 0 and container in {"W64", "CAF"}:
-        raise no_channels(source.name)
+        raise no_channels_error(source.name)
     if walk.rate_hz is not None and container in {"W64", "CAF", "AU"}:
-        _check_rate(walk.rate_hz, limits, source.name)
+        _check_rate(walk.rate_hz, source.limits, source.name)
     if walk.is_empty:
-        raise empty(source.name, "it has a header and no samples")
+        raise empty_error(source.name, "it has a header and no samples")
     if walk.header is not None:
         # libsndfile believes in 0 frames, FFmpeg in no such file.
-        reader = joined_files(source.path, (walk.samples,), walk.header)
+        reader = joined_files_reader(source.path, (walk.samples,), walk.header)
         account = replace(walk.account, duration_ms=reader.duration_ms)
-        return _copied(reader, account, container, container)
+        return _copy_info(reader, account, container, container)
     if walk.files != ((0, source.size),):
-        reader = joined_files(source.path, walk.files)
+        reader = joined_files_reader(source.path, walk.files)
         account = replace(walk.account, duration_ms=reader.duration_ms)
-        return _copied(reader, account, container, container)
-    return _native(source, walk.account)
+        return _copy_info(reader, account, container, container)
+    return _probe_native(source, walk.account)
 
 
-def _native_alone(source: _Source, _: Limits) -> Probed:
+def _probe_sized(source: _Source) -> SourceInfo:
     walk = sizes.walk_voc if source.container == "VOC" else sizes.walk_nist
-    return _native(source, walk(source.file, source.start, source.size).account)
+    return _probe_native(source, walk(source.file, source.start, source.size).account)
 
 
-def _native(source: _Source, account: Account) -> Probed:
+def _probe_native(source: _Source, account: Account) -> SourceInfo:
     """Return how libsndfile reads a file, or FFmpeg where it cannot."""
     try:
-        probed = _open_native(source, account)
+        info = _open_native(source, account)
     except soundfile.LibsndfileError:
-        return _foreign(source, account=account)
-    if probed.format.frames:
-        return probed
-    raise empty(source.name, "it has a header and no samples")
+        return _probe_with_ffmpeg(source, account=account)
+    if info.format.frames:
+        return info
+    raise empty_error(source.name, "it has a header and no samples")
 
 
-def _open_native(source: _Source, account: Account) -> Probed:
+def _open_native(source: _Source, account: Account) -> SourceInfo:
     # By descriptor: soundfile would take whatever is called .raw for a file without header.
     source.file.seek(0)
     with soundfile.SoundFile(source.file.fileno(), closefd=False) as file:
-        return _native_format(file, account)
+        return _native_info(file, account)
 
 
-def _native_format(file: soundfile.SoundFile, account: Account) -> Probed:
+def _native_info(file: soundfile.SoundFile, account: Account) -> SourceInfo:
     frames = file.frames if 0 < file.frames < _UNKNOWN_FRAMES else 0
     audio = AudioFormat(file.format, file.subtype, file.samplerate, file.channels, frames)
-    return Probed(
+    return SourceInfo(
         audio,
-        copied=not (frames and file.seekable()) or file.subtype in _INEXACT,
+        needs_copy=not (frames and file.seekable()) or file.subtype in _INEXACT,
         copy_bits=bits_of(file.subtype),
         account=account,
     )
 
 
-def _raw(source: _Source, raw: RawFormat) -> Probed:
+def _probe_raw(source: _Source, raw: RawFormat) -> SourceInfo:
     if raw.encoding.islower():
-        return _foreign(source, raw.encoding)
+        return _probe_with_ffmpeg(source, raw.encoding)
     audio = AudioFormat(HEADLESS, raw.encoding, raw.rate_hz, raw.channels, 0)
     try:
         with soundfile.SoundFile(
@@ -425,69 +420,72 @@ def _raw(source: _Source, raw: RawFormat) -> Probed:
             samplerate=raw.rate_hz,
             channels=raw.channels,
         ) as file:
-            probed = _native_format(file, _NO_ACCOUNT)
-            turns = raw.channels == 1 and takes_turns(excerpts(file))
+            info = _native_info(file, _EMPTY_ACCOUNT)
+            has_two_channels = raw.channels == 1 and is_interleaved(read_excerpts(file))
     except soundfile.LibsndfileError as error:
-        raise _refused(source, f"it is no raw {raw.encoding}: {error}") from error
-    if not probed.format.frames:
-        raise empty(source.name, "it is shorter than one frame")
-    if turns and raw.assumed and probed.format.frames >= _TELLING_S * raw.rate_hz:
-        raise _two_channels(source, raw)
+        raise _refusal(source, f"it is no raw {raw.encoding}: {error}") from error
+    if not info.format.frames:
+        raise empty_error(source.name, "it is shorter than one frame")
+    is_telling = info.format.frames >= _MIN_TELLING_S * raw.rate_hz
+    if has_two_channels and raw.is_assumed and is_telling:
+        raise _interleaved_error(source, raw)
     # AudioFormat knows no byte order: what is not in the usual one, workers read from a copy.
     return replace(
-        probed,
-        copied=probed.copied or raw.big_endian,
+        info,
+        needs_copy=info.needs_copy or raw.big_endian,
         reader=NativeReader(audio, big_endian=True) if raw.big_endian else None,
         big_endian=raw.big_endian,
-        flags=(Flag.TWO_CHANNELS_SUSPECTED,) if turns else (),
+        flags=(Flag.TWO_CHANNELS_SUSPECTED,) if has_two_channels else (),
     )
 
 
-def _two_channels(source: _Source, raw: RawFormat) -> BadRecording:
+def _interleaved_error(source: _Source, raw: RawFormat) -> BadRecording:
     encoding = next(
-        name for name, of in RAW_ENCODINGS.items() if of == (raw.encoding, raw.big_endian)
+        name for name, code in RAW_ENCODINGS.items() if code == (raw.encoding, raw.big_endian)
     )
     stereo = f"--raw {source.suffix}={encoding}:{raw.rate_hz}:2"
     mono = f"--raw {source.suffix}={encoding}:{raw.rate_hz}"
     return BadRecording(
         ErrorCode.AUDIO_RAW_UNKNOWN,
         source.name,
-        "its samples are those of two channels in turn, and its suffix alone would mean one",
-        f"Say {stereo}; or {mono}, if one channel it is.",
+        "its samples alternate between two channels, and its suffix means one",
+        f"Use {stereo}; or {mono}, if it has one channel.",
     )
 
 
-def _foreign(source: _Source, demuxer: str | None = None, account: Account | None = None) -> Probed:
-    walk = _WALKS.get(source.container or "", _walk_nothing)
-    walked = walk(source.file, source.start, source.size)
-    account = walked.account if account is None else account
+def _probe_with_ffmpeg(
+    source: _Source, demuxer: str | None = None, account: Account | None = None
+) -> SourceInfo:
+    walk_file = _FFMPEG_WALKS.get(source.container or "", _walk_unknown)
+    file_walk = walk_file(source.file, source.start, source.size)
+    account = file_walk.account if account is None else account
     try:
-        facts = pyav.describe(source.path, demuxer)
+        facts = pyav.describe_tracks(source.path, demuxer)
     except pyav.NoAudioError as error:
-        raise _refused(source, str(error), ErrorCode.AUDIO_NOT_AUDIO) from error
+        raise _refusal(source, str(error), ErrorCode.AUDIO_NOT_AUDIO) from error
     except pyav.UnknownEncodingError as error:
-        raise _refused(source, str(error)) from error
+        raise _refusal(source, str(error)) from error
     except UndecodableError as error:
-        broken = earliest(account.breaks)
-        if broken is not None:
-            remedy = "Hand in the complete file; what there is of it, no decoder can read."
+        first_break = earliest_break(account.breaks)
+        if first_break is not None:
+            remedy = "Submit the complete file. No decoder can read what is there."
             raise BadRecording(
-                ErrorCode.AUDIO_TRUNCATED, source.name, broken.cause, remedy
+                ErrorCode.AUDIO_TRUNCATED, source.name, first_break.cause, remedy
             ) from error
-        known = source.container or demuxer
-        code = ErrorCode.AUDIO_BAD_HEADER if known else ErrorCode.AUDIO_NOT_AUDIO
-        raise _refused(source, f"no decoder can read it ({error})", code) from error
-    return _foreign_probed(source, facts, replace(walked, account=account), demuxer)
+        container = source.container or demuxer
+        code = ErrorCode.AUDIO_BAD_HEADER if container else ErrorCode.AUDIO_NOT_AUDIO
+        raise _refusal(source, f"no decoder can read it ({error})", code) from error
+    return _track_info(source, facts, replace(file_walk, account=account), demuxer)
 
 
-def _walk_nothing(_file: BinaryIO, _start: int, size: int) -> Walk:
-    return Walk(((0, size),), _NO_ACCOUNT)
+def _walk_unknown(_file: BinaryIO, _start: int, size: int) -> Walk:
+    return Walk(((0, size),), _EMPTY_ACCOUNT)
 
 
 #: Of what FFmpeg reads, by container.
-_WALKS: Mapping[str, Callable[[BinaryIO, int, int], Walk]] = {
-    "ISO": iso.walk,
-    "MATROSKA": matroska.walk,
+_FFMPEG_WALKS: Mapping[str, Callable[[BinaryIO, int, int], Walk]] = {
+    "ISO": iso.walk_iso,
+    "MATROSKA": matroska.walk_matroska,
     "ADTS": elementary.walk_adts,
     "AMR": elementary.walk_amr,
     "ASF": sizes.walk_asf,
@@ -497,40 +495,42 @@ _WALKS: Mapping[str, Callable[[BinaryIO, int, int], Walk]] = {
 }
 
 
-def _foreign_probed(
+def _track_info(
     source: _Source,
-    facts: pyav.ForeignFacts,
-    walked: Walk,
+    facts: pyav.TrackFacts,
+    file_walk: Walk,
     demuxer: str | None,
-) -> Probed:
-    tracks, mode = facts.tracks, source.choices.tracks
-    beside = len(tracks) > 1 and (mode == "speakers" or (mode == "auto" and facts.are_speakers))
-    taken = tracks if beside else tracks[:1]
-    flags = _track_flags(len(tracks), len(taken))
-    late_ms = min(track.late_ms for track in taken)
+) -> SourceInfo:
+    tracks, mode = facts.tracks, source.options.tracks
+    is_asked = mode == "speakers" or (mode == "auto" and facts.are_speakers)
+    tracks_are_speakers = len(tracks) > 1 and is_asked
+    selected = tracks if tracks_are_speakers else tracks[:1]
+    flags = _track_flags(len(tracks), len(selected))
+    late_ms = min(track.late_ms for track in selected)
     if late_ms > TOLERANCE_MS:
         flags = (*flags, f"{Flag.LATE_START}:{late_ms}")
-    first = taken[0]
-    if len(taken) == 1 and walked.channels and walked.channels != first.channels:
+    first_track = selected[0]
+    channels = file_walk.channels
+    if len(selected) == 1 and channels and channels != first_track.channels:
         flags = (*flags, Flag.FORMAT_CHANGES)
-        taken = (replace(first, channels=max(walked.channels, first.channels)),)
-    reader = pyav.ForeignReader(walked.files, taken, facts.bits, demuxer)
-    probed = _copied(reader, walked.account, facts.container, facts.encoding, flags)
-    return replace(probed, speakers=beside)
+        selected = (replace(first_track, channels=max(channels, first_track.channels)),)
+    reader = pyav.TrackReader(file_walk.files, selected, facts.bits, demuxer)
+    info = _copy_info(reader, file_walk.account, facts.container, facts.encoding, flags)
+    return replace(info, tracks_are_speakers=tracks_are_speakers)
 
 
 #: By container. Of any other FFmpeg is asked.
-_PROBES: Mapping[str, Callable[[_Source, Limits], Probed]] = {
-    "MP3": _mpeg,
-    "OGG": _ogg,
-    "WAV": _wav,
-    "FLAC": _flac,
-    **dict.fromkeys(chunked.CONTAINERS, _chunked),
-    **dict.fromkeys(("NIST", "VOC"), _native_alone),
+_PROBES: Mapping[str, Callable[[_Source], SourceInfo]] = {
+    "MP3": _probe_mpeg,
+    "OGG": _probe_ogg,
+    "WAV": _probe_wav,
+    "FLAC": _probe_flac,
+    **dict.fromkeys(chunked.CONTAINERS, _probe_chunked),
+    **dict.fromkeys(("NIST", "VOC"), _probe_sized),
 }
 
 
-def _refused(
+def _refusal(
     source: _Source, cause: str, code: ErrorCode = ErrorCode.AUDIO_BAD_HEADER
 ) -> BadRecording:
     remedy = "Convert it to WAV or FLAC, or leave it out if it is no recording."

@@ -16,15 +16,16 @@ import av
 import av.error
 
 from producer.intake.containers.account import LATEST_START_MS
-from producer.intake.excerpt import excerpt
+from producer.intake.file_spans import open_spans
 from producer.intake.pieces import (
     GAPS_PER_AUDIO,
-    Lost,
+    LostAudio,
     Piece,
+    Pieces,
     UndecodableError,
     samples_of,
     side_by_side,
-    silence,
+    silent_pieces,
 )
 
 _DEMUXERS = (
@@ -53,7 +54,7 @@ class NoAudioError(UndecodableError):
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
+class AudioTrack:
     """One track of audio: ``late_ms`` is when it begins on the recording's clock."""
 
     index: int
@@ -65,13 +66,13 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignFacts:
-    """What is in a foreign file."""
+class TrackFacts:
+    """What is in a file that FFmpeg demuxes."""
 
     container: str
     encoding: str
     bits: int
-    tracks: tuple[Track, ...]
+    tracks: tuple[AudioTrack, ...]
 
     @property
     def rate_hz(self) -> int:
@@ -90,7 +91,7 @@ class ForeignFacts:
         return len(languages) <= 1 and not any(track.is_alternative for track in self.tracks)
 
 
-def describe(source: bytes | BinaryIO, demuxer: str | None = None) -> ForeignFacts:
+def describe_tracks(source: bytes | BinaryIO, demuxer: str | None = None) -> TrackFacts:
     """Return the facts of a file's audio, as each track's first decoded frame has them.
 
     The header's rate is not trusted: HE-AAC states half of what comes out. ``demuxer`` names the
@@ -99,19 +100,20 @@ def describe(source: bytes | BinaryIO, demuxer: str | None = None) -> ForeignFac
     Raises:
         UndecodableError: FFmpeg cannot read it.
     """
-    with _opened(source, demuxer) as container:
+    with _open_container(source, demuxer) as container:
         streams = _audio_streams(container)
-        count = len(streams)
-        name, first = container.format.name, streams[0]
-        encoding = first.codec_context.name.upper()
-        codec = first.codec_context.codec
-    tracks = [pair for n in range(count) if (pair := _track(source, demuxer, n)) is not None]
+        stream_count = len(streams)
+        container_name, first_stream = container.format.name, streams[0]
+        encoding = first_stream.codec_context.name.upper()
+        codec = first_stream.codec_context.codec
+    candidates = (_describe_track(source, demuxer, n) for n in range(stream_count))
+    tracks = [track for track in candidates if track is not None]
     if not tracks:
         raise UndecodableError("it holds no audio frame")
     bits = max(bits for _, bits in tracks)
     is_exact = codec.lossless and not codec.lossy
-    return ForeignFacts(
-        name.split(",")[0].upper(),
+    return TrackFacts(
+        container_name.split(",")[0].upper(),
         encoding,
         # What a lossy codec left out is more than what the 17th bit holds.
         24 if is_exact and bits > 16 else 16,
@@ -122,15 +124,17 @@ def describe(source: bytes | BinaryIO, demuxer: str | None = None) -> ForeignFac
 def _audio_streams(container: Any) -> Sequence[Any]:
     if not container.streams.audio:
         raise NoAudioError("it holds no audio")
-    known = [stream for stream in container.streams.audio if stream.codec_context is not None]
-    if not known:
+    known_streams = [s for s in container.streams.audio if s.codec_context is not None]
+    if not known_streams:
         raise UnknownEncodingError(f"no decoder knows its encoding ({container.format.name})")
-    return known
+    return known_streams
 
 
-def _track(source: bytes | BinaryIO, demuxer: str | None, number: int) -> tuple[Track, int] | None:
+def _describe_track(
+    source: bytes | BinaryIO, demuxer: str | None, number: int
+) -> tuple[AudioTrack, int] | None:
     """Return a track by its first frame, and the bits of its samples; None of one without any."""
-    with _opened(source, demuxer) as container:
+    with _open_container(source, demuxer) as container:
         stream = _audio_streams(container)[number]
         frame, lead_ms = _first_frame(container, stream)
         if frame is None:
@@ -139,7 +143,7 @@ def _track(source: bytes | BinaryIO, demuxer: str | None, number: int) -> tuple[
         title = stream.metadata.get("title", "").casefold()
         disposition = str(getattr(stream, "disposition", "")).casefold()
         return (
-            Track(
+            AudioTrack(
                 index=number,
                 rate_hz=frame.sample_rate,
                 channels=frame.layout.nb_channels,
@@ -154,7 +158,7 @@ def _track(source: bytes | BinaryIO, demuxer: str | None, number: int) -> tuple[
 
 #: Packets that no decoder may understand before a track is given up: a caller who says nothing
 #: for a while is sent as comfort noise.
-_MOST_UNDECODABLE = 3_000
+_MAX_UNDECODABLE = 3_000
 
 
 def _first_frame(container: Any, stream: Any) -> tuple[Any, float]:
@@ -167,7 +171,7 @@ def _first_frame(container: Any, stream: Any) -> tuple[Any, float]:
         except av.error.FFmpegError as undecodable:
             error = undecodable
             lead_ms += _packet_ms(packet)
-            if number > _MOST_UNDECODABLE:
+            if number > _MAX_UNDECODABLE:
                 break
             continue
         if frames:
@@ -192,7 +196,7 @@ def _late_ms(container: Any, frame: Any, lead_ms: float) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignReader:
+class TrackReader:
     """Tracks of a file that FFmpeg demuxes: the first, or each as a channel.
 
     ``files`` are where the files lie that were joined to one, ``demuxer`` what reads one without a
@@ -200,7 +204,7 @@ class ForeignReader:
     """
 
     files: tuple[tuple[int, int], ...]
-    tracks: tuple[Track, ...]
+    tracks: tuple[AudioTrack, ...]
     bits: int
     demuxer: str | None = None
 
@@ -214,60 +218,58 @@ class ForeignReader:
         """The first track's, or one for each."""
         return len(self.tracks) if len(self.tracks) > 1 else self.tracks[0].channels
 
-    def pieces(self, path: bytes) -> Iterator[Piece | Lost]:
+    def pieces(self, path: bytes) -> Pieces:
         """Yield all files."""
         with open(path, "rb") as file:
             size = file.seek(0, io.SEEK_END)
         for number, span in enumerate(self.files):
             part = None if span == (0, size) else span
             if len(self.tracks) == 1:
-                yield from self._track(path, part, self.tracks[0], is_first=not number)
+                yield from self._decode(path, part, self.tracks[0], is_first=not number)
                 continue
-            tracks = [self._track(path, part, track, is_first=not number) for track in self.tracks]
+            tracks = [self._decode(path, part, track, is_first=not number) for track in self.tracks]
             yield from side_by_side(tracks, self.rate_hz)
 
-    def _track(
-        self, path: bytes, span: tuple[int, int] | None, track: Track, *, is_first: bool
-    ) -> Iterator[Piece | Lost]:
+    def _decode(
+        self, path: bytes, span: tuple[int, int] | None, track: AudioTrack, *, is_first: bool
+    ) -> Pieces:
         if is_first and track.late_ms > _GAP_MS:
             frames = track.late_ms * track.rate_hz // 1000
-            yield from silence(frames, track.channels, track.rate_hz)
+            yield from silent_pieces(frames, track.channels, track.rate_hz)
         if span is None:
-            yield from read(path, self.demuxer, track.index)
+            yield from read_track(path, self.demuxer, track.index)
             return
-        with excerpt(path, b"", (span,)) as source:
-            yield from read(source, self.demuxer, track.index)
+        with open_spans(path, b"", (span,)) as source:
+            yield from read_track(source, self.demuxer, track.index)
 
 
-def read(
-    source: bytes | BinaryIO, demuxer: str | None = None, number: int = 0
-) -> Iterator[Piece | Lost]:
+def read_track(source: bytes | BinaryIO, demuxer: str | None = None, number: int = 0) -> Pieces:
     """Yield an audio track's samples, and silence where nothing was recorded.
 
     Raises:
         UndecodableError: the file cannot be demuxed on.
     """
-    with _opened(source, demuxer) as container:
+    with _open_container(source, demuxer) as container:
         streams = _audio_streams(container)
         if number >= len(streams):
             return
-        stream, clock = streams[number], _Clock()
+        stream, clock = streams[number], _TimestampClock()
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, ValueError) as error:
                 lost_ms = _packet_ms(packet)
                 if not _is_quiet(stream.codec_context.name, packet):
-                    yield Lost(lost_ms, getattr(error, "strerror", "") or str(error))
-                yield from clock.pass_over(lost_ms, stream)
+                    yield LostAudio(lost_ms, getattr(error, "strerror", "") or str(error))
+                yield from clock.skip_packet(lost_ms, stream)
                 continue
             for frame in frames:
                 samples = samples_of(frame)
-                before = clock.silence_before(frame)
-                if before and container.format.name in _UNBROKEN:
-                    lost_ms = before * 1000 / frame.sample_rate
-                    yield Lost(lost_ms, "frames are missing")
-                yield from silence(before, samples.shape[1], frame.sample_rate)
+                silent_samples = clock.silent_samples_before(frame)
+                if silent_samples and container.format.name in _UNBROKEN:
+                    lost_ms = silent_samples * 1000 / frame.sample_rate
+                    yield LostAudio(lost_ms, "frames are missing")
+                yield from silent_pieces(silent_samples, samples.shape[1], frame.sample_rate)
                 yield Piece(samples, frame.sample_rate)
 
 
@@ -277,8 +279,8 @@ _QUIET_TYPES = {"amrnb": 8, "amrwb": 9}
 
 def _is_quiet(codec: str, packet: Any) -> bool:
     """Tell whether a packet of AMR says that nobody speaks, which FFmpeg cannot decode."""
-    first = bytes(packet)[:1]
-    return bool(first) and first[0] >> 3 & 15 >= _QUIET_TYPES.get(codec, 16)
+    first_byte = bytes(packet)[:1]
+    return bool(first_byte) and first_byte[0] >> 3 & 15 >= _QUIET_TYPES.get(codec, 16)
 
 
 def _packet_ms(packet: Any) -> float:
@@ -287,66 +289,66 @@ def _packet_ms(packet: Any) -> float:
     return float(packet.duration * packet.time_base * 1000)
 
 
-class _Clock:
+class _TimestampClock:
     """Compares frames' time stamps with the samples decoded so far."""
 
     def __init__(self) -> None:
         self._origin_s: float | None = None
-        self._held_s = 0.0
+        self._decoded_s = 0.0
         self._silence_s = 0.0
 
-    def pass_over(self, ms: float, stream: Any) -> Iterator[Piece]:
+    def skip_packet(self, ms: float, stream: Any) -> Iterator[Piece]:
         """Yield silence in place of a packet that cannot be decoded."""
         context = stream.codec_context
         if context.sample_rate and context.channels:
             frames = round(ms * context.sample_rate / 1000)
-            self._held_s += frames / context.sample_rate
-            yield from silence(frames, context.channels, context.sample_rate)
+            self._decoded_s += frames / context.sample_rate
+            yield from silent_pieces(frames, context.channels, context.sample_rate)
 
-    def silence_before(self, frame: Any) -> int:
+    def silent_samples_before(self, frame: Any) -> int:
         """Return how many samples of silence belong before ``frame``, and count both.
 
         Raises:
             UndecodableError: it would be next to nothing but silence.
         """
-        rate_hz, before = frame.sample_rate, 0
+        rate_hz, silent_samples = frame.sample_rate, 0
         if frame.pts is not None:
-            at_s = float(frame.pts * frame.time_base)
+            pts_s = float(frame.pts * frame.time_base)
             if self._origin_s is None:
-                self._origin_s = at_s - self._held_s
-            late = round((at_s - self._origin_s - self._held_s) * rate_hz)
-            before = late if late * 1000 > _GAP_MS * rate_hz else 0
-        self._held_s += (before + frame.samples) / rate_hz
-        self._silence_s += before / rate_hz
-        heard_s = max(self._held_s - self._silence_s, 1.0)
-        if self._silence_s > GAPS_PER_AUDIO * heard_s:
+                self._origin_s = pts_s - self._decoded_s
+            late_samples = round((pts_s - self._origin_s - self._decoded_s) * rate_hz)
+            silent_samples = late_samples if late_samples * 1000 > _GAP_MS * rate_hz else 0
+        self._decoded_s += (silent_samples + frame.samples) / rate_hz
+        self._silence_s += silent_samples / rate_hz
+        audible_s = max(self._decoded_s - self._silence_s, 1.0)
+        if self._silence_s > GAPS_PER_AUDIO * audible_s:
             gaps_s = int(self._silence_s)
             raise UndecodableError(f"its time stamps leave {gaps_s} s without audio")
-        return before
+        return silent_samples
 
 
 @contextmanager
-def _opened(source: bytes | BinaryIO, demuxer: str | None) -> Iterator[Any]:
+def _open_container(source: bytes | BinaryIO, demuxer: str | None) -> Iterator[Any]:
     """Open a file; FFmpeg's errors become ours."""
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": ""}
     try:
-        with _file(source) as file:
+        with _open_or_borrow(source) as file:
             file.seek(0)
             # Tags are nobody's business here, and many are in the code page of their day.
             with av.open(
-                _Nameless(file), format=demuxer, options=options, metadata_errors="replace"
+                _NamelessFile(file), format=demuxer, options=options, metadata_errors="replace"
             ) as container:
                 yield container
     except (av.error.FFmpegError, OSError) as error:
         raise UndecodableError(error.strerror or str(error)) from error
 
 
-def _file(source: bytes | BinaryIO) -> AbstractContextManager[BinaryIO]:
+def _open_or_borrow(source: bytes | BinaryIO) -> AbstractContextManager[BinaryIO]:
     """Return a file that is opened here and closed, or one that is open and stays so."""
     return open(source, "rb") if isinstance(source, bytes) else nullcontext(source)
 
 
-class _Nameless:
+class _NamelessFile:
     """A file that FFmpeg must tell by its content: it would trust a name's suffix."""
 
     def __init__(self, file: Any) -> None:

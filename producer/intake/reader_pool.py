@@ -26,66 +26,69 @@ from typing import Generic, TypeVar
 
 from schema.errors import ErrorCode, Misconfigured
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
 
 #: Jobs handed to a child at once: enough that a pipe's round trip costs nothing per job, and few
 #: enough that little is done again after a death.
-_CHUNK = 16
+_CHUNK_JOBS = 16
 #: What a child may map beyond what its interpreter and libraries do.
 _MEMORY_BYTES = 4 * 1024**3
 #: Importing numpy from a cold network disk takes seconds; more than this is a broken host.
 _START_S = 120.0
 
-_SERVE = "import sys; from producer.intake.reader_pool import serve; serve(int(sys.argv[1]))"
+_CHILD_CODE = "import sys, producer.intake.reader_pool as pool; pool.run_child(int(sys.argv[1]))"
+
+
+class Tick:
+    """Nothing was done for a while: whoever iterates can do something else."""
 
 
 @dataclass(frozen=True, slots=True)
-class Died(Generic[Job]):
+class ReaderDied(Generic[JobT]):
     """A job that a child did not survive, and how that ended, as a clause."""
 
-    job: Job
+    job: JobT
     cause: str
 
 
 @dataclass(slots=True, eq=False)
-class _Child(Generic[Job]):
+class _Child(Generic[JobT]):
     """A child process, the jobs it still has, and until when the first of them may take."""
 
     process: subprocess.Popen[bytes]
     connection: Connection
-    jobs: deque[Job] = field(default_factory=deque)
-    started: bool = False
-    deadline: float = 0.0
+    jobs: deque[JobT] = field(default_factory=deque)
+    is_started: bool = False
+    deadline_s: float = 0.0
 
 
-def run(
-    work: Callable[[Job], Result],
-    jobs: Iterable[Job],
-    limit_s: Callable[[Job], float],
-    children: int | None = None,
+def run_jobs(
+    work: Callable[[JobT], ResultT],
+    jobs: Iterable[JobT],
+    limit_s: Callable[[JobT], float],
+    max_children: int | None = None,
     tick_s: float = float("inf"),
-) -> Iterator[Result | Died[Job] | None]:
+) -> Iterator[ResultT | ReaderDied[JobT] | Tick]:
     """Yield what ``work`` returns for each job, in order of completion.
 
-    None is yielded whenever nothing was done for ``tick_s`` seconds, so that whoever iterates can
-    do something else meanwhile.
+    A :class:`Tick` is yielded whenever nothing was done for ``tick_s`` seconds.
 
-    ``work``, a picklable callable, runs in up to ``children`` processes, one per core unless
+    ``work``, a picklable callable, runs in up to ``max_children`` processes, one per core unless
     given. A job that takes longer than ``limit_s`` of it, in seconds, is given up. Jobs are taken
     from their iterator as children become free, and no child outlives the iteration.
 
     Raises:
         Exception: what ``work`` raised; the rest of the jobs is abandoned.
     """
-    crew = _Crew(work, limit_s, children or len(os.sched_getaffinity(0)))
+    pool = _ReaderPool(work, limit_s, max_children or len(os.sched_getaffinity(0)))
     try:
-        yield from crew.results(iter(jobs), tick_s)
+        yield from pool.results(iter(jobs), tick_s)
     finally:
-        crew.dismiss()
+        pool.close()
 
 
-def serve(handle: int) -> None:
+def run_child(handle: int) -> None:
     """Be a child: answer jobs on the socket ``handle`` until it closes."""
     connection = Connection(handle)
     work = connection.recv()
@@ -94,10 +97,10 @@ def serve(handle: int) -> None:
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             for job in connection.recv():
-                connection.send(_attempt(work, job))
+                connection.send(_run_job(work, job))
 
 
-def _attempt(work: Callable[[Job], Result], job: Job) -> tuple[Result | None, Exception | None]:
+def _run_job(work: Callable[[JobT], ResultT], job: JobT) -> tuple[ResultT | None, Exception | None]:
     try:
         return work(job), None
     except Exception as error:  # it is raised again, by the parent
@@ -107,75 +110,77 @@ def _attempt(work: Callable[[Job], Result], job: Job) -> tuple[Result | None, Ex
 def _limit_memory() -> None:
     """Let a decoder that a file tricks into allocating fail, instead of the host."""
     with open("/proc/self/statm", "rb") as file:
-        mapped = int(file.read().split()[0]) * resource.getpagesize()
-    most = mapped + _MEMORY_BYTES
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard != resource.RLIM_INFINITY:
-        most = min(most, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+        mapped_bytes = int(file.read().split()[0]) * resource.getpagesize()
+    limit_bytes = mapped_bytes + _MEMORY_BYTES
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
+    if hard_limit != resource.RLIM_INFINITY:
+        limit_bytes = min(limit_bytes, hard_limit)
+    resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, hard_limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-class _Crew(Generic[Job, Result]):
+class _ReaderPool(Generic[JobT, ResultT]):
     """The parent's side."""
 
     def __init__(
-        self, work: Callable[[Job], Result], limit_s: Callable[[Job], float], most: int
+        self, work: Callable[[JobT], ResultT], limit_s: Callable[[JobT], float], max_children: int
     ) -> None:
         self._work = work
         self._limit_s = limit_s
-        self._most = most
-        self._children: list[_Child[Job]] = []
+        self._max_children = max_children
+        self._children: list[_Child[JobT]] = []
         #: What dead children left undone.
-        self._left: deque[list[Job]] = deque()
+        self._retries: deque[list[JobT]] = deque()
 
-    def results(self, jobs: Iterator[Job], tick_s: float) -> Iterator[Result | Died[Job] | None]:
-        """Yield every job's result; children are hired as there is work for them."""
+    def results(
+        self, jobs: Iterator[JobT], tick_s: float
+    ) -> Iterator[ResultT | ReaderDied[JobT] | Tick]:
+        """Yield every job's result; children are started as there is work for them."""
         while True:
-            self._hand_out(jobs)
+            self._assign_jobs(jobs)
             busy = [child for child in self._children if child.jobs]
             if not busy:
                 return
-            timeout_s = max(0.0, min(child.deadline for child in busy) - time.monotonic())
-            ready = set(wait([child.connection for child in busy], min(timeout_s, tick_s)))
-            if not ready and tick_s < timeout_s:
-                yield None
+            timeout_s = max(0.0, min(child.deadline_s for child in busy) - time.monotonic())
+            answered = set(wait([child.connection for child in busy], min(timeout_s, tick_s)))
+            if not answered and tick_s < timeout_s:
+                yield Tick()
             for child in busy:
-                if child.connection in ready:
-                    yield from self._answer(child)
+                if child.connection in answered:
+                    yield from self._receive(child)
                 # An answer may have come while whoever iterates was busy with another's.
-                elif time.monotonic() > child.deadline and not child.connection.poll():
-                    yield self._bury(child, "it took too long")
+                elif time.monotonic() > child.deadline_s and not child.connection.poll():
+                    yield self._discard_child(child, "it took too long")
 
-    def dismiss(self) -> None:
+    def close(self) -> None:
         """End every child, at once, and wait until it is gone."""
         for child in self._children:
-            _end(child)
+            _kill(child)
         self._children.clear()
 
-    def _hand_out(self, jobs: Iterator[Job]) -> None:
-        """Give each idle child a chunk, hiring more while there is work."""
+    def _assign_jobs(self, jobs: Iterator[JobT]) -> None:
+        """Give each idle child a chunk, starting more while there is work."""
         while True:
             child = next((child for child in self._children if not child.jobs), None)
-            if child is None and len(self._children) >= self._most:
+            if child is None and len(self._children) >= self._max_children:
                 return
-            chunk = self._left.popleft() if self._left else list(islice(jobs, _CHUNK))
+            chunk = self._retries.popleft() if self._retries else list(islice(jobs, _CHUNK_JOBS))
             if not chunk:
                 return
             if child is None:
-                child = self._hire()
+                child = self._start_child()
             child.jobs.extend(chunk)
             self._set_deadline(child)
             # A child that died while idle is noticed when its answer is awaited.
             with suppress(BrokenPipeError, ConnectionResetError):
                 child.connection.send(chunk)
 
-    def _hire(self) -> _Child[Job]:
-        ours, theirs = socket.socketpair()
-        with theirs:
+    def _start_child(self) -> _Child[JobT]:
+        parent_socket, child_socket = socket.socketpair()
+        with child_socket:
             process = subprocess.Popen(
-                [sys.executable, "-c", _SERVE, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-c", _CHILD_CODE, str(child_socket.fileno())],
+                pass_fds=[child_socket.fileno()],
                 stdin=subprocess.DEVNULL,
                 # Decoders write warnings, into the middle of an operator's progress bar.
                 stdout=subprocess.DEVNULL,
@@ -184,25 +189,25 @@ class _Crew(Generic[Job, Result]):
                 # Ctrl-C is the parent's to handle.
                 process_group=0,
             )
-        child: _Child[Job] = _Child(process, Connection(ours.detach()))
+        child: _Child[JobT] = _Child(process, Connection(parent_socket.detach()))
         self._children.append(child)
         with suppress(BrokenPipeError, ConnectionResetError):
             child.connection.send(self._work)
         return child
 
-    def _set_deadline(self, child: _Child[Job]) -> None:
+    def _set_deadline(self, child: _Child[JobT]) -> None:
         if child.jobs:
-            limit_s = self._limit_s(child.jobs[0]) + (0.0 if child.started else _START_S)
-            child.deadline = time.monotonic() + limit_s
+            limit_s = self._limit_s(child.jobs[0]) + (0.0 if child.is_started else _START_S)
+            child.deadline_s = time.monotonic() + limit_s
 
-    def _answer(self, child: _Child[Job]) -> Iterator[Result | Died[Job]]:
+    def _receive(self, child: _Child[JobT]) -> Iterator[ResultT | ReaderDied[JobT]]:
         try:
             answer = child.connection.recv()
         except (EOFError, OSError):
-            yield self._bury(child, _ending(child.process))
+            yield self._discard_child(child, _exit_cause(child.process))
             return
         if answer is None:
-            child.started = True
+            child.is_started = True
         else:
             result, error = answer
             if error is not None:
@@ -211,30 +216,30 @@ class _Crew(Generic[Job, Result]):
             yield result
         self._set_deadline(child)
 
-    def _bury(self, child: _Child[Job], cause: str) -> Died[Job]:
+    def _discard_child(self, child: _Child[JobT], cause: str) -> ReaderDied[JobT]:
         """Remove a child that died or hangs; what it had not begun is left for others."""
         self._children.remove(child)
-        _end(child)
-        if not child.started:
+        _kill(child)
+        if not child.is_started:
             raise Misconfigured(
                 ErrorCode.AUDIO_READER_DIED,
                 "the process that reads recordings",
                 f"it cannot start: {cause}",
                 f"Try: {sys.executable} -c 'import producer.intake.examine'",
             )
-        culprit, *rest = child.jobs
-        if rest:
-            self._left.append(rest)
-        return Died(culprit, cause)
+        culprit, *unfinished_jobs = child.jobs
+        if unfinished_jobs:
+            self._retries.append(unfinished_jobs)
+        return ReaderDied(culprit, cause)
 
 
-def _end(child: _Child[Job]) -> None:
+def _kill(child: _Child[JobT]) -> None:
     child.connection.close()
     child.process.kill()
     child.process.wait()
 
 
-def _ending(process: subprocess.Popen[bytes]) -> str:
+def _exit_cause(process: subprocess.Popen[bytes]) -> str:
     """Say how a child ended; it closed its socket, so it has."""
     status = process.wait()
     if status < 0:

@@ -7,18 +7,18 @@ Reads in blocks, so that memory does not grow with the length of a recording, bu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from producer.intake.containers.account import Break, seconds
-from producer.intake.libsndfile import frames_before_damage, opened
+from producer.intake.audio_errors import break_error, empty_error, truncated_error
+from producer.intake.containers.account import Break, format_seconds, shortfall
+from producer.intake.libsndfile import frames_before_damage, open_sound
 from producer.intake.pieces import UndecodableError
-from producer.intake.refusals import empty, truncated, truncated_at
 from schema.pcm import BlockDigests, Samples, downmix
 from schema.records import AudioFormat
 from schema.span import GRID_MS, duration_of, frame_at
@@ -45,38 +45,17 @@ _SAME_GAIN_DB = 3.0
 _LONGEST_LAG_S = 0.02
 
 
-class PackedDigests(Sequence[bytes]):
-    """Digests of equal length, end to end: as objects of their own they take four times as much."""
-
-    def __init__(self, packed: bytes, each_bytes: int) -> None:
-        self._packed = packed
-        self._each = each_bytes
-
-    def __len__(self) -> int:
-        return len(self._packed) // self._each
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        at = range(len(self))[index] * self._each
-        return self._packed[at : at + self._each]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Signal:
     """One channel, or the mean of all.
 
-    ``digests`` has the digest of each 100 ms block, ``envelope_db`` the level of each, float32
-    dBFS; ``silent`` says that nothing in it can be heard.
+    ``digests`` has a row of bytes for each 100 ms block, ``envelope_db`` the level of each, float32
+    dBFS; ``is_silent`` says that nothing in it can be heard.
     """
 
-    digests: Sequence[bytes]
+    digests: npt.NDArray[np.uint8]
     envelope_db: Envelope
-    silent: bool
+    is_silent: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,60 +85,57 @@ def scan(path: bytes, audio: AudioFormat, name: str, *, mix: bool = False) -> Sc
         BadRecording: it holds fewer frames than ``audio`` says, or cannot be decoded.
     """
     numbers: list[int | None] = [None] if mix else list(range(audio.channels))
-    meters = {number: _Meter(audio.rate_hz) for number in numbers}
-    twins = _Twins(audio.rate_hz) if not mix and audio.channels == 2 else None
+    meters = {number: _SignalMeter(audio.rate_hz) for number in numbers}
+    detector = _DualMonoDetector(audio.rate_hz) if not mix and audio.channels == 2 else None
     for block in _blocks(path, audio, name):
         for number, meter in meters.items():
             meter.add(downmix(block) if number is None else np.ascontiguousarray(block[:, number]))
-        if twins:
-            twins.add(block)
+        if detector:
+            detector.add(block)
     signals = {number: meter.finish() for number, meter in meters.items()}
-    return Scan(audio, signals, dual_mono=bool(twins and twins.same))
+    return Scan(audio, signals, dual_mono=bool(detector and detector.is_dual_mono))
 
 
 def _blocks(path: bytes, audio: AudioFormat, name: str) -> Iterator[Samples]:
     """Yield blocks of ``BLOCK_S``, and the rest; check that there are as many as planned."""
     frames = 0
     try:
-        with open(path, "rb") as handle, opened(handle.fileno(), audio) as file:
+        with open(path, "rb") as handle, open_sound(handle.fileno(), audio) as file:
             while len(block := file.read(BLOCK_S * audio.rate_hz, "float32", always_2d=True)):
                 frames += len(block)
                 yield block
     except (soundfile.LibsndfileError, UndecodableError) as error:
         at_ms = frames_before_damage(path, audio) * 1000 // audio.rate_hz
-        promised = seconds(audio.frames * 1000 // audio.rate_hz)
-        cause = f"decoding fails ({error}), and its header promises {promised}"
-        raise truncated_at(name, Break(at_ms, cause)) from error
+        stated_text = format_seconds(audio.frames * 1000 // audio.rate_hz)
+        cause = f"decoding fails ({error}), and its header promises {stated_text}"
+        raise break_error(name, Break(at_ms, cause)) from error
     if not frames:
-        raise empty(name, "it has a header and no samples")
+        raise empty_error(name, "it has a header and no samples")
     if frames < audio.frames:
-        held, promised = (seconds(n * 1000 // audio.rate_hz) for n in (frames, audio.frames))
-        raise truncated(name, f"its header promises {promised} and it holds {held}")
+        stated_ms, held_ms = (n * 1000 // audio.rate_hz for n in (audio.frames, frames))
+        raise truncated_error(name, shortfall(stated_ms, held_ms))
 
 
-class _Meter:
+class _SignalMeter:
     """Digests and levels of one signal, fed in blocks of ``BLOCK_S``; only the last is shorter."""
 
     def __init__(self, rate_hz: int) -> None:
         self._rate_hz = rate_hz
         self._ms = 0
         self._digests = bytearray()
-        self._each_bytes = 0
         self._levels: list[Envelope] = []
 
     def add(self, samples: Samples) -> None:
         blocks = BlockDigests(self._rate_hz, self._ms)
         blocks.update(samples)
-        digests = blocks.finish()
-        self._each_bytes = len(digests[0])
-        self._digests += b"".join(digests)
+        self._digests += b"".join(blocks.finish())
         self._levels.append(_levels(samples, self._rate_hz))
         self._ms += BLOCK_S * 1000
 
     def finish(self) -> Signal:
         envelope_db = np.concatenate(self._levels)
-        digests = PackedDigests(bytes(self._digests), self._each_bytes)
-        return Signal(digests, envelope_db, silent=bool(envelope_db.max() < SILENCE_DB))
+        digests = np.frombuffer(self._digests, np.uint8).reshape(len(envelope_db), -1)
+        return Signal(digests, envelope_db, is_silent=bool(envelope_db.max() < SILENCE_DB))
 
 
 def _levels(samples: Samples, rate_hz: int) -> Envelope:
@@ -194,7 +170,7 @@ def _covariance(x: Samples, y: Samples, edges: list[int]) -> npt.NDArray[np.floa
     return np.nan_to_num(covariance, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-class _Twins:
+class _DualMonoDetector:
     """Whether two channels are one signal, fed in blocks that start on whole seconds.
 
     They are where, in each second, one explains the other: they correlate, at one gain and
@@ -207,53 +183,53 @@ class _Twins:
         #: Gains of the second channel against the first that were met, in dB, and polarities.
         self._gains_db = (math.inf, -math.inf)
         self._polarities: set[float] = set()
-        self.same = True
+        self.is_dual_mono = True
 
     def add(self, block: Samples) -> None:
         """Compare another ``(frames, 2)``; once they differ, nothing more is computed."""
-        if not self.same:
+        if not self.is_dual_mono:
             return
         left, right = np.ascontiguousarray(block[:, 0]), np.ascontiguousarray(block[:, 1])
         if self._lag is None:
             self._lag = self._find_lag(left, right)
-        seconds = self._compare(*_aligned(left, right, self._lag or 0))
-        self.same = not seconds.differs.any() and self._one_gain(seconds)
+        seconds = self._compare(*_align(left, right, self._lag or 0))
+        self.is_dual_mono = not seconds.differs.any() and self._one_gain(seconds)
 
     def _find_lag(self, left: Samples, right: Samples) -> int | None:
         """Return by how many frames ``left`` is late, or None in a block without a sound."""
         seconds = self._compare(left, right)
         if not seconds.differs.any():
-            return 0 if seconds.alike.any() else None
-        first = int(np.argmax(seconds.differs)) * self._rate_hz
-        until = first + self._rate_hz
+            return 0 if seconds.is_alike.any() else None
+        start = int(np.argmax(seconds.differs)) * self._rate_hz
+        until = start + self._rate_hz
         longest = int(_LONGEST_LAG_S * self._rate_hz)
-        return _best_lag(left[first:until], right[first:until], longest)
+        return _best_lag(left[start:until], right[start:until], longest)
 
     def _one_gain(self, seconds: _Seconds) -> bool:
-        gains_db = seconds.gain_db[seconds.alike]
+        gains_db = seconds.gain_db[seconds.is_alike]
         low, high = self._gains_db
         self._gains_db = min([low, *gains_db]), max([high, *gains_db])
-        self._polarities.update(seconds.polarity[seconds.alike])
+        self._polarities.update(seconds.polarity[seconds.is_alike])
         return self._gains_db[1] - self._gains_db[0] <= _SAME_GAIN_DB and len(self._polarities) < 2
 
     def _compare(self, left: Samples, right: Samples) -> _Seconds:
-        rest = len(left) % self._rate_hz
-        if rest * 1000 < GRID_MS * self._rate_hz:
+        remainder = len(left) % self._rate_hz
+        if remainder * 1000 < GRID_MS * self._rate_hz:
             # No word fits in so short a rest, and ADPCM pads its last block with noise.
-            left, right = left[: len(left) - rest], right[: len(right) - rest]
+            left, right = left[: len(left) - remainder], right[: len(right) - remainder]
         edges = _edges(len(left), lambda step: step * self._rate_hz)
         tiny, silence = 10 ** (FLOOR_DB / 10), 10 ** (SILENCE_DB / 10)
-        own_left = np.maximum(_covariance(left, left, edges), tiny)
-        own_right = np.maximum(_covariance(right, right, edges), tiny)
-        shared = _covariance(left, right, edges)
-        explained = shared**2 / (own_left * own_right)
-        louder = np.maximum(own_left, own_right)
-        alike = explained >= _SAME_CORRELATION**2
+        left_power = np.maximum(_covariance(left, left, edges), tiny)
+        right_power = np.maximum(_covariance(right, right, edges), tiny)
+        covariance = _covariance(left, right, edges)
+        explained_share = covariance**2 / (left_power * right_power)
+        louder_power = np.maximum(left_power, right_power)
+        is_alike = explained_share >= _SAME_CORRELATION**2
         return _Seconds(
-            differs=~alike & (louder * (1 - explained) > silence),
-            alike=alike & (louder > silence),
-            gain_db=10 * np.log10(own_right / own_left),
-            polarity=np.sign(shared),
+            differs=~is_alike & (louder_power * (1 - explained_share) > silence),
+            is_alike=is_alike & (louder_power > silence),
+            gain_db=10 * np.log10(right_power / left_power),
+            polarity=np.sign(covariance),
         )
 
 
@@ -261,12 +237,12 @@ class _Seconds(NamedTuple):
     """How two channels compare in each second; gain and polarity count where they are alike."""
 
     differs: npt.NDArray[np.bool_]
-    alike: npt.NDArray[np.bool_]
+    is_alike: npt.NDArray[np.bool_]
     gain_db: npt.NDArray[np.float64]
     polarity: npt.NDArray[np.float64]
 
 
-def _aligned(left: Samples, right: Samples, lag: int) -> tuple[Samples, Samples]:
+def _align(left: Samples, right: Samples, lag: int) -> tuple[Samples, Samples]:
     if lag >= 0:
         return left[lag:], right[: len(right) - lag]
     return left[:lag], right[-lag:]

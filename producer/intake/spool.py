@@ -20,28 +20,22 @@ import soundfile
 
 from producer.intake.containers.account import Break
 from producer.intake.full_decode import read_blocks
-from producer.intake.probe import Probed, check_format
+from producer.intake.probe import SourceInfo, check_format
 from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured
 from schema.pcm import Samples
 from schema.records import AudioFormat, Location
 from schema.settings import SPOOL_ROOT, Settings
 from schema.span import duration_of
-from schema.storage.beneath import (
-    OutsideError,
-    beneath,
-    open_directory,
-    open_file,
-    refuse_link,
-)
+from schema.storage.beneath import OutsideError, act_below, open_directory, open_file, refuse_link
 
 #: Raised when the same source would give another copy.
 _COPY_VERSION = 2
 #: What FLAC holds.
-_MOST_CHANNELS = 8
+_MAX_CHANNELS = 8
 #: No space, quota used up, file too big for the file system.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: A file that is nobody else's, whatever lies at its name.
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class NoSpool(Misconfigured):
@@ -49,7 +43,7 @@ class NoSpool(Misconfigured):
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class SpoolCopy:
     """A copy in the spool, how to read it, and where its source lacks audio."""
 
     location: Location
@@ -59,42 +53,43 @@ class Copy:
 
 def copy_to_spool(
     source: bytes,
-    probed: Probed,
+    info: SourceInfo,
     content_digest: str,
     settings: Settings,
     name: str,
     *,
-    take: bool = False,
-) -> Copy:
+    lenient: bool = False,
+) -> SpoolCopy:
     """Return the copy of ``source``, made now unless it is there already.
 
     Rate and channels stay as they are. ``content_digest`` is that of the source's bytes. With
-    ``take`` a broken source is copied as far as it can be read, and always anew: only decoding it
-    tells where it breaks.
+    ``lenient`` a broken source is copied as far as it can be read, and always anew: only
+    decoding it tells where it breaks.
 
     Raises:
         BadRecording: the source cannot be decoded to its end, or is longer than allowed.
         Misconfigured: no spool is configured, or it is full.
     """
-    if probed.format.channels > _MOST_CHANNELS:
+    if info.format.channels > _MAX_CHANNELS:
         raise BadRecording(
             ErrorCode.AUDIO_TOO_MANY_CHANNELS,
             name,
-            f"it has {probed.format.channels} channels, and a copy holds {_MOST_CHANNELS}",
+            f"it has {info.format.channels} channels, and a copy holds {_MAX_CHANNELS}",
             "Convert it to WAV.",
         )
     spool = _spool_directory(settings, name)
-    location = Location(SPOOL_ROOT, _copy_name(probed, content_digest, take=take))
-    breaks = list(probed.breaks)
+    location = Location(SPOOL_ROOT, _copy_name(info, content_digest, lenient=lenient))
+    breaks = list(info.breaks)
     try:
-        if take or not _is_there(spool, location):
-            _make(source, probed, spool, location, settings, name, breaks if take else None)
+        if lenient or not _touch_existing(spool, location):
+            collected = breaks if lenient else None
+            _make_copy(source, info, spool, location, settings, name, collected)
         audio = _format_of(spool, location)
     except OutsideError:
-        raise _leads_out(location.under(os.fsdecode(spool)), name) from None
-    ends_ms = duration_of(audio.frames, audio.rate_hz)
-    placed = [Break(ends_ms, each.cause) if each.at_ms is None else each for each in breaks]
-    return Copy(location, audio, placed)
+        raise _outside_error(location.under(os.fsdecode(spool)), name) from None
+    end_ms = duration_of(audio.frames, audio.rate_hz)
+    placed_breaks = [Break(end_ms, b.cause) if b.at_ms is None else b for b in breaks]
+    return SpoolCopy(location, audio, placed_breaks)
 
 
 def remove_copy(settings: Settings, path: bytes) -> None:
@@ -108,7 +103,7 @@ def remove_copy(settings: Settings, path: bytes) -> None:
     name = Location(SPOOL_ROOT, path).name
     try:
         with suppress(FileNotFoundError):
-            beneath(spool, path, _remove)
+            act_below(spool, path, _remove)
     except OutsideError:
         cause = "it leads out of the spool"
         raise BadRequest(ErrorCode.PATH_OUTSIDE_ROOTS, name, cause) from None
@@ -126,10 +121,10 @@ def _remove(directory: int, name: bytes) -> None:
     os.unlink(name, dir_fd=directory)
 
 
-def _is_there(spool: bytes, location: Location) -> bool:
+def _touch_existing(spool: bytes, location: Location) -> bool:
     """Tell whether a copy is there already, and if so make it young: old ones are tidied away."""
     try:
-        beneath(spool, location.path, _make_young)
+        act_below(spool, location.path, _touch)
     except FileNotFoundError:
         return False
     except PermissionError:
@@ -137,7 +132,7 @@ def _is_there(spool: bytes, location: Location) -> bool:
     return True
 
 
-def _make_young(directory: int, name: bytes) -> None:
+def _touch(directory: int, name: bytes) -> None:
     refuse_link(directory, name)
     os.utime(name, dir_fd=directory, follow_symlinks=False)
 
@@ -161,9 +156,9 @@ def _spool_directory(settings: Settings, name: str) -> bytes:
     return os.fsencode(spool)
 
 
-def _copy_name(probed: Probed, content_digest: str, *, take: bool) -> bytes:
+def _copy_name(info: SourceInfo, content_digest: str, *, lenient: bool) -> bytes:
     """Return the path of a copy below the spool: its source's bytes, and how they are read."""
-    reading = (probed.format, probed.copy_bits, probed.big_endian, probed.speakers, take)
+    reading = (info.format, info.copy_bits, info.big_endian, info.tracks_are_speakers, lenient)
     key = hashlib.sha256(f"{_COPY_VERSION} {content_digest} {reading}".encode()).hexdigest()
     return os.fsencode(f"{key[:2]}/{key}.flac")
 
@@ -176,9 +171,9 @@ def _format_of(spool: bytes, location: Location) -> AudioFormat:
         return AudioFormat(file.format, file.subtype, file.samplerate, file.channels, file.frames)
 
 
-def _make(
+def _make_copy(
     source: bytes,
-    probed: Probed,
+    info: SourceInfo,
     spool: bytes,
     location: Location,
     settings: Settings,
@@ -186,27 +181,27 @@ def _make(
     breaks: list[Break] | None,
 ) -> None:
     """Write the copy; leave nothing behind where that fails."""
-    parent, own = os.path.split(location.path)
-    partial = os.fsencode(f"{secrets.token_hex(8)}.partial")
+    parent, file_name = os.path.split(location.path)
+    partial_name = os.fsencode(f"{secrets.token_hex(8)}.partial")
     try:
         with open_directory(spool, parent, make=True) as directory:
-            handle = os.open(partial, _NEW, 0o600, dir_fd=directory)
+            handle = os.open(partial_name, _NEW_FILE_FLAGS, 0o600, dir_fd=directory)
             try:
                 with os.fdopen(handle, "wb", buffering=0) as file:
                     sink = _Sink(file, settings.spool_reserve_bytes)
-                    _write(source, probed, sink, settings, name, breaks)
+                    _write_samples(source, info, sink, settings, name, breaks)
                     os.fchmod(file.fileno(), 0o640)
                     os.fsync(file.fileno())
-                os.rename(partial, own, src_dir_fd=directory, dst_dir_fd=directory)
+                os.rename(partial_name, file_name, src_dir_fd=directory, dst_dir_fd=directory)
             finally:
                 with suppress(FileNotFoundError):
-                    os.unlink(partial, dir_fd=directory)
-            _sync(directory)
+                    os.unlink(partial_name, dir_fd=directory)
+            _sync_directory(directory)
     except OSError as error:
-        raise _unwritable(name, location.under(os.fsdecode(spool)), error) from error
+        raise _write_error(name, location.under(os.fsdecode(spool)), error) from error
 
 
-def _leads_out(path: bytes, name: str) -> Misconfigured:
+def _outside_error(path: bytes, name: str) -> Misconfigured:
     return Misconfigured(
         ErrorCode.STORAGE_UNREACHABLE,
         name,
@@ -215,9 +210,9 @@ def _leads_out(path: bytes, name: str) -> Misconfigured:
     )
 
 
-def _unwritable(name: str, path: bytes, error: OSError) -> Misconfigured:
+def _write_error(name: str, path: bytes, error: OSError) -> Misconfigured:
     directory = os.fsdecode(os.path.dirname(path))
-    if error.errno in _FULL:
+    if error.errno in _FULL_ERRNOS:
         return Misconfigured(
             ErrorCode.SPOOL_FULL,
             name,
@@ -232,7 +227,7 @@ def _unwritable(name: str, path: bytes, error: OSError) -> Misconfigured:
     )
 
 
-def _sync(directory: int) -> None:
+def _sync_directory(directory: int) -> None:
     """Make a rename survive a power cut."""
     handle = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     try:
@@ -241,16 +236,16 @@ def _sync(directory: int) -> None:
         os.close(handle)
 
 
-def _write(
+def _write_samples(
     source: bytes,
-    probed: Probed,
+    info: SourceInfo,
     sink: _Sink,
     settings: Settings,
     name: str,
     breaks: list[Break] | None,
 ) -> None:
-    audio = probed.format
-    most_frames = settings.limits.duration_s * audio.rate_hz
+    audio = info.format
+    max_frames = settings.limits.duration_s * audio.rate_hz
     frames = 0
     sink.check()
     with soundfile.SoundFile(
@@ -259,23 +254,23 @@ def _write(
         samplerate=audio.rate_hz,
         channels=audio.channels,
         format="FLAC",
-        subtype=f"PCM_{probed.copy_bits}",
+        subtype=f"PCM_{info.copy_bits}",
     ) as copy:
-        for block in read_blocks(source, probed, name, breaks):
+        for block in read_blocks(source, info, name, breaks):
             frames += len(block)
-            if frames > most_frames:
+            if frames > max_frames:
                 check_format(replace(audio, frames=frames), settings.limits, name)
-            copy.write(_quantised(block, probed.copy_bits))
+            copy.write(_quantise(block, info.copy_bits))
             sink.check()
     sink.check()
 
 
-def _quantised(samples: Samples, bits: int) -> npt.NDArray[np.signedinteger]:
+def _quantise(samples: Samples, bits: int) -> npt.NDArray[np.signedinteger]:
     """Return samples as integers that fill 16 bits, or the upper 24 of 32; clipped."""
     full = 1 << (bits - 1)
     with np.errstate(over="ignore"):
-        whole: Samples = np.rint(np.nan_to_num(samples) * np.float32(full))
-    integers = whole.clip(-full, full - 1).astype(np.int32)
+        scaled: Samples = np.rint(np.nan_to_num(samples) * np.float32(full))
+    integers = scaled.clip(-full, full - 1).astype(np.int32)
     return integers.astype(np.int16) if bits == 16 else integers << 8
 
 

@@ -21,26 +21,32 @@ from itertools import islice
 from typing import Any, NoReturn
 
 from producer.dates import parse_call_moment
-from producer.metadata.column_names import FILE, STARTED_AT, TEXT_FIELDS, meanings
+from producer.metadata.column_names import FILE, STARTED_AT, TEXT_FIELDS, find_meanings
 from producer.metadata.manifest import (
-    Record,
-    Table,
-    Understood,
+    InterpretationCode,
+    ManifestRecord,
+    ManifestTable,
     WrittenFloat,
-    display,
+    describe_meanings,
     fields_left_out,
-    invalid,
-    json_object,
+    manifest_error,
+    parse_json_object,
     read_table,
-    said_of,
 )
-from producer.metadata.matching import Matches, Row, match, refuse_duplicates
+from producer.metadata.matching import ManifestRow, Matches, match_rows, refuse_duplicates
 from producer.metadata.name_pattern import NameParts
-from producer.metadata.text_encodings import OTHERWISE, WINDOWS, decoded
-from producer.sources.walk import Found, Read, sidecars_of
-from schema.bounds import ATTRIBUTES_MAX_BYTES, LeftOut, check_attributes, check_moment, check_text
+from producer.metadata.text_encodings import ENCODING_HINT, WINDOWS, decode_text
+from producer.sources.walk import FoundFile, ReadHeads, sidecar_paths
+from schema.bounds import (
+    ATTRIBUTES_MAX_BYTES,
+    OmittedField,
+    check_attributes,
+    check_moment,
+    check_text,
+)
 from schema.errors import BadRequest, ErrorCode
 from schema.records import CallInfo, Notice
+from schema.text import printable_path
 
 #: The code of a notice; the recording is submitted all the same.
 NAME_UNMATCHED = "name-pattern.unmatched"
@@ -48,19 +54,19 @@ NAME_UNMATCHED = "name-pattern.unmatched"
 #: A sidecar describes one call; what is larger is something else.
 _SIDECAR_BYTES = 1024**2
 #: Recordings whose sidecars are read at a time: together they are fetched sooner from a bucket.
-_CHUNK = 64
+_SIDECAR_BATCH = 64
 #: How spreadsheets show, and save, an id of many digits that they took for a number.
-_ROUNDED = re.compile(r"[+-]?\d([.,]\d+)?E\+\d{2,3}").fullmatch
+_is_rounded = re.compile(r"[+-]?\d([.,]\d+)?E\+\d{2,3}").fullmatch
 #: What spreadsheets write where a formula has no value.
-_ERRORS = frozenset({"#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!"})
+_ERROR_VALUES = frozenset({"#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!"})
 #: Words of scripts and databases for nothing; as names they are people's.
-_NO_IDS = frozenset({"null", "nan", "none", "n/a", "undefined", "<null>", "\\n"})
+_NULL_WORDS = frozenset({"null", "nan", "none", "n/a", "undefined", "<null>", "\\n"})
 #: Characters of a field's name in a notice.
-_SHOWN = 60
+_NAME_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class CallDescription:
     """What one source says of a call, and what of it could not be understood."""
 
     call: CallInfo = field(default_factory=CallInfo)
@@ -73,7 +79,7 @@ class Manifest:
     def __init__(
         self,
         path: bytes,
-        rows: Sequence[Row],
+        rows: Sequence[ManifestRow],
         notices: Sequence[Notice] = (),
         digest: str | None = None,
     ) -> None:
@@ -84,14 +90,14 @@ class Manifest:
         self.notices = tuple(notices)
         refuse_duplicates(path, (((row.file,), row) for row in rows))
 
-    def match(self, files: Iterable[Found]) -> Matches:
-        """Find the row of each file, see :func:`producer.metadata.matching.match`.
+    def match(self, files: Iterable[FoundFile]) -> Matches:
+        """Find the row of each file, see :func:`producer.metadata.matching.match_rows`.
 
         Raises:
             BadRequest: two rows name the same file.
         """
-        found = match(self.path, self.rows, files)
-        return Matches(found.calls, (*self.notices, *found.notices))
+        matches = match_rows(self.path, self.rows, files)
+        return Matches(matches.calls, (*self.notices, *matches.notices))
 
 
 def load_manifest(path: bytes, zone: tzinfo | None = None, encoding: str | None = None) -> Manifest:
@@ -108,102 +114,106 @@ def load_manifest(path: bytes, zone: tzinfo | None = None, encoding: str | None 
     table = read_table(path, encoding)
     rows, left_out = [], []
     for record in table.records:
-        call, found = _understood(record.values, zone)
+        call, left_out_fields = _parse_record(record.values, zone)
         rows.append(_row(record, call))
-        left_out += [(record.line, each.field, each.cause) for each in found]
+        left_out += [(record.line, item.field, item.cause) for item in left_out_fields]
     if zone is None:
         _refuse_zoneless(table, rows)
     notices = [*table.notices, *fields_left_out(path, left_out)]
     return Manifest(path, rows, notices, table.digest)
 
 
-def _row(record: Record, call: CallInfo) -> Row:
+def _row(record: ManifestRecord, call: CallInfo) -> ManifestRow:
     file = os.path.normpath(record.values[FILE].encode("utf-8", "surrogatepass"))
     raw = os.path.normpath(record.file)
-    return Row(record.line, file, call, None if raw == file else raw)
+    return ManifestRow(record.line, file, call, None if raw == file else raw)
 
 
-def _refuse_zoneless(table: Table, rows: Sequence[Row]) -> None:
+def _refuse_zoneless(table: ManifestTable, rows: Sequence[ManifestRow]) -> None:
     """Refuse a manifest whose moments all lack what ``--zone`` says: nothing else is wrong."""
     if any(row.call.started_at for row in rows):
         return
     for record in table.records:
-        call, _ = _understood({STARTED_AT: record.values.get(STARTED_AT)}, UTC)
+        call, _ = _parse_record({STARTED_AT: record.values.get(STARTED_AT)}, UTC)
         if call.started_at is not None:
-            cause = f"started_at {record.values[STARTED_AT]} names no zone, and no other was given"
-            raise invalid(table.path, record.line, cause, "Say --zone Europe/Berlin.")
+            cause = f"started_at {record.values[STARTED_AT]} has no time zone"
+            raise manifest_error(table.path, record.line, cause, "Add --zone, e.g. Europe/Berlin.")
 
 
 def read_sidecars(
     recordings: Iterable[bytes],
-    read: Read,
+    read: ReadHeads,
     zone: tzinfo | None = None,
     encoding: str | None = None,
-) -> Iterator[Said | None]:
+) -> Iterator[CallDescription | None]:
     """Yield what the sidecar of each recording says, or None where it has none.
 
     A sidecar that cannot be understood gives a notice: the recording is worth more than it. So
     does a field, and the others are kept.
     """
-    told: set[Notice] = set()
-    left = iter(recordings)
-    while chunk := list(islice(left, _CHUNK)):
-        candidates = [sidecars_of(path) for path in chunk]
+    reported: set[Notice] = set()
+    path_iterator = iter(recordings)
+    while chunk := list(islice(path_iterator, _SIDECAR_BATCH)):
+        candidates = [sidecar_paths(path) for path in chunk]
         contents = iter(read([name for names in candidates for name in names], _SIDECAR_BYTES + 1))
         for names in candidates:
-            said = [_said(name, next(contents), zone, encoding, told) for name in names]
-            yield next((source for source in said if source is not None), None)
+            # Each is read, so that the contents stay in step with their names.
+            sidecars = [_read_sidecar(n, next(contents), zone, encoding, reported) for n in names]
+            yield next((sidecar for sidecar in sidecars if sidecar is not None), None)
 
 
-def _said(
+def _read_sidecar(
     sidecar: bytes,
     content: bytes | OSError,
     zone: tzinfo | None,
     encoding: str | None,
-    told: set[Notice],
-) -> Said | None:
-    """Return what a sidecar says; what holds for many of them is ``told`` once."""
+    reported: set[Notice],
+) -> CallDescription | None:
+    """Return what a sidecar says; what holds for many of them is ``reported`` once."""
     if isinstance(content, FileNotFoundError | NotADirectoryError):
         return None
     if isinstance(content, OSError):
-        return _not_understood(sidecar, content.strerror or str(content))
+        return _invalid_sidecar(sidecar, content.strerror or str(content))
     try:
-        return _sidecar(sidecar, content, zone, encoding, told)
+        return _parse_sidecar(sidecar, content, zone, encoding, reported)
     except ValueError as error:
-        return _not_understood(sidecar, str(error))
+        return _invalid_sidecar(sidecar, str(error))
 
 
-def _sidecar(
-    path: bytes, data: bytes, zone: tzinfo | None, encoding: str | None, told: set[Notice]
-) -> Said:
+def _parse_sidecar(
+    path: bytes, data: bytes, zone: tzinfo | None, encoding: str | None, reported: set[Notice]
+) -> CallDescription:
     if len(data) > _SIDECAR_BYTES:
         raise ValueError(f"it is larger than {_SIDECAR_BYTES} bytes")
-    source = decoded(data, lambda text: text.lstrip()[:1] == "{", encoding)
-    record = json_object(source.readable(source.text))
-    understood = meanings(tuple(record), (*TEXT_FIELDS, STARTED_AT))
-    call, left_out = _understood(understood.applied(record), zone)
+    source = decode_text(data, lambda text: text.lstrip()[:1] == "{", encoding)
+    record = parse_json_object(source.without_stray_bytes(source.text))
+    meanings = find_meanings(tuple(record), (*TEXT_FIELDS, STARTED_AT))
+    call, left_out = _parse_record(meanings.apply(record), zone)
     notices = set()
-    if understood.near_misses:
-        names = ", ".join(map(repr, understood.near_misses))
-        notices.add(Notice(Understood.SIDECAR, f"sidecars: {names}", said_of(understood)))
+    if meanings.near_misses:
+        names = ", ".join(map(repr, meanings.near_misses))
+        subject, message = f"sidecars: {names}", describe_meanings(meanings)
+        notices.add(Notice(InterpretationCode.SIDECAR, subject, message))
     if source.encoding == WINDOWS or source.has_stray_bytes:
-        cause = f"some are not UTF-8, and were read as {WINDOWS}; {OTHERWISE}"
-        notices.add(Notice(Understood.SIDECAR, "sidecars: encoding", cause))
-    new = sorted(notices - told, key=lambda notice: notice.subject)
-    told |= notices
+        cause = f"some are not UTF-8, and were read as {WINDOWS}; {ENCODING_HINT}"
+        notices.add(Notice(InterpretationCode.SIDECAR, "sidecars: encoding", cause))
+    new_notices = sorted(notices - reported, key=lambda notice: notice.subject)
+    reported |= notices
     if left_out:
-        new.append(Notice(ErrorCode.SIDECAR_INVALID, display(path), _kept_rest(left_out)))
-    return Said(call, tuple(new))
+        cause = _left_out_cause(left_out)
+        new_notices.append(Notice(ErrorCode.SIDECAR_INVALID, printable_path(path), cause))
+    return CallDescription(call, tuple(new_notices))
 
 
-def _not_understood(path: bytes, cause: str) -> Said:
+def _invalid_sidecar(path: bytes, cause: str) -> CallDescription:
     message = f"{cause}; the recording is submitted without it"
-    return Said(notices=(Notice(ErrorCode.SIDECAR_INVALID, display(path), message),))
+    notice = Notice(ErrorCode.SIDECAR_INVALID, printable_path(path), message)
+    return CallDescription(notices=(notice,))
 
 
-def _kept_rest(left_out: Iterable[LeftOut]) -> str:
-    found = ", ".join(f"{each.field} ({each.cause})" for each in left_out)
-    return f"left out: {found}; the recording is submitted without it, and with the rest"
+def _left_out_cause(left_out: Iterable[OmittedField]) -> str:
+    causes = ", ".join(f"{item.field} ({item.cause})" for item in left_out)
+    return f"left out: {causes}; the recording is submitted without it, and with the rest"
 
 
 class NamePattern:
@@ -229,23 +239,25 @@ class NamePattern:
         if form is not None and "%z" not in form and zone is None:
             self._refuse("its moments have no zone; add %z, or say the zone")
 
-    def read(self, path: bytes) -> Said:
+    def read(self, path: bytes) -> CallDescription:
         """Return what a file's name says; a notice where it, or a field, does not fit."""
         depth = self._pattern.count("/") + 1
         name = "/".join(os.fsdecode(path).split("/")[-depth:])
         values = self._parts.read(name)
         if values is None:
-            return _unfit(path, f"its name is not {self._pattern}")
+            return _unmatched_name(path, f"its name is not {self._pattern}")
         moment, left_out = None, []
         if self._parts.moment_format and STARTED_AT in values:
             try:
                 moment = self._moment(values.pop(STARTED_AT), self._parts.moment_format)
             except ValueError as error:
-                left_out = [LeftOut(STARTED_AT, str(error))]
-        call, others = _understood(values, self._zone)
+                left_out = [OmittedField(STARTED_AT, str(error))]
+        call, more_left_out = _parse_record(values, self._zone)
         call = _merge_two(CallInfo(started_at=moment), call)
-        left_out += others
-        return _unfit(path, _kept_rest(left_out), call) if left_out else Said(call)
+        left_out += more_left_out
+        if not left_out:
+            return CallDescription(call)
+        return _unmatched_name(path, _left_out_cause(left_out), call)
 
     def _moment(self, text: str, form: str) -> datetime:
         moment = datetime.strptime(text, form)
@@ -259,81 +271,87 @@ class NamePattern:
             ErrorCode.OPTION_INVALID,
             f"--name-pattern {self._pattern}",
             cause,
-            "Write for instance {started_at:%Y%m%d-%H%M%S%z}_{agent}_{call_id}.wav",
+            "Write e.g. {started_at:%Y%m%d-%H%M%S%z}_{agent}_{call_id}.wav",
         )
 
 
-def merge(*calls: CallInfo | None) -> CallInfo:
+def merge_calls(*calls: CallInfo | None) -> CallInfo:
     """Return each field from the first that has it; attributes likewise, each by itself."""
-    merged = CallInfo()
+    result = CallInfo()
     for call in calls:
         if call is not None:
-            merged = _merge_two(merged, call)
-    return merged
+            result = _merge_two(result, call)
+    return result
 
 
-def call_of(
+def describe_call(
     path: bytes,
     from_manifest: CallInfo | None = None,
-    from_sidecar: Said | None = None,
+    from_sidecar: CallDescription | None = None,
     pattern: NamePattern | None = None,
 ) -> tuple[CallInfo, tuple[Notice, ...]]:
     """Return what is known of the call recorded at ``path``, and what could not be understood."""
-    sources = [from_sidecar or Said(), pattern.read(path) if pattern else Said()]
+    from_name = pattern.read(path) if pattern else CallDescription()
+    sources = [from_sidecar or CallDescription(), from_name]
     notices = tuple(notice for source in sources for notice in source.notices)
-    return merge(from_manifest, *(source.call for source in sources)), notices
+    return merge_calls(from_manifest, *(source.call for source in sources)), notices
 
 
-def _merge_two(first: CallInfo, second: CallInfo) -> CallInfo:
+def _merge_two(preferred: CallInfo, other: CallInfo) -> CallInfo:
     values: dict[str, Any] = {}
     for item in fields(CallInfo):
-        value = getattr(first, item.name)
-        values[item.name] = getattr(second, item.name) if value is None else value
-    values["attributes"] = second.attributes | first.attributes
+        value = getattr(preferred, item.name)
+        values[item.name] = getattr(other, item.name) if value is None else value
+    values["attributes"] = other.attributes | preferred.attributes
     return CallInfo(**values)
 
 
-def _unfit(path: bytes, cause: str, call: CallInfo | None = None) -> Said:
-    return Said(call or CallInfo(), (Notice(NAME_UNMATCHED, display(path), cause),))
+def _unmatched_name(path: bytes, cause: str, call: CallInfo | None = None) -> CallDescription:
+    notice = Notice(NAME_UNMATCHED, printable_path(path), cause)
+    return CallDescription(call or CallInfo(), (notice,))
 
 
-def _understood(record: Mapping[str, Any], zone: tzinfo | None) -> tuple[CallInfo, list[LeftOut]]:
+def _parse_record(
+    record: Mapping[str, Any], zone: tzinfo | None
+) -> tuple[CallInfo, list[OmittedField]]:
     """Return a record's fields, and those that cannot be understood or stored."""
     values: dict[str, Any] = {}
-    left_out: list[LeftOut] = []
+    left_out: list[OmittedField] = []
     for name in (*TEXT_FIELDS, STARTED_AT):
         try:
             value = _text(record.get(name))
-            if name == "call_id" and value is not None and value.lower() in _NO_IDS:
+            if name == "call_id" and value is not None and value.lower() in _NULL_WORDS:
                 raise ValueError(f"{value} is no call's id")  # noqa: TRY301
             if value is not None:
                 is_moment = name == STARTED_AT
                 values[name] = parse_call_moment(value, zone) if is_moment else value
         except (ValueError, OverflowError) as error:
-            left_out.append(LeftOut(name, str(error)))
-    known = {*TEXT_FIELDS, STARTED_AT, FILE}
-    own = {name: value for name, value in record.items() if name not in known}
-    attributes, others = _attributes(own)
-    return CallInfo(**values, attributes=attributes), left_out + others
+            left_out.append(OmittedField(name, str(error)))
+    field_names = {*TEXT_FIELDS, STARTED_AT, FILE}
+    custom_fields = {name: value for name, value in record.items() if name not in field_names}
+    attributes, more_left_out = _check_custom_fields(custom_fields)
+    return CallInfo(**values, attributes=attributes), left_out + more_left_out
 
 
-def _attributes(own: Mapping[str, Any]) -> tuple[dict[str, Any], list[LeftOut]]:
+def _check_custom_fields(
+    custom_fields: Mapping[str, Any],
+) -> tuple[dict[str, Any], list[OmittedField]]:
     """Return what of a call's own fields can be stored, and what cannot."""
-    kept: dict[str, Any] = {}
-    left_out: list[LeftOut] = []
-    size = 0
-    for name, value in own.items():
+    attributes: dict[str, Any] = {}
+    left_out: list[OmittedField] = []
+    total_bytes = 0
+    for name, value in custom_fields.items():
         try:
             check_attributes({name: value})
-            more = len(json.dumps({name: value}, ensure_ascii=False).encode())
-            if size + more > ATTRIBUTES_MAX_BYTES:
+            field_bytes = len(json.dumps({name: value}, ensure_ascii=False).encode())
+            if total_bytes + field_bytes > ATTRIBUTES_MAX_BYTES:
                 raise ValueError("the call's other fields leave no room for it")  # noqa: TRY301
         except (ValueError, RecursionError) as error:
-            left_out.append(LeftOut(name[:_SHOWN], str(error)))
+            left_out.append(OmittedField(name[:_NAME_CHARS], str(error)))
         else:
-            kept[name] = value
-            size += more
-    return kept, left_out
+            attributes[name] = value
+            total_bytes += field_bytes
+    return attributes, left_out
 
 
 def _text(value: Any) -> str | None:
@@ -350,11 +368,11 @@ def _text(value: Any) -> str | None:
         return None
     if not isinstance(value, str):
         raise ValueError("it is neither text nor a number")  # noqa: TRY004
-    text = _stripped(value)
+    text = _strip(value)
     check_text(text)
-    if _ROUNDED(text):
+    if _is_rounded(text):
         raise ValueError(f"a spreadsheet rounded it to {text}; format the column as text")
-    if text.upper() in _ERRORS:
+    if text.upper() in _ERROR_VALUES:
         raise ValueError(f"it is {text}, an error of a spreadsheet's")
     return text or None
 
@@ -364,11 +382,11 @@ def _digits(number: float) -> str:
     text = number.text if isinstance(number, WrittenFloat) else str(number)
     if "e" in text.lower():
         text = str(int(number)) if float(number).is_integer() else str(float(number))
-    whole, _, fraction = text.partition(".")
-    return text if fraction.strip("0") else whole
+    integer, _, fraction = text.partition(".")
+    return text if fraction.strip("0") else integer
 
 
-def _stripped(text: str) -> str:
+def _strip(text: str) -> str:
     """Return a text without blanks and characters that nobody sees at its ends."""
     start, end = 0, len(text)
     while start < end and _is_blank(text[start]):

@@ -33,11 +33,11 @@ _SPELLINGS: Mapping[str, tuple[str, ...]] = {
 }
 #: A date and a time of day, where each has a column.
 _PAIRS = (("calldate", "calltime"), ("startdate", "starttime"), ("recordingdate", "recordingtime"))
-_TIME = re.compile(r"\d{1,2}[:.]\d\d([:.]\d\d([.,]\d+)?)?(\s*[AaPp][Mm])?").fullmatch
+_is_time_of_day = re.compile(r"\d{1,2}[:.]\d\d([:.]\d\d([.,]\d+)?)?(\s*[AaPp][Mm])?").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
-class Meanings:
+class ColumnMeanings:
     """Which name means which field; a field may have two: a date, and a time of day."""
 
     names: Mapping[str, tuple[str, ...]]
@@ -49,60 +49,59 @@ class Meanings:
             name: field for field, names in self.names.items() for name in names if name != field
         }
 
-    def applied(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    def apply(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return a record with its fields under their own names."""
         if not self.near_misses:
             return dict(record)
-        used = {name for names in self.names.values() for name in names}
-        rest = {name: value for name, value in record.items() if name not in used}
+        field_names = {name for names in self.names.values() for name in names}
+        attributes = {name: value for name, value in record.items() if name not in field_names}
         fields = {
-            field: _joined([record[name] for name in names if name in record])
+            field: _join_values([record[name] for name in names if name in record])
             for field, names in self.names.items()
         }
-        return rest | {field: value for field, value in fields.items() if value is not None}
+        return attributes | {field: value for field, value in fields.items() if value is not None}
 
 
 @lru_cache(maxsize=256)
-def meanings(names: tuple[str, ...], among: tuple[str, ...] = tuple(_SPELLINGS)) -> Meanings:
-    """Return which of the names mean which of the fields ``among``; each field's own name wins."""
-    plain = {name: _plain(name) for name in names}
-    found = {}
-    for field in among:
-        meant = _meant(field, names, plain)
-        if meant:
-            found[field] = meant
-    return Meanings(found)
+def find_meanings(
+    names: tuple[str, ...], fields: tuple[str, ...] = tuple(_SPELLINGS)
+) -> ColumnMeanings:
+    """Return which names mean which of the fields; a field's own name wins."""
+    by_spelling: dict[str, str] = {}
+    for name in names:
+        by_spelling.setdefault(_normalise(name), name)
+    meanings = {field: _names_of(field, names, by_spelling) for field in fields}
+    return ColumnMeanings({f: field_names for f, field_names in meanings.items() if field_names})
 
 
-def names_a_file(names: Iterable[str]) -> bool:
+def has_file_column(names: Iterable[str]) -> bool:
     """Tell whether a header has a column of files."""
-    return any(_plain(name) in _SPELLINGS[FILE] for name in names)
+    return any(_normalise(name) in _SPELLINGS[FILE] for name in names)
 
 
-def _meant(field: str, names: tuple[str, ...], plain: Mapping[str, str]) -> tuple[str, ...]:
+def _names_of(
+    field: str, names: tuple[str, ...], by_spelling: Mapping[str, str]
+) -> tuple[str, ...]:
     if field in names:
         return (field,)
-    by_plain: dict[str, str] = {}
-    for name in names:
-        by_plain.setdefault(plain[name], name)
-    own, *others = _SPELLINGS[field]
-    if own not in by_plain and field == STARTED_AT:
+    spellings = _SPELLINGS[field]
+    if spellings[0] not in by_spelling and field == STARTED_AT:
         for pair in _PAIRS:
-            if all(part in by_plain for part in pair):
-                return tuple(by_plain[part] for part in pair)
-    return next(((by_plain[each],) for each in (own, *others) if each in by_plain), ())
+            if all(part in by_spelling for part in pair):
+                return tuple(by_spelling[part] for part in pair)
+    return next(((by_spelling[name],) for name in spellings if name in by_spelling), ())
 
 
-def _joined(values: list[Any]) -> Any:
+def _join_values(values: list[Any]) -> Any:
     """Return a field's only value, or a date and its time of day as a moment."""
     if len(values) < 2:
         return values[0] if values else None
     day, time = values
     if isinstance(day, str) and isinstance(time, str):
-        return f"{day.strip()} {time.strip()}" if _TIME(time.strip()) else time or day
+        return f"{day.strip()} {time.strip()}" if _is_time_of_day(time.strip()) else time or day
     return day if time is None else time
 
 
-def _plain(name: str) -> str:
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(char for char in folded if char.isalnum())
+def _normalise(name: str) -> str:
+    text = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(char for char in text if char.isalnum())

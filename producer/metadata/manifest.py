@@ -24,16 +24,17 @@ from producer.metadata.column_names import (
     FILE,
     STARTED_AT,
     TEXT_FIELDS,
-    Meanings,
-    meanings,
-    names_a_file,
+    ColumnMeanings,
+    find_meanings,
+    has_file_column,
 )
-from producer.metadata.text_encodings import OTHERWISE, WINDOWS, Decoded, decoded
+from producer.metadata.text_encodings import ENCODING_HINT, WINDOWS, DecodedText, decode_text
 from schema.errors import BadRequest, ErrorCode
-from schema.records import Location, Notice
+from schema.records import Notice
+from schema.text import printable_path
 
 
-class Understood(StrEnum):
+class InterpretationCode(StrEnum):
     """Codes of notices that are no errors: something was understood, if not as written."""
 
     MANIFEST = "manifest.understood"
@@ -46,7 +47,7 @@ _NO_DELIMITER = "\x1f"
 #: Excel's own first line, which says what delimits.
 _SEP = re.compile(r'"?sep=([^"\r\n])"?[,;\t|]*(\r\n|\r|\n|$)', re.IGNORECASE)
 #: Reports of switches have a title, and perhaps the day, above their table.
-_HEADER_WITHIN = 20
+_HEADER_SEARCH_ROWS = 20
 #: How Excel is told that digits are text.
 _AS_TEXT = re.compile(r'="(.*)"', re.DOTALL).fullmatch
 _EXAMPLES = 3
@@ -55,9 +56,9 @@ _BYTES_MAX = 512 * 2**20
 #: Longer digits are no number of anybody's; Python refuses those of 4,300.
 _DIGITS_MAX = 400
 #: Fields of a manifest that are left out are named up to so many; a row of 10,000 columns has more.
-_FIELDS_NAMED = 20
+_MAX_FIELDS_NAMED = 20
 #: How files begin that spreadsheets write, or that are sent about, and are no text with rows.
-_NO_TABLES = {
+_NOT_TABLES = {
     b"PK\x03\x04": "it is a workbook, or zipped",
     b"\xd0\xcf\x11\xe0": "it is a workbook",
     b"\x1f\x8b": "it is packed by gzip",
@@ -67,7 +68,7 @@ _NO_TABLES = {
 }
 
 
-class Record(NamedTuple):
+class ManifestRecord(NamedTuple):
     """One row: the line it begins on, its fields, and its file as the bytes that were written."""
 
     line: int
@@ -76,28 +77,29 @@ class Record(NamedTuple):
 
 
 @dataclass(slots=True)
-class Table:
+class ManifestTable:
     """The rows of a manifest, and what had to be understood or left out."""
 
     path: bytes
     #: SHA-256 of the file's bytes, as hex.
     digest: str = ""
-    records: list[Record] = field(default_factory=list)
+    records: list[ManifestRecord] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
 
     def note(self, where: str, message: str) -> None:
         """Say how something was understood."""
-        self.notices.append(Notice(Understood.MANIFEST, f"{display(self.path)}{where}", message))
+        subject = f"{printable_path(self.path)}{where}"
+        self.notices.append(Notice(InterpretationCode.MANIFEST, subject, message))
 
     def leave_out(self, line: int, cause: str) -> None:
         """Go on without a row."""
-        subject = f"{display(self.path)}, line {line}"
+        subject = f"{printable_path(self.path)}, line {line}"
         self.notices.append(
             Notice(ErrorCode.MANIFEST_INVALID, subject, f"{cause}; this row is left out")
         )
 
 
-def read_table(path: bytes, encoding: str | None = None) -> Table:
+def read_table(path: bytes, encoding: str | None = None) -> ManifestTable:
     """Read a manifest: JSON Lines where its name ends in ``.jsonl`` or ``.ndjson``, else CSV.
 
     ``encoding`` is that of one which is no UTF-8.
@@ -109,22 +111,24 @@ def read_table(path: bytes, encoding: str | None = None) -> Table:
         with open(path, "rb") as file:
             data = file.read(_BYTES_MAX + 1)
     except OSError as error:
-        raise invalid(path, None, error.strerror or str(error)) from error
+        raise manifest_error(path, None, error.strerror or str(error)) from error
     if len(data) > _BYTES_MAX:
-        raise invalid(path, None, f"it is larger than {_BYTES_MAX >> 20} MiB")
-    begin = data.removeprefix(codecs.BOM_UTF8).lstrip()
-    for mark, cause in _NO_TABLES.items():
-        if begin.startswith(mark):
-            raise invalid(path, None, cause, "Save it as CSV UTF-8, unpacked.")
-    table = Table(path, hashlib.sha256(data).hexdigest())
+        raise manifest_error(path, None, f"it is larger than {_BYTES_MAX >> 20} MiB")
+    first_bytes = data.removeprefix(codecs.BOM_UTF8).lstrip()
+    for mark, cause in _NOT_TABLES.items():
+        if first_bytes.startswith(mark):
+            raise manifest_error(path, None, cause, "Save it as CSV UTF-8, unpacked.")
+    table = ManifestTable(path, hashlib.sha256(data).hexdigest())
     if os.path.splitext(path)[1].lower() in {b".jsonl", b".ndjson"}:
-        _read_lines(table, decoded(data, lambda text: text.lstrip()[:1] in {"{", "["}, encoding))
+        text = decode_text(data, lambda text: text.lstrip()[:1] in {"{", "["}, encoding)
+        _read_json_lines(table, text)
     else:
-        _read_csv(table, decoded(data, lambda text: _header(text) is not None, encoding))
-    lost = next((n for n in table.notices if n.code == ErrorCode.MANIFEST_INVALID), None)
-    if lost is not None and not table.records:
-        cause = lost.message.removesuffix("; this row is left out")
-        raise BadRequest(ErrorCode.MANIFEST_INVALID, lost.subject, cause, _REMEDY)
+        text = decode_text(data, lambda text: _find_header(text) is not None, encoding)
+        _read_csv(table, text)
+    first_invalid = next((n for n in table.notices if n.code == ErrorCode.MANIFEST_INVALID), None)
+    if first_invalid is not None and not table.records:
+        cause = first_invalid.message.removesuffix("; this row is left out")
+        raise BadRequest(ErrorCode.MANIFEST_INVALID, first_invalid.subject, cause, _REMEDY)
     return table
 
 
@@ -138,60 +142,61 @@ class _Header(NamedTuple):
     names: Sequence[str]
 
 
-def _read_csv(table: Table, source: Decoded) -> None:
-    header = _header(source.text)
+def _read_csv(table: ManifestTable, source: DecodedText) -> None:
+    header = _find_header(source.text)
     if header is None:
-        raise invalid(table.path, 1, "the header must name a column 'file'")
+        raise manifest_error(table.path, 1, "the header must name a column 'file'")
     names = _column_names(table, header)
-    understood = meanings(tuple(names))
+    meanings = find_meanings(tuple(names))
     _note_encoding(table, source)
-    _note_names(table, f", line {header.line}", understood)
-    (file_name,) = understood.names[FILE]
+    _note_names(table, f", line {header.line}", meanings)
+    (file_name,) = meanings.names[FILE]
     column = names.index(file_name)
-    for line, cells in _rows(table, source.text, header):
+    for line, cells in _read_rows(table, source.text, header):
         if not any(map(str.strip, cells)):
             continue
         if any(map(str.strip, cells[len(names) :])):
             table.leave_out(line, f"it has {len(cells)} columns, the header {len(names)}")
             continue
-        named = zip(names, map(_cell, cells), strict=False)
-        values = {name: source.readable(value) for name, value in named if value}
-        file = _untold(cells[column]) if column < len(cells) else ""
+        cells_by_name = zip(names, map(_cell, cells), strict=False)
+        values = {name: source.without_stray_bytes(value) for name, value in cells_by_name if value}
+        file = _unescape_cell(cells[column]) if column < len(cells) else ""
         if not file.strip() or "\0" in file:
             table.leave_out(line, "it names no file")
         else:
-            record = understood.applied(values) | {FILE: source.readable(file)}
-            table.records.append(Record(line, record, source.raw(file)))
+            record = meanings.apply(values) | {FILE: source.without_stray_bytes(file)}
+            table.records.append(ManifestRecord(line, record, source.file_bytes(file)))
 
 
-def _column_names(table: Table, header: _Header) -> list[str]:
+def _column_names(table: ManifestTable, header: _Header) -> list[str]:
     """Return a name for each column; those at the end that have none are no columns."""
     names = [name.strip("\ufeff\u200b") for name in header.names]
     while names and not names[-1].strip():
         names.pop()
-    plain = [name.strip() for name in names]
-    twice = {name for name in plain if name and plain.count(name) > 1}
-    if known := twice & {FILE, STARTED_AT, *TEXT_FIELDS}:
-        cause = f"the header names the column {min(known)!r} twice"
-        raise invalid(table.path, header.line, cause)
-    seen: set[str] = set()
-    for at, name in enumerate(plain):
-        if not name or name in seen:
+    stripped_names = [name.strip() for name in names]
+    repeated_names = {name for name in stripped_names if name and stripped_names.count(name) > 1}
+    if repeated_fields := repeated_names & {FILE, STARTED_AT, *TEXT_FIELDS}:
+        cause = f"the header names the column {min(repeated_fields)!r} twice"
+        raise manifest_error(table.path, header.line, cause)
+    earlier_names: set[str] = set()
+    for index, name in enumerate(stripped_names):
+        if not name or name in earlier_names:
             # Attributes: two of one name stay apart.
-            names[at] = f"{name or 'column'} ({at + 1})"
-        seen.add(name)
-    if twice:
-        table.note(": columns", f"{', '.join(sorted(twice))}: each is there twice; both are kept")
+            names[index] = f"{name or 'column'} ({index + 1})"
+        earlier_names.add(name)
+    if repeated_names:
+        names_text = ", ".join(sorted(repeated_names))
+        table.note(": columns", f"{names_text}: each is there twice; both are kept")
     return names
 
 
-def _header(text: str) -> _Header | None:
+def _find_header(text: str) -> _Header | None:
     """Return the header: the first row that names a column of files, by the delimiter of most."""
     sep = _SEP.match(text)
     delimiters = sep[1] if sep else _DELIMITERS
     offset = sep.end() if sep else 0
-    found = [_header_by(text[offset:], each, bool(sep)) for each in delimiters]
-    best = max(filter(None, found), key=_columns, default=None)
+    headers = [_find_header_with(text[offset:], delimiter, bool(sep)) for delimiter in delimiters]
+    best = max(filter(None, headers), key=_header_rank, default=None)
     if best is None:
         return None
     if len(best.names) == 1 and not sep:
@@ -199,17 +204,17 @@ def _header(text: str) -> _Header | None:
     return best
 
 
-def _columns(header: _Header) -> tuple[int, int, int]:
-    known = len(meanings(tuple(header.names)).names)
-    return -header.line, known, len(header.names)
+def _header_rank(header: _Header) -> tuple[int, int, int]:
+    field_count = len(find_meanings(tuple(header.names)).names)
+    return -header.line, field_count, len(header.names)
 
 
-def _header_by(text: str, delimiter: str, below_sep: bool) -> _Header | None:
+def _find_header_with(text: str, delimiter: str, below_sep: bool) -> _Header | None:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     line = 1
     try:
-        for cells in islice(reader, _HEADER_WITHIN):
-            if names_a_file(cells):
+        for cells in islice(reader, _HEADER_SEARCH_ROWS):
+            if has_file_column(cells):
                 return _Header(delimiter, reader.line_num + below_sep, line + below_sep, cells)
             line = reader.line_num + 1
     except csv.Error:
@@ -217,82 +222,82 @@ def _header_by(text: str, delimiter: str, below_sep: bool) -> _Header | None:
     return None
 
 
-def _rows(table: Table, text: str, header: _Header) -> Iterator[tuple[int, list[str]]]:
+def _read_rows(table: ManifestTable, text: str, header: _Header) -> Iterator[tuple[int, list[str]]]:
     """Yield the cells of each row below the header, and the line it begins on.
 
     A row that is no CSV, such as one with a quote that nothing closes, costs itself: reading goes
     on with the next line.
     """
     lines = list(io.StringIO(text, newline=""))
-    at = header.lines
-    while at < len(lines):
-        begun = at
-        reader = csv.reader(islice(lines, begun, None), delimiter=header.delimiter, strict=True)
+    index = header.lines
+    while index < len(lines):
+        start = index
+        reader = csv.reader(islice(lines, start, None), delimiter=header.delimiter, strict=True)
         try:
             for cells in reader:
-                yield at + 1, cells
-                at = begun + reader.line_num
+                yield index + 1, cells
+                index = start + reader.line_num
         except csv.Error as error:
-            table.leave_out(at + 1, str(error))
-            at += 1
+            table.leave_out(index + 1, str(error))
+            index += 1
         else:
             return
 
 
 def _cell(cell: str) -> str:
-    return _untold(cell).strip()
+    return _unescape_cell(cell).strip()
 
 
-def _untold(cell: str) -> str:
+def _unescape_cell(cell: str) -> str:
     """Return what a cell holds that Excel was told is text; any other as it is."""
     as_text = _AS_TEXT(cell.strip())
     return as_text[1].replace('""', '"') if as_text else cell
 
 
-def _read_lines(table: Table, source: Decoded) -> None:
+def _read_json_lines(table: ManifestTable, source: DecodedText) -> None:
     _note_encoding(table, source)
-    told: set[str] = set()
+    reported_names: set[str] = set()
     # Not splitlines(): a JSON string may hold U+2028, which is a line's end to Python.
     for line, content in enumerate(source.text.split("\n"), start=1):
         if not content.strip():
             continue
         try:
-            value = json_object(content)
+            fields = parse_json_object(content)
         except ValueError as error:
             table.leave_out(line, str(error))
             continue
-        understood = meanings(tuple(value))
-        if understood.near_misses.keys() - told:
-            told |= understood.near_misses.keys()
-            _note_names(table, f", line {line}", understood)
-        record = understood.applied(value)
+        meanings = find_meanings(tuple(fields))
+        if meanings.near_misses.keys() - reported_names:
+            reported_names |= meanings.near_misses.keys()
+            _note_names(table, f", line {line}", meanings)
+        record = meanings.apply(fields)
         file = record.get(FILE)
         if not isinstance(file, str) or not file.strip() or "\0" in file:
             table.leave_out(line, "it names no file")
             continue
-        readable = {name: _readable(own, source) for name, own in record.items()}
-        table.records.append(Record(line, readable, _raw(file, source)))
+        values = {name: _readable_value(value, source) for name, value in record.items()}
+        table.records.append(ManifestRecord(line, values, _file_bytes(file, source)))
 
 
-def _readable(value: Any, source: Decoded) -> Any:
-    return source.readable(value) if isinstance(value, str) else value
+def _readable_value(value: Any, source: DecodedText) -> Any:
+    return source.without_stray_bytes(value) if isinstance(value, str) else value
 
 
-def _raw(file: str, source: Decoded) -> bytes:
+def _file_bytes(file: str, source: DecodedText) -> bytes:
     try:
-        return source.raw(file)
+        return source.file_bytes(file)
     except UnicodeEncodeError:
         return file.encode("utf-8", "surrogatepass")
 
 
-def json_object(text: str) -> dict[str, Any]:
+def parse_json_object(text: str) -> dict[str, Any]:
     """Return the object that a text is; a number that is none costs its field, later.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        value = json.loads(text, parse_int=_integer, parse_float=WrittenFloat)
+        value = json.loads(text, parse_int=_parse_integer, parse_float=WrittenFloat)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
@@ -312,61 +317,57 @@ class WrittenFloat(float):
         return number
 
 
-def _integer(digits: str) -> int | str:
+def _parse_integer(digits: str) -> int | str:
     return int(digits) if len(digits) <= _DIGITS_MAX else digits
 
 
-def _note_encoding(table: Table, source: Decoded) -> None:
+def _note_encoding(table: ManifestTable, source: DecodedText) -> None:
     if source.encoding == WINDOWS:
-        table.note(": encoding", f"it is not UTF-8, and was read as {WINDOWS}; {OTHERWISE}")
+        table.note(": encoding", f"it is not UTF-8, and was read as {WINDOWS}; {ENCODING_HINT}")
     elif source.has_stray_bytes:
         table.note(": encoding", f"some of it is not UTF-8, and was read as {WINDOWS}")
 
 
-def _note_names(table: Table, where: str, understood: Meanings) -> None:
-    if understood.near_misses:
-        table.note(where, said_of(understood))
+def _note_names(table: ManifestTable, where: str, meanings: ColumnMeanings) -> None:
+    if meanings.near_misses:
+        table.note(where, describe_meanings(meanings))
 
 
-def said_of(understood: Meanings) -> str:
+def describe_meanings(meanings: ColumnMeanings) -> str:
     """Return how names were understood that are near misses."""
-    said = ", ".join(f"{printable(n)!r} as {f}" for n, f in understood.near_misses.items())
-    return f"understood {said}"
+    names = ", ".join(f"{printable_text(n)!r} as {f}" for n, f in meanings.near_misses.items())
+    return f"understood {names}"
 
 
-def fields_left_out(path: bytes, found: Iterable[tuple[int, str, str]]) -> Iterator[Notice]:
+def fields_left_out(path: bytes, causes: Iterable[tuple[int, str, str]]) -> Iterator[Notice]:
     """Yield a notice for each field that some rows are without: of each its line and its cause."""
     by_field: dict[str, list[str]] = defaultdict(list)
-    for line, name, cause in found:
+    for line, name, cause in causes:
         by_field[name].append(f"line {line} ({cause})")
-    for name, lines in islice(by_field.items(), _FIELDS_NAMED):
-        more = ", ..." if len(lines) > _EXAMPLES else ""
+    for name, lines in islice(by_field.items(), _MAX_FIELDS_NAMED):
+        ellipsis = ", ..." if len(lines) > _EXAMPLES else ""
         rows = "1 row" if len(lines) == 1 else f"{len(lines)} rows"
-        message = f"left out of {rows}: {', '.join(lines[:_EXAMPLES])}{more}"
-        subject = f"{display(path)}: {printable(name)}"
+        message = f"left out of {rows}: {', '.join(lines[:_EXAMPLES])}{ellipsis}"
+        subject = f"{printable_path(path)}: {printable_text(name)}"
         yield Notice(ErrorCode.MANIFEST_INVALID, subject, message)
-    if (unnamed := len(by_field) - _FIELDS_NAMED) > 0:
+    if (unnamed := len(by_field) - _MAX_FIELDS_NAMED) > 0:
         message = f"{unnamed} other fields were left out of some rows as well"
-        yield Notice(ErrorCode.MANIFEST_INVALID, display(path), message)
+        yield Notice(ErrorCode.MANIFEST_INVALID, printable_path(path), message)
 
 
 _REMEDY = "A manifest is a CSV whose header names 'file', or JSON Lines."
 
 
-def invalid(path: bytes, line: int | None, cause: str, remedy: str = _REMEDY) -> BadRequest:
+def manifest_error(path: bytes, line: int | None, cause: str, remedy: str = _REMEDY) -> BadRequest:
     """Return the refusal of a whole manifest."""
-    subject = display(path) if line is None else f"{display(path)}, line {line}"
+    subject = printable_path(path) if line is None else f"{printable_path(path)}, line {line}"
     return BadRequest(ErrorCode.MANIFEST_INVALID, subject, cause, remedy)
 
 
-def display(path: bytes) -> str:
-    """Return a path as people read it."""
-    return Location("", path).name
-
-
-def printable(text: str) -> str:
+def printable_text(text: str) -> str:
     """Return a text as people read it."""
-    return display(text.encode("utf-8", "surrogateescape" if _is_escaped(text) else "replace"))
+    errors = "surrogateescape" if _is_escaped(text) else "replace"
+    return printable_path(text.encode("utf-8", errors))
 
 
 def _is_escaped(text: str) -> bool:

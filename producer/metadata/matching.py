@@ -19,10 +19,11 @@ from itertools import islice
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from producer.metadata.manifest import Understood, display
-from producer.sources.walk import Found
+from producer.metadata.manifest import InterpretationCode
+from producer.sources.walk import FoundFile
 from schema.errors import BadRequest, ErrorCode
 from schema.records import CallInfo, Notice
+from schema.text import printable_path
 
 _EXAMPLES = 3
 #: A drive, a share, a root: a path that says all of it, on the host that wrote it.
@@ -31,7 +32,7 @@ _FILE_URL = re.compile(rb"(?:file|smb|cifs|nfs):/+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ManifestRow:
     """One row of a manifest, and the line it begins on.
 
     ``raw`` is the file's name as the bytes that were written, where they are none of UTF-8.
@@ -63,7 +64,7 @@ class _Way(IntEnum):
     CASE_NAME = 6
 
 
-_SAID = {
+_WAY_TEXTS = {
     _Way.SPELLING: "another spelling (accents, backslashes, spaces around it)",
     _Way.TAIL: "the end of its path",
     _Way.NAME: "its bare name, which one file has",
@@ -73,10 +74,10 @@ _SAID = {
 }
 
 
-class _Named(NamedTuple):
+class _NamedFile(NamedTuple):
     """A file, and every name by which a row may mean it."""
 
-    file: Found
+    file: FoundFile
     names: tuple[bytes, ...]
 
 
@@ -84,15 +85,15 @@ class _Named(NamedTuple):
 _Paths = dict[bytes, None]
 
 
-class _Hits(NamedTuple):
+class _RowMatch(NamedTuple):
     """The files that a row may mean, and by which way."""
 
-    row: Row
+    row: ManifestRow
     way: _Way
     paths: _Paths
 
 
-def match(manifest: bytes, rows: Sequence[Row], files: Iterable[Found]) -> Matches:
+def match_rows(manifest: bytes, rows: Sequence[ManifestRow], files: Iterable[FoundFile]) -> Matches:
     """Find the row of each file.
 
     A row names a file by its path, relative to the manifest's directory or to a directory that
@@ -103,62 +104,65 @@ def match(manifest: bytes, rows: Sequence[Row], files: Iterable[Found]) -> Match
     Raises:
         BadRequest: two rows name the same file.
     """
-    found = list(files)
+    all_files = list(files)
     base = os.path.dirname(os.path.abspath(manifest))
-    named = [_Named(each, tuple(_names(each, base))) for each in found]
-    hits = list(_looked_up(rows, named))
-    exact = ((each.paths, each.row) for each in hits if each.way == 0 and len(each.paths) == 1)
-    refuse_duplicates(manifest, exact)
-    taken = _assigned(hits)
-    calls = {path: each.row.call for path, each in taken.items()}
-    matched = {each.row.line for each in taken.values()}
-    notices = [_unmatched(manifest, each, taken) for each in hits if each.row.line not in matched]
-    notices += _loosely(manifest, taken)
-    notices += [_without_row(each.path, manifest) for each in found if each.path not in calls]
+    named_files = [_NamedFile(file, tuple(_file_names(file, base))) for file in all_files]
+    row_matches = list(_look_up(rows, named_files))
+    exact = [m for m in row_matches if m.way is _Way.EXACT and len(m.paths) == 1]
+    refuse_duplicates(manifest, ((match.paths, match.row) for match in exact))
+    matches = _assign_files(row_matches)
+    calls = {path: match.row.call for path, match in matches.items()}
+    matched_lines = {match.row.line for match in matches.values()}
+    unmatched = [match for match in row_matches if match.row.line not in matched_lines]
+    notices = [_unmatched_notice(manifest, match, matches) for match in unmatched]
+    notices += _loose_notices(manifest, matches)
+    notices += [_no_row_notice(file.path, manifest) for file in all_files if file.path not in calls]
     return Matches(calls, tuple(notices))
 
 
-def refuse_duplicates(manifest: bytes, named: Iterable[tuple[Iterable[bytes], Row]]) -> None:
+def refuse_duplicates(
+    manifest: bytes, claims: Iterable[tuple[Iterable[bytes], ManifestRow]]
+) -> None:
     """Raise BadRequest where two rows name one file."""
     lines: dict[bytes, int] = {}
-    for files, row in named:
+    for files, row in claims:
         for file in files:
             if file in lines:
                 raise BadRequest(
                     ErrorCode.MANIFEST_DUPLICATE,
-                    display(manifest),
-                    f"lines {lines[file]} and {row.line} both describe {display(file)}",
+                    printable_path(manifest),
+                    f"lines {lines[file]} and {row.line} both describe {printable_path(file)}",
                     "Keep one of them.",
                 )
             lines[file] = row.line
 
 
-def _looked_up(rows: Sequence[Row], files: Sequence[_Named]) -> Iterator[_Hits]:
-    exact = _Exact(files)
+def _look_up(rows: Sequence[ManifestRow], files: Sequence[_NamedFile]) -> Iterator[_RowMatch]:
+    exact_index = _ExactIndex(files)
     # Most manifests never need them.
-    loose: list[tuple[int, _Loose]] = []
+    loose_indexes: list[tuple[int, _LooseIndex]] = []
     for row in rows:
-        paths = exact.paths(row)
+        paths = exact_index.paths(row)
         if paths:
-            yield _Hits(row, _Way.EXACT, paths)
+            yield _RowMatch(row, _Way.EXACT, paths)
             continue
-        if not loose:
-            loose = [(0, _Loose(files, _spelled)), (3, _Loose(files, _caseless))]
+        if not loose_indexes:
+            loose_indexes = [(n, _LooseIndex(files, fold)) for n, fold in _FOLDS]
         yield next(
             (
-                _Hits(row, _Way(way + step), paths)
-                for step, index in loose
+                _RowMatch(row, _Way(way + step), paths)
+                for step, index in loose_indexes
                 for way, paths in index.paths(row)
                 if paths
             ),
-            _Hits(row, _Way.EXACT, {}),
+            _RowMatch(row, _Way.EXACT, {}),
         )
 
 
-class _Exact:
+class _ExactIndex:
     """Files by their names as bytes."""
 
-    def __init__(self, files: Iterable[_Named]) -> None:
+    def __init__(self, files: Iterable[_NamedFile]) -> None:
         self._by_path: dict[bytes, _Paths] = defaultdict(dict)
         self._by_name: dict[bytes, _Paths] = defaultdict(dict)
         for file, names in files:
@@ -166,7 +170,7 @@ class _Exact:
             for name in names:
                 self._by_path[name][file.path] = None
 
-    def paths(self, row: Row) -> _Paths:
+    def paths(self, row: ManifestRow) -> _Paths:
         """Return the files of a row's name."""
         for name in (row.file, row.raw):
             if name is not None and (paths := self._by_path.get(name) or self._by_name.get(name)):
@@ -174,10 +178,10 @@ class _Exact:
         return {}
 
 
-class _Loose:
+class _LooseIndex:
     """Files by their names as ``fold`` spells them, in parts."""
 
-    def __init__(self, files: Iterable[_Named], fold: Callable[[str], str]) -> None:
+    def __init__(self, files: Iterable[_NamedFile], fold: Callable[[str], str]) -> None:
         self._fold = fold
         self._by_path: dict[tuple[str, ...], _Paths] = defaultdict(dict)
         self._by_name: dict[str, _Paths] = defaultdict(dict)
@@ -189,47 +193,51 @@ class _Loose:
             below = max(2, names[1].count(b"/") + 1)
             self._by_name[parts[-1]][file.path] = None
             self._by_below[parts[-below:]][file.path] = None
-            for at in range(len(parts) - 1):
-                self._by_end[parts[at:]][file.path] = None
+            for index in range(len(parts) - 1):
+                self._by_end[parts[index:]][file.path] = None
             for name in names:
                 self._by_path[self._parts(name, is_row=False)][file.path] = None
 
-    def paths(self, row: Row) -> Iterator[tuple[int, _Paths]]:
+    def paths(self, row: ManifestRow) -> Iterator[tuple[int, _Paths]]:
         """Yield the files that a row may mean, by ever looser ways."""
         name = _portable(row.file)
         parts = self._parts(name, is_row=True)
         if not parts:
             return
-        alike = self._by_name.get(parts[-1], {})
-        named = self._by_path.get(parts, {})
-        yield _Way.SPELLING, named or (alike if len(parts) == 1 else {})
+        same_name_paths = self._by_name.get(parts[-1], {})
+        same_path_paths = self._by_path.get(parts, {})
+        yield _Way.SPELLING, same_path_paths or (same_name_paths if len(parts) == 1 else {})
         yield _Way.TAIL, self._by_tail(parts)
         if _is_foreign(name):
-            yield _Way.NAME, alike
+            yield _Way.NAME, same_name_paths
 
     def _by_tail(self, parts: tuple[str, ...]) -> _Paths:
         """Return files whose path ends as all of the row's does, or all of theirs as the row's."""
         paths = dict(self._by_end.get(parts, {}))
-        for at in range(len(parts) - 1):
-            paths |= self._by_below.get(parts[at:], {})
+        for index in range(len(parts) - 1):
+            paths |= self._by_below.get(parts[index:], {})
         return paths
 
     def _parts(self, name: bytes, *, is_row: bool) -> tuple[str, ...]:
         text = name.decode("utf-8", "surrogateescape")
         parts = (self._fold(part) for part in text.split("/"))
-        nothing = {"", ".", ".."} if is_row else {""}
-        return tuple(part for part in parts if part not in nothing)
+        ignored_parts = {"", ".", ".."} if is_row else {""}
+        return tuple(part for part in parts if part not in ignored_parts)
 
 
 @lru_cache(maxsize=4096)
-def _spelled(part: str) -> str:
+def _normalise(part: str) -> str:
     return unicodedata.normalize("NFC", part).strip()
 
 
 @lru_cache(maxsize=4096)
-def _caseless(part: str) -> str:
+def _fold_case(part: str) -> str:
     # Twice, since folding case may leave what is not composed.
-    return _spelled(_spelled(part).casefold())
+    return _normalise(_normalise(part).casefold())
+
+
+#: How names are folded, and how many ways later that comes.
+_FOLDS = ((0, _normalise), (_Way.CASE - _Way.SPELLING, _fold_case))
 
 
 def _portable(file: bytes) -> bytes:
@@ -244,64 +252,67 @@ def _is_foreign(name: bytes) -> bool:
     return bool(_ABSOLUTE.match(text)) or text.startswith("../")
 
 
-def _assigned(hits: Iterable[_Hits]) -> dict[bytes, _Hits]:
+def _assign_files(row_matches: Iterable[_RowMatch]) -> dict[bytes, _RowMatch]:
     """Return which row each file goes to."""
-    claims: dict[bytes, list[_Hits]] = defaultdict(list)
-    for each in hits:
-        if len(each.paths) == 1:
-            claims[next(iter(each.paths))].append(each)
-    taken = {}
-    for path, rivals in claims.items():
-        best = min(each.way for each in rivals)
-        closest = [each for each in rivals if each.way == best]
+    candidates_by_path: dict[bytes, list[_RowMatch]] = defaultdict(list)
+    for row_match in row_matches:
+        if len(row_match.paths) == 1:
+            candidates_by_path[next(iter(row_match.paths))].append(row_match)
+    matches = {}
+    for path, candidates in candidates_by_path.items():
+        best = min(row_match.way for row_match in candidates)
+        closest = [row_match for row_match in candidates if row_match.way == best]
         if len(closest) == 1:
-            taken[path] = closest[0]
-    return taken
+            matches[path] = closest[0]
+    return matches
 
 
-def _unmatched(manifest: bytes, hits: _Hits, taken: Mapping[bytes, _Hits]) -> Notice:
-    row, paths = hits.row, hits.paths
-    first = next(iter(paths), b"")
-    examples = ", ".join(map(display, islice(paths, _EXAMPLES)))
+def _unmatched_notice(
+    manifest: bytes, row_match: _RowMatch, matches: Mapping[bytes, _RowMatch]
+) -> Notice:
+    row, paths = row_match.row, row_match.paths
+    first_path = next(iter(paths), b"")
+    examples = ", ".join(map(printable_path, islice(paths, _EXAMPLES)))
     cause = "no file of this name was submitted"
     if len(paths) > 1:
         cause = f"{len(paths)} files have this name ({examples}); write the path of one"
-    elif paths and first in taken:
-        line = taken[first].row.line
+    elif paths and first_path in matches:
+        line = matches[first_path].row.line
         cause = f"the only file that it may mean is that of line {line} ({examples})"
     elif paths:
         cause = f"another row may mean the same file ({examples}); write its name as it is spelled"
-    subject = f"{display(manifest)}, line {row.line}: {display(row.file)}"
+    subject = f"{printable_path(manifest)}, line {row.line}: {printable_path(row.file)}"
     return Notice(ErrorCode.MANIFEST_UNMATCHED_ROW, subject, cause)
 
 
-def _loosely(manifest: bytes, taken: Mapping[bytes, _Hits]) -> Iterator[Notice]:
+def _loose_notices(manifest: bytes, matches: Mapping[bytes, _RowMatch]) -> Iterator[Notice]:
     """Yield a notice for each looser way, with the rows that named their file by it."""
     by_way: dict[_Way, list[str]] = defaultdict(list)
-    for path, hits in taken.items():
-        if hits.way in _SAID:
-            said = f"line {hits.row.line}, {display(hits.row.file)} is {display(path)}"
-            by_way[hits.way].append(said)
+    for path, row_match in matches.items():
+        if row_match.way in _WAY_TEXTS:
+            row = row_match.row
+            text = f"line {row.line}, {printable_path(row.file)} is {printable_path(path)}"
+            by_way[row_match.way].append(text)
     for way, rows in sorted(by_way.items()):
-        more = "; ..." if len(rows) > _EXAMPLES else ""
+        ellipsis = "; ..." if len(rows) > _EXAMPLES else ""
         count = "1 row names its file" if len(rows) == 1 else f"{len(rows)} rows name their file"
-        message = f"{count} by {_SAID[way]}: {'; '.join(rows[:_EXAMPLES])}{more}"
-        subject = f"{display(manifest)}: files by {way.name.lower().replace('_', ' ')}"
-        yield Notice(Understood.MANIFEST, subject, message)
+        message = f"{count} by {_WAY_TEXTS[way]}: {'; '.join(rows[:_EXAMPLES])}{ellipsis}"
+        subject = f"{printable_path(manifest)}: files by {way.name.lower().replace('_', ' ')}"
+        yield Notice(InterpretationCode.MANIFEST, subject, message)
 
 
-def _names(found: Found, manifest_directory: bytes) -> Iterator[bytes]:
+def _file_names(file: FoundFile, manifest_directory: bytes) -> Iterator[bytes]:
     """Yield every name by which a row may mean a file; rows' names are normalised.
 
     The second is that below what was submitted.
     """
-    yield os.path.normpath(found.path)
-    yield found.relative
-    yield os.path.relpath(found.path, manifest_directory)
-    if found.key is not None:
-        yield found.key
+    yield os.path.normpath(file.path)
+    yield file.relative
+    yield os.path.relpath(file.path, manifest_directory)
+    if file.key is not None:
+        yield file.key
 
 
-def _without_row(path: bytes, manifest: bytes) -> Notice:
-    cause = f"no row of {display(manifest)} describes it; it is submitted without"
-    return Notice(ErrorCode.MANIFEST_UNMATCHED_FILE, display(path), cause)
+def _no_row_notice(path: bytes, manifest: bytes) -> Notice:
+    cause = f"no row of {printable_path(manifest)} describes it; it is submitted without"
+    return Notice(ErrorCode.MANIFEST_UNMATCHED_FILE, printable_path(path), cause)

@@ -42,12 +42,12 @@ class _Part:
     def ends(self, name: str, start: int) -> Iterator[int]:
         """Yield where the part may end that begins at a place of a name, the likeliest first."""
         if self.fixed is not None:
-            if found := self.fixed.match(name, start):
-                yield found.end()
+            if match := self.fixed.match(name, start):
+                yield match.end()
             return
         slash = name.find("/", start)
-        last = len(name) if slash < 0 else slash
-        ends: Iterable[int] = range(start + self.least, last + 1)
+        limit = len(name) if slash < 0 else slash
+        ends: Iterable[int] = range(start + self.least, limit + 1)
         yield from reversed(ends) if self.is_long else ends  # type: ignore[call-overload]
 
 
@@ -65,7 +65,7 @@ class NameParts:
     def __init__(self, pattern: str) -> None:
         #: How ``started_at`` is written, where the pattern says.
         self.moment_format: str | None = None
-        self._parts = tuple(self._parsed(pattern))
+        self._parts = tuple(self._parse(pattern))
 
     def read(self, name: str) -> dict[str, str] | None:
         """Return the text of each field of a name, or None where the name is another."""
@@ -81,24 +81,24 @@ class NameParts:
         Depth first, as a regular expression does it; but of a part that did not fit from a place
         on, that is kept.
         """
-        places, dead = [0], set[tuple[int, int]]()
+        places, dead_ends = [0], set[tuple[int, int]]()
         tries = [self._parts[0].ends(name, 0)] if self._parts else []
         while tries:
             depth = len(tries)
             end = next(tries[-1], None)
             if end is None:
-                dead.add((depth - 1, places[depth - 1]))
+                dead_ends.add((depth - 1, places[depth - 1]))
                 tries.pop()
                 places.pop()
             elif depth == len(self._parts):
                 if end == len(name):
                     return [*places, end]
-            elif (depth, end) not in dead:
+            elif (depth, end) not in dead_ends:
                 places.append(end)
                 tries.append(self._parts[depth].ends(name, end))
         return None if self._parts or name else [0]
 
-    def _parsed(self, pattern: str) -> Iterator[_Part]:
+    def _parse(self, pattern: str) -> Iterator[_Part]:
         fields: set[str] = set()
         for literal, name, spec, conversion in string.Formatter().parse(pattern):
             for number, text in enumerate(literal.split("*")):
@@ -115,21 +115,21 @@ class NameParts:
             fields.add(name)
             if spec:
                 self.moment_format = spec
-                yield _Part(re.compile(_moment(spec)), field=name)
+                yield _Part(re.compile(_moment_regex(spec)), field=name)
             else:
                 yield _Part(field=name)
 
 
-def _moment(spec: str) -> str:
+def _moment_regex(spec: str) -> str:
     """Return a moment's format as a regular expression."""
     literal, *directives = re.split("%(.)", spec)
     pairs = list(zip(directives[::2], directives[1::2], strict=True))
     names = [directive for directive, _ in pairs if directive != "%"]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        meant = {"m": "; minutes are %M", "M": "; months are %m"}.get(twice, "")
-        raise ValueError(f"%{twice} is there twice{meant}")
-    if unknown := next((name for name in names if name not in _DIRECTIVES), None):
-        raise ValueError(f"%{unknown} is not among the directives known")
+    if repeated_name := next((name for name in names if names.count(name) > 1), None):
+        hint = {"m": "; minutes are %M", "M": "; months are %m"}.get(repeated_name, "")
+        raise ValueError(f"%{repeated_name} is there twice{hint}")
+    if unknown_name := next((name for name in names if name not in _DIRECTIVES), None):
+        raise ValueError(f"%{unknown_name} is not among the directives known")
     return re.escape(literal) + "".join(
         _DIRECTIVES[directive] + re.escape(text) for directive, text in pairs
     )

@@ -17,9 +17,10 @@ from typing import Protocol
 
 from producer.intake.containers.sniff import HEAD_BYTES, sniff
 from schema.errors import ErrorCode
-from schema.records import Location, Notice
+from schema.records import Notice
 from schema.storage.beneath import is_beneath, open_regular
-from schema.storage.bucket_path import absolute
+from schema.storage.bucket_path import absolute_path
+from schema.text import printable_path
 
 #: Codes of notices that are no errors.
 NOT_AUDIO = "files.not-audio"
@@ -37,7 +38,7 @@ CALL_SUFFIXES = frozenset(
 )
 #: Directories in which systems keep what was deleted, what was before, and what is theirs, by their
 #: names without case: who deletes a call does not hand it in.
-_SET_ASIDE = re.compile(
+_SYSTEM_DIRECTORY = re.compile(
     rb"#recycle|@recycle|\$recycle\.bin|recycler|recycled|network trash folder"
     rb"|\.recycle(\.bin)?|\.trash(es|-.*)?|\.deleted"
     rb"|[~.]snapshots?|#snapshot|@recently-snapshot|@gmt-[0-9.-]+|\.zfs|\.snap|\.ckpt|\.vsnap"
@@ -51,7 +52,7 @@ _EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFile:
     """A file to probe. ``base`` is the directory named by the operator that it was found under.
 
     Both are absolute, with symbolic links unresolved, as the operator would spell them. An object
@@ -71,48 +72,52 @@ class Found:
 
 #: Reads the first bytes, so many at most, of one file after the other: they, or why not. There is
 #: no file (FileNotFoundError) where something else has its name.
-Read = Callable[[Sequence[bytes], int], Iterable[bytes | OSError]]
+ReadHeads = Callable[[Sequence[bytes], int], Iterable[bytes | OSError]]
 
 
-class Place(Protocol):
+#: Files to probe, and notices about the rest.
+WalkItems = Iterator[FoundFile | Notice]
+
+
+class FileSource(Protocol):
     """Where files lie that an operator names."""
 
     def exists(self, path: bytes) -> bool:
         """Tell whether there is anything at ``path``."""
 
-    def walk(self, path: bytes, sieve: Sieve) -> Iterator[Found | Notice]:
-        """Yield what passes the sieve of the files at or below ``path``, and what could not."""
+    def walk(self, path: bytes, file_filter: FileFilter) -> WalkItems:
+        """Yield what passes the filter of the files at or below ``path``, and what could not."""
 
     def read(self, paths: Sequence[bytes], most_bytes: int) -> Iterable[bytes | OSError]:
-        """Read the first bytes of files, see :data:`Read`."""
+        """Read the first bytes of files, see :data:`ReadHeads`."""
 
 
-def walk(
+def walk_paths(
     paths: Sequence[bytes],
-    place: Place | None = None,
+    source: FileSource | None = None,
     *,
     raw_suffixes: Collection[bytes] = (),
-    known: Collection[bytes] = (),
-) -> Iterator[Found | Notice]:
+    ignored_files: Collection[bytes] = (),
+) -> WalkItems:
     """Yield every file to probe under ``paths``, recursively, and notices about the rest.
 
     In each directory files come first, then directories, each in the order of their bytes. A path
     that is no directory is handed on whatever it is. ``raw_suffixes`` (with their dot) count as
-    audio; ``known`` are files, such as the manifest, that are neither audio nor worth a notice.
-    ``place`` is this host's file systems unless given.
+    audio; ``ignored_files``, such as the manifest, are neither audio nor worth a notice. ``source``
+    is this host's file systems unless given.
     """
-    place = place or Disk()
-    sieve = Sieve(
+    source = source or LocalDisk()
+    file_filter = FileFilter(
         CALL_SUFFIXES | {suffix.lower() for suffix in raw_suffixes},
-        frozenset(os.path.realpath(path) for path in known),
+        frozenset(os.path.realpath(path) for path in ignored_files),
     )
-    for path in map(absolute, paths):
-        yield from place.walk(path, sieve)
-    yield from sieve.left_out()
+    for path in map(absolute_path, paths):
+        yield from source.walk(path, file_filter)
+    yield from file_filter.skip_notices()
 
 
 @dataclass(slots=True)
-class _LeftOut:
+class _SkippedFiles:
     """Files of one kind that are not handed on."""
 
     count: int = 0
@@ -121,69 +126,69 @@ class _LeftOut:
     def add(self, path: bytes) -> None:
         self.count += 1
         if len(self.examples) < _EXAMPLES:
-            self.examples.append(_display(os.path.basename(path)))
+            self.examples.append(printable_path(os.path.basename(path)))
 
     def __str__(self) -> str:
-        more = ", ..." if self.count > len(self.examples) else ""
+        ellipsis = ", ..." if self.count > len(self.examples) else ""
         files = "file was" if self.count == 1 else "files were"
-        return f"{self.count} {files} left out: {', '.join(self.examples)}{more}"
+        return f"{self.count} {files} left out: {', '.join(self.examples)}{ellipsis}"
 
 
-class Sieve:
+class FileFilter:
     """Which files are handed on to be probed, and what is left out."""
 
-    def __init__(self, suffixes: frozenset[bytes], known: frozenset[bytes]) -> None:
+    def __init__(self, suffixes: frozenset[bytes], ignored_paths: frozenset[bytes]) -> None:
         self._suffixes = suffixes
-        self._known = known
-        self._not_audio: dict[bytes, _LeftOut] = {}
-        self._hidden = _LeftOut()
-        self._set_aside: Counter[bytes] = Counter()
+        self._ignored_paths = ignored_paths
+        self._not_audio: dict[bytes, _SkippedFiles] = {}
+        self._hidden = _SkippedFiles()
+        self._system_directories: Counter[bytes] = Counter()
 
-    def hide(self, path: bytes) -> None:
+    def skip_hidden(self, path: bytes) -> None:
         """Leave out a file or a directory whose name starts with a dot."""
         self._hidden.add(path)
 
-    def set_aside(self, path: bytes) -> None:
-        """Leave out a directory that :func:`is_set_aside`, and all that is in it."""
-        self._set_aside[os.path.basename(path)] += 1
+    def skip_system_directory(self, path: bytes) -> None:
+        """Leave out a directory that :func:`is_system_directory`, and all that is in it."""
+        self._system_directories[os.path.basename(path)] += 1
 
-    def files(self, files: list[bytes], base: bytes, read: Read) -> Iterator[Found | Notice]:
+    def select(self, files: list[bytes], base: bytes, read: ReadHeads) -> WalkItems:
         """Yield those of a directory's files that are handed on; others may be read to tell."""
         calls = {path for path in files if self._is_call(path)}
-        sidecars = {each for path in calls for each in sidecars_of(path)}
-        kept = [path for path in files if path in calls or not self._is_companion(path, sidecars)]
-        heads = iter(read([path for path in kept if path not in calls], HEAD_BYTES))
-        for path in kept:
+        sidecars = {sidecar for path in calls for sidecar in sidecar_paths(path)}
+        candidates = [p for p in files if p in calls or not self._is_companion(p, sidecars)]
+        heads = iter(read([path for path in candidates if path not in calls], HEAD_BYTES))
+        for path in candidates:
             if path in calls:
-                yield Found(path, base)
+                yield FoundFile(path, base)
             else:
-                yield from self._unknown(path, base, next(heads))
+                yield from self._check_head(path, base, next(heads))
 
-    def left_out(self) -> Iterator[Notice]:
+    def skip_notices(self) -> Iterator[Notice]:
         """Yield a notice per kind of file that was not handed on."""
         if self._hidden.count:
             yield Notice(HIDDEN, "names that start with a dot", str(self._hidden))
-        if self._set_aside:
+        if self._system_directories:
             names = ", ".join(
-                f"{_display(name)} ({count})" if count > 1 else _display(name)
-                for name, count in sorted(self._set_aside.items())
+                f"{printable_path(name)} ({count})" if count > 1 else printable_path(name)
+                for name, count in sorted(self._system_directories.items())
             )
-            count = self._set_aside.total()
+            count = self._system_directories.total()
             directories = "directory was" if count == 1 else "directories were"
             message = f"{count} {directories} left out, with all that is in them: {names}"
             yield Notice(SET_ASIDE, "recycle bins, snapshots, a system's own", message)
         for suffix, files in sorted(self._not_audio.items()):
-            subject = _display(suffix) or "no suffix"
+            subject = printable_path(suffix) or "no suffix"
             yield Notice(NOT_AUDIO, subject, f"{files} (not audio by suffix or first bytes)")
 
-    def _unknown(self, path: bytes, base: bytes, head: bytes | OSError) -> Iterator[Found | Notice]:
+    def _check_head(self, path: bytes, base: bytes, head: bytes | OSError) -> WalkItems:
         if isinstance(head, bytes) and sniff(head) is not None:
-            yield Found(path, base)
+            yield FoundFile(path, base)
         elif isinstance(head, bytes | FileNotFoundError):
             suffix = os.path.splitext(path)[1].lower()
-            self._not_audio.setdefault(suffix, _LeftOut()).add(path)
+            self._not_audio.setdefault(suffix, _SkippedFiles()).add(path)
         else:
-            yield _unreachable(path, head)
+            yield _unreachable_notice(path, head)
 
     def _is_call(self, path: bytes) -> bool:
         return os.path.splitext(path)[1].lower() in self._suffixes
@@ -191,70 +196,70 @@ class Sieve:
     def _is_companion(self, path: bytes, sidecars: Collection[bytes]) -> bool:
         if path in sidecars:
             return True
-        return bool(self._known) and os.path.realpath(path) in self._known
+        return bool(self._ignored_paths) and os.path.realpath(path) in self._ignored_paths
 
 
-class Disk:
+class LocalDisk:
     """This host's file systems."""
 
     def __init__(self) -> None:
-        self._been: set[tuple[int, int]] = set()
+        self._visited: set[tuple[int, int]] = set()
 
     def exists(self, path: bytes) -> bool:
         """Tell whether there is a file, a directory, or a link to anywhere."""
         return os.path.lexists(path)
 
-    def walk(self, path: bytes, sieve: Sieve) -> Iterator[Found | Notice]:
+    def walk(self, path: bytes, file_filter: FileFilter) -> WalkItems:
         """Yield what passes of a directory's tree; what is no directory is handed on."""
         if os.path.isdir(path):
-            yield from self._tree(path, sieve)
+            yield from self._tree(path, file_filter)
         else:
-            yield Found(path, os.path.dirname(path))
+            yield FoundFile(path, os.path.dirname(path))
 
     def read(
         self, paths: Sequence[bytes], most_bytes: int, roots: Sequence[bytes] | None = None
     ) -> Iterator[bytes | OSError]:
-        """Read the first bytes of files, see :data:`Read`; of those in ``roots`` alone, if given.
+        """Read the first bytes of files, see :data:`ReadHeads`.
 
-        A file is where its links end, and roots have none.
+        With ``roots``, only of files in them: a file is where its links end, and roots have none.
         """
         for path in paths:
             try:
-                yield _head(path, most_bytes, roots)
+                yield _read_head(path, most_bytes, roots)
             except OSError as error:
                 yield error
 
-    def _tree(self, base: bytes, sieve: Sieve) -> Iterator[Found | Notice]:
+    def _tree(self, base: bytes, file_filter: FileFilter) -> WalkItems:
         # Each entry holds the identities of the directories above it: the chain that a symbolic
         # link may lead back into. A stack, since paths may be deeper than Python recurses.
         stack: list[tuple[bytes, frozenset[tuple[int, int]]]] = [(base, frozenset())]
         while stack:
-            directory, above = stack.pop()
+            directory, ancestors = stack.pop()
             try:
                 status = os.stat(directory)
                 identity = (status.st_dev, status.st_ino)
-                if identity in self._been:
-                    yield _repeated(directory, loop=identity in above)
+                if identity in self._visited:
+                    yield _repeat_notice(directory, loop=identity in ancestors)
                     continue
-                self._been.add(identity)
-                files, directories = _listing(directory, sieve)
+                self._visited.add(identity)
+                files, directories = _list_directory(directory, file_filter)
             except OSError as error:
-                yield _unreachable(directory, error)
+                yield _unreachable_notice(directory, error)
                 continue
-            yield from sieve.files(files, base, self.read)
-            chain = above | {identity}
-            stack.extend((inner, chain) for inner in reversed(directories))
+            yield from file_filter.select(files, base, self.read)
+            chain_ids = ancestors | {identity}
+            stack.extend((inner, chain_ids) for inner in reversed(directories))
 
 
-def _listing(directory: bytes, sieve: Sieve) -> tuple[list[bytes], list[bytes]]:
+def _list_directory(directory: bytes, file_filter: FileFilter) -> tuple[list[bytes], list[bytes]]:
     """Return the paths of a directory's files and of its directories, sorted."""
     files, directories = [], []
     with os.scandir(directory) as entries:
         for entry in entries:
-            if is_set_aside(entry.name) and _is_directory(entry):
-                sieve.set_aside(entry.path)
+            if is_system_directory(entry.name) and _is_directory(entry):
+                file_filter.skip_system_directory(entry.path)
             elif entry.name.startswith(b"."):
-                sieve.hide(entry.path)
+                file_filter.skip_hidden(entry.path)
             elif _is_directory(entry):
                 directories.append(entry.path)
             else:
@@ -262,12 +267,12 @@ def _listing(directory: bytes, sieve: Sieve) -> tuple[list[bytes], list[bytes]]:
     return sorted(files), sorted(directories)
 
 
-def is_set_aside(name: bytes) -> bool:
+def is_system_directory(name: bytes) -> bool:
     """Tell whether a directory of this name holds what nobody hands in: one that is named does."""
-    return _SET_ASIDE.fullmatch(name) is not None
+    return _SYSTEM_DIRECTORY.fullmatch(name) is not None
 
 
-def sidecars_of(recording: bytes) -> list[bytes]:
+def sidecar_paths(recording: bytes) -> list[bytes]:
     """Return where the sidecar of a recording may be, the likeliest meant first.
 
     Recorders that write .WAV write .JSON; to look for both everywhere would cost a bucket twice.
@@ -275,7 +280,7 @@ def sidecars_of(recording: bytes) -> list[bytes]:
     stem, suffix = os.path.splitext(recording)
     endings = [b".json"] if suffix == suffix.lower() else [b".json", b".JSON"]
     stems = [recording, stem] if suffix else [recording]
-    return [each + ending for each in stems for ending in endings]
+    return [base_name + ending for base_name in stems for ending in endings]
 
 
 def _is_directory(entry: os.DirEntry[bytes]) -> bool:
@@ -285,7 +290,7 @@ def _is_directory(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _head(path: bytes, most_bytes: int, roots: Sequence[bytes] | None) -> bytes:
+def _read_head(path: bytes, most_bytes: int, roots: Sequence[bytes] | None) -> bytes:
     # A pipe would block whoever opens it, and is no recording; a dangling link is neither.
     if not os.path.isfile(path):
         raise FileNotFoundError(errno.ENOENT, "no file")
@@ -295,18 +300,16 @@ def _head(path: bytes, most_bytes: int, roots: Sequence[bytes] | None) -> bytes:
         return file.read(most_bytes)
 
 
-def _repeated(directory: bytes, *, loop: bool) -> Notice:
+def _repeat_notice(directory: bytes, *, loop: bool) -> Notice:
     if loop:
         cause = "a link leads back into a directory above it; it was not followed"
-        return Notice(ErrorCode.PATH_LOOP, _display(directory), cause)
-    return Notice(REPEATED, _display(directory), "the same directory was walked by another path")
+        return Notice(ErrorCode.PATH_LOOP, printable_path(directory), cause)
+    return Notice(
+        REPEATED, printable_path(directory), "the same directory was walked by another path"
+    )
 
 
-def _unreachable(path: bytes, error: OSError) -> Notice:
-    gone = isinstance(error, FileNotFoundError)
-    code = ErrorCode.FILE_VANISHED if gone else ErrorCode.FILE_UNREADABLE
-    return Notice(code, _display(path), f"{error.strerror}; nothing in it was submitted")
-
-
-def _display(path: bytes) -> str:
-    return Location("", path).name
+def _unreachable_notice(path: bytes, error: OSError) -> Notice:
+    is_gone = isinstance(error, FileNotFoundError)
+    code = ErrorCode.FILE_VANISHED if is_gone else ErrorCode.FILE_UNREADABLE
+    return Notice(code, printable_path(path), f"{error.strerror}; nothing in it was submitted")

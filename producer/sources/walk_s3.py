@@ -9,41 +9,49 @@ from dataclasses import replace
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from producer.sources.walk import Disk, Found, Place, Sieve, is_set_aside
+from producer.sources.walk import (
+    FileFilter,
+    FileSource,
+    FoundFile,
+    LocalDisk,
+    WalkItems,
+    is_system_directory,
+)
 from schema.errors import BadRequest, ErrorCode
-from schema.records import Location, Notice
+from schema.records import Notice
 from schema.settings import Settings
-from schema.storage.bucket_path import absolute, is_plain, is_url
+from schema.storage.bucket_path import absolute_path, is_plain, is_url
 from schema.storage.roots import bucket_of
+from schema.text import printable_path
 
 if TYPE_CHECKING:
-    from schema.storage.s3 import Bucket, Listed
+    from schema.storage.s3 import Bucket, ListedObject
 
 #: Objects whose first bytes are held at a time.
 _CHUNK = 128
 
 
-class Anywhere:
+class DiskOrBucket:
     """The place of every path: a URL leads into a bucket, any other to a disk."""
 
     def __init__(self, settings: Settings) -> None:
-        self._disk = Disk()
+        self._disk = LocalDisk()
         self._roots = [os.fsencode(settings.root_path(root)) for root in settings.directories]
         self._buckets = Buckets(settings)
 
     def exists(self, path: bytes) -> bool:
         """Tell whether there is anything at ``path``."""
-        return self._place(path).exists(path)
+        return self._source_of(path).exists(path)
 
-    def walk(self, path: bytes, sieve: Sieve) -> Iterator[Found | Notice]:
+    def walk(self, path: bytes, file_filter: FileFilter) -> WalkItems:
         """Yield what passes of what lies at or below ``path``."""
-        return self._place(path).walk(path, sieve)
+        return self._source_of(path).walk(path, file_filter)
 
     def read(self, paths: Sequence[bytes], most_bytes: int) -> Iterator[bytes | OSError]:
-        """Read the first bytes of files, see :data:`producer.sources.walk.Read`."""
+        """Read the first bytes of files, see :data:`producer.sources.walk.ReadHeads`."""
         for _, group in groupby(paths, is_url):
-            together = list(group)
-            yield from self._place(together[0]).read(together, most_bytes)
+            batch = list(group)
+            yield from self._source_of(batch[0]).read(batch, most_bytes)
 
     def read_in_roots(self, paths: Sequence[bytes], most_bytes: int) -> Iterator[bytes | OSError]:
         """Read as :meth:`read` does, but no file that a link out of the roots leads to."""
@@ -53,7 +61,7 @@ class Anywhere:
             else:
                 yield from self._disk.read(list(group), most_bytes, self._roots)
 
-    def _place(self, path: bytes) -> Place:
+    def _source_of(self, path: bytes) -> FileSource:
         return self._buckets if is_url(path) else self._disk
 
 
@@ -61,7 +69,7 @@ class _Object(NamedTuple):
     """An object of a listing."""
 
     bucket: Bucket
-    listed: Listed
+    listed: ListedObject
 
 
 class Buckets:
@@ -79,32 +87,32 @@ class Buckets:
 
     def exists(self, path: bytes) -> bool:
         """Tell whether there is an object at or below a URL."""
-        return bool(self._listing(absolute(path)))
+        return bool(self._listing(absolute_path(path)))
 
-    def walk(self, path: bytes, sieve: Sieve) -> Iterator[Found | Notice]:
+    def walk(self, path: bytes, file_filter: FileFilter) -> WalkItems:
         """Yield what passes of the objects below a URL; one that is named itself does."""
         listing = self._listing(path)
         if listing == [path]:
-            yield self._known(Found(path, os.path.dirname(path)))
+            yield self._with_listing(FoundFile(path, os.path.dirname(path)))
             return
         yield from (_ambiguous(url) for url in listing if not is_plain(_below(path, url)))
         urls = [url for url in listing if is_plain(_below(path, url))]
-        hidden = {url: _hidden_part(path, url) for url in urls}
-        for part in sorted(set(filter(None, hidden.values()))):
+        hidden_parts = {url: _hidden_part(path, url) for url in urls}
+        for part in sorted(set(filter(None, hidden_parts.values()))):
             # A directory has a name that something lies below.
-            if part not in hidden and is_set_aside(os.path.basename(part)):
-                sieve.set_aside(part)
+            if part not in hidden_parts and is_system_directory(os.path.basename(part)):
+                file_filter.skip_system_directory(part)
             else:
-                sieve.hide(part)
-        shown = sorted((url for url in urls if not hidden[url]), key=_walk_order)
-        for _, files in groupby(shown, os.path.dirname):
-            for item in sieve.files(list(files), path, self.read):
-                yield self._known(item) if isinstance(item, Found) else item
+                file_filter.skip_hidden(part)
+        visible_urls = sorted((url for url in urls if not hidden_parts[url]), key=_walk_order)
+        for _, files in groupby(visible_urls, os.path.dirname):
+            for item in file_filter.select(list(files), path, self.read):
+                yield self._with_listing(item) if isinstance(item, FoundFile) else item
 
     def read(self, paths: Sequence[bytes], most_bytes: int) -> Iterator[bytes | OSError]:
-        """Read the first bytes of listed objects, see :data:`producer.sources.walk.Read`."""
-        left = iter(paths)
-        while chunk := list(islice(left, _CHUNK)):
+        """Read the first bytes of listed objects, see :data:`producer.sources.walk.ReadHeads`."""
+        path_iterator = iter(paths)
+        while chunk := list(islice(path_iterator, _CHUNK)):
             heads = self._heads([url for url in chunk if url in self._objects], most_bytes)
             for url in chunk:
                 yield heads.get(url, FileNotFoundError(errno.ENOENT, "no such object"))
@@ -114,18 +122,18 @@ class Buckets:
         heads: dict[bytes, bytes | OSError] = dict.fromkeys(urls, b"")
         filled = [url for url in urls if self._objects[url].listed.size_bytes]
         for bucket, group in groupby(filled, lambda url: self._objects[url].bucket):
-            together = list(group)
-            paths = [self._objects[url].listed.path for url in together]
-            heads.update(zip(together, bucket.read_heads(paths, most_bytes), strict=True))
+            batch = list(group)
+            paths = [self._objects[url].listed.path for url in batch]
+            heads.update(zip(batch, bucket.read_heads(paths, most_bytes), strict=True))
         return heads
 
     def _listing(self, url: bytes) -> Sequence[bytes]:
         """Return the URLs of the objects at or below a URL."""
         if url not in self._listings:
             bucket, path = self._bucket(url)
-            found = {bucket.place.url(item.path): item for item in bucket.listing(path)}
-            self._objects.update((at, _Object(bucket, item)) for at, item in found.items())
-            self._listings[url] = list(found)
+            objects = {bucket.base.url(item.path): item for item in bucket.listing(path)}
+            self._objects.update((u, _Object(bucket, item)) for u, item in objects.items())
+            self._listings[url] = list(objects)
         return self._listings[url]
 
     def _bucket(self, url: bytes) -> tuple[Bucket, bytes]:
@@ -140,16 +148,16 @@ class Buckets:
                 return bucket_of(root, place), path
         raise BadRequest(
             ErrorCode.PATH_OUTSIDE_ROOTS,
-            _display(url),
+            printable_path(url),
             "it lies under no bucket of CALLSCRIBE_ROOTS",
-            f"Add it there: name={_display(url)}",
+            f"Add it there: name={printable_path(url)}",
         )
 
-    def _known(self, found: Found) -> Found:
+    def _with_listing(self, file: FoundFile) -> FoundFile:
         """Return a file with what its listing tells of it."""
-        bucket, listed = self._objects[found.path]
-        key = bucket.place.key(listed.path)
-        return replace(found, key=key, size_bytes=listed.size_bytes)
+        bucket, listed = self._objects[file.path]
+        key = bucket.base.key(listed.path)
+        return replace(file, key=key, size_bytes=listed.size_bytes)
 
 
 def _walk_order(url: bytes) -> list[tuple[bool, bytes]]:
@@ -168,12 +176,12 @@ def _hidden_part(base: bytes, url: bytes) -> bytes | None:
     That is one that starts with a dot, or a directory that is set aside.
     """
     names = _below(base, url).split(b"/")
-    last = len(names) - 1
+    last_index = len(names) - 1
     hidden = next(
         (
-            at
-            for at, name in enumerate(names)
-            if name.startswith(b".") or (at < last and is_set_aside(name))
+            index
+            for index, name in enumerate(names)
+            if name.startswith(b".") or (index < last_index and is_system_directory(name))
         ),
         None,
     )
@@ -184,8 +192,4 @@ def _ambiguous(url: bytes) -> Notice:
     cause = (
         "its key could be misread (//, /../ or ?versionId= in it); give it another and submit it"
     )
-    return Notice(ErrorCode.PATH_OUTSIDE_ROOTS, _display(url), cause)
-
-
-def _display(url: bytes) -> str:
-    return Location("", url).name
+    return Notice(ErrorCode.PATH_OUTSIDE_ROOTS, printable_path(url), cause)

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from threading import Thread
 from typing import NamedTuple
 
-from producer.sources.walk import Found
+from producer.sources.walk import FoundFile
 from schema.errors import ErrorCode, Transient
 from schema.records import Location, Notice
 from schema.storage.beneath import open_regular
 from schema.storage.bucket_path import is_url
+from schema.text import printable_path
 
 #: The code of a notice: what lies there now is not transcribed.
 NAME_TAKEN = "file.name-taken"
@@ -32,7 +33,7 @@ NAME_TAKEN = "file.name-taken"
 _UNFINISHED = (b".part", b".partial", b".tmp", b".temp", b".filepart", b".crdownload", b".download")
 
 #: How much longer than a readable file one that cannot be read is waited for.
-PATIENCE = 60
+UNREADABLE_GRACE_FACTOR = 60
 
 #: A folder that cannot be read for longer is not coming back by itself.
 UNREADABLE_S = 600.0
@@ -40,7 +41,7 @@ UNREADABLE_S = 600.0
 _ANSWER_S = 20.0
 
 
-class Look(NamedTuple):
+class FileState(NamedTuple):
     """How a file looked: bytes, and when it was changed, ns (0 where nobody tells)."""
 
     size_bytes: int
@@ -48,66 +49,66 @@ class Look(NamedTuple):
 
 
 @dataclass(slots=True)
-class Settling:
+class StabilityTracker:
     """Which files have not moved for how long. ``clock`` counts seconds."""
 
     settle_s: float
     clock: Callable[[], float] = time.monotonic
-    _since: dict[bytes, tuple[Look, float]] = field(default_factory=dict)
-    _given_up_on: dict[bytes, Look] = field(default_factory=dict)
+    _since: dict[bytes, tuple[FileState, float]] = field(default_factory=dict)
+    _unreadable_states: dict[bytes, FileState] = field(default_factory=dict)
 
-    def settled(self, found: Iterable[Found]) -> Iterator[tuple[Found, bool]]:
+    def stable_files(self, files: Iterable[FoundFile]) -> Iterator[tuple[FoundFile, bool]]:
         """Yield files that can be taken, and whether their time of grace is over as well.
 
-        ``found`` is all that is there and was not taken.
+        ``files`` is all that is there and was not taken.
         """
         now_s = self.clock()
-        seen = {}
-        for file in found:
-            look = None if file.path.endswith(_UNFINISHED) else look_at(file)
-            if look is None:
+        states = {}
+        for file in files:
+            state = None if file.path.endswith(_UNFINISHED) else read_file_state(file)
+            if state is None:
                 continue
-            before, since_s = self._since.get(file.path, (look, now_s))
-            seen[file.path] = (look, since_s if before == look else now_s)
-            still_s = now_s - seen[file.path][1]
-            if still_s < self.settle_s:
+            last_state, since_s = self._since.get(file.path, (state, now_s))
+            states[file.path] = (state, since_s if last_state == state else now_s)
+            unchanged_s = now_s - states[file.path][1]
+            if unchanged_s < self.settle_s:
                 continue
-            is_over = still_s >= PATIENCE * self.settle_s
+            grace_is_over = unchanged_s >= UNREADABLE_GRACE_FACTOR * self.settle_s
             # What could not be read is not read again while it looks as it did.
-            if self._given_up_on.get(file.path) != look or is_over:
-                yield file, is_over
-        self._since = seen
+            if self._unreadable_states.get(file.path) != state or grace_is_over:
+                yield file, grace_is_over
+        self._since = states
         # Of what went away nothing is kept: a folder is watched for years.
-        for path in self._given_up_on.keys() - seen.keys():
-            del self._given_up_on[path]
+        for path in self._unreadable_states.keys() - states.keys():
+            del self._unreadable_states[path]
 
-    def put_off(self, path: bytes) -> None:
+    def retry_when_changed(self, path: bytes) -> None:
         """Leave a file that cannot be read until it has changed, or its time of grace is over."""
-        self._given_up_on[path] = self._since[path][0]
+        self._unreadable_states[path] = self._since[path][0]
 
-    def forget(self, path: bytes) -> None:
+    def discard(self, path: bytes) -> None:
         """Let go of a file that was taken."""
         self._since.pop(path, None)
-        self._given_up_on.pop(path, None)
+        self._unreadable_states.pop(path, None)
 
     @property
-    def waiting(self) -> int:
+    def pending_files(self) -> int:
         """How many files are there and not taken."""
         return len(self._since)
 
 
-def look_at(file: Found) -> Look | None:
+def read_file_state(file: FoundFile) -> FileState | None:
     """Return how a file looks now, or None where it is gone."""
     if file.key is not None:
-        return Look(file.size_bytes or 0, 0)
+        return FileState(file.size_bytes or 0, 0)
     try:
-        now = os.stat(file.path)
+        status = os.stat(file.path)
     except OSError:
         return None
-    return Look(now.st_size, now.st_mtime_ns)
+    return FileState(status.st_size, status.st_mtime_ns)
 
 
-class Content(NamedTuple):
+class TakenContent(NamedTuple):
     """What the ledger has of a file that was taken: of one at the door neither size nor digest."""
 
     taken_at_ns: int
@@ -115,7 +116,7 @@ class Content(NamedTuple):
     digest: str | None = None
 
 
-class _Status(NamedTuple):
+class _FileStat(NamedTuple):
     """How a file looked: of an object its size alone. Nobody can set ``status_ns`` back."""
 
     size_bytes: int
@@ -130,19 +131,19 @@ class _Status(NamedTuple):
         return (self.device, self.inode, self.size_bytes, self.changed_ns) if self.inode else None
 
 
-class Taken:
+class TakenFiles:
     """The files that were taken, by their names: what still lies there, and what was moved.
 
     ``is_gone`` tells whether there is nothing any more at a name, as far as anyone can know.
     """
 
     def __init__(
-        self, contents: Mapping[Location, Content], is_gone: Callable[[Location], bool]
+        self, contents: Mapping[Location, TakenContent], is_gone: Callable[[Location], bool]
     ) -> None:
         self.contents = dict(contents)
         self._is_gone = is_gone
         #: How each file looked before it was read: as what was taken, or refused, or may be taken.
-        self._looks: dict[Location, _Status] = {}
+        self._looks: dict[Location, _FileStat] = {}
         self._by_digest: dict[str, set[Location]] = defaultdict(set)
         self._by_identity: dict[tuple[int, int, int, int], Location] = {}
         for source, content in contents.items():
@@ -155,70 +156,70 @@ class Taken:
     def __contains__(self, source: Location) -> bool:
         return source in self.contents
 
-    def is_news(self, source: Location, file: Found) -> bool:
+    def is_new(self, source: Location, file: FoundFile) -> bool:
         """Tell whether a file is new, or no more what it was when its name was taken."""
         content = self.contents.get(source)
-        now = _status(file)
-        if now is None:
+        file_stat = _read_stat(file)
+        if file_stat is None:
             return content is None
         if content is None:
-            self._looks[source] = now
+            self._looks[source] = file_stat
             return True
-        if self._looks.get(source) == now:
+        if self._looks.get(source) == file_stat:
             return False
-        if source not in self._looks and not _is_later(now, content):
-            self._know(source, now)
+        if source not in self._looks and not _is_later(file_stat, content):
+            self._remember(source, file_stat)
             return False
         return True
 
-    def is_another(self, source: Location, file: Found) -> bool:
+    def is_replaced(self, source: Location, file: FoundFile) -> bool:
         """Tell whether a file under a name that was taken is not the one that was taken.
 
         Its content is read where its size does not tell. It is no news until it changes again.
         """
-        now = _status(file)
-        if now is None:
+        file_stat = _read_stat(file)
+        if file_stat is None:
             return False
-        if _holds(file, now.size_bytes, self.contents[source]):
-            self._know(source, now)
+        if _has_content(file, file_stat.size_bytes, self.contents[source]):
+            self._remember(source, file_stat)
             return False
-        self._looks[source] = now
+        self._looks[source] = file_stat
         return True
 
-    def moved_from(self, file: Found, digest: str | None = None) -> Location | None:
+    def moved_from(self, file: FoundFile, digest: str | None = None) -> Location | None:
         """Return the name under which a file was taken that is gone from there, if any."""
-        now = _status(file)
-        known = self._by_identity.get(now.identity) if now and now.identity else None
-        candidates = {known} if known in self.contents else set()
+        stat = _read_stat(file)
+        same_file = self._by_identity.get(stat.identity) if stat and stat.identity else None
+        candidates = {same_file} if same_file in self.contents else set()
         candidates |= self._by_digest.get(digest, set()) if digest is not None else set()
         name = os.path.basename(file.path)
         # Of several, the one that kept its name.
-        order = sorted(candidates, key=lambda at: (os.path.basename(at.path) != name, at))
+        order = sorted(candidates, key=lambda c: (os.path.basename(c.path) != name, c))
         return next((source for source in order if self._is_gone(source)), None)
 
-    def take(self, source: Location, content: Content) -> None:
+    def add(self, source: Location, content: TakenContent) -> None:
         """Note that a file was taken, which looked then as it did when it was news."""
         self.contents[source] = content
         if content.digest is not None:
             self._by_digest[content.digest].add(source)
         if source in self._looks:
-            self._know(source, self._looks[source])
+            self._remember(source, self._looks[source])
 
-    def follow(self, old: Location, new: Location) -> None:
+    def move(self, old_location: Location, new_location: Location) -> None:
         """Note that a file that was taken lies elsewhere now."""
-        content = self.contents.pop(old)
-        self._looks.pop(old, None)
+        content = self.contents.pop(old_location)
+        self._looks.pop(old_location, None)
         if content.digest is not None:
-            self._by_digest[content.digest].discard(old)
-        self.take(new, content)
+            self._by_digest[content.digest].discard(old_location)
+        self.add(new_location, content)
 
-    def _know(self, source: Location, now: _Status) -> None:
-        self._looks[source] = now
-        if now.identity is not None:
-            self._by_identity[now.identity] = source
+    def _remember(self, source: Location, file_stat: _FileStat) -> None:
+        self._looks[source] = file_stat
+        if file_stat.identity is not None:
+            self._by_identity[file_stat.identity] = source
 
 
-def name_taken(source: Location) -> Notice:
+def name_taken_notice(source: Location) -> Notice:
     """Return the refusal of another file under a name that was taken."""
     cause = (
         "another file was taken under this name, and this one is not transcribed; give it another"
@@ -238,37 +239,37 @@ def is_gone(path: bytes) -> bool:
     return False
 
 
-def _status(file: Found) -> _Status | None:
+def _read_stat(file: FoundFile) -> _FileStat | None:
     """Return how a file looks, or None where it is gone."""
     if file.key is not None:
-        return _Status(file.size_bytes or 0)
+        return _FileStat(file.size_bytes or 0)
     try:
-        now = os.stat(file.path)
+        stat = os.stat(file.path)
     except OSError:
         return None
-    return _Status(now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_dev, now.st_ino)
+    return _FileStat(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_dev, stat.st_ino)
 
 
-def _is_later(now: _Status, content: Content) -> bool:
+def _is_later(file_stat: _FileStat, content: TakenContent) -> bool:
     """Tell whether a file may have changed since it was taken, by an earlier producer perhaps."""
-    has_other_size = content.size_bytes is not None and now.size_bytes != content.size_bytes
-    return has_other_size or max(now.changed_ns, now.status_ns) > content.taken_at_ns
+    has_other_size = content.size_bytes is not None and file_stat.size_bytes != content.size_bytes
+    return has_other_size or max(file_stat.changed_ns, file_stat.status_ns) > content.taken_at_ns
 
 
-def _holds(file: Found, size_bytes: int, content: Content) -> bool:
+def _has_content(file: FoundFile, size_bytes: int, content: TakenContent) -> bool:
     """Tell whether a file has the content that was taken."""
     if size_bytes != content.size_bytes or content.digest is None:
         return False
     if file.key is not None:
         return True
     try:
-        with open(open_regular(file.path), "rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest() == content.digest
+        with open(open_regular(file.path), "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest() == content.digest
     except OSError:
         return False
 
 
-class Reach:
+class FolderMonitor:
     """Whether the folders that are watched can be read, and for how long they could not be."""
 
     def __init__(
@@ -280,9 +281,9 @@ class Reach:
         self._clock = clock
         self._answer_s = answer_s
         self._folders = {path: _Folder(os.path.abspath(path)) for path in paths if not is_url(path)}
-        self._others = [path for path in paths if is_url(path)]
+        self._urls = [path for path in paths if is_url(path)]
         self._since_s: dict[bytes, float] = {}
-        self._said: dict[bytes, str] = {}
+        self._reported_causes: dict[bytes, str] = {}
 
     def look(self) -> tuple[list[bytes], list[str]]:
         """Return the paths that can be read now, and what is new to say of the others.
@@ -291,22 +292,22 @@ class Reach:
             Transient: one could not be read for ten minutes.
         """
         now_s = self._clock()
-        readable, news = list(self._others), []
+        readable_paths, news = list(self._urls), []
         for path, folder in self._folders.items():
-            cause = folder.trouble(self._answer_s)
-            name = Location("", path).name
+            cause = folder.find_failure(self._answer_s)
+            name = printable_path(path)
             if cause is None:
-                readable.append(path)
-                if self._said.pop(path, None):
+                readable_paths.append(path)
+                if self._reported_causes.pop(path, None):
                     news.append(f"{name} can be read again")
                 self._since_s.pop(path, None)
                 continue
             if now_s - self._since_s.setdefault(path, now_s) >= UNREADABLE_S:
-                raise _unreachable(name, cause)
-            if self._said.get(path) != cause:
-                self._said[path] = cause
+                raise _unreachable_error(name, cause)
+            if self._reported_causes.get(path) != cause:
+                self._reported_causes[path] = cause
                 news.append(f"{name} cannot be read: {cause}; nothing in it is taken")
-        return readable, news
+        return readable_paths, news
 
 
 @dataclass(slots=True)
@@ -315,24 +316,24 @@ class _Folder:
 
     path: bytes
     _mount: bytes | None = None
-    _asking: tuple[Thread, list[str | None]] | None = None
+    _pending_check: tuple[Thread, list[str | None]] | None = None
 
-    def trouble(self, answer_s: float) -> str | None:
+    def find_failure(self, answer_s: float) -> str | None:
         """Return why the folder cannot be read, or None where it can."""
-        if self._asking is None:
+        if self._pending_check is None:
             answers: list[str | None] = []
             # A daemon: one that never returns must not keep us from ending.
-            thread = Thread(target=lambda: answers.append(self._asked()), daemon=True)
+            thread = Thread(target=lambda: answers.append(self._check()), daemon=True)
             thread.start()
-            self._asking = thread, answers
-        thread, answers = self._asking
+            self._pending_check = thread, answers
+        thread, answers = self._pending_check
         thread.join(answer_s)
         if thread.is_alive():
             return f"it has not answered for {answer_s:.0f} s"
-        self._asking = None
+        self._pending_check = None
         return answers[0] if answers else "asking for it failed"
 
-    def _asked(self) -> str | None:
+    def _check(self) -> str | None:
         try:
             if not os.path.isdir(self.path):
                 os.stat(self.path)
@@ -353,13 +354,13 @@ class _Folder:
 
 def _mount_of(path: bytes) -> bytes:
     """Return the directory at which the file system is mounted that a path lies on."""
-    at = os.path.realpath(path)
-    while not os.path.ismount(at):
-        at = os.path.dirname(at)
-    return at
+    directory = os.path.realpath(path)
+    while not os.path.ismount(directory):
+        directory = os.path.dirname(directory)
+    return directory
 
 
-def _unreachable(name: str, cause: str) -> Transient:
+def _unreachable_error(name: str, cause: str) -> Transient:
     return Transient(
         ErrorCode.STORAGE_UNREACHABLE,
         name,

@@ -38,18 +38,18 @@ class Enqueuer:
         cause, remedy = self._publisher.failure or ("it does not answer", "")
         return f"Redis takes no messages: {cause}. {remedy}".rstrip()
 
-    def room(self, *, urgent: bool = False) -> int:
+    def capacity(self, *, urgent: bool = False) -> int:
         """Return how many more segment messages the queue should take now.
 
         What is urgent has a list of its own, which a night's backlog leaves empty.
         """
         if time.monotonic() < self._resume_at:
             return 0
-        queued = self._publisher.queued()
+        queued = self._publisher.queue_lengths()
         if queued is None:
             self._pause()
             return 0
-        return max(0, self._high_water - (queued.first if urgent else queued.segments))
+        return max(0, self._high_water - (queued.urgent if urgent else queued.segments))
 
     def publish(self, dispatches: Sequence[Dispatch]) -> None:
         """Send messages; what cannot be sent is left to the sweep."""

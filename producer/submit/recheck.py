@@ -18,14 +18,14 @@ from functools import partial
 from uuid import UUID
 
 from producer.intake import reader_pool
-from producer.intake.containers.account import TOLERANCE_MS, seconds
-from producer.intake.examine import Job, examine_all, limit_s
+from producer.intake.containers.account import TOLERANCE_MS, format_seconds
+from producer.intake.examine import Job, examine_all, time_limit_s
 from producer.intake.full_decode import read_blocks
 from producer.intake.headless import RAW_DEFAULTS, RawFormat
-from producer.intake.probe import Choices, Probed, probe
+from producer.intake.probe import ReadOptions, SourceInfo, probe
 from producer.submit.enqueue import Enqueuer
 from schema.errors import BadRecording, ErrorCode, Misconfigured
-from schema.profile import PlanSettings, Profile
+from schema.profile import Profile
 from schema.records import HEADLESS, NewRecording, QuarantinedRecording
 from schema.settings import Settings
 from schema.states import RecordingState
@@ -33,7 +33,7 @@ from schema.storage.roots import storage_of
 from schema.store.intake import recheck as store
 from schema.store.intake.recheck import StoredRecording
 from schema.store.ledger import Ledger
-from schema.transcript import NOT_READ, flag_names
+from schema.transcript import UNREAD_FLAGS, flag_names
 
 #: Recordings asked of the ledger at a time.
 _PAGE = 1_000
@@ -66,7 +66,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RecheckFinding:
     """A recording of which not all was read; ``now_ms`` is what its file holds, where known."""
 
     recording: StoredRecording
@@ -76,129 +76,132 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Tally:
+class RecheckTally:
     """How far a run is: recordings looked at, of how many, and those whose file cannot be."""
 
     total: int
-    examined: int = 0
-    gone: int = 0
-    changed: int = 0
-    elsewhere: int = 0
+    examined_count: int = 0
+    gone_count: int = 0
+    changed_count: int = 0
+    elsewhere_count: int = 0
 
     def add(self, verdict: Verdict | None) -> None:
         """Count a recording that was looked at, or cannot be."""
-        self.examined += 1
-        self.gone += verdict is Verdict.GONE
-        self.changed += verdict is Verdict.CHANGED
-        self.elsewhere += verdict is Verdict.ELSEWHERE
+        self.examined_count += 1
+        self.gone_count += verdict is Verdict.GONE
+        self.changed_count += verdict is Verdict.CHANGED
+        self.elsewhere_count += verdict is Verdict.ELSEWHERE
 
 
-def recheck(
-    ledger: Ledger, settings: Settings, since: datetime | None, report: Callable[[Tally], None]
-) -> Iterator[Finding]:
+def recheck_recordings(
+    ledger: Ledger,
+    settings: Settings,
+    since: datetime | None,
+    report: Callable[[RecheckTally], None],
+) -> Iterator[RecheckFinding]:
     """Yield the recordings whose files hold more than was read; ``report`` is told how far it is.
 
     Raises:
         Misconfigured, Transient: the ledger or the recordings' storage is at fault.
     """
-    tally = Tally(ledger.transact(lambda c: store.count_stored(c, since)))
+    tally = RecheckTally(ledger.transact(lambda c: store.count_stored_recordings(c, since)))
     report(tally)
-    look = partial(_look, settings=settings)
-    allow_s = partial(_limit_s, longest_s=settings.limits.duration_s)
-    for outcome in reader_pool.run(look, _stored(ledger, since), allow_s):
-        seen = _died(outcome) if isinstance(outcome, reader_pool.Died) else outcome
-        if isinstance(seen, Finding):
-            yield seen
-        tally.add(seen if isinstance(seen, Verdict) else None)
+    look = partial(_recheck_one, settings=settings)
+
+    def limit_s(recording: StoredRecording) -> float:
+        return time_limit_s(recording.size_bytes, settings.limits.duration_s)
+
+    for outcome in reader_pool.run_jobs(look, _list_recordings(ledger, since), limit_s):
+        verdict = _judge_death(outcome) if isinstance(outcome, reader_pool.ReaderDied) else outcome
+        if isinstance(verdict, RecheckFinding):
+            yield verdict
+        tally.add(verdict if isinstance(verdict, Verdict) else None)
         report(tally)
 
 
-def _died(died: reader_pool.Died[StoredRecording]) -> Finding | Verdict:
+def _judge_death(reader_died: reader_pool.ReaderDied[StoredRecording]) -> RecheckFinding | Verdict:
     """Return what it means that a file kills its reader."""
-    if died.job.state == RecordingState.QUARANTINED:
+    if reader_died.job.state == RecordingState.QUARANTINED:
         return Verdict.WHOLE
-    return Finding(died.job, Reason.BROKEN, None, died.cause)
+    return RecheckFinding(reader_died.job, Reason.BROKEN, None, reader_died.cause)
 
 
-def _stored(ledger: Ledger, since: datetime | None) -> Iterator[StoredRecording]:
-    after: UUID | None = None
+def _list_recordings(ledger: Ledger, since: datetime | None) -> Iterator[StoredRecording]:
+    last_id: UUID | None = None
     while True:
-        page = partial(store.stored, since=since, after=after, limit=_PAGE)
+        page = partial(store.list_stored_recordings, since=since, after_id=last_id, limit=_PAGE)
         recordings = ledger.transact(page)
         yield from recordings
         if len(recordings) < _PAGE:
             return
-        after = recordings[-1].id
+        last_id = recordings[-1].id
 
 
-def _limit_s(recording: StoredRecording, longest_s: int) -> float:
-    return limit_s(recording.size_bytes, longest_s)
-
-
-def _look(recording: StoredRecording, settings: Settings) -> Finding | Verdict:
+def _recheck_one(recording: StoredRecording, settings: Settings) -> RecheckFinding | Verdict:
     """Look at one recording's source."""
     source = recording.source
     try:
         with storage_of(settings, source.root).on_disk(source, lambda _: None) as path:
             if recording.size_bytes not in {None, os.stat(path).st_size}:
                 return Verdict.CHANGED
-            return _compare(recording, path, settings, recording.profile.plan)
+            return _judge_content(recording, path, settings)
     except (FileNotFoundError, PermissionError):
         return Verdict.GONE
     except Misconfigured:
         return Verdict.ELSEWHERE
     except BadRecording as error:
-        return _refused(recording, error)
+        return _judge_refusal(recording, error)
 
 
-def _refused(recording: StoredRecording, error: BadRecording) -> Finding | Verdict:
+def _judge_refusal(recording: StoredRecording, error: BadRecording) -> RecheckFinding | Verdict:
     """Return what it means that a file is refused now."""
     if error.code in {ErrorCode.FILE_VANISHED, ErrorCode.FILE_UNREADABLE}:
         return Verdict.GONE
     if recording.state == RecordingState.QUARANTINED:
         return Verdict.WHOLE
-    return Finding(recording, Reason.BROKEN, None, f"[{error.code}] {error.cause}")
+    return RecheckFinding(recording, Reason.BROKEN, None, f"[{error.code}] {error.cause}")
 
 
-def _compare(
-    recording: StoredRecording, path: bytes, settings: Settings, plan: PlanSettings
-) -> Finding | Verdict:
+def _judge_content(
+    recording: StoredRecording, path: bytes, settings: Settings
+) -> RecheckFinding | Verdict:
     """Hold what a file holds against what was read of it."""
-    name, suffix = recording.source.name, os.path.splitext(recording.source.path)[1]
-    choices = Choices(plan.tracks or "auto", plan.truncated == "take")
-    probed = probe(path, _raw(recording), settings.limits, name, suffix, choices)
+    plan = recording.profile.plan
+    options = ReadOptions(plan.tracks or "auto", plan.truncated == "take")
+    info = probe(path, _raw_formats(recording), settings.limits, recording.source, options)
     if recording.state == RecordingState.QUARANTINED:
-        return _readable(recording, path, probed)
-    now_ms = _duration_ms(probed)
+        return _decode_refused(recording, path, info)
+    now_ms = _duration_ms(info)
     was_ms = recording.duration_ms or 0
     if now_ms is not None and now_ms - was_ms > TOLERANCE_MS:
-        detail = f"{seconds(was_ms)} of {seconds(now_ms)} were read"
-        return Finding(recording, Reason.CUT_SHORT, now_ms, detail)
-    if probed.speakers and probed.format.channels > (recording.channels or 0):
-        detail = f"{recording.channels} of {probed.format.channels} tracks were read"
-        return Finding(recording, Reason.HALF_READ, now_ms, detail)
-    unsaid = [flag for flag in probed.flags if flag_names([flag]) & NOT_READ]
-    if unsaid and not flag_names(recording.flags) & flag_names(unsaid):
-        return Finding(recording, Reason.UNREAD_DATA, now_ms, ", ".join(unsaid))
+        detail = f"{format_seconds(was_ms)} of {format_seconds(now_ms)} were read"
+        return RecheckFinding(recording, Reason.CUT_SHORT, now_ms, detail)
+    if info.tracks_are_speakers and info.format.channels > (recording.channels or 0):
+        detail = f"{recording.channels} of {info.format.channels} tracks were read"
+        return RecheckFinding(recording, Reason.HALF_READ, now_ms, detail)
+    unread_flags = [flag for flag in info.flags if flag_names([flag]) & UNREAD_FLAGS]
+    if unread_flags and not flag_names(recording.flags) & flag_names(unread_flags):
+        return RecheckFinding(recording, Reason.UNREAD_DATA, now_ms, ", ".join(unread_flags))
     return Verdict.WHOLE
 
 
-def _readable(recording: StoredRecording, path: bytes, probed: Probed) -> Finding:
+def _decode_refused(recording: StoredRecording, path: bytes, info: SourceInfo) -> RecheckFinding:
     """Decode what was refused; whoever asked hears of it if that fails."""
-    frames = sum(map(len, read_blocks(path, probed, recording.source.name)))
-    now_ms = frames * 1000 // probed.format.rate_hz
-    return Finding(recording, Reason.READABLE, now_ms, f"{seconds(now_ms)} can be read")
+    frames = sum(map(len, read_blocks(path, info, recording.source.name)))
+    now_ms = frames * 1000 // info.format.rate_hz
+    detail = f"{format_seconds(now_ms)} can be read"
+    return RecheckFinding(recording, Reason.READABLE, now_ms, detail)
 
 
-def _duration_ms(probed: Probed) -> int | None:
+def _duration_ms(info: SourceInfo) -> int | None:
     """Return how long a file's audio is; None where only decoding tells."""
-    if probed.account.duration_ms is not None:
-        return probed.account.duration_ms
-    audio = probed.format
+    if info.account.duration_ms is not None:
+        return info.account.duration_ms
+    audio = info.format
     return audio.frames * 1000 // audio.rate_hz if audio.frames else None
 
 
-def _raw(recording: StoredRecording) -> Mapping[str, RawFormat]:
+def _raw_formats(recording: StoredRecording) -> Mapping[str, RawFormat]:
     """Return how files without header are read: as this one was, or by their suffix."""
     audio = recording.format
     if audio is None or audio.container != HEADLESS:
@@ -208,23 +211,23 @@ def _raw(recording: StoredRecording) -> Mapping[str, RawFormat]:
 
 
 @dataclass(slots=True)
-class Replanned:
+class ReplanResult:
     """What planning anew came to."""
 
     recordings: int = 0
     segments: int = 0
-    refused: int = 0
+    refused_recordings: int = 0
 
 
-def replan(
-    findings: Sequence[Finding], settings: Settings, ledger: Ledger, enqueuer: Enqueuer
-) -> Replanned:
+def replan_findings(
+    findings: Sequence[RecheckFinding], settings: Settings, ledger: Ledger, enqueuer: Enqueuer
+) -> ReplanResult:
     """Plan recordings anew, each under the profile that it was submitted with, and wake workers.
 
     Raises:
         Misconfigured, Transient: as ``submit``; what was committed stays.
     """
-    result = Replanned()
+    result = ReplanResult()
     by_submission: defaultdict[UUID, list[StoredRecording]] = defaultdict(list)
     for finding in findings:
         if finding.reason is not Reason.BROKEN:
@@ -241,21 +244,19 @@ def _replan_batch(
     settings: Settings,
     ledger: Ledger,
     enqueuer: Enqueuer,
-    result: Replanned,
+    result: ReplanResult,
 ) -> None:
     """Plan recordings of one submission anew."""
     profile: Profile = batch[0].profile
     ids = {recording.source: recording.id for recording in batch}
-    raw = {**RAW_DEFAULTS, **{s: f for r in batch for s, f in _raw(r).items()}}
+    raw = {**RAW_DEFAULTS, **{s: f for r in batch for s, f in _raw_formats(r).items()}}
     jobs = [Job(settings.path_of(recording.source)) for recording in batch]
     for item in examine_all(jobs, settings, profile, raw=raw):
         if isinstance(item, QuarantinedRecording):
-            result.refused += 1
+            result.refused_recordings += 1
         elif isinstance(item, NewRecording) and item.source in ids:
-            room = enqueuer.room()
-            added = ledger.transact(
-                partial(store.replan, recording_id=ids[item.source], item=item, room=room)
-            )
+            replan = partial(store.replan_recording, item=item, capacity=enqueuer.capacity())
+            added = ledger.transact(partial(replan, recording_id=ids[item.source]))
             enqueuer.publish(added.dispatches)
             result.recordings += added.recordings
-            result.segments += added.segments - added.known_segments
+            result.segments += added.segments - added.cached_segments

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 from functools import partial
@@ -21,30 +21,39 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import Connection
 
-from producer.intake.examine import Job, examine_all, outside_roots
+from producer.intake.examine import ExaminedRecording, Job, examine_all, outside_roots_error
 from producer.intake.headless import RAW_DEFAULTS, RawFormat, parse_raw_option
+from producer.intake.reader_pool import Tick
 from producer.intake.spool import NoSpool
 from producer.metadata.calls import (
     Manifest,
     NamePattern,
-    call_of,
+    describe_call,
     load_manifest,
     read_sidecars,
 )
 from producer.metadata.text_encodings import check_encoding
-from producer.sources.walk import SET_ASIDE, Found, Place, walk
-from producer.sources.walk_s3 import Anywhere
-from producer.submit.drop_folder import Content, Reach, Settling, Taken, is_gone, name_taken
+from producer.sources.walk import SET_ASIDE, FileSource, FoundFile, WalkItems, walk_paths
+from producer.sources.walk_s3 import DiskOrBucket
+from producer.submit.drop_folder import (
+    FolderMonitor,
+    StabilityTracker,
+    TakenContent,
+    TakenFiles,
+    is_gone,
+    name_taken_notice,
+)
 from producer.submit.enqueue import Enqueuer
 from schema.errors import BadRequest, ErrorCode, Misconfigured
 from schema.profile import Profile
 from schema.records import CallInfo, Location, NewRecording, Notice, QuarantinedRecording
 from schema.settings import Settings
-from schema.storage.bucket_path import absolute, is_url
+from schema.storage.bucket_path import absolute_path, is_url
 from schema.store.intake import drop_folder, submissions
 from schema.store.intake.submissions import OpenSubmission
 from schema.store.ledger import Ledger
-from schema.store.work.events import receiver_of
+from schema.store.work.events import find_or_add_receiver
+from schema.text import printable_path
 from schema.urls import check_receiver_url
 
 #: Recordings in one transaction: few enough to be lost cheaply, many enough that commits cost
@@ -74,13 +83,18 @@ class Request:
     #: The URL that is told what has ended.
     notify: str | None = None
 
-    def key(self, manifest: str | None = None) -> str:
-        """Return what the same command again has in common with this one, as hex.
+    @property
+    def raw_formats(self) -> Mapping[str, RawFormat]:
+        """How files without a header are read, by suffix."""
+        return {**RAW_DEFAULTS, **dict(map(parse_raw_option, self.raw))}
 
-        ``manifest`` is the digest of what its manifest holds.
+    def idempotency_key(self, manifest: str | None = None) -> str:
+        """Return what the same command has every time, as hex.
+
+        ``manifest`` is the digest of the manifest's bytes.
         """
-        asked = [
-            sorted(os.fsdecode(absolute(os.fsencode(path))) for path in self.paths),
+        identity = [
+            sorted(os.fsdecode(absolute_path(os.fsencode(path))) for path in self.paths),
             self.profile.model_dump(mode="json", exclude_none=True),
             manifest,
             self.name_pattern,
@@ -92,7 +106,7 @@ class Request:
             *(["priority"] if self.urgent else []),
             *(["notify", self.notify] if self.notify else []),
         ]
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(slots=True)
@@ -101,8 +115,7 @@ class Summary:
 
     submission: UUID
     resumed: bool = False
-    already_there: int = 0
-    found: int = 0
+    resumed_recordings: int = 0
     recordings: int = 0
     quarantined: int = 0
     segments: int = 0
@@ -110,9 +123,9 @@ class Summary:
     #: Rows of the manifest without a file, or that could not be understood.
     unmatched_rows: int = 0
     #: Files that were taken and lie elsewhere now; they are the calls that they were.
-    moved: int = 0
+    moved_files: int = 0
     #: What an operator has not been told yet.
-    news: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
 
 def submit(
@@ -130,69 +143,67 @@ def submit(
         Misconfigured: this host lacks something; what was committed stays.
         Transient: the ledger stayed out of reach; what was committed stays.
     """
-    raw = {**RAW_DEFAULTS, **dict(parse_raw_option(text) for text in request.raw)}
-    calls = _Calls(request)
-    place = Anywhere(settings)
-    found, notices = _found(request, raw, place)
-    _refuse_all_outside(found, settings)
-    described, described_notices = calls.describe(found, place)
-    submission = _opened(request, calls, ledger)
-    summary = Summary(submission.id, resumed=submission.resumed, found=len(found))
+    calls, all_jobs, notices = _find_jobs(request, settings)
+    submission = _open_submission(request, calls, ledger)
+    summary = Summary(submission.id, resumed=submission.is_resumed)
     summary.unmatched_rows = sum(
         notice.code in {ErrorCode.MANIFEST_UNMATCHED_ROW, ErrorCode.MANIFEST_INVALID}
-        for notice in described_notices
+        for notice in notices
     )
-    jobs = described
-    if submission.resumed:
-        jobs = _missing(described, settings, ledger, submission.id)
-        summary.already_there = len(described) - len(jobs)
+    jobs = all_jobs
+    if submission.is_resumed:
+        jobs = _new_jobs(all_jobs, settings, ledger, submission.id)
+        summary.resumed_recordings = len(all_jobs) - len(jobs)
     report(summary)
     postponed: list[NoSpool] = []
-    examined = examine_all(
-        jobs, settings, request.profile, raw=raw, tick_s=_BATCH_S, postponed=postponed
-    )
-    for batch in _batches(examined):
+    for batch in _batches(jobs, request, settings, postponed):
         _commit(batch, submission, ledger, enqueuer, summary)
         report(summary)
-    _refuse_postponed(postponed)
-    ledger.transact(
-        lambda c: submissions.add_notices(c, submission.id, [*notices, *described_notices])
-    )
-    ledger.transact(lambda c: submissions.seal(c, submission.id))
+    _raise_postponed(postponed)
+    ledger.transact(lambda c: submissions.add_notices(c, submission.id, notices))
+    ledger.transact(lambda c: submissions.seal_submission(c, submission.id))
     return summary
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class SubmissionPreview:
     """What a request would hand in: each file with what is known of its call; and what is odd."""
 
     files: tuple[tuple[Location, CallInfo], ...]
     notices: tuple[Notice, ...]
 
 
-def look(request: Request, settings: Settings) -> Looked:
+def preview_submission(request: Request, settings: Settings) -> SubmissionPreview:
     """Find what a request would hand in, and hand nothing in; no audio is read.
 
     Raises:
         BadRequest: as :func:`submit`.
     """
-    raw = {**RAW_DEFAULTS, **dict(parse_raw_option(text) for text in request.raw)}
-    calls, place = _Calls(request), Anywhere(settings)
-    found, notices = _found(request, raw, place)
-    _refuse_all_outside(found, settings)
-    described, described_notices = calls.describe(found, place)
-    files = tuple((_source(job.path, settings), job.call) for job in described)
-    return Looked(files, (*notices, *described_notices))
+    _, jobs, notices = _find_jobs(request, settings)
+    files = tuple((_location_of(job.path, settings), job.call) for job in jobs)
+    return SubmissionPreview(files, tuple(notices))
 
 
-def watch(
+def _find_jobs(
+    request: Request, settings: Settings
+) -> tuple[_CallDescriber, list[Job], list[Notice]]:
+    """Return a job for each file of a request, and what could not be read or understood."""
+    raw = request.raw_formats
+    calls, source = _CallDescriber(request), DiskOrBucket(settings)
+    files, notices = _find_files(request, raw, source)
+    _check_roots(files, settings)
+    jobs, call_notices = calls.describe(files, source)
+    return calls, jobs, [*notices, *call_notices]
+
+
+def watch_folder(
     request: Request,
     settings: Settings,
     ledger: Ledger,
     enqueuer: Enqueuer,
     report: Callable[[Summary, int], None],
     *,
-    settling: Settling,
+    tracker: StabilityTracker,
     rounds: Iterable[object],
 ) -> Summary:
     """Hand in whatever is dropped below a request's paths, once it is whole: a look a round.
@@ -205,119 +216,122 @@ def watch(
         Misconfigured, Transient: as :func:`submit`, or a folder could not be read for ten minutes;
             what was committed stays.
     """
-    raw = {**RAW_DEFAULTS, **dict(parse_raw_option(text) for text in request.raw)}
-    calls, place = _Calls(request), Anywhere(settings)
-    _check_paths(request, place)
-    folders = [os.fsencode(path) for path in request.paths]
-    reach = Reach(folders, settling.clock)
-    submission = _opened(request, calls, ledger)
-    drop = _Drop(submission, settings, ledger)
-    summary = Summary(submission.id, resumed=submission.resumed, already_there=len(drop.taken))
+    raw = request.raw_formats
+    calls, source = _CallDescriber(request), DiskOrBucket(settings)
+    _check_paths(request, source)
+    monitor = FolderMonitor([os.fsencode(path) for path in request.paths], tracker.clock)
+    submission = _open_submission(request, calls, ledger)
+    drop = _DropFolder(submission, settings, ledger)
+    summary = Summary(submission.id, submission.is_resumed, len(drop.taken_files))
     for _ in rounds:
-        readable, summary_news = reach.look()
-        summary.news += summary_news
-        there = replace(request, paths=tuple(map(os.fsdecode, readable)))
-        # A place remembers where it walked: each round is a walk of its own.
-        news = drop.news(_walked(there, raw, Anywhere(settings)))
-        ready = list(drop.sifted(settling.settled(news), settling, summary))
-        files = {_source(file.path, settings): file for file, _ in ready}
-        patient = {_source(file.path, settings) for file, is_over in ready if not is_over}
-        described, notices = calls.describe([file for file, _ in ready], place)
+        readable_paths, messages = monitor.look()
+        summary.messages += messages
+        readable_request = replace(request, paths=tuple(map(os.fsdecode, readable_paths)))
+        # A source remembers where it walked: each round is a walk of its own.
+        new_files = drop.new_files(_walk_request(readable_request, raw, DiskOrBucket(settings)))
+        stable_files = list(drop.select_files(new_files, tracker, summary))
+        files = {_location_of(file.path, settings): file for file, _ in stable_files}
+        in_grace = {_location_of(f.path, settings) for f, is_over in stable_files if not is_over}
+        jobs, notices = calls.describe([file for file, _ in stable_files], source)
         postponed: list[NoSpool] = []
-        examined = examine_all(
-            described, settings, request.profile, raw=raw, tick_s=_BATCH_S, postponed=postponed
-        )
-        for batch in _batches(examined):
-            whole = [item for item in batch if not _may_grow(item, patient)]
-            for source in {item.source for item in batch} - {item.source for item in whole}:
-                settling.put_off(files[source].path)
-            new = [item for item in whole if not drop.is_moved(item, files[item.source], summary)]
-            if new:
-                _commit(new, submission, ledger, enqueuer, summary)
-            for item in whole:
-                settling.forget(files[item.source].path)
-            for item in new:
-                drop.take(item)
+        for batch in _batches(jobs, request, settings, postponed):
+            complete_items, new_items = [], []
+            for item in batch:
+                if isinstance(item, QuarantinedRecording) and item.source in in_grace:
+                    # It may only not be whole yet.
+                    tracker.retry_when_changed(files[item.source].path)
+                    continue
+                complete_items.append(item)
+                if not drop.is_moved(item, files[item.source], summary):
+                    new_items.append(item)
+            if new_items:
+                _commit(new_items, submission, ledger, enqueuer, summary)
+            for item in complete_items:
+                tracker.discard(files[item.source].path)
+            for item in new_items:
+                drop.add(item)
         drop.note(notices)
-        _refuse_postponed(postponed)
-        report(summary, settling.waiting)
+        _raise_postponed(postponed)
+        report(summary, tracker.pending_files)
     return summary
 
 
-class _Drop:
+class _DropFolder:
     """What a drop folder's submission has taken, and what of it was moved or replaced."""
 
     def __init__(self, submission: OpenSubmission, settings: Settings, ledger: Ledger) -> None:
         self._submission, self._settings, self._ledger = submission, settings, ledger
         #: What the walk of this round saw, and what was noted in any.
-        self._seen: set[Location] = set()
-        self._noted: set[tuple[str, str]] = set()
-        rows = ledger.transact(lambda c: drop_folder.contents(c, submission.id))
-        contents = {source: Content(*content) for source, content in rows.items()}
-        self.taken = Taken(contents, self._is_gone)
+        self._walked_locations: set[Location] = set()
+        self._noted_keys: set[tuple[str, str]] = set()
+        rows = ledger.transact(lambda c: drop_folder.list_folder_files(c, submission.id))
+        contents = {source: TakenContent(*content) for source, content in rows.items()}
+        self.taken_files = TakenFiles(contents, self._is_gone)
 
-    def news(self, walked: Iterable[Found | Notice]) -> list[Found]:
+    def new_files(self, walk_items: Iterable[FoundFile | Notice]) -> list[FoundFile]:
         """Return the files that are not what was taken; note what cannot be read or is set aside.
 
         The other notices of a walk are of files that may not be whole yet.
         """
-        items = list(walked)
+        items = list(walk_items)
         lasting = {ErrorCode.FILE_UNREADABLE, ErrorCode.PATH_LOOP, SET_ASIDE}
         self.note([n for n in items if isinstance(n, Notice) and n.code in lasting])
-        found = [(_source(i.path, self._settings), i) for i in items if isinstance(i, Found)]
-        self._seen = {source for source, _ in found}
-        return [file for source, file in found if self.taken.is_news(source, file)]
+        files = [item for item in items if isinstance(item, FoundFile)]
+        located = [(_location_of(file.path, self._settings), file) for file in files]
+        self._walked_locations = {source for source, _ in located}
+        return [file for source, file in located if self.taken_files.is_new(source, file)]
 
-    def sifted(
-        self, settled: Iterable[tuple[Found, bool]], settling: Settling, summary: Summary
-    ) -> Iterator[tuple[Found, bool]]:
-        """Yield what is to be examined of the files that are whole."""
-        for file, is_over in list(settled):
-            source = _source(file.path, self._settings)
-            if source in self.taken:
-                if self.taken.is_another(source, file):
-                    self.note([name_taken(source)])
-                    summary.news.append(f"{source.name}: {name_taken(source).message}")
-                settling.forget(file.path)
+    def select_files(
+        self, files: Sequence[FoundFile], tracker: StabilityTracker, summary: Summary
+    ) -> Iterator[tuple[FoundFile, bool]]:
+        """Yield what is to be examined, see :meth:`StabilityTracker.stable_files`."""
+        for file, grace_is_over in list(tracker.stable_files(files)):
+            source = _location_of(file.path, self._settings)
+            if source in self.taken_files:
+                if self.taken_files.is_replaced(source, file):
+                    self.note([name_taken_notice(source)])
+                    summary.messages.append(f"{source.name}: {name_taken_notice(source).message}")
+                tracker.discard(file.path)
             elif self._follow(source, file, None, summary):
-                settling.forget(file.path)
+                tracker.discard(file.path)
             else:
-                yield file, is_over
+                yield file, grace_is_over
 
-    def is_moved(
-        self, item: NewRecording | QuarantinedRecording, file: Found, summary: Summary
-    ) -> bool:
+    def is_moved(self, item: ExaminedRecording, file: FoundFile, summary: Summary) -> bool:
         """Tell whether a file is one that was taken under another name; if so, follow it."""
         digest = item.content_digest if isinstance(item, NewRecording) else None
         return self._follow(item.source, file, digest, summary)
 
-    def take(self, item: NewRecording | QuarantinedRecording) -> None:
+    def add(self, item: ExaminedRecording) -> None:
         """Note that a recording was committed."""
-        content = Content(time.time_ns())
+        content = TakenContent(time.time_ns())
         if isinstance(item, NewRecording):
-            content = Content(time.time_ns(), item.size_bytes, item.content_digest)
-        self.taken.take(item.source, content)
+            content = TakenContent(time.time_ns(), item.size_bytes, item.content_digest)
+        self.taken_files.add(item.source, content)
 
     def note(self, notices: Iterable[Notice]) -> None:
         """Add to the ledger what is not noted yet."""
-        new = [each for each in notices if (each.code, each.subject) not in self._noted]
-        if new:
-            self._ledger.transact(
-                partial(submissions.add_notices, submission_id=self._submission.id, notices=new)
-            )
-            self._noted |= {(each.code, each.subject) for each in new}
+        new_notices = [n for n in notices if (n.code, n.subject) not in self._noted_keys]
+        if new_notices:
+            add = partial(submissions.add_notices, submission_id=self._submission.id)
+            self._ledger.transact(partial(add, notices=new_notices))
+            self._noted_keys |= {(notice.code, notice.subject) for notice in new_notices}
 
-    def _follow(self, source: Location, file: Found, digest: str | None, summary: Summary) -> bool:
-        old = self.taken.moved_from(file, digest)
-        if old is None:
+    def _follow(
+        self, target: Location, file: FoundFile, digest: str | None, summary: Summary
+    ) -> bool:
+        origin = self.taken_files.moved_from(file, digest)
+        if origin is None:
             return False
-        self._ledger.transact(lambda c: drop_folder.follow(c, self._submission.id, old, source))
-        self.taken.follow(old, source)
-        summary.moved += 1
+        self._ledger.transact(
+            lambda c: drop_folder.record_move(c, self._submission.id, origin, target)
+        )
+        self.taken_files.move(origin, target)
+        summary.moved_files += 1
         return True
 
     def _is_gone(self, source: Location) -> bool:
-        if source in self._seen:
+        if source in self._walked_locations:
             return False
         root = self._settings.roots.get(source.root)
         if not source.root:
@@ -329,17 +343,17 @@ class _Drop:
         return is_url(base) or is_gone(os.path.join(base, source.path))
 
 
-def _opened(request: Request, calls: _Calls, ledger: Ledger) -> OpenSubmission:
+def _open_submission(request: Request, calls: _CallDescriber, ledger: Ledger) -> OpenSubmission:
     """Open a request's submission, or find the one that the same request opened."""
 
-    def opened(connection: Connection) -> OpenSubmission:
+    def open_in_transaction(connection: Connection) -> OpenSubmission:
         receiver = None
         if request.notify is not None:
             host = check_receiver_url(request.notify, ())
-            receiver = receiver_of(connection, request.notify, host)
+            receiver = find_or_add_receiver(connection, request.notify, host)
         return submissions.open_submission(
             connection,
-            request.key(calls.manifest_digest),
+            request.idempotency_key(calls.manifest_digest),
             _title(request),
             request.profile,
             force=request.force,
@@ -347,7 +361,7 @@ def _opened(request: Request, calls: _Calls, ledger: Ledger) -> OpenSubmission:
             receiver=receiver,
         )
 
-    return ledger.transact(opened)
+    return ledger.transact(open_in_transaction)
 
 
 def check_notify(url: str, settings: Settings) -> str:
@@ -362,7 +376,7 @@ def check_notify(url: str, settings: Settings) -> str:
     except ValueError as error:
         # Not quoted: it may hold a secret.
         raise BadRequest(
-            ErrorCode.OPTION_INVALID, "--notify", str(error), "Say https://host/path."
+            ErrorCode.OPTION_INVALID, "--notify", str(error), "Write https://host/path."
         ) from None
     if settings.notify_secret is None:
         raise Misconfigured(
@@ -374,19 +388,14 @@ def check_notify(url: str, settings: Settings) -> str:
     return url
 
 
-def _may_grow(item: NewRecording | QuarantinedRecording, patient: Collection[Location]) -> bool:
-    """Tell whether a file that cannot be read may only not be whole."""
-    return isinstance(item, QuarantinedRecording) and item.source in patient
-
-
-def _check_paths(request: Request, place: Place) -> None:
+def _check_paths(request: Request, source: FileSource) -> None:
     for path in map(os.fsencode, request.paths):
-        if not place.exists(path):
-            name = Location("", path).name
+        if not source.exists(path):
+            name = printable_path(path)
             raise BadRequest(ErrorCode.FILE_VANISHED, name, "there is no such file or directory")
 
 
-def _refuse_all_outside(found: Sequence[Found], settings: Settings) -> None:
+def _check_roots(files: Sequence[FoundFile], settings: Settings) -> None:
     """Refuse a request of which no file lies where workers may read, before it is a submission.
 
     One file of many is stopped at the door, by its name; of none a submission would be made that
@@ -395,90 +404,91 @@ def _refuse_all_outside(found: Sequence[Found], settings: Settings) -> None:
     Raises:
         BadRequest: none does.
     """
-    if any(settings.locate(each.path) is not None for each in found):
+    if any(settings.locate(file.path) is not None for file in files):
         return
-    error = outside_roots(found[0].path, settings)
+    error = outside_roots_error(files[0].path, settings)
     raise BadRequest(error.code, error.subject, error.cause, error.remedy)
 
 
-def _walked(
-    request: Request, raw: Mapping[str, RawFormat], place: Place
-) -> Iterator[Found | Notice]:
+def _walk_request(request: Request, raw: Mapping[str, RawFormat], source: FileSource) -> WalkItems:
     paths = [os.fsencode(path) for path in request.paths]
     manifest = [os.fsencode(request.manifest)] if request.manifest else []
     suffixes = [suffix.encode() for suffix in raw]
-    return walk(paths, place, raw_suffixes=suffixes, known=manifest)
+    return walk_paths(paths, source, raw_suffixes=suffixes, ignored_files=manifest)
 
 
-def _found(
-    request: Request, raw: Mapping[str, RawFormat], place: Place
-) -> tuple[list[Found], list[Notice]]:
+def _find_files(
+    request: Request, raw: Mapping[str, RawFormat], source: FileSource
+) -> tuple[list[FoundFile], list[Notice]]:
     """Walk the paths of a request."""
-    _check_paths(request, place)
-    found: list[Found] = []
+    _check_paths(request, source)
+    files: list[FoundFile] = []
     notices: list[Notice] = []
-    for item in _walked(request, raw, place):
-        if isinstance(item, Found):
-            found.append(item)
+    for item in _walk_request(request, raw, source):
+        if isinstance(item, FoundFile):
+            files.append(item)
         else:
             notices.append(item)
-    if not found:
-        seen = "; ".join(f"{n.subject}: {n.message}" for n in notices) or "it is empty"
+    if not files:
+        causes = "; ".join(f"{n.subject}: {n.message}" for n in notices) or "it is empty"
         raise BadRequest(
             ErrorCode.NOT_FOUND,
             _title(request),
-            f"no recording was found ({seen})",
-            "Headless audio needs --raw; a file named itself is always examined.",
+            f"no recording was found ({causes})",
+            "Files without a header need --raw. A file that is named itself is always examined.",
         )
-    return found, notices
+    return files, notices
 
 
-class _Calls:
+class _CallDescriber:
     """What is known of each call: from the manifest, sidecars and file names."""
 
     def __init__(self, request: Request) -> None:
-        self._zone = _zone(request.zone)
-        self._encoding = _encoding(request.encoding)
+        self._zone = _parse_zone(request.zone)
+        self._encoding = _parse_encoding(request.encoding)
         self._manifest: Manifest | None = None
-        self.manifest_digest: str | None = None
         if request.manifest is not None:
-            self._manifest = load_manifest(
-                os.fsencode(request.manifest), self._zone, self._encoding
-            )
-            self.manifest_digest = self._manifest.digest
-        self._pattern: NamePattern | None = None
-        if request.name_pattern is not None:
-            self._pattern = NamePattern(request.name_pattern, self._zone)
+            path = os.fsencode(request.manifest)
+            self._manifest = load_manifest(path, self._zone, self._encoding)
+        self.manifest_digest = self._manifest.digest if self._manifest else None
+        pattern = request.name_pattern
+        self._pattern = None if pattern is None else NamePattern(pattern, self._zone)
 
-    def describe(self, found: Sequence[Found], place: Anywhere) -> tuple[list[Job], list[Notice]]:
+    def describe(
+        self, files: Sequence[FoundFile], source: DiskOrBucket
+    ) -> tuple[list[Job], list[Notice]]:
         """Return a job for each file, and what could not be matched or understood."""
         rows: dict[bytes, CallInfo] = {}
         notices: list[Notice] = []
         if self._manifest is not None:
-            matches = self._manifest.match(found)
+            matches = self._manifest.match(files)
             rows.update(matches.calls)
             notices += matches.notices
         jobs = []
         # Whoever may write beside recordings must not have us read what they may not.
-        paths = (file.path for file in found)
-        sidecars = read_sidecars(paths, place.read_in_roots, self._zone, self._encoding)
-        for file, sidecar in zip(found, sidecars, strict=True):
-            call, said = call_of(file.path, rows.get(file.path), sidecar, self._pattern)
+        paths = (file.path for file in files)
+        sidecars = read_sidecars(paths, source.read_in_roots, self._zone, self._encoding)
+        for file, sidecar in zip(files, sidecars, strict=True):
+            row = rows.get(file.path)
+            call, oddities = describe_call(file.path, row, sidecar, self._pattern)
             jobs.append(Job(file.path, call, file.size_bytes))
-            notices += said
+            notices += oddities
         return jobs, notices
 
 
-def _zone(name: str | None) -> tzinfo | None:
+def _parse_zone(name: str | None) -> tzinfo | None:
     try:
         return None if name is None else ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError):
         raise BadRequest(
-            ErrorCode.OPTION_INVALID, f"--zone {name}", "no such time zone", "Say Europe/Berlin."
+            ErrorCode.OPTION_INVALID,
+            f"--zone {name}",
+            "no such time zone",
+            "Write e.g. Europe/Berlin.",
         ) from None
 
 
-def _encoding(name: str | None) -> str | None:
+def _parse_encoding(name: str | None) -> str | None:
     try:
         return None if name is None else check_encoding(name)
     except (LookupError, ValueError):
@@ -486,48 +496,50 @@ def _encoding(name: str | None) -> str | None:
             ErrorCode.OPTION_INVALID,
             f"--encoding {name}",
             "no such encoding",
-            "Say gb18030, cp1251 or shift_jis.",
+            "Write e.g. gb18030, cp1251 or shift_jis.",
         ) from None
 
 
-def _missing(
+def _new_jobs(
     jobs: Sequence[Job], settings: Settings, ledger: Ledger, submission: UUID
 ) -> list[Job]:
     """Return the jobs whose recordings a resumed submission does not hold yet."""
-    there = ledger.transact(lambda c: submissions.known_sources(c, submission))
-    return [job for job in jobs if _source(job.path, settings) not in there]
+    known_locations = ledger.transact(lambda c: submissions.list_sources(c, submission))
+    return [job for job in jobs if _location_of(job.path, settings) not in known_locations]
 
 
-def _source(path: bytes, settings: Settings) -> Location:
+def _location_of(path: bytes, settings: Settings) -> Location:
     """Return what the ledger calls a file."""
-    return settings.locate(path) or Location("", absolute(path))
+    return settings.locate(path) or Location("", absolute_path(path))
 
 
 def _commit(
-    batch: Sequence[NewRecording | QuarantinedRecording],
+    batch: Sequence[ExaminedRecording],
     submission: OpenSubmission,
     ledger: Ledger,
     enqueuer: Enqueuer,
     summary: Summary,
 ) -> None:
     """Commit a batch, then wake the workers for it."""
-    room = enqueuer.room(urgent=submission.urgent)
-    added = ledger.transact(lambda c: submissions.add_recordings(c, submission, batch, room=room))
+    capacity = enqueuer.capacity(urgent=submission.urgent)
+    add = partial(submissions.add_recordings, submission=submission, batch=batch, capacity=capacity)
+    added = ledger.transact(add)
     enqueuer.publish(added.dispatches)
     summary.recordings += added.recordings
-    summary.quarantined += added.quarantined
-    summary.segments += added.segments - added.known_segments
-    summary.known_segments += added.known_segments
+    summary.quarantined += added.quarantined_recordings
+    summary.segments += added.segments - added.cached_segments
+    summary.known_segments += added.cached_segments
 
 
 def _batches(
-    examined: Iterable[NewRecording | QuarantinedRecording | None],
-) -> Iterator[list[NewRecording | QuarantinedRecording]]:
+    jobs: Iterable[Job], request: Request, settings: Settings, postponed: list[NoSpool]
+) -> Iterator[list[ExaminedRecording]]:
     """Yield what was examined, when there is enough of it or it has waited long enough."""
-    batch: list[NewRecording | QuarantinedRecording] = []
+    batch: list[ExaminedRecording] = []
     since_s = time.monotonic()
-    for item in examined:
-        if item is not None:
+    examine = partial(examine_all, raw=request.raw_formats, tick_s=_BATCH_S, postponed=postponed)
+    for item in examine(jobs, settings, request.profile):
+        if not isinstance(item, Tick):
             batch.append(item)
         if len(batch) >= _BATCH or time.monotonic() - since_s >= _BATCH_S:
             if batch:
@@ -537,15 +549,15 @@ def _batches(
         yield batch
 
 
-def _refuse_postponed(postponed: Sequence[NoSpool]) -> None:
+def _raise_postponed(postponed: Sequence[NoSpool]) -> None:
     """Raise Misconfigured if anything was postponed; the rest has been handed in."""
     if not postponed:
         return
-    error, others = postponed[0], len(postponed) - 1
-    more = f"; {others} more files need one, too" if others else ""
-    remedy = f"{error.remedy} The rest is handed in; the same command goes on with these."
-    raise Misconfigured(error.code, error.subject, f"{error.cause}{more}", remedy)
+    error, other_count = postponed[0], len(postponed) - 1
+    other_text = f"; {other_count} more files need one, too" if other_count else ""
+    remedy = f"{error.remedy} The rest is submitted. The same command goes on with these."
+    raise Misconfigured(error.code, error.subject, f"{error.cause}{other_text}", remedy)
 
 
 def _title(request: Request) -> str:
-    return ", ".join(Location("", os.fsencode(path)).name for path in request.paths)
+    return ", ".join(printable_path(os.fsencode(path)) for path in request.paths)

@@ -61,23 +61,27 @@ _OPEN_SLACK = 65536
 _OPEN_SIZES = (0x7F000000, 2**31, 2**32, 2**63, 2**64)
 
 
-def is_open(size: int) -> bool:
+def is_open_ended(size: int) -> bool:
     """Tell whether a stated size leaves the length to the file's end."""
     return size <= 0 or any(limit - _OPEN_SLACK <= size <= limit for limit in _OPEN_SIZES)
 
 
-def is_counted(missing_bytes: int, header_bytes: int) -> bool:
+def is_overcounted(missing_bytes: int, header_bytes: int) -> bool:
     """Tell whether a size only counts too much: the header, or what every chunk begins with."""
     return missing_bytes in {0, 1, 8, header_bytes, header_bytes - 8}
 
 
-def seconds(ms: int) -> str:
+def format_seconds(ms: int) -> str:
     """Return a time as people read it in a message."""
     return f"{ms / 1000:.2f} s"
 
 
-def earliest(breaks: Iterable[Break]) -> Break | None:
+def shortfall(promised_ms: int, held_ms: int, source: str = "header") -> str:
+    """Return the cause of a break where a file holds less than it states."""
+    stated_text, held_text = format_seconds(promised_ms), format_seconds(held_ms)
+    return f"its {source} promises {stated_text} and it holds {held_text}"
+
+
+def earliest_break(breaks: Iterable[Break]) -> Break | None:
     """Return the first break on the recording's clock."""
-    return min(
-        breaks, key=lambda each: math.inf if each.at_ms is None else each.at_ms, default=None
-    )
+    return min(breaks, key=lambda b: math.inf if b.at_ms is None else b.at_ms, default=None)

@@ -27,62 +27,62 @@ _AMR_BYTES = {
 def walk_adts(file: BinaryIO, start: int, size: int) -> Walk:
     """Walk the frames of AAC with ADTS headers."""
     end = audio_end(file, start, size)
-    window, at, ms = Window(file, start, end), start, 0.0
+    window, offset, ms = Window(file, start, end), start, 0.0
     breaks: list[Break] = []
-    unread, channels = 0, 0
-    while at < end:
-        header = window.peek(at, 7)
+    unread_bytes, channels = 0, 0
+    while offset < end:
+        header = window.peek(offset, 7)
         length = adts_frame_bytes(header)
-        if length and at + length > end:
-            breaks.append(Break(round(ms), f"its last frame lacks {at + length - end} bytes"))
+        if length and offset + length > end:
+            breaks.append(Break(round(ms), f"its last frame lacks {offset + length - end} bytes"))
             break
         if length:
             samples = _ADTS_SAMPLES * ((header[6] & 3) + 1)
             ms += samples * 1000 / _ADTS_RATES_HZ[header[2] >> 2 & 15]
             channels = max(channels, (header[2] & 1) << 2 | header[3] >> 6)
-            at += length
-        elif tagged := tag_end(window, at):
-            at = tagged
+            offset += length
+        elif tag_stop := tag_end(window, offset):
+            offset = tag_stop
         else:
-            stop = _next_adts(window, at + 1)
-            unread += 0 if window.is_padding(at, stop) else stop - at
-            at = stop
-    account = Account(round(ms), tuple(breaks), unread)
+            stop = _next_adts(window, offset + 1)
+            unread_bytes += 0 if window.is_padding(offset, stop) else stop - offset
+            offset = stop
+    account = Account(round(ms), tuple(breaks), unread_bytes)
     # Of 7, eight channels are meant; of 0, the frames themselves tell.
     return Walk(((start, size),), account, channels={0: None, 7: 8}.get(channels, channels))
 
 
-def _next_adts(window: Window, at: int) -> int:
-    while (at := window.find(b"\xff", at)) >= 0:
-        length = adts_frame_bytes(window.peek(at, 7))
-        if length and adts_frame_bytes(window.peek(at + length, 7)):
-            return at
-        at += 1
+def _next_adts(window: Window, offset: int) -> int:
+    while (offset := window.find(b"\xff", offset)) >= 0:
+        length = adts_frame_bytes(window.peek(offset, 7))
+        if length and adts_frame_bytes(window.peek(offset + length, 7)):
+            return offset
+        offset += 1
     return window.end
 
 
 def walk_amr(file: BinaryIO, _: int, size: int) -> Walk:
     """Walk the frames of AMR; where another file's magic comes, that was joined."""
-    window, at, frames = Window(file, 0, size), 0, 0
+    window, offset, frames = Window(file, 0, size), 0, 0
     starts: list[int] = []
     lengths = _AMR_BYTES[b"#!AMR\n"]
     breaks: list[Break] = []
-    unread = 0
-    while at < size:
-        magic = next((m for m in _AMR_BYTES if window.peek(at, len(m)) == m), None)
+    unread_bytes = 0
+    while offset < size:
+        magic = next((m for m in _AMR_BYTES if window.peek(offset, len(m)) == m), None)
         if magic:
-            starts.append(at)
-            lengths, at = _AMR_BYTES[magic], at + len(magic)
+            starts.append(offset)
+            lengths, offset = _AMR_BYTES[magic], offset + len(magic)
             continue
-        length = lengths[window.peek(at, 1)[0] >> 3 & 15]
+        length = lengths[window.peek(offset, 1)[0] >> 3 & 15]
         if not length:
-            unread += 0 if window.is_padding(at, size) else size - at
+            unread_bytes += 0 if window.is_padding(offset, size) else size - offset
             break
-        if at + length > size:
-            lacking = at + length - size
-            breaks.append(Break(frames * _AMR_MS, f"its last frame lacks {lacking} bytes"))
+        if offset + length > size:
+            missing_bytes = offset + length - size
+            breaks.append(Break(frames * _AMR_MS, f"its last frame lacks {missing_bytes} bytes"))
             break
-        frames, at = frames + 1, at + length
+        frames, offset = frames + 1, offset + length
     starts = starts or [0]
     files = tuple(zip(starts, [*starts[1:], size], strict=True))
-    return Walk(files, Account(frames * _AMR_MS, tuple(breaks), unread))
+    return Walk(files, Account(frames * _AMR_MS, tuple(breaks), unread_bytes))

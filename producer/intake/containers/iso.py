@@ -19,7 +19,8 @@ from producer.intake.containers.account import (
     Account,
     Break,
     Walk,
-    seconds,
+    format_seconds,
+    shortfall,
 )
 from producer.intake.containers.tags import tag_end
 from producer.intake.containers.window import Window
@@ -60,47 +61,47 @@ class _Track:
     fragment_begin: int | None = None
     #: What edits take off the start, and how long they play, in the movie's units.
     skipped_units: int = 0
-    played: int | None = None
-    empty: int = 0
+    played_units: int | None = None
+    empty_units: int = 0
 
 
-def walk(file: BinaryIO, _: int, size: int) -> Walk:
+def walk_iso(file: BinaryIO, _: int, size: int) -> Walk:
     """Walk the boxes of a file, and of those that were joined to it."""
-    starts = _starts(file, size)
+    starts = _file_starts(file, size)
     walks = []
     for start, end in zip(starts, [*starts[1:], size], strict=True):
         walker = _Walker(file, start, end)
         walker.run()
         walks.append(walker)
-    return _together(walks)
+    return _join_walks(walks)
 
 
-def _starts(file: BinaryIO, size: int) -> list[int]:
+def _file_starts(file: BinaryIO, size: int) -> list[int]:
     """Return where files begin: with a type, behind an index and before another."""
-    starts, index_seen, begun = [0], False, -1
-    for name, at in _Walker(file, 0, size).kinds():
+    starts, has_index, type_offset = [0], False, -1
+    for name, offset in _Walker(file, 0, size).outermost_boxes():
         if name == b"ftyp":
-            begun = at
+            type_offset = offset
         elif name == b"moov":
-            if index_seen and begun >= 0:
-                starts.append(begun)
-            index_seen, begun = True, -1
+            if has_index and type_offset >= 0:
+                starts.append(type_offset)
+            has_index, type_offset = True, -1
     return starts
 
 
-def _together(walks: list[_Walker]) -> Walk:
+def _join_walks(walks: list[_Walker]) -> Walk:
     """Return files that were joined as one."""
-    begun_ms, breaks, unread, lengths = 0, [], 0, []
+    start_ms, breaks, unread_bytes, lengths = 0, [], 0, []
     for walker in walks:
         account = walker.account()
         breaks += [
-            b if b.at_ms is None else Break(begun_ms + b.at_ms, b.cause) for b in account.breaks
+            b if b.at_ms is None else Break(start_ms + b.at_ms, b.cause) for b in account.breaks
         ]
-        unread += account.unread_bytes
+        unread_bytes += account.unread_bytes
         lengths.append(account.duration_ms)
-        begun_ms += account.duration_ms or 0
-    known = all(length is not None for length in lengths)
-    account = Account(begun_ms if known else None, tuple(breaks), unread)
+        start_ms += account.duration_ms or 0
+    is_known = all(length is not None for length in lengths)
+    account = Account(start_ms if is_known else None, tuple(breaks), unread_bytes)
     files = tuple((walker.start, walker.end) for walker in walks)
     return Walk(files, account)
 
@@ -114,38 +115,39 @@ class _Walker:
         self.start, self.end = start, end
         self._tracks: list[_Track] = []
         self._movie_scale = 0
-        self._defaults: dict[int, tuple[int, int]] = {}
+        self._fragment_defaults_by_track: dict[int, tuple[int, int]] = {}
         self._fragment: _Track | None = None
         self._fragment_default = (0, 0)
         self._unread_bytes = 0
         #: The number of the fragment before, whether this one's is not the next, and what is lost.
-        self._number: int | None = None
-        self._jumped = False
-        self._lost: list[Break] = []
+        self._fragment_number: int | None = None
+        self._skips_number = False
+        self._fragment_breaks: list[Break] = []
         self._missing_bytes = 0
         self._has_index = False
 
     def run(self) -> None:
         """Walk to the end."""
-        at = self.start
+        offset = self.start
         for box in self._boxes(self.start, self.end):
             if box.end > self._size and box.name not in _OUTERMOST:
                 break
-            at = box.end
+            offset = box.end
             if box.end > self._size:
                 self._missing_bytes = box.end - self._size
             self._has_index = self._has_index or box.name == b"moov"
             self._enter(box)
         window = Window(self._file, self.start, self.end)
-        if at < self.end and not window.is_padding(at, self.end) and tag_end(window, at) is None:
-            self._unread_bytes = self.end - at
+        has_rest = offset < self.end and not window.is_padding(offset, self.end)
+        if has_rest and tag_end(window, offset) is None:
+            self._unread_bytes = self.end - offset
 
-    def kinds(self) -> Iterator[tuple[bytes, int]]:
+    def outermost_boxes(self) -> Iterator[tuple[bytes, int]]:
         """Yield the names of the outermost boxes, and where each begins."""
-        at = self.start
+        offset = self.start
         for box in self._boxes(self.start, self.end):
-            yield box.name, at
-            at = box.end
+            yield box.name, offset
+            offset = box.end
 
     def _audio(self) -> list[_Track]:
         """Return the tracks of audio."""
@@ -154,7 +156,7 @@ class _Walker:
     def account(self) -> Account:
         """Return what was met."""
         tracks = self._audio()
-        breaks = [*self._lost, *(broken for track in tracks if (broken := self._cut(track)))]
+        breaks = [*self._fragment_breaks, *filter(None, map(self._find_break, tracks))]
         ends_ms = [self._end_ms(track) for track in tracks]
         if self._missing_bytes and not breaks:
             at_ms = max(ends_ms, default=0)
@@ -164,24 +166,24 @@ class _Walker:
         # Each track is held against its own length where it is decoded; together, the longest.
         return Account(max(ends_ms, default=None), tuple(breaks), self._unread_bytes)
 
-    def _boxes(self, at: int, end: int) -> Iterator[_Box]:
+    def _boxes(self, offset: int, end: int) -> Iterator[_Box]:
         for _ in range(_MOST_BOXES):
-            if at + 8 > end:
+            if offset + 8 > end:
                 return
-            header = self._window.peek(at, 16)
+            header = self._window.peek(offset, 16)
             if len(header) < 8:
                 return
             size, name = struct.unpack_from(">I4s", header)
-            body = at + 8
+            body = offset + 8
             if size == 1 and len(header) == 16:
                 (size,) = struct.unpack_from(">Q", header, 8)
-                body = at + 16
+                body = offset + 16
             elif size == 0:
-                size = end - at
-            if size < body - at:
+                size = end - offset
+            if size < body - offset:
                 return
-            yield _Box(name, body, at + size)
-            at += size
+            yield _Box(name, body, offset + size)
+            offset += size
 
     def _enter(self, box: _Box) -> None:
         if box.name in _NESTS:
@@ -229,23 +231,23 @@ class _Walker:
     def stts(self, data: bytes) -> None:
         """How long samples are: counts and durations."""
         (count,) = struct.unpack_from(">I", data, 4)
-        self._track.durations = _table(data, 8, count, 2)
+        self._track.durations = _read_table(data, 8, count, 2)
 
     def stsz(self, data: bytes) -> None:
         """How big samples are."""
         track = self._track
-        same, track.count = struct.unpack_from(">II", data, 4)
-        track.sizes = same or _table(data, 12, track.count, 1)[:, 0]
+        common_size, track.count = struct.unpack_from(">II", data, 4)
+        track.sizes = common_size or _read_table(data, 12, track.count, 1)[:, 0]
 
     def stsc(self, data: bytes) -> None:
         """How many samples chunks have: first chunk, samples, description."""
         (count,) = struct.unpack_from(">I", data, 4)
-        self._track.per_chunk = _table(data, 8, count, 3)
+        self._track.per_chunk = _read_table(data, 8, count, 3)
 
     def stco(self, data: bytes) -> None:
         """Where chunks begin."""
         (count,) = struct.unpack_from(">I", data, 4)
-        self._track.chunks = _table(data, 8, count, 1)[:, 0]
+        self._track.chunks = _read_table(data, 8, count, 1)[:, 0]
 
     def co64(self, data: bytes) -> None:
         """Where chunks begin, in large files."""
@@ -255,35 +257,35 @@ class _Walker:
 
     def elst(self, data: bytes) -> None:
         """What of a track is played, and when it begins."""
-        long = data[0] == 1
+        is_long = data[0] == 1
         (count,) = struct.unpack_from(">I", data, 4)
-        layout, step = (">Qq4x", 20) if long else (">Ii4x", 12)
-        track, played, whole = self._track, 0, False
-        for at in range(8, 8 + min(count, _MOST_BOXES) * step, step):
-            duration, start = struct.unpack_from(layout, data, at)
+        layout, step = (">Qq4x", 20) if is_long else (">Ii4x", 12)
+        track, played_units, plays_to_end = self._track, 0, False
+        for offset in range(8, 8 + min(count, _MOST_BOXES) * step, step):
+            duration, start = struct.unpack_from(layout, data, offset)
             if start < 0:
-                track.empty += duration if not played else 0
+                track.empty_units += duration if not played_units else 0
                 continue
             track.skipped_units = track.skipped_units or start
-            whole = whole or duration == 0
-            played += duration
-        track.played = None if whole or not played else played
+            plays_to_end = plays_to_end or duration == 0
+            played_units += duration
+        track.played_units = None if plays_to_end or not played_units else played_units
 
     def trex(self, data: bytes) -> None:
         """A fragment's defaults, by track."""
         number, _, duration, size = struct.unpack_from(">4I", data, 4)
-        self._defaults[number] = (duration, size)
+        self._fragment_defaults_by_track[number] = (duration, size)
 
     def tfhd(self, data: bytes) -> None:
         """Which track a fragment is of, and its defaults."""
         flags, number = struct.unpack_from(">II", data)
-        duration, size = self._defaults.get(number, (0, 0))
-        at = 8 + 8 * bool(flags & 1) + 4 * bool(flags & 2)
+        duration, size = self._fragment_defaults_by_track.get(number, (0, 0))
+        offset = 8 + 8 * bool(flags & 1) + 4 * bool(flags & 2)
         if flags & 8:
-            (duration,) = struct.unpack_from(">I", data, at)
-            at += 4
+            (duration,) = struct.unpack_from(">I", data, offset)
+            offset += 4
         if flags & 16:
-            (size,) = struct.unpack_from(">I", data, at)
+            (size,) = struct.unpack_from(">I", data, offset)
         self._fragment_default = (duration, size)
         self._fragment = next((track for track in self._tracks if track.number == number), None)
 
@@ -292,23 +294,23 @@ class _Walker:
         track = self._fragment
         if track is None:
             return
-        (begin,) = struct.unpack_from(">Q" if data[0] else ">I", data, 4)
+        (begin_units,) = struct.unpack_from(">Q" if data[0] else ">I", data, 4)
         if track.fragment_begin is None:
-            track.fragment_begin = begin
-        late = begin - track.fragment_begin - track.fragment_units
-        if self._jumped and track.is_audio and track.timescale:
-            late_ms = late * 1000 // track.timescale
+            track.fragment_begin = begin_units
+        late_units = begin_units - track.fragment_begin - track.fragment_units
+        if self._skips_number and track.is_audio and track.timescale:
+            late_ms = late_units * 1000 // track.timescale
             if late_ms > TOLERANCE_MS:
-                cause = f"fragments with {seconds(late_ms)} are missing"
-                self._lost.append(Break(self._end_ms(track), cause))
+                cause = f"fragments with {format_seconds(late_ms)} are missing"
+                self._fragment_breaks.append(Break(self._end_ms(track), cause))
         # Where nothing was sent, the clock goes on.
-        track.fragment_units = max(track.fragment_units, begin - track.fragment_begin)
+        track.fragment_units = max(track.fragment_units, begin_units - track.fragment_begin)
 
     def mfhd(self, data: bytes) -> None:
         """A fragment's number: one more than that of the one before."""
         (number,) = struct.unpack_from(">I", data, 4)
-        self._jumped = self._number is not None and number > self._number + 1
-        self._number = number
+        last_number, self._fragment_number = self._fragment_number, number
+        self._skips_number = last_number is not None and number > last_number + 1
 
     def trun(self, data: bytes) -> None:
         """A fragment's samples."""
@@ -317,65 +319,64 @@ class _Walker:
             return
         flags, count = struct.unpack_from(">II", data)
         duration, _ = self._fragment_default
-        at = 8 + 4 * bool(flags & 1) + 4 * bool(flags & 4)
+        offset = 8 + 4 * bool(flags & 1) + 4 * bool(flags & 4)
         width = sum(bool(flags & bit) for bit in (0x100, 0x200, 0x400, 0x800))
         if flags & 0x100:
-            track.fragment_units += int(_table(data, at, count, width)[:, 0].sum())
+            track.fragment_units += int(_read_table(data, offset, count, width)[:, 0].sum())
         else:
             track.fragment_units += duration * count
 
     def _end_ms(self, track: _Track) -> int:
         """Return when a track's audio ends, on the movie's clock."""
-        units = _units(track, track.count) + track.fragment_units - track.skipped_units
+        units = _duration_units(track, track.count) + track.fragment_units - track.skipped_units
         length_ms = max(units, 0) * 1000 // track.timescale
         if not self._movie_scale:
             return length_ms
-        if track.played is not None and not track.fragment_units:
-            length_ms = min(length_ms, track.played * 1000 // self._movie_scale)
+        if track.played_units is not None and not track.fragment_units:
+            length_ms = min(length_ms, track.played_units * 1000 // self._movie_scale)
         return length_ms + self._late_ms(track)
 
     def _late_ms(self, track: _Track) -> int:
         """Return when a track begins on the recording's clock."""
-        late_ms = track.empty * 1000 // self._movie_scale if self._movie_scale else 0
+        late_ms = track.empty_units * 1000 // self._movie_scale if self._movie_scale else 0
         return late_ms if late_ms <= LATEST_START_MS else 0
 
-    def _cut(self, track: _Track) -> Break | None:
+    def _find_break(self, track: _Track) -> Break | None:
         """Return where a track's samples begin to lie behind the end of the file."""
-        place = _first_missing(track, self.end - self.start)
-        if place is None:
+        sample = _first_missing_sample(track, self.end - self.start)
+        if sample is None:
             return None
-        at_units = _units(track, place) - track.skipped_units
+        at_units = _duration_units(track, sample) - track.skipped_units
         at_ms = max(at_units, 0) * 1000 // track.timescale + self._late_ms(track)
         promised_ms = self._end_ms(track)
         if promised_ms - at_ms <= TOLERANCE_MS:
             return None
-        cause = f"its index promises {seconds(promised_ms)} and it holds {seconds(at_ms)}"
-        return Break(at_ms, cause)
+        return Break(at_ms, shortfall(promised_ms, at_ms, "index"))
 
 
-def _table(data: bytes, at: int, count: int, width: int) -> Integers:
+def _read_table(data: bytes, offset: int, count: int, width: int) -> Integers:
     """Return a table of numbers of 32 bits: as many rows as are said, and are there."""
-    count = min(count, (len(data) - at) // (4 * width))
-    flat = np.frombuffer(data, ">u4", count * width, at)
+    count = min(count, (len(data) - offset) // (4 * width))
+    flat = np.frombuffer(data, ">u4", count * width, offset)
     return flat.astype(np.int64).reshape(count, width)
 
 
-def _units(track: _Track, count: int) -> int:
+def _duration_units(track: _Track, count: int) -> int:
     """Return how long the first samples of a track's tables last, by its clock."""
     units, rows = 0, track.durations.tolist()
     if len(rows) > 1 and rows[-1][0] == 1:
         # Some writers let a last sample last until the picture ends.
         rows[-1][1] = min(rows[-1][1], max(rows[-2][1], 1))
     for samples, duration in rows:
-        taken = min(samples, count)
-        units += taken * duration
-        count -= taken
+        run_samples = min(samples, count)
+        units += run_samples * duration
+        count -= run_samples
         if not count:
             break
     return int(units)
 
 
-def _first_missing(track: _Track, size: int) -> int | None:
+def _first_missing_sample(track: _Track, size: int) -> int | None:
     """Return the first sample that lies, or ends, behind ``size`` bytes."""
     chunks, runs = track.chunks, track.per_chunk
     if not len(chunks) or not len(runs):
@@ -388,16 +389,16 @@ def _first_missing(track: _Track, size: int) -> int | None:
     lasts = np.cumsum(per_chunk.astype(np.float64))
     if isinstance(track.sizes, int):
         # Of PCM, QuickTime says the bytes of a sample elsewhere: chunks are judged by their start.
-        beyond = chunks >= size
-        first = int(np.argmax(beyond))
-        return int(lasts[first]) - int(per_chunk[first]) if beyond.any() else None
+        is_beyond = chunks >= size
+        chunk = int(np.argmax(is_beyond))
+        return int(lasts[chunk]) - int(per_chunk[chunk]) if is_beyond.any() else None
     if lasts[-1] > 2 * len(track.sizes):
         return None  # tables that contradict each other
     starts = np.minimum(lasts.astype(np.int64) - per_chunk, len(track.sizes))
     ends = np.concatenate([[0], np.cumsum(track.sizes)])
     offsets = np.repeat(chunks - ends[starts], per_chunk)[: len(track.sizes)]
-    beyond = offsets + ends[1 : len(offsets) + 1] > size
-    return int(np.argmax(beyond)) if beyond.any() else None
+    is_beyond = offsets + ends[1 : len(offsets) + 1] > size
+    return int(np.argmax(is_beyond)) if is_beyond.any() else None
 
 
 _READERS = {

@@ -25,7 +25,7 @@ _NUMBERS = frozenset({_TIMESTAMP_SCALE, _TRACK_NUMBER, _TRACK_TYPE, _TIMESTAMP, 
 _AUDIO = 2
 #: An element's header: an id of four bytes and a size of eight.
 _HEADER_BYTES = 12
-_CLUSTER_MARK = _CLUSTER.to_bytes(4, "big")
+_CLUSTER_MARK, _EBML_MARK = _CLUSTER.to_bytes(4, "big"), _EBML.to_bytes(4, "big")
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class _Track:
     blocks: int = 0
 
 
-def walk(file: BinaryIO, _: int, size: int) -> Walk:
+def walk_matroska(file: BinaryIO, _: int, size: int) -> Walk:
     """Walk the elements of a file."""
     walker = _Walker(file, size)
     walker.run()
@@ -75,18 +75,18 @@ class _Walker:
         #: Where the segment ends, where that is stated.
         self._segment_end = 0
         #: How much the segment's size says that the file lacks.
-        self._lost_bytes = 0
+        self._missing_bytes = 0
 
     def run(self) -> None:
         """Walk to the end."""
-        at = 0
-        while at < self._size:
-            header = _header(self._window, at)
+        offset = 0
+        while offset < self._size:
+            header = _read_header(self._window, offset)
             if header is None or (not self._files and header[0] != _EBML):
-                at = self._pass_over(at)
+                offset = self._skip_stray(offset)
                 continue
             name, body, length = header
-            at = self._enter(at, name, body, length)
+            offset = self._enter(offset, name, body, length)
         self._finish()
 
     def result(self) -> Walk:
@@ -101,10 +101,10 @@ class _Walker:
         account = Account(duration_ms if files else None, tuple(self._breaks), self._unread_bytes)
         return Walk(files or ((0, self._size),), account)
 
-    def _enter(self, at: int, name: int, body: int, length: int | None) -> int:
+    def _enter(self, offset: int, name: int, body: int, length: int | None) -> int:
         """Look at an element; return where the next begins."""
         if name == _EBML:
-            self._files.append(_File(at))
+            self._files.append(_File(offset))
             return body + (length or 0)
         file = self._files[-1]
         if name == _TRACK_ENTRY:
@@ -113,24 +113,24 @@ class _Walker:
             # A segment that is said to go on behind the file's end lacks whole clusters.
             if name == _SEGMENT and length is not None:
                 self._segment_end = body + length
-                self._lost_bytes = max(body + length - self._size, 0)
+                self._missing_bytes = max(body + length - self._size, 0)
             return body
         end = body + (length or 0)
         if end > self._size:
-            self._note(f"its last element lacks {end - self._size} bytes")
-            self._lost_bytes = 0
+            self._add_break(f"its last element lacks {end - self._size} bytes")
+            self._missing_bytes = 0
             return self._size
         if name in _BLOCKS:
             self._add_block(file, body)
         elif name in _NUMBERS:
             number = int.from_bytes(self._window.peek(body, min(length or 0, 8)), "big")
-            self._set(file, name, number)
+            self._set_number(file, name, number)
         return end
 
     def _finish(self) -> None:
         """Note what the segment's size says is missing."""
-        if self._lost_bytes and not self._breaks:
-            self._note(f"its header promises {self._lost_bytes} bytes more than it holds")
+        if self._missing_bytes and not self._breaks:
+            self._add_break(f"its header promises {self._missing_bytes} bytes more than it holds")
 
     def _add_block(self, file: _File, body: int) -> None:
         head = self._window.peek(body, 8)
@@ -146,7 +146,7 @@ class _Walker:
             track.last_ms, track.blocks = max(track.last_ms, ms), track.blocks + 1
             self._block = track
 
-    def _set(self, file: _File, name: int, number: int) -> None:
+    def _set_number(self, file: _File, name: int, number: int) -> None:
         if name == _TIMESTAMP:
             self._cluster_units = number
         elif name == _TIMESTAMP_SCALE:
@@ -158,31 +158,31 @@ class _Walker:
         elif file.tracks and name == _TRACK_TYPE:
             file.tracks[-1].type = number
 
-    def _pass_over(self, at: int) -> int:
+    def _skip_stray(self, offset: int) -> int:
         """Judge bytes that are no element; return where the next cluster or file begins."""
-        if end := tag_end(self._window, at):
+        if end := tag_end(self._window, offset):
             return end
-        places = [self._window.find(mark, at + 1) for mark in (_CLUSTER_MARK, b"\x1a\x45\xdf\xa3")]
-        stop = min((place for place in places if place > at), default=self._size)
-        if self._window.is_padding(at, stop):
-            if at < self._segment_end:
-                self._note(f"{stop - at} bytes within it are zeros")
+        places = (self._window.find(mark, offset + 1) for mark in (_CLUSTER_MARK, _EBML_MARK))
+        stop = min((place for place in places if place > offset), default=self._size)
+        if self._window.is_padding(offset, stop):
+            if offset < self._segment_end:
+                self._add_break(f"{stop - offset} bytes within it are zeros")
             return stop
         if stop < self._size and self._files and self._window.peek(stop, 4) == _CLUSTER_MARK:
-            self._note(f"{stop - at} bytes are no blocks")
+            self._add_break(f"{stop - offset} bytes are no blocks")
         else:
-            self._unread_bytes += stop - at
+            self._unread_bytes += stop - offset
         return stop
 
-    def _note(self, cause: str) -> None:
+    def _add_break(self, cause: str) -> None:
         before_ms = sum(file.end_ms for file in self._files[:-1])
         end_ms = self._files[-1].end_ms if self._files else 0.0
         self._breaks.append(Break(max(round(before_ms + end_ms), 0), cause))
 
 
-def _header(window: Window, at: int) -> tuple[int, int, int | None] | None:
+def _read_header(window: Window, offset: int) -> tuple[int, int, int | None] | None:
     """Return an element's id, where its body begins, and its size, None if unknown; or None."""
-    index = window.reach(at, _HEADER_BYTES)
+    index = window.load(offset, _HEADER_BYTES)
     data = window.data
     if index >= len(data) or not data[index]:
         return None
@@ -190,11 +190,11 @@ def _header(window: Window, at: int) -> tuple[int, int, int | None] | None:
     if id_bytes > 4 or index + id_bytes >= len(data):
         return None
     name = int.from_bytes(data[index : index + id_bytes], "big")
-    first = data[index + id_bytes]
-    if not first:
+    size_byte = data[index + id_bytes]
+    if not size_byte:
         return None
-    size_bytes = 9 - first.bit_length()
+    size_bytes = 9 - size_byte.bit_length()
     value = int.from_bytes(data[index + id_bytes : index + id_bytes + size_bytes], "big")
     mask = (1 << 7 * size_bytes) - 1
     size = value & mask
-    return name, at + id_bytes + size_bytes, None if size == mask else size
+    return name, offset + id_bytes + size_bytes, None if size == mask else size

@@ -17,7 +17,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
-from producer.intake.containers.account import TOLERANCE_MS, Account, Break, seconds
+from producer.intake.containers.account import (
+    TOLERANCE_MS,
+    Account,
+    Break,
+    format_seconds,
+    shortfall,
+)
 from producer.intake.containers.tags import TAG_MARKS, audio_end, tag_end
 from producer.intake.containers.window import Window
 
@@ -42,18 +48,20 @@ _KBPS = {
 }
 _RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 #: Marks of a first frame that holds no audio.
-_PROMISES = (b"Xing", b"Info")
-_VBRI_AT = 36
+_INFO_MARKS = (b"Xing", b"Info")
+_VBRI_OFFSET = 36
+#: By flag, the bytes of a Xing tag's fields: frames, bytes, table of contents, quality.
+_XING_BYTES = {1: 4, 2: 4, 4: 100, 8: 4}
 
 
 class Shape(NamedTuple):
-    """What all frames of a stream have in common; ``promise_at`` is where a first one promises."""
+    """What all frames of a stream have in common; a first one may have an info tag."""
 
     layer: int
     rate_hz: int
     channels: int
     samples: int
-    promise_at: int
+    info_tag_offset: int
 
 
 class Frame(NamedTuple):
@@ -87,8 +95,8 @@ class MpegStream:
     @property
     def samples(self) -> int:
         """How many samples it holds."""
-        held = max(self.frames * self.shape.samples - self.skipped_samples, 0)
-        return held if self.kept_samples is None else min(held, self.kept_samples)
+        total = max(self.frames * self.shape.samples - self.skipped_samples, 0)
+        return total if self.kept_samples is None else min(total, self.kept_samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,56 +113,56 @@ def parse_header(header: bytes) -> Frame | None:
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
-    bitrate, rate = header[2] >> 4, header[2] >> 2 & 3
-    if version == 1 or layer not in {2, 3} or bitrate in {0, 15} or rate == 3:
+    bitrate_index, rate_index = header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or layer not in {2, 3} or bitrate_index in {0, 15} or rate_index == 3:
         return None
-    first = version == 3
-    kbps, rate_hz = _KBPS[first, layer][bitrate], _RATES_HZ[version][rate]
-    samples = 576 if layer == 3 and not first else 1152
+    is_mpeg1 = version == 3
+    kbps, rate_hz = _KBPS[is_mpeg1, layer][bitrate_index], _RATES_HZ[version][rate_index]
+    samples = 576 if layer == 3 and not is_mpeg1 else 1152
     channels = 1 if header[3] >> 6 == 3 else 2
-    sides = {(True, 2): 32, (True, 1): 17, (False, 2): 17, (False, 1): 9}[first, channels]
+    side_bytes = {(True, 2): 32, (True, 1): 17, (False, 2): 17, (False, 1): 9}[is_mpeg1, channels]
     length = samples // 8 * kbps * 1000 // rate_hz + (header[2] >> 1 & 1)
-    return Frame(length, _shape(layer, rate_hz, channels, samples, 4 + sides))
+    return Frame(length, _shape(layer, rate_hz, channels, samples, 4 + side_bytes))
 
 
 @lru_cache
-def _shape(*fields: int) -> Shape:
+def _shape(*values: int) -> Shape:
     """Return the one shape of these fields, so that shapes are compared by identity."""
-    return Shape(*fields)
+    return Shape(*values)
 
 
-def frames(window: Window, run: Run) -> Iterator[bytes]:
+def read_frames(window: Window, run: Run) -> Iterator[bytes]:
     """Yield each frame of a run, header and all."""
-    at = run.start
-    while at < run.end:
-        frame = parse_header(window.peek(at, 4))
+    offset = run.start
+    while offset < run.end:
+        frame = parse_header(window.peek(offset, 4))
         if frame is None:  # the file changed under us
             return
-        yield window.peek(at, min(frame.length, run.end - at))
-        at += frame.length
+        yield window.peek(offset, min(frame.length, run.end - offset))
+        offset += frame.length
 
 
-def walk(file: BinaryIO, start: int, end: int) -> MpegWalk:
+def walk_mpeg(file: BinaryIO, start: int, end: int) -> MpegWalk:
     """Walk the frames between two places of a file."""
     walker = _Walker(file, start, audio_end(file, start, end))
     walker.run()
     return walker.result()
 
 
-def begins_stream(window: Window, at: int, least: int = _CHAIN_FRAMES) -> Frame | None:
-    """Return the frame at ``at`` if others of its shape follow it, up to the window's end."""
-    first = frame = parse_header(window.peek(at, 4))
+def begins_stream(window: Window, offset: int, least: int = _CHAIN_FRAMES) -> Frame | None:
+    """Return the frame at ``offset`` if others of its shape follow it, up to the window's end."""
+    first_frame = frame = parse_header(window.peek(offset, 4))
     count = 0
-    while frame is not None and first is not None and frame.shape is first.shape:
-        count, at = count + 1, at + frame.length
-        if count >= least or at == window.end or (at < window.end and tag_end(window, at)):
-            return first if at <= window.end else None
-        frame = parse_header(window.peek(at, 4))
+    while frame is not None and first_frame is not None and frame.shape is first_frame.shape:
+        count, offset = count + 1, offset + frame.length
+        if count >= least or offset >= window.end or tag_end(window, offset):
+            return first_frame if offset <= window.end else None
+        frame = parse_header(window.peek(offset, 4))
     return None
 
 
 @dataclass(slots=True)
-class _Promise:
+class _InfoTag:
     """What a first frame says: how many follow, and what its encoder put around the call."""
 
     frames: int | None = None
@@ -163,20 +171,20 @@ class _Promise:
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenStream:
     """A stream that is being walked; ``start`` is where its current run began."""
 
     shape: Shape
-    promise: _Promise | None
+    info_tag: _InfoTag | None
     start: int
     runs: list[Run] = field(default_factory=list)
     frames: int = 0
 
-    def end_run(self, at: int) -> None:
+    def end_run(self, offset: int) -> None:
         """Close the current run, if it has a frame."""
-        if at > self.start:
-            self.runs.append(Run(self.start, at))
-        self.start = at
+        if offset > self.start:
+            self.runs.append(Run(self.start, offset))
+        self.start = offset
 
     @property
     def bytes(self) -> int:
@@ -188,53 +196,53 @@ class _Walker:
 
     def __init__(self, file: BinaryIO, start: int, end: int) -> None:
         self._window = Window(file, start, end)
-        self._at, self._end = start, end
+        self._offset, self._end = start, end
         self._start = start
         self._streams: list[MpegStream] = []
-        self._stream: _Open | None = None
+        self._open_stream: _OpenStream | None = None
         #: Where the last frame of the current run begins.
-        self._last: int | None = None
+        self._last_frame_offset: int | None = None
         #: Bytes that were passed over since the last frame.
         self._stray_bytes = 0
-        self._begins_within = False
+        self._starts_mid_frame = False
         self._breaks: list[Break] = []
         #: Frames that were promised and are not there, and where they are missing.
-        self._promised: list[tuple[int, Break]] = []
+        self._frame_shortfalls: list[tuple[int, Break]] = []
         #: Of the stream under way.
-        self._holes: list[Break] = []
+        self._hole_breaks: list[Break] = []
         self._unread_bytes = 0
-        self._ended_ms = 0.0
+        self._closed_ms = 0.0
 
     def run(self) -> None:
         """Walk to the end."""
-        while self._at < self._end:
-            if self._stream is not None and self._last is not None:
-                self._follow(self._stream)
-                if self._at >= self._end:
+        while self._offset < self._end:
+            if self._open_stream is not None and self._last_frame_offset is not None:
+                self._follow(self._open_stream)
+                if self._offset >= self._end:
                     break
-            if end := tag_end(self._window, self._at):
+            if end := tag_end(self._window, self._offset):
                 self._interrupt(end)
-            elif begins_stream(self._window, self._at):
-                self._begin()
+            elif begins_stream(self._window, self._offset):
+                self._begin_stream()
             else:
                 self._resync()
-        self._close()
+        self._close_stream()
 
     def result(self) -> MpegWalk:
         """Return what was met."""
         total = sum(stream.frames for stream in self._streams)
         # Whoever joins files may count all their frames in the first.
-        self._breaks += [each for stated, each in self._promised if abs(stated - total) > 2]
-        duration_ms = round(self._ended_ms)
+        self._breaks += [b for frames, b in self._frame_shortfalls if abs(frames - total) > 2]
+        duration_ms = round(self._closed_ms)
         account = Account(duration_ms, tuple(self._breaks), self._unread_bytes)
         return MpegWalk(tuple(self._streams), account)
 
-    def _follow(self, stream: _Open) -> None:
+    def _follow(self, stream: _OpenStream) -> None:
         """Pass over frames of the stream, as fast as may be."""
         window, shape = self._window, stream.shape
-        mark_at, at, count = shape.promise_at, self._at, 0
+        tag_offset, offset, count = shape.info_tag_offset, self._offset, 0
         while True:
-            index = window.reach(at, _CHAIN_BYTES)
+            index = window.load(offset, _CHAIN_BYTES)
             data, base = window.data, window.base
             last_index = len(data) - (0 if base + len(data) >= self._end else LONGEST_FRAME_BYTES)
             while index < last_index:
@@ -242,94 +250,94 @@ class _Walker:
                 if (
                     frame is None
                     or frame.shape is not shape
-                    or data[index + mark_at : index + mark_at + 4] in _PROMISES
+                    or data[index + tag_offset : index + tag_offset + 4] in _INFO_MARKS
                     or base + index + frame.length > self._end
                 ):
                     break
-                self._last = base + index
+                self._last_frame_offset = base + index
                 index += frame.length
                 count += 1
-            moved, at = base + index > at, base + index
-            if index < last_index or not moved or at >= self._end:
+            has_moved, offset = base + index > offset, base + index
+            if index < last_index or not has_moved or offset >= self._end:
                 break
         stream.frames += count
-        self._at = at
+        self._offset = offset
 
-    def _begin(self) -> None:
+    def _begin_stream(self) -> None:
         """Begin a stream, or a run of the one under way, at the frame here."""
-        head = self._window.peek(self._at, LONGEST_FRAME_BYTES)
+        head = self._window.peek(self._offset, LONGEST_FRAME_BYTES)
         frame = parse_header(head[:4])
         if frame is None:
             return
-        promise = _promise(head[: frame.length], frame.shape)
-        stream = self._stream
-        if stream is not None and promise is None and frame.shape is stream.shape:
+        info_tag = _read_info_tag(head[: frame.length], frame.shape)
+        stream = self._open_stream
+        if stream is not None and info_tag is None and frame.shape is stream.shape:
             self._check_hole(stream)
-            stream.start = self._at
+            stream.start = self._offset
             self._stray_bytes = 0
             self._take_first(stream, frame)
             return
-        self._close()
-        start = self._at if promise is None else self._at + frame.length
-        self._stream = _Open(frame.shape, promise, start)
+        self._close_stream()
+        start = self._offset if info_tag is None else self._offset + frame.length
+        self._open_stream = _OpenStream(frame.shape, info_tag, start)
         self._stray_bytes = 0
-        self._last = None
-        if promise is None:
-            self._take_first(self._stream, frame)
+        self._last_frame_offset = None
+        if info_tag is None:
+            self._take_first(self._open_stream, frame)
         else:
-            self._at = start
+            self._offset = start
 
-    def _take_first(self, stream: _Open, frame: Frame) -> None:
-        """Take the frame here, whose chain was looked at."""
-        self._last = self._at
-        self._at += frame.length
+    def _take_first(self, stream: _OpenStream, frame: Frame) -> None:
+        """Take the frame here, which others follow."""
+        self._last_frame_offset = self._offset
+        self._offset += frame.length
         stream.frames += 1
 
-    def _interrupt(self, at: int) -> None:
+    def _interrupt(self, offset: int) -> None:
         """End the current run before a tag, and go on behind it."""
-        if self._stream is not None:
-            self._stream.end_run(self._at)
-        self._last = None
-        self._at = at
+        if self._open_stream is not None:
+            self._open_stream.end_run(self._offset)
+        self._last_frame_offset = None
+        self._offset = offset
 
     def _resync(self) -> None:
         """Look for the next frames behind what is none."""
-        begin, last = self._at, self._last
+        stray_start, last_offset = self._offset, self._last_frame_offset
         # The last frame may be cut, and the next begin within what it claims.
-        search = begin + 1 if last is None else last + 4
-        place = self._next_stream(search)
-        stop = self._end if place is None else place
-        if last is not None and self._stream is not None:
-            if stop < begin:
-                self._stream.frames -= 1
-                begin = last
-            self._stream.end_run(begin)
-        self._last = None
-        self._pass_over(begin, stop, at_end=place is None)
-        self._at = stop
+        search = stray_start + 1 if last_offset is None else last_offset + 4
+        stream_start = self._next_stream(search)
+        stop = self._end if stream_start is None else stream_start
+        if last_offset is not None and self._open_stream is not None:
+            if stop < stray_start:
+                self._open_stream.frames -= 1
+                stray_start = last_offset
+            self._open_stream.end_run(stray_start)
+        self._last_frame_offset = None
+        self._skip_stray(stray_start, stop, at_end=stream_start is None)
+        self._offset = stop
 
-    def _next_stream(self, at: int) -> int | None:
+    def _next_stream(self, offset: int) -> int | None:
         """Return where frames go on, or a tag before them begins; None where neither comes."""
-        window, place = self._window, at
-        while (place := window.search(SYNC, place)) >= 0 and not begins_stream(window, place):
-            place += 1
-        stop = place if place >= 0 else self._end
+        window, start = self._window, offset
+        while (start := window.search(SYNC, start)) >= 0 and not begins_stream(window, start):
+            start += 1
+        stop = start if start >= 0 else self._end
         for mark in TAG_MARKS:
-            tag = window.find(mark, at)
-            if at <= tag < stop and tag_end(window, tag):
-                stop = tag
+            tag_start = window.find(mark, offset)
+            if offset <= tag_start < stop and tag_end(window, tag_start):
+                stop = tag_start
         return stop if stop < self._end else None
 
-    def _pass_over(self, start: int, stop: int, *, at_end: bool) -> None:
+    def _skip_stray(self, start: int, stop: int, *, at_end: bool) -> None:
         """Judge bytes that are no frame and no tag."""
-        zeros = self._window.is_padding(start, stop)
+        is_padding = self._window.is_padding(start, stop)
         self._stray_bytes += stop - start
-        if not self._streams and self._stream is None:
-            self._begins_within = not zeros and stop - start <= LONGEST_FRAME_BYTES
-            if not zeros and not self._begins_within:
+        if not self._streams and self._open_stream is None:
+            self._starts_mid_frame = not is_padding and stop - start <= LONGEST_FRAME_BYTES
+            if not is_padding and not self._starts_mid_frame:
                 self._unread_bytes += stop - start
             return
-        if zeros:
+        if is_padding:
             return
         if at_end and self._is_cut_frame(start, stop):
             return
@@ -337,93 +345,92 @@ class _Walker:
 
     def _is_cut_frame(self, start: int, stop: int) -> bool:
         """Tell whether the file ends within a frame, and note that something is missing."""
-        stream = self._stream
+        stream = self._open_stream
         frame = parse_header(self._window.peek(start, 4))
         if stream is None or frame is None or frame.shape is not stream.shape:
             return stop - start < 4
         if start + frame.length <= stop:
             return False
         # What begins within a frame as well was cut out of a stream by bytes, and is whole.
-        if not self._begins_within and not (stream.promise and stream.promise.frames):
-            missing = start + frame.length - stop
-            cause = f"its last frame lacks {missing} of {frame.length} bytes"
+        if not self._starts_mid_frame and not (stream.info_tag and stream.info_tag.frames):
+            missing_bytes = start + frame.length - stop
+            cause = f"its last frame lacks {missing_bytes} of {frame.length} bytes"
             self._breaks.append(Break(round(self._now_ms(stream)), cause))
         return True
 
-    def _check_hole(self, stream: _Open) -> None:
+    def _check_hole(self, stream: _OpenStream) -> None:
         """Note a break where frames of one stream lie further apart than a moment."""
-        stray = self._stray_bytes
-        if not stray or not stream.bytes:
+        stray_bytes = self._stray_bytes
+        if not stray_bytes or not stream.bytes:
             return
         held_ms = stream.frames * stream.shape.samples * 1000 / stream.shape.rate_hz
-        lost_ms = stray * held_ms / stream.bytes
+        lost_ms = stray_bytes * held_ms / stream.bytes
         if lost_ms > TOLERANCE_MS:
-            cause = f"{stray} bytes, about {seconds(round(lost_ms))}, are no frames"
-            self._holes.append(Break(round(self._now_ms(stream)), cause))
+            cause = f"{stray_bytes} bytes, about {format_seconds(round(lost_ms))}, are no frames"
+            self._hole_breaks.append(Break(round(self._now_ms(stream)), cause))
 
-    def _now_ms(self, stream: _Open) -> float:
-        return self._ended_ms + stream.frames * stream.shape.samples * 1000 / stream.shape.rate_hz
+    def _now_ms(self, stream: _OpenStream) -> float:
+        return self._closed_ms + stream.frames * stream.shape.samples * 1000 / stream.shape.rate_hz
 
-    def _close(self) -> None:
+    def _close_stream(self) -> None:
         """End the stream under way."""
-        stream, self._stream = self._stream, None
+        stream, self._open_stream = self._open_stream, None
         if stream is None:
             return
-        if self._last is not None:
-            stream.end_run(self._at)
+        if self._last_frame_offset is not None:
+            stream.end_run(self._offset)
         if not stream.frames:
             return
-        closed = _closed(stream)
-        self._streams.append(closed)
-        begun_ms = self._ended_ms
-        self._ended_ms += closed.samples * 1000 / closed.shape.rate_hz
-        stated = stream.promise.frames if stream.promise else None
-        holes, self._holes = self._holes, []
+        finished_stream = _finish_stream(stream)
+        self._streams.append(finished_stream)
+        start_ms = self._closed_ms
+        self._closed_ms += finished_stream.samples * 1000 / finished_stream.shape.rate_hz
+        stated_frames = stream.info_tag.frames if stream.info_tag else None
+        breaks, self._hole_breaks = self._hole_breaks, []
         # Where as many frames are there as were promised, nothing but junk lay between them.
-        if stated is None or stream.frames < stated:
-            self._breaks += holes
-        if stated is None:
+        if stated_frames is None or stream.frames < stated_frames:
+            self._breaks += breaks
+        if stated_frames is None:
             return
         frame_ms = stream.shape.samples * 1000 / stream.shape.rate_hz
-        if (stated - stream.frames) * frame_ms > TOLERANCE_MS:
-            promised, held = round(stated * frame_ms), round(stream.frames * frame_ms)
-            cause = f"its header promises {seconds(promised)} and it holds {seconds(held)}"
-            self._promised.append((stated, Break(round(begun_ms + held), cause)))
+        if (stated_frames - stream.frames) * frame_ms > TOLERANCE_MS:
+            promised_ms, held_ms = round(stated_frames * frame_ms), round(stream.frames * frame_ms)
+            shortage = Break(round(start_ms + held_ms), shortfall(promised_ms, held_ms))
+            self._frame_shortfalls.append((stated_frames, shortage))
 
 
-def _closed(stream: _Open) -> MpegStream:
+def _finish_stream(stream: _OpenStream) -> MpegStream:
     """Return a stream with what is its codec's taken off."""
-    layer, promise = stream.shape.layer, stream.promise
-    skipped = DECODER_DELAY_SAMPLES if layer == 3 else 0
-    kept = None
-    if promise is not None and promise.delay_samples is not None:
-        skipped += promise.delay_samples
-        if promise.frames is not None and abs(stream.frames - promise.frames) <= 1:
-            around = promise.delay_samples + promise.padding_samples
-            kept = max(promise.frames * stream.shape.samples - around, 0)
-    return MpegStream(stream.shape, tuple(stream.runs), stream.frames, skipped, kept)
+    layer, info_tag = stream.shape.layer, stream.info_tag
+    lead, length = DECODER_DELAY_SAMPLES if layer == 3 else 0, None
+    if info_tag is not None and info_tag.delay_samples is not None:
+        lead += info_tag.delay_samples
+        if info_tag.frames is not None and abs(stream.frames - info_tag.frames) <= 1:
+            padding_samples = info_tag.delay_samples + info_tag.padding_samples
+            length = max(info_tag.frames * stream.shape.samples - padding_samples, 0)
+    return MpegStream(stream.shape, tuple(stream.runs), stream.frames, lead, length)
 
 
-def _promise(frame: bytes, shape: Shape) -> _Promise | None:
+def _read_info_tag(frame: bytes, shape: Shape) -> _InfoTag | None:
     """Return what a first frame promises, or None for a frame of audio."""
-    at = shape.promise_at
-    if frame[at : at + 4] in _PROMISES:
-        return _xing(frame[at:])
-    if frame[_VBRI_AT : _VBRI_AT + 4] == b"VBRI" and len(frame) >= _VBRI_AT + 18:
-        return _Promise(int.from_bytes(frame[_VBRI_AT + 14 : _VBRI_AT + 18], "big") or None)
+    offset = shape.info_tag_offset
+    if frame[offset : offset + 4] in _INFO_MARKS:
+        return _read_xing(frame[offset:])
+    if frame[_VBRI_OFFSET : _VBRI_OFFSET + 4] == b"VBRI" and len(frame) >= _VBRI_OFFSET + 18:
+        return _InfoTag(int.from_bytes(frame[_VBRI_OFFSET + 14 : _VBRI_OFFSET + 18], "big") or None)
     return None
 
 
-def _xing(tag: bytes) -> _Promise:
+def _read_xing(tag: bytes) -> _InfoTag:
     """Read a Xing or Info tag, and LAME's behind it."""
     flags = int.from_bytes(tag[4:8], "big")
-    at, promise = 8, _Promise()
+    offset, info_tag = 8, _InfoTag()
     if flags & 1:
-        promise.frames = int.from_bytes(tag[at : at + 4], "big") or None
-    at += 4 * bool(flags & 1) + 4 * bool(flags & 2) + 100 * bool(flags & 4) + 4 * bool(flags & 8)
+        info_tag.frames = int.from_bytes(tag[offset : offset + 4], "big") or None
+    offset += sum(size for bit, size in _XING_BYTES.items() if flags & bit)
     # Nine bytes name the encoder; of those that write no delays, none is believed.
-    delays = tag[at + 21 : at + 24]
-    if tag[at : at + 4] in {b"LAME", b"Lavf", b"Lavc", b"GOGO"} and len(delays) == 3:
-        promise.delay_samples = delays[0] << 4 | delays[1] >> 4
-        promise.padding_samples = (delays[1] & 15) << 8 | delays[2]
-    return promise
+    delays = tag[offset + 21 : offset + 24]
+    if tag[offset : offset + 4] in {b"LAME", b"Lavf", b"Lavc", b"GOGO"} and len(delays) == 3:
+        info_tag.delay_samples = delays[0] << 4 | delays[1] >> 4
+        info_tag.padding_samples = (delays[1] & 15) << 8 | delays[2]
+    return info_tag

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from producer.intake.containers.account import TOLERANCE_MS, Account, Break, seconds
+from producer.intake.containers.account import TOLERANCE_MS, Account, Break, format_seconds
 from producer.intake.containers.tags import audio_end, tag_end
 from producer.intake.containers.window import Window
 
@@ -43,7 +43,7 @@ _OPUS_FRAMES = (480, 960, 1920, 2880) * 3 + (480, 960) * 2 + (120, 240, 480, 960
 class Page(NamedTuple):
     """A page: ``granule`` is where its stream's clock stands at its end, -1 for nowhere."""
 
-    at: int
+    offset: int
     end: int
     flags: int
     granule: int
@@ -51,15 +51,15 @@ class Page(NamedTuple):
     sequence: int
     lacing: bytes
     body: bytes
-    checksum_right: bool
+    is_checksum_right: bool
 
     @property
-    def begins(self) -> bool:
+    def is_first(self) -> bool:
         """Whether a stream begins with it."""
         return bool(self.flags & _BEGINS)
 
     @property
-    def ends(self) -> bool:
+    def is_last(self) -> bool:
         """Whether its stream says that it ends with it."""
         return bool(self.flags & _ENDS)
 
@@ -90,28 +90,28 @@ class OggWalk:
     links: tuple[tuple[OggStream, ...], ...]
     account: Account
     #: Streams of audio that nobody here decodes.
-    strange: int
+    unknown_streams: int
 
 
-def walk(file: BinaryIO, start: int, size: int) -> OggWalk:
+def walk_ogg(file: BinaryIO, start: int, size: int) -> OggWalk:
     """Walk the pages from ``start`` to the end of a file."""
     walker = _Walker(file, start, audio_end(file, start, size))
     walker.run()
     return walker.result()
 
 
-def packets(file: BinaryIO, stream: OggStream) -> Iterator[tuple[Page, list[bytes]]]:
+def read_packets(file: BinaryIO, stream: OggStream) -> Iterator[tuple[Page, list[bytes]]]:
     """Yield each page of a stream's audio, with the packets that end on it."""
     window = Window(file, stream.start, stream.end)
-    left, joiner = len(stream.headers), _Joiner()
-    for item in _pages(window, stream.start):
+    remaining_headers, joiner = len(stream.headers), _PacketJoiner()
+    for item in _read_pages(window, stream.start):
         if not isinstance(item, Page) or item.serial != stream.serial:
             continue
-        whole = joiner.packets(item)
-        dropped = min(left, len(whole))
-        left -= dropped
-        if not left and (whole[dropped:] or not dropped):
-            yield item, whole[dropped:]
+        packets = joiner.packets(item)
+        header_count = min(remaining_headers, len(packets))
+        remaining_headers -= header_count
+        if not remaining_headers and (packets[header_count:] or not header_count):
+            yield item, packets[header_count:]
 
 
 class _Stray(NamedTuple):
@@ -122,33 +122,33 @@ class _Stray(NamedTuple):
     is_cut_page: bool
 
 
-def _pages(window: Window, at: int) -> Iterator[Page | _Stray]:
+def _read_pages(window: Window, offset: int) -> Iterator[Page | _Stray]:
     latest: dict[int, Page] = {}
-    while at < window.end:
-        item = _page(window, at)
+    while offset < window.end:
+        item = _read_page(window, offset)
         if isinstance(item, Page):
-            if not _is_again(item, latest.get(item.serial)):
+            if not _is_repeat(item, latest.get(item.serial)):
                 yield item
             latest[item.serial] = item
-            at = item.end
+            offset = item.end
             continue
-        if end := tag_end(window, at):
-            at = end
+        if end := tag_end(window, offset):
+            offset = end
             continue
-        place = window.find(_MARK, at + 1)
+        place = window.find(_MARK, offset + 1)
         stop = place if place >= 0 else window.end
-        yield _Stray(at, stop, item)
-        at = stop
+        yield _Stray(offset, stop, item)
+        offset = stop
 
 
-def _is_again(page: Page, last: Page | None) -> bool:
+def _is_repeat(page: Page, last_page: Page | None) -> bool:
     """Tell whether a page was written twice: it has the number, the place and all bytes of one."""
-    return last is not None and page[2:] == last[2:]
+    return last_page is not None and page[2:] == last_page[2:]
 
 
-def _page(window: Window, at: int) -> Page | bool:
-    """Return the page at ``at``, or whether one begins there that is cut."""
-    index = window.reach(at, _LONGEST_PAGE_BYTES)
+def _read_page(window: Window, offset: int) -> Page | bool:
+    """Return the page at ``offset``, or whether one begins there that is cut."""
+    index = window.load(offset, _LONGEST_PAGE_BYTES)
     data = window.data
     if data[index : index + 4] != _MARK:
         return False
@@ -165,7 +165,7 @@ def _page(window: Window, at: int) -> Page | bool:
     if not is_right and data[end : end + 4] not in {_MARK, b""} and page.find(_MARK, 4) > 0:
         return True  # another begins within it
     return Page(
-        *(at, at + end - index, flags, granule, serial, sequence, lacing, data[body:end]),
+        *(offset, offset + end - index, flags, granule, serial, sequence, lacing, data[body:end]),
         is_right,
     )
 
@@ -176,7 +176,7 @@ def _checksum(page: bytes) -> int:
     return int.from_bytes(mirrored.to_bytes(4, "little").translate(_MIRROR), "big")
 
 
-class _Joiner:
+class _PacketJoiner:
     """Joins the segments of a stream's pages to packets."""
 
     def __init__(self) -> None:
@@ -184,39 +184,39 @@ class _Joiner:
 
     def packets(self, page: Page) -> list[bytes]:
         """Return the packets that end on a page."""
-        whole: list[bytes] = []
+        packets: list[bytes] = []
         if not page.flags & _CONTINUED or len(self._open) > _LONGEST_PACKET_BYTES:
             self._open = b""
-        at = start = 0
+        offset = start = 0
         for length in page.lacing:
-            at += length
+            offset += length
             if length < 255:
-                whole.append(self._open + page.body[start:at])
-                self._open, start = b"", at
-        self._open += page.body[start:at]
-        return whole
+                packets.append(self._open + page.body[start:offset])
+                self._open, start = b"", offset
+        self._open += page.body[start:offset]
+        return packets
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenStream:
     """A stream under way: its headers, and how far its clock has come against its packets."""
 
     start: int
     serial: int
-    begun_ms: float
+    start_ms: float
     codec: str = ""
     rate_hz: int = 0
     channels: int = 0
     clock_hz: int = 0
-    skipped: int = 0
+    skipped_samples: int = 0
     #: Samples that a packet has at most, where that does not depend on it.
     packet_samples: int = 0
     end: int = 0
     headers: list[bytes] = field(default_factory=list)
-    wanted_headers: int | None = None
-    joiner: _Joiner = field(default_factory=_Joiner)
+    header_count: int | None = None
+    joiner: _PacketJoiner = field(default_factory=_PacketJoiner)
     origin: int | None = None
-    clock: int = 0
+    granule: int = 0
     samples: int = 0
     sequence: int | None = None
     pages: int = 0
@@ -230,7 +230,7 @@ class _Open:
         """How long it is, by its clock and its packets."""
         if not self.clock_hz:
             return 0.0
-        return max(self.samples - self.skipped, 0) * 1000 / self.clock_hz
+        return max(self.samples - self.skipped_samples, 0) * 1000 / self.clock_hz
 
 
 class _Walker:
@@ -240,63 +240,63 @@ class _Walker:
         self._window = Window(file, start, end)
         self._start = start
         self._links: list[tuple[OggStream, ...]] = []
-        self._open: dict[int, _Open] = {}
-        self._ended: list[_Open] = []
+        self._open: dict[int, _OpenStream] = {}
         self._has_data = False
-        self._begun_ms = 0.0
+        self._total_ms = 0.0
         self._breaks: list[Break] = []
-        self._damaged: list[Break] = []
+        self._checksum_breaks: list[Break] = []
         self._right_checksums = 0
         self._unread_bytes = 0
-        self._strange = 0
+        self._unknown_streams = 0
 
     def run(self) -> None:
         """Walk to the end."""
-        for item in _pages(self._window, self._start):
+        for item in _read_pages(self._window, self._start):
             if isinstance(item, Page):
                 self._add(item)
             else:
-                self._pass_over(item)
+                self._skip_stray(item)
         self._end_link()
 
     def result(self) -> OggWalk:
         """Return what was met."""
         # A recorder that computes no checksum has none right.
-        damaged = self._damaged if self._right_checksums > len(self._damaged) else []
-        account = Account(round(self._begun_ms), (*self._breaks, *damaged), self._unread_bytes)
-        return OggWalk(tuple(self._links), account, self._strange)
+        has_checksums = self._right_checksums > len(self._checksum_breaks)
+        breaks = (*self._breaks, *(self._checksum_breaks if has_checksums else ()))
+        account = Account(round(self._total_ms), breaks, self._unread_bytes)
+        return OggWalk(tuple(self._links), account, self._unknown_streams)
 
     def _add(self, page: Page) -> None:
-        if page.begins:
+        if page.is_first:
             if self._has_data:
                 self._end_link()
-            self._open[page.serial] = _Open(page.at, page.serial, self._begun_ms)
+            self._open[page.serial] = _OpenStream(page.offset, page.serial, self._total_ms)
         stream = self._open.get(page.serial)
         if stream is None:
-            self._unread_bytes += page.end - page.at
+            self._unread_bytes += page.end - page.offset
             return
-        self._has_data = self._has_data or not page.begins
+        self._has_data = self._has_data or not page.is_first
         self._check(page, stream)
         stream.end = page.end
-        ended = stream.joiner.packets(page)
-        rest = _take_headers(stream, ended)
-        if stream.is_audio and not _wants_headers(stream):
-            self._advance(stream, page, rest)
+        packets = stream.joiner.packets(page)
+        audio_packets = _take_headers(stream, packets)
+        if stream.is_audio and not _lacks_headers(stream):
+            self._advance(stream, page, audio_packets)
 
-    def _check(self, page: Page, stream: _Open) -> None:
+    def _check(self, page: Page, stream: _OpenStream) -> None:
         stream.pages += 1
-        if page.checksum_right:
+        if page.is_checksum_right:
             self._right_checksums += 1
         elif stream.is_audio:
-            at_ms = round(stream.begun_ms + stream.duration_ms)
-            self._damaged.append(Break(at_ms, "a page's checksum is wrong"))
+            at_ms = round(stream.start_ms + stream.duration_ms)
+            self._checksum_breaks.append(Break(at_ms, "a page's checksum is wrong"))
 
-    def _advance(self, stream: _Open, page: Page, ended: list[bytes]) -> None:
+    def _advance(self, stream: _OpenStream, page: Page, packets: list[bytes]) -> None:
         """Move a stream's clock over a page."""
-        jumped = stream.sequence is not None and page.sequence > stream.sequence + 1
+        skips_pages = stream.sequence is not None and page.sequence > stream.sequence + 1
         stream.sequence = page.sequence
-        samples = sum(_samples_of(stream, packet) for packet in ended)
-        if page.granule < 0 or not ended:
+        samples = sum(_packet_samples(stream, packet) for packet in packets)
+        if page.granule < 0 or not packets:
             stream.samples += samples
             return
         if stream.origin is None:
@@ -305,48 +305,49 @@ class _Walker:
             stream.origin = max(page.granule - samples, 0)
             if stream.origin and stream.packet_samples:
                 stream.origin, samples = page.granule, 0
-            stream.clock = page.granule
-            stream.samples = self._ended_at(stream, page, samples)
+            stream.granule = page.granule
+            stream.samples = self._samples_at(stream, page, samples)
             return
-        late = page.granule - stream.origin - stream.samples - samples
-        late_ms = late * 1000 / stream.clock_hz
+        late_samples = page.granule - stream.origin - stream.samples - samples
+        late_ms = late_samples * 1000 / stream.clock_hz
         if late_ms > TOLERANCE_MS:
-            if jumped:
-                at_ms = round(stream.begun_ms + stream.duration_ms)
-                cause = f"pages with {seconds(round(late_ms))} are missing"
+            if skips_pages:
+                at_ms = round(stream.start_ms + stream.duration_ms)
+                cause = f"pages with {format_seconds(round(late_ms))} are missing"
                 self._breaks.append(Break(at_ms, cause))
-            stream.samples += late
-        stream.samples = self._ended_at(stream, page, stream.samples + samples)
-        stream.clock = max(stream.clock, page.granule)
+            stream.samples += late_samples
+        stream.samples = self._samples_at(stream, page, stream.samples + samples)
+        stream.granule = max(stream.granule, page.granule)
 
-    def _ended_at(self, stream: _Open, page: Page, samples: int) -> int:
+    def _samples_at(self, stream: _OpenStream, page: Page, samples: int) -> int:
         """Return how many samples a stream has had by the end of a page."""
         position = page.granule - (stream.origin or 0)
+        is_forward = page.granule >= stream.granule
         if stream.packet_samples:
             # Packets tell no more than a bound; the clock does.
-            return position if page.granule >= stream.clock else samples
-        return min(samples, position) if page.ends and page.granule >= stream.clock else samples
+            return position if is_forward else samples
+        return min(samples, position) if page.is_last and is_forward else samples
 
-    def _pass_over(self, stray: _Stray) -> None:
+    def _skip_stray(self, stray_bytes: _Stray) -> None:
         streams = [stream for stream in self._open.values() if stream.is_audio]
-        if stray.is_cut_page and streams:
-            at_ms = max(round(stream.begun_ms + stream.duration_ms) for stream in streams)
+        if stray_bytes.is_cut_page and streams:
+            at_ms = max(round(stream.start_ms + stream.duration_ms) for stream in streams)
             self._breaks.append(Break(at_ms, "a page ends before its stated length"))
-        elif not self._window.is_padding(stray.start, stray.end):
-            self._unread_bytes += stray.end - stray.start
+        elif not self._window.is_padding(stray_bytes.start, stray_bytes.end):
+            self._unread_bytes += stray_bytes.end - stray_bytes.start
 
     def _end_link(self) -> None:
         """Close the streams under way: what begins next begins when the longest of them ends."""
         streams = [stream for stream in self._open.values() if stream.is_audio]
-        self._strange += sum(_is_strange(stream) for stream in self._open.values())
+        self._unknown_streams += sum(_is_unknown_audio(stream) for stream in self._open.values())
         self._open, self._has_data = {}, False
-        known = tuple(_closed(stream) for stream in streams if stream.codec in _CODECS.values())
-        if known:
-            self._links.append(known)
-            self._begun_ms += max(stream.duration_ms for stream in streams)
+        link = tuple(_finish_stream(s) for s in streams if s.codec in _CODECS.values())
+        if link:
+            self._links.append(link)
+            self._total_ms += max(stream.duration_ms for stream in streams)
 
 
-def _closed(stream: _Open) -> OggStream:
+def _finish_stream(stream: _OpenStream) -> OggStream:
     return OggStream(
         stream.codec,
         stream.serial,
@@ -356,7 +357,7 @@ def _closed(stream: _Open) -> OggStream:
         stream.rate_hz,
         stream.channels,
         stream.clock_hz,
-        stream.skipped,
+        stream.skipped_samples,
     )
 
 
@@ -368,35 +369,35 @@ _CODECS: Mapping[bytes, str] = {
     b"Speex   ": "speex",
 }
 #: Audio of other days, which FFmpeg may know.
-_STRANGE = (b"CELT", b"PCM     ", b"\x81kate")
+_UNKNOWN_CODECS = (b"CELT", b"PCM     ")
 
 
-def _is_strange(stream: _Open) -> bool:
-    return bool(stream.headers) and stream.headers[0].startswith(_STRANGE[:2])
+def _is_unknown_audio(stream: _OpenStream) -> bool:
+    return bool(stream.headers) and stream.headers[0].startswith(_UNKNOWN_CODECS)
 
 
-def _wants_headers(stream: _Open) -> bool:
-    return stream.wanted_headers is None or len(stream.headers) < stream.wanted_headers
+def _lacks_headers(stream: _OpenStream) -> bool:
+    return stream.header_count is None or len(stream.headers) < stream.header_count
 
 
-def _take_headers(stream: _Open, ended: list[bytes]) -> list[bytes]:
+def _take_headers(stream: _OpenStream, packets: list[bytes]) -> list[bytes]:
     """Take the packets that are headers; return the others."""
-    while ended and _wants_headers(stream):
-        packet = ended[0]
+    while packets and _lacks_headers(stream):
+        packet = packets[0]
         if not stream.headers:
-            _describe(stream, packet)
-        elif stream.codec == "flac" and stream.wanted_headers is None and packet[:1] == b"\xff":
-            stream.wanted_headers = len(stream.headers)
+            _read_first_packet(stream, packet)
+        elif stream.codec == "flac" and stream.header_count is None and packet[:1] == b"\xff":
+            stream.header_count = len(stream.headers)
             break
         stream.headers.append(packet)
-        ended = ended[1:]
-    return ended
+        packets = packets[1:]
+    return packets
 
 
-def _describe(stream: _Open, packet: bytes) -> None:
+def _read_first_packet(stream: _OpenStream, packet: bytes) -> None:
     """Read a stream's first packet."""
     stream.codec = next((c for mark, c in _CODECS.items() if packet.startswith(mark)), "")
-    stream.wanted_headers = 1
+    stream.header_count = 1
     try:
         if describe := _DESCRIBE.get(stream.codec):
             describe(stream, packet)
@@ -406,37 +407,39 @@ def _describe(stream: _Open, packet: bytes) -> None:
         stream.channels = 0
 
 
-def _opus(stream: _Open, packet: bytes) -> None:
-    stream.channels, stream.skipped, rate_hz = struct.unpack_from("<BHI", packet, 9)
+def _opus(stream: _OpenStream, packet: bytes) -> None:
+    stream.channels, stream.skipped_samples, rate_hz = struct.unpack_from("<BHI", packet, 9)
     stream.rate_hz = rate_hz if rate_hz in OPUS_RATES_HZ else OPUS_RATE_HZ
-    stream.clock_hz, stream.wanted_headers = OPUS_RATE_HZ, 2
+    stream.clock_hz, stream.header_count = OPUS_RATE_HZ, 2
 
 
-def _vorbis(stream: _Open, packet: bytes) -> None:
+def _vorbis(stream: _OpenStream, packet: bytes) -> None:
     stream.channels, stream.rate_hz = struct.unpack_from("<BI", packet, 11)
-    stream.clock_hz, stream.wanted_headers = stream.rate_hz, 3
+    stream.clock_hz, stream.header_count = stream.rate_hz, 3
     stream.packet_samples = (1 << (packet[28] >> 4)) // 2
 
 
-def _flac(stream: _Open, packet: bytes) -> None:
-    others = int.from_bytes(packet[7:9], "big")
+def _flac(stream: _OpenStream, packet: bytes) -> None:
+    later_headers = int.from_bytes(packet[7:9], "big")
     fields = int.from_bytes(packet[27:35], "big")
     stream.rate_hz, stream.channels = fields >> 44, (fields >> 41 & 7) + 1
-    stream.clock_hz, stream.wanted_headers = stream.rate_hz, others + 1 if others else None
+    stream.clock_hz = stream.rate_hz
+    stream.header_count = later_headers + 1 if later_headers else None
     stream.packet_samples = max(int.from_bytes(packet[19:21], "big"), 1)
 
 
-def _speex(stream: _Open, packet: bytes) -> None:
-    rate_hz, _, _, channels, _, samples, _, count, more = struct.unpack_from("<9i", packet, 36)
-    stream.rate_hz, stream.channels = rate_hz, channels
-    stream.clock_hz, stream.wanted_headers = rate_hz, 2 + max(more, 0)
+def _speex(stream: _OpenStream, packet: bytes) -> None:
+    fields = struct.unpack_from("<9i", packet, 36)
+    rate_hz, stream.channels, samples, count, extra_headers = (fields[n] for n in (0, 3, 5, 7, 8))
+    stream.rate_hz = stream.clock_hz = rate_hz
+    stream.header_count = 2 + max(extra_headers, 0)
     stream.packet_samples = max(samples * max(count, 1), 1)
 
 
 _DESCRIBE = {"opus": _opus, "vorbis": _vorbis, "flac": _flac, "speex": _speex}
 
 
-def _samples_of(stream: _Open, packet: bytes) -> int:
+def _packet_samples(stream: _OpenStream, packet: bytes) -> int:
     """Return how many samples a packet holds, or at most holds, on its stream's clock."""
     if stream.packet_samples:
         return stream.packet_samples

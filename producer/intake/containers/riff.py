@@ -22,9 +22,9 @@ from producer.intake.containers.account import (
     TOLERANCE_MS,
     Account,
     Break,
-    is_counted,
-    is_open,
-    seconds,
+    is_open_ended,
+    is_overcounted,
+    shortfall,
 )
 from producer.intake.containers.tags import tag_end
 from producer.intake.containers.window import Window
@@ -53,7 +53,7 @@ _MPEG_FRAMES = 5
 
 #: Of bytes behind the last sample, looked at to tell sound from anything else.
 _SAMPLE_BYTES = 1 << 16
-_ORDER = 8
+_PREDICTION_ORDER = 8
 _WINDOW_SAMPLES = 512
 #: Neighbouring samples of sound foretell each other: their error is this much below them. Text,
 #: pictures and what is compressed or encrypted stay below 2 dB.
@@ -68,9 +68,9 @@ class Take:
     fmt: bytes
     spans: tuple[tuple[int, int], ...]
 
-    def _field(self, at: int, layout: str) -> int:
-        size = at + struct.calcsize(layout)
-        return int(struct.unpack_from(self.order + layout, self.fmt.ljust(size, b"\0"), at)[0])
+    def _field(self, offset: int, layout: str) -> int:
+        size = offset + struct.calcsize(layout)
+        return int(struct.unpack_from(self.order + layout, self.fmt.ljust(size, b"\0"), offset)[0])
 
     @property
     def tag(self) -> int:
@@ -98,10 +98,10 @@ class Take:
         """Bytes of a frame, or of a block of frames; what the header says of PCM is not asked."""
         if self.tag in {_ALAW, _MULAW}:
             return max(self.channels, 1)
-        stated = self._field(12, "H")
-        is_wide = self.tag == _PCM and 17 <= self.bits <= 24 and stated == 4 * self.channels
-        if is_wide and self._field(8, "I") == self.rate_hz * stated:
-            return stated
+        stated_bytes = self._field(12, "H")
+        is_wide = self.tag == _PCM and 17 <= self.bits <= 24 and stated_bytes == 4 * self.channels
+        if is_wide and self._field(8, "I") == self.rate_hz * stated_bytes:
+            return stated_bytes
         if self.tag in {_PCM, _FLOAT}:
             return max(self.channels, 1) * -(-(self.bits or 8) // 8)
         return self._field(12, "H") or 1
@@ -121,11 +121,11 @@ class Take:
 
     def rest_frames(self, count: int) -> int:
         """Return how many frames of ADPCM a last block holds that is shorter than the others."""
-        rest, channels = count % self.align, max(self.channels, 1)
-        header, first = {_IMA_ADPCM: (4, 1), _MS_ADPCM: (7, 2)}.get(self.tag, (0, 0))
-        if not first or rest <= header * channels:
+        rest_bytes, channels = count % self.align, max(self.channels, 1)
+        header_bytes, first_frames = {_IMA_ADPCM: (4, 1), _MS_ADPCM: (7, 2)}.get(self.tag, (0, 0))
+        if not first_frames or rest_bytes <= header_bytes * channels:
             return 0
-        return first + (rest - header * channels) * 2 // channels
+        return first_frames + (rest_bytes - header_bytes * channels) * 2 // channels
 
     def ms_in(self, count: int) -> int | None:
         """Return how long so many bytes last, in milliseconds; None where nothing tells."""
@@ -154,14 +154,14 @@ class Take:
         if self.tag == _G722_OF_OTHERS:
             struct.pack_into(self.order + "H", fmt, 0, _G722)
         fmt += bytes(len(fmt) % 2)
-        big = self.size >= _BIG_BYTES
-        form = {"<": b"RF64" if big else b"RIFF", ">": b"RIFX"}[self.order]
-        long = struct.pack("<4sI3QI", b"ds64", 28, 0, self.size, 0, 0) if big else b""
-        stated = _IN_DS64 if big else self.size
-        body = long + struct.pack(f"{self.order}4sI", b"fmt ", len(fmt)) + bytes(fmt)
-        size = _IN_DS64 if big else 4 + len(body) + _CHUNK_BYTES + self.size
+        is_big = self.size >= _BIG_BYTES
+        form = {"<": b"RF64" if is_big else b"RIFF", ">": b"RIFX"}[self.order]
+        ds64 = struct.pack("<4sI3QI", b"ds64", 28, 0, self.size, 0, 0) if is_big else b""
+        stated_bytes = _IN_DS64 if is_big else self.size
+        body = ds64 + struct.pack(f"{self.order}4sI", b"fmt ", len(fmt)) + bytes(fmt)
+        size = _IN_DS64 if is_big else 4 + len(body) + _CHUNK_BYTES + self.size
         start = struct.pack(f"{self.order}4sI4s", form, size, b"WAVE")
-        return start + body + struct.pack(f"{self.order}4sI", b"data", stated)
+        return start + body + struct.pack(f"{self.order}4sI", b"data", stated_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class RiffWalk:
     is_empty: bool = False
 
 
-def walk(file: BinaryIO, start: int, size: int) -> RiffWalk:
+def walk_riff(file: BinaryIO, start: int, size: int) -> RiffWalk:
     """Walk the chunks from ``start`` to the end of a file."""
     walker = _Walker(file, start, size)
     walker.run()
@@ -188,7 +188,7 @@ def walk(file: BinaryIO, start: int, size: int) -> RiffWalk:
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenTake:
     """A take under way."""
 
     start: int
@@ -206,10 +206,10 @@ class _Walker:
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self._window = Window(file, start, size)
-        self._at, self._size = start, size
+        self._offset, self._size = start, size
         self._takes: list[Take] = []
-        self._open: _Open | None = None
-        self._ended_ms = 0
+        self._open_take: _OpenTake | None = None
+        self._closed_ms = 0
         self._breaks: list[Break] = []
         self._unread_bytes = 0
         self._appended_bytes = 0
@@ -219,161 +219,160 @@ class _Walker:
     def run(self) -> None:
         """Walk to the end."""
         for _ in range(_MOST_CHUNKS):
-            if self._size - self._at < _CHUNK_BYTES:
+            if self._size - self._offset < _CHUNK_BYTES:
                 break
-            head = self._window.peek(self._at, _FORM_BYTES)
+            head = self._window.peek(self._offset, _FORM_BYTES)
             if head[:4] in _FORMS and head[8:12] == b"WAVE":
-                self._begin(head)
-            elif self._is_chunk(self._at):
-                self._chunk(head)
-            elif end := tag_end(self._window, self._at):
-                self._at = end
+                self._begin_take(head)
+            elif self._is_chunk(self._offset):
+                self._read_chunk(head)
+            elif end := tag_end(self._window, self._offset):
+                self._offset = end
             else:
-                self._at = self._rest()
+                self._offset = self._read_rest()
         else:
-            self._unread_bytes += max(self._size - self._at, 0)
-        self._close()
+            self._unread_bytes += max(self._size - self._offset, 0)
+        self._close_take()
 
     def result(self) -> RiffWalk:
         """Return what was met."""
         takes = tuple(take for take in self._takes if take.size)
-        lengths = [take.duration_ms for take in takes]
-        known = [length for length in lengths if length is not None]
-        duration_ms = sum(known) if len(known) == len(lengths) else None
+        lengths_ms = [take.duration_ms for take in takes]
+        known_ms = [length for length in lengths_ms if length is not None]
+        duration_ms = sum(known_ms) if len(known_ms) == len(lengths_ms) else None
         account = Account(duration_ms, tuple(self._breaks), self._unread_bytes)
-        plain = self._is_plain and len(takes) == 1 and len(takes[0].spans) == 1
-        empty = bool(self._takes) and not takes
+        is_plain = self._is_plain and len(takes) == 1 and len(takes[0].spans) == 1
+        is_empty = bool(self._takes) and not takes
         takes = takes or tuple(self._takes[:1])
-        return RiffWalk(takes, account, plain, self._appended_bytes, empty)
+        return RiffWalk(takes, account, is_plain, self._appended_bytes, is_empty)
 
-    def _begin(self, head: bytes) -> None:
-        self._close()
-        self._open = _Open(self._at, _FORMS[head[:4]])
-        self._at += _FORM_BYTES
+    def _begin_take(self, head: bytes) -> None:
+        self._close_take()
+        self._open_take = _OpenTake(self._offset, _FORMS[head[:4]])
+        self._offset += _FORM_BYTES
 
-    def _close(self) -> None:
-        stream, self._open = self._open, None
-        if stream is None or not stream.fmt:
+    def _close_take(self) -> None:
+        open_take, self._open_take = self._open_take, None
+        if open_take is None or not open_take.fmt:
             return
-        take = stream.take()
+        take = open_take.take()
         self._takes.append(take)
-        self._ended_ms += take.ms_in(take.size) or 0
+        self._closed_ms += take.ms_in(take.size) or 0
 
-    def _is_chunk(self, at: int) -> bool:
+    def _is_chunk(self, offset: int) -> bool:
         """Tell whether a chunk begins here: a name, and a size that fits or is of samples."""
-        head = self._window.peek(at, _CHUNK_BYTES)
+        head = self._window.peek(offset, _CHUNK_BYTES)
         name = head[:4]
-        if self._open is None or len(head) < _CHUNK_BYTES or not _is_name(name):
+        if self._open_take is None or len(head) < _CHUNK_BYTES or not _is_name(name):
             return False
         if name in {b"data", b"fmt ", b"ds64"}:
             return True
-        (size,) = struct.unpack(f"{self._open.order}I", head[4:8])
+        (size,) = struct.unpack(f"{self._open_take.order}I", head[4:8])
         # A list of texts may be cut with its file; nothing that is heard is lost.
-        return bool(at + _CHUNK_BYTES + size <= self._size + 1) or name == b"LIST"
+        return bool(offset + _CHUNK_BYTES + size <= self._size + 1) or name == b"LIST"
 
-    def _chunk(self, head: bytes) -> None:
-        stream = self._open
-        if stream is None:
+    def _read_chunk(self, head: bytes) -> None:
+        open_take = self._open_take
+        if open_take is None:
             return
-        name, body = head[:4], self._at + _CHUNK_BYTES
-        (stated,) = struct.unpack(f"{stream.order}I", head[4:8])
-        if name == b"data" and stream.fmt:
-            self._at = self._data(stream, body, stated)
+        name, body_offset = head[:4], self._offset + _CHUNK_BYTES
+        (stated_bytes,) = struct.unpack(f"{open_take.order}I", head[4:8])
+        if name == b"data" and open_take.fmt:
+            self._offset = self._read_data(open_take, body_offset, stated_bytes)
             return
         if name == b"ds64":
-            self._set_long_size(stream, self._window.peek(body, 16))
+            self._set_long_size(open_take, self._window.peek(body_offset, 16))
         elif name == b"fmt ":
-            if stream.spans:
+            if open_take.spans:
                 # What is described anew is another take.
-                self._close()
-                stream = self._open = _Open(stream.start, stream.order)
-            stream.fmt = stream.fmt or self._window.peek(body, min(stated, 4096))
-        self._at = self._after(body + stated)
+                self._close_take()
+                open_take = self._open_take = _OpenTake(open_take.start, open_take.order)
+            open_take.fmt = open_take.fmt or self._window.peek(body_offset, min(stated_bytes, 4096))
+        self._offset = self._next_chunk(body_offset + stated_bytes)
 
-    def _set_long_size(self, stream: _Open, ds64: bytes) -> None:
+    def _set_long_size(self, open_take: _OpenTake, ds64: bytes) -> None:
         if len(ds64) == 16:
-            (stream.long_size,) = struct.unpack("<8xQ", ds64)
+            (open_take.long_size,) = struct.unpack("<8xQ", ds64)
 
-    def _after(self, end: int) -> int:
+    def _next_chunk(self, end: int) -> int:
         """Return where the next chunk begins: behind a padding byte, unless that was forgotten."""
         if end % 2 == 0 or end >= self._size:
             return end
-        padded = end + 1
-        if not self._follows(padded) and self._follows(end):
+        padded_end = end + 1
+        if not self._follows(padded_end) and self._follows(end):
             return end
-        return padded
+        return padded_end
 
-    def _follows(self, at: int) -> bool:
+    def _follows(self, offset: int) -> bool:
         """Tell whether what a file of chunks may hold begins here, or it ends."""
-        head = self._window.peek(at, _FORM_BYTES)
-        begins = head[:4] in _FORMS and head[8:12] == b"WAVE"
-        return at >= self._size or begins or self._is_chunk(at)
+        head = self._window.peek(offset, _FORM_BYTES)
+        is_form = head[:4] in _FORMS and head[8:12] == b"WAVE"
+        return offset >= self._size or is_form or self._is_chunk(offset)
 
-    def _data(self, stream: _Open, body: int, stated: int) -> int:
+    def _read_data(self, open_take: _OpenTake, body_offset: int, stated_bytes: int) -> int:
         """Take a chunk of samples; return where what follows begins."""
-        if stream.long_size is not None and stated == _IN_DS64:
-            stated = stream.long_size
-        take = stream.take()
-        if is_open(stated) and not (stated == 0 and self._is_bare(body)):
-            return self._take_all(stream, body)
-        missing = body + stated - self._size
-        if missing <= 0:
-            if stated:
-                stream.spans.append((body, body + stated))
-            return self._after(body + stated)
-        stream.spans.append((body, self._size))
-        counted = is_counted(missing, body - stream.start)
-        held_ms, missing_ms = take.ms_in(self._size - body) or 0, take.ms_in(missing) or 0
-        if not counted and missing_ms > TOLERANCE_MS:
-            at_ms = self._ended_ms + held_ms
-            promised = seconds(at_ms + missing_ms)
-            cause = f"its header promises {promised} and it holds {seconds(at_ms)}"
-            self._breaks.append(Break(at_ms, cause))
+        if open_take.long_size is not None and stated_bytes == _IN_DS64:
+            stated_bytes = open_take.long_size
+        take = open_take.take()
+        if is_open_ended(stated_bytes) and not (stated_bytes == 0 and self._is_bare(body_offset)):
+            return self._take_all(open_take, body_offset)
+        missing_bytes = body_offset + stated_bytes - self._size
+        if missing_bytes <= 0:
+            if stated_bytes:
+                open_take.spans.append((body_offset, body_offset + stated_bytes))
+            return self._next_chunk(body_offset + stated_bytes)
+        open_take.spans.append((body_offset, self._size))
+        is_overcount = is_overcounted(missing_bytes, body_offset - open_take.start)
+        held_ms = take.ms_in(self._size - body_offset) or 0
+        missing_ms = take.ms_in(missing_bytes) or 0
+        if not is_overcount and missing_ms > TOLERANCE_MS:
+            at_ms = self._closed_ms + held_ms
+            self._breaks.append(Break(at_ms, shortfall(at_ms + missing_ms, at_ms)))
         return self._size
 
-    def _is_bare(self, body: int) -> bool:
+    def _is_bare(self, body_offset: int) -> bool:
         """Tell whether a data chunk of 0 bytes is just that: chunks follow it up to the end."""
-        at, count = body, 0
-        while at < self._size and count < _MOST_CHUNKS:
-            if not self._is_chunk(at):
+        offset, count = body_offset, 0
+        while offset < self._size and count < _MOST_CHUNKS:
+            if not self._is_chunk(offset):
                 return False
-            head = self._window.peek(at, _CHUNK_BYTES)
-            order = self._open.order if self._open else "<"
+            head = self._window.peek(offset, _CHUNK_BYTES)
+            order = self._open_take.order if self._open_take else "<"
             (size,) = struct.unpack(f"{order}I", head[4:8])
-            at, count = at + _CHUNK_BYTES + size + size % 2, count + 1
+            offset, count = offset + _CHUNK_BYTES + size + size % 2, count + 1
         return count > 0
 
-    def _take_all(self, stream: _Open, body: int) -> int:
+    def _take_all(self, open_take: _OpenTake, body_offset: int) -> int:
         """Take all that lies behind, up to another file's header or the tags at the end."""
-        stop = self._next_form(body)
-        if stop > body:
-            stream.spans.append((body, stop))
+        stop = self._next_form(body_offset)
+        if stop > body_offset:
+            open_take.spans.append((body_offset, stop))
         return stop
 
-    def _next_form(self, at: int) -> int:
+    def _next_form(self, offset: int) -> int:
         """Return where another file begins, joined behind one whose length nobody filled in."""
         window = self._window
-        while (place := window.find(b"WAVEfmt ", at)) >= 0:
-            begin = place - 8
-            if begin >= at and window.peek(begin, 4) in _FORMS:
-                return begin
-            at = place + 8
+        while (mark_offset := window.find(b"WAVEfmt ", offset)) >= 0:
+            form_start = mark_offset - 8
+            if form_start >= offset and window.peek(form_start, 4) in _FORMS:
+                return form_start
+            offset = mark_offset + 8
         return self._size
 
-    def _rest(self) -> int:
+    def _read_rest(self) -> int:
         """Judge what lies behind all chunks, and is none."""
-        start = self._at
+        start = self._offset
         stop = self._next_form(start)
-        stream = self._open
+        open_take = self._open_take
         if self._window.is_padding(start, stop):
             return stop
-        take = stream.take() if stream else None
-        if take and stream and take.spans and self._is_sound(take, start, stop):
-            last = take.spans[-1][1]
+        take = open_take.take() if open_take else None
+        if take and open_take and take.spans and self._is_sound(take, start, stop):
+            last_end = take.spans[-1][1]
             # What was taken for a padding byte may have been a sample's.
-            begin = last if start - last < max(take.align, 2) else start
-            stream.spans.append((begin, stop))
-            self._appended_bytes += stop - begin
+            sound_start = last_end if start - last_end < max(take.align, 2) else start
+            open_take.spans.append((sound_start, stop))
+            self._appended_bytes += stop - sound_start
         elif stop - start >= (take.align if take else 1):
             self._unread_bytes += stop - start
         return stop
@@ -385,8 +384,8 @@ class _Walker:
             return False
         middle = start + max(0, (stop - start - _SAMPLE_BYTES) // 2 // take.align) * (take.align)
         data = self._window.peek(middle, min(_SAMPLE_BYTES, stop - middle))
-        samples = _decoded(take, data)
-        return samples is not None and foretold_db(samples) >= _SOUND_GAIN_DB
+        samples = _first_channel(take, data)
+        return samples is not None and prediction_gain_db(samples) >= _SOUND_GAIN_DB
 
 
 def is_mpeg(file: BinaryIO, take: Take) -> bool:
@@ -403,7 +402,7 @@ def _is_name(name: bytes) -> bool:
     return len(name) == 4 and all(0x20 <= char < 0x7F for char in name) and name.strip() != b""
 
 
-def _decoded(take: Take, data: bytes) -> npt.NDArray[np.float64] | None:
+def _first_channel(take: Take, data: bytes) -> npt.NDArray[np.float64] | None:
     """Return a first channel's samples, of any scale; None of what is not stored sample by sample.
 
     Of mu-law and A-law the steps are taken as they are: their order is that of the samples.
@@ -425,7 +424,7 @@ def _decoded(take: Take, data: bytes) -> npt.NDArray[np.float64] | None:
     return samples.astype(np.float64)[::channels]
 
 
-def foretold_db(samples: npt.NDArray[np.float64]) -> float:
+def prediction_gain_db(samples: npt.NDArray[np.float64]) -> float:
     """Return by how much samples exceed the error of foretelling each from those before it, in dB.
 
     Linear prediction over short windows (Makhoul, 1975); the median over those that hold anything.
@@ -443,11 +442,11 @@ def _gain_db(window: npt.NDArray[np.float64]) -> float | None:
     centred = window - window.mean()
     if not centred.any():
         return None
-    past = np.lib.stride_tricks.sliding_window_view(centred, _ORDER)[:-1]
-    target = centred[_ORDER:]
+    past = np.lib.stride_tricks.sliding_window_view(centred, _PREDICTION_ORDER)[:-1]
+    target = centred[_PREDICTION_ORDER:]
     weights, *_ = np.linalg.lstsq(past, target, rcond=None)
     error = float(np.mean((target - past @ weights) ** 2))
     power = float(np.mean(target**2))
     # Fitted weights explain some of anything.
-    error *= len(target) / (len(target) - _ORDER)
+    error *= len(target) / (len(target) - _PREDICTION_ORDER)
     return 10 * float(np.log10(power / max(error, power * 1e-9))) if power > 0 else None

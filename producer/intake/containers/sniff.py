@@ -53,8 +53,8 @@ def sniff(head: bytes) -> str | None:
     # Two sync bits alone are also a UTF-16 byte order mark, and mu-law silence.
     if _is_adts(head):
         return "ADTS"
-    first = mpeg.parse_header(head[:4])
-    return "MP3" if first and mpeg.parse_header(head[first.length : first.length + 4]) else None
+    frame = mpeg.parse_header(head[:4])
+    return "MP3" if frame and mpeg.parse_header(head[frame.length : frame.length + 4]) else None
 
 
 def _is_adts(head: bytes) -> bool:
@@ -88,9 +88,9 @@ def identify(file: BinaryIO, size: int) -> tuple[str | None, int]:
 
 def _is_cut_mpeg(file: BinaryIO, size: int) -> bool:
     window = Window(file, 0, size)
-    at = 0
-    while 0 <= (at := window.search(mpeg.SYNC, at)) <= _CUT_BYTES:
-        if mpeg.begins_stream(window, at, _CUT_FRAMES):
+    offset = 0
+    while 0 <= (offset := window.search(mpeg.SYNC, offset)) <= _CUT_BYTES:
+        if mpeg.begins_stream(window, offset, _CUT_FRAMES):
             return True
-        at += 1
+        offset += 1
     return False

@@ -18,27 +18,27 @@ _LYRICS_ENDS = (b"LYRICS200", b"LYRICSEND")
 TAG_MARKS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
 
-def tag_end(window: Window, at: int) -> int | None:
-    """Return where the tag that begins at ``at`` ends; None where none does.
+def tag_end(window: Window, offset: int) -> int | None:
+    """Return where the tag that begins at ``offset`` ends; None where none does.
 
     ID3v2, ID3v1 (and its extension), APEv2 and Lyrics3 are known.
     """
-    head = window.peek(at, _APE_BYTES)
+    head = window.peek(offset, _APE_BYTES)
     if head.startswith(b"ID3"):
-        return _within(at + _id3_bytes(head), window)
+        return _end_within(offset + _id3_bytes(head), window)
     if head.startswith(b"TAG+"):
-        return _within(at + _ID3V1_MORE_BYTES, window)
+        return _end_within(offset + _ID3V1_MORE_BYTES, window)
     if head.startswith(b"TAG"):
-        return _within(at + _ID3V1_BYTES, window)
+        return _end_within(offset + _ID3V1_BYTES, window)
     if head.startswith(b"APETAGEX") and len(head) == _APE_BYTES:
         size, flags = _ape_size(head)
-        return _within(at + _APE_BYTES + (size if flags & _APE_IS_HEADER else 0), window)
+        return _end_within(offset + _APE_BYTES + (size if flags & _APE_IS_HEADER else 0), window)
     if head.startswith(b"LYRICSBEGIN"):
-        return _lyrics_end(window, at)
+        return _lyrics_end(window, offset)
     return None
 
 
-def _within(end: int, window: Window) -> int | None:
+def _end_within(end: int, window: Window) -> int | None:
     """Return the end of a tag; what claims to reach beyond the file is none."""
     return end if end <= window.end else None
 
@@ -58,38 +58,38 @@ def _ape_size(head: bytes) -> tuple[int, int]:
     return int.from_bytes(head[12:16], "little"), int.from_bytes(head[20:24], "little")
 
 
-def _lyrics_end(window: Window, at: int) -> int | None:
-    ends = [window.find(mark, at) for mark in _LYRICS_ENDS]
-    near = [end + 9 for end in ends if at < end <= at + _LYRICS_MAX_BYTES]
+def _lyrics_end(window: Window, offset: int) -> int | None:
+    ends = [window.find(mark, offset) for mark in _LYRICS_ENDS]
+    near = [end + 9 for end in ends if offset < end <= offset + _LYRICS_MAX_BYTES]
     return min(near, default=None)
 
 
 def audio_start(file: BinaryIO, size: int) -> int:
     """Return where what an ID3v2 tag, or several, stands before begins; 0 where there is none."""
-    window, at = Window(file, 0, size), 0
-    while window.peek(at, 3) == b"ID3" and (end := tag_end(window, at)):
-        at = end
-    return at
+    window, offset = Window(file, 0, size), 0
+    while window.peek(offset, 3) == b"ID3" and (end := tag_end(window, offset)):
+        offset = end
+    return offset
 
 
 def audio_end(file: BinaryIO, start: int, size: int) -> int:
     """Return where the tags at the end of a file begin, read from its end: ``size`` without any."""
     end = size
-    while (shorter := _before_tag(file, start, end)) < end:
+    while (shorter := _tag_start(file, start, end)) < end:
         end = shorter
     return end
 
 
-def _before_tag(file: BinaryIO, start: int, end: int) -> int:
-    def tail(back: int, count: int) -> bytes:
-        if end - back < start:
+def _tag_start(file: BinaryIO, start: int, end: int) -> int:
+    def tail(distance: int, count: int) -> bytes:
+        if end - distance < start:
             return b""
-        file.seek(end - back)
+        file.seek(end - distance)
         return file.read(count)
 
     if tail(_ID3V1_BYTES, 3) == b"TAG":
-        more = _ID3V1_BYTES + _ID3V1_MORE_BYTES
-        return end - (more if tail(more, 4) == b"TAG+" else _ID3V1_BYTES)
+        extended_bytes = _ID3V1_BYTES + _ID3V1_MORE_BYTES
+        return end - (extended_bytes if tail(extended_bytes, 4) == b"TAG+" else _ID3V1_BYTES)
     footer = tail(_APE_BYTES, _APE_BYTES)
     if footer.startswith(b"APETAGEX"):
         size, flags = _ape_size(footer)

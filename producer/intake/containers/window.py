@@ -22,62 +22,62 @@ class Window:
         self.base = start
         self.data = b""
 
-    def reach(self, at: int, count: int) -> int:
-        """Have ``count`` bytes from ``at`` on in memory, or up to the end; return their index.
+    def load(self, offset: int, count: int) -> int:
+        """Have ``count`` bytes from ``offset`` on in memory, or up to the end; return their index.
 
-        ``at`` never goes back behind where it was by more than what ``data`` still holds.
+        ``offset`` never goes back behind where it was by more than what ``data`` still holds.
         """
-        index = at - self.base
+        index = offset - self.base
         if index >= 0 and index + count <= len(self.data):
             return index
         if index < 0 or index > len(self.data):
-            self.base, self.data, index = at, b"", 0
-        missing = min(at + count, self.end) - (self.base + len(self.data))
-        if missing > 0:
-            kept = self.data[index:]
-            self.base, index = at, 0
-            self._file.seek(at + len(kept))
-            room = self.end - at - len(kept)
-            self.data = kept + self._file.read(min(max(missing, _BLOCK_BYTES), room))
+            self.base, self.data, index = offset, b"", 0
+        missing_bytes = min(offset + count, self.end) - (self.base + len(self.data))
+        if missing_bytes > 0:
+            overlap = self.data[index:]
+            self.base, index = offset, 0
+            self._file.seek(offset + len(overlap))
+            rest_bytes = self.end - offset - len(overlap)
+            self.data = overlap + self._file.read(min(max(missing_bytes, _BLOCK_BYTES), rest_bytes))
         return index
 
-    def peek(self, at: int, count: int) -> bytes:
-        """Return the bytes at ``at``, fewer at the end."""
-        index = self.reach(at, count)
+    def peek(self, offset: int, count: int) -> bytes:
+        """Return the bytes at ``offset``, fewer at the end."""
+        index = self.load(offset, count)
         return self.data[index : index + count]
 
-    def find(self, mark: bytes, at: int) -> int:
-        """Return where ``mark`` next begins from ``at`` on, or -1."""
-        while at + len(mark) <= self.end:
-            index = self.reach(at, len(mark))
-            place = self.data.find(mark, index)
-            if place >= 0:
-                return self.base + place
+    def find(self, mark: bytes, offset: int) -> int:
+        """Return where ``mark`` next begins from ``offset`` on, or -1."""
+        while offset + len(mark) <= self.end:
+            index = self.load(offset, len(mark))
+            position = self.data.find(mark, index)
+            if position >= 0:
+                return self.base + position
             following = self.base + len(self.data) - len(mark) + 1
-            if following <= at:
+            if following <= offset:
                 return -1
-            at = following
+            offset = following
         return -1
 
-    def search(self, pattern: re.Pattern[bytes], at: int) -> int:
-        """Return where a pattern of two bytes next matches from ``at`` on, or -1."""
-        while at + 2 <= self.end:
-            index = self.reach(at, 2)
+    def search(self, pattern: re.Pattern[bytes], offset: int) -> int:
+        """Return where a pattern of two bytes next matches from ``offset`` on, or -1."""
+        while offset + 2 <= self.end:
+            index = self.load(offset, 2)
             match = pattern.search(self.data, index)
             if match:
                 return self.base + match.start()
             following = self.base + len(self.data) - 1
-            if following <= at:
+            if following <= offset:
                 return -1
-            at = following
+            offset = following
         return -1
 
     def is_padding(self, start: int, end: int) -> bool:
         """Tell whether there are zeros alone between two places."""
-        at = start
-        while at < end:
-            piece = self.peek(at, min(_BLOCK_BYTES, end - at))
+        offset = start
+        while offset < end:
+            piece = self.peek(offset, min(_BLOCK_BYTES, end - offset))
             if piece.strip(b"\0"):
                 return False
-            at += len(piece) or end
+            offset += len(piece) or end
         return True

@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from producer.export.files import _named, _write, parse_formats
-from schema.errors import BadRequest, Misconfigured
+from producer.export.files import _assign_stems, _write, parse_formats
+from schema.errors import BadRequest, ErrorCode, Misconfigured
 from schema.records import CallInfo
 from schema.states import RecordingState
 from schema.store.read.recordings import RecordingSummary
@@ -20,7 +20,7 @@ def named(*names: str) -> list[str]:
         RecordingSummary(uuid4(), n, RecordingState.DONE, CallInfo(), 1, 1, (), None, None)
         for n in names
     ]
-    return [stem for _, stem in _named(recordings)]
+    return [stem for _, stem in _assign_stems(recordings)]
 
 
 def test_a_recording_keeps_its_place_and_loses_its_suffix():
@@ -80,8 +80,9 @@ def test_a_name_too_long_for_a_file_system_is_cut(name: str, tmp_path: Path):
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
 
-    with pytest.raises(Misconfigured, match="--out"):
+    with pytest.raises(Misconfigured, match="--out") as caught:
         _write(tmp_path / "file" / "call.json", "{}")
+    assert caught.value.code is ErrorCode.FILE_UNWRITABLE
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones():

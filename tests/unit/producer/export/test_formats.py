@@ -9,11 +9,14 @@ import re
 from dataclasses import replace
 from uuid import UUID
 
-from producer.export.formats import to_csv, to_json, to_srt, to_text, to_vtt
+import pytest
+
+from producer.export.formats import FORMATS, to_csv, to_json, to_srt, to_text, to_vtt
 from schema.records import CallInfo
 from schema.span import Span
 from schema.states import RecordingState
-from schema.store.read.recordings import RecordingSummary, StoredTranscript
+from schema.store.read.recordings import RecordingSummary
+from schema.store.read.transcripts import StoredTranscript
 from schema.transcript import (
     Coverage,
     Gap,
@@ -56,6 +59,14 @@ def test_words_taken_out_as_crosstalk_are_counted():
     assert json.loads(to_json(flagged))["crosstalk_words"] == 12
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_has_the_words_the_speakers_and_the_gaps(name: str):
+    gap = Gap(1, "customer", Span(4_000, 9_000), "engine.failed")
+    text = FORMATS[name](replace(stored(utterance("agent", 1_000, "hello")), gaps=(gap,)))
+    for part in ("agent", "hello", "customer", "engine.failed"):
+        assert part in text
+
+
 def test_a_gap_is_no_silence_in_any_format():
     gap = Gap(1, "customer", Span(4_000, 9_000), "engine.failed")
     spoken = stored(utterance("agent", 1_000, "hello"), utterance("agent", 9_500, "bye"))
@@ -87,9 +98,13 @@ def test_json_holds_the_call_the_words_and_the_seams():
     assert document["line"] == "sales"
     assert document["text"] == "Hello there."
     assert document["coverage"] == 0.75
-    (said,) = document["utterances"]
-    assert (said["speaker"], said["start_ms"], said["end_ms"]) == ("agent", 1_000, 1_900)
-    assert said["words"][0] == {
+    (spoken_utterance,) = document["utterances"]
+    assert (
+        spoken_utterance["speaker"],
+        spoken_utterance["start_ms"],
+        spoken_utterance["end_ms"],
+    ) == ("agent", 1_000, 1_900)
+    assert spoken_utterance["words"][0] == {
         "text": "Hello",
         "start_ms": 1_000,
         "end_ms": 1_400,
@@ -193,8 +208,8 @@ def test_a_spreadsheet_gets_no_formula():
 
 
 def test_what_of_a_file_no_word_is_of_is_said_in_every_format():
-    said = utterance("agent", 1_000, "Hello.")
-    call = stored(said, flags=("unread-data:910", "truncated:9700", "other-tracks:1"))
+    spoken_utterance = utterance("agent", 1_000, "Hello.")
+    call = stored(spoken_utterance, flags=("unread-data:910", "truncated:9700", "other-tracks:1"))
 
     assert to_text(call).splitlines() == [
         "[00:00:01] agent: Hello.",

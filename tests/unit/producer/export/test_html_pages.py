@@ -13,12 +13,14 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from producer.export.html_pages import Heard, to_entry, to_index, to_page
+from producer.export.html_pages import PageAudio, to_entry, to_index, to_page
 from schema.records import CallInfo
 from schema.span import Span
 from schema.states import RecordingState
-from schema.store.read.recordings import RecordingSummary, StoredTranscript
-from schema.transcript import Coverage, Gap, Seam, SeamRule, Utterance, join_words
+from schema.store.read.recordings import RecordingSummary
+from schema.store.read.transcripts import StoredTranscript
+from schema.text import join_words
+from schema.transcript import Coverage, Gap, Seam, SeamRule, Utterance
 from schema.words import Word
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{ 7*7 }}"
@@ -50,7 +52,11 @@ class Page(HTMLParser):
             self.texts.append(data)
 
     def of_class(self, name: str) -> list[dict[str, str | None]]:
-        return [own for _, own in self.tags if name in (own.get("class") or "").split()]
+        return [
+            attributes
+            for _, attributes in self.tags
+            if name in (attributes.get("class") or "").split()
+        ]
 
     @property
     def text(self) -> str:
@@ -85,7 +91,7 @@ REPLY = said(1, "customer", Word("你", 2_000, 2_200, 0.9), Word("好", 2_200, 2
 def test_every_word_is_there_once_with_its_times():
     page = Page(to_page(transcript(HELLO, REPLY), None))
     words = page.of_class("w")
-    assert [(own["data-s"], own["data-e"]) for own in words] == [
+    assert [(attributes["data-s"], attributes["data-e"]) for attributes in words] == [
         ("500", "900"),
         ("950", "1400"),
         ("2000", "2200"),
@@ -93,7 +99,9 @@ def test_every_word_is_there_once_with_its_times():
     ]
     assert "Hello, Ann." in page.text
     assert "你好" in page.text
-    assert [own["data-s"] for own in page.of_class("q")] == ["950"], "the model is not sure of it"
+    assert [attributes["data-s"] for attributes in page.of_class("q")] == ["950"], (
+        "the model is not sure of it"
+    )
 
 
 def test_what_is_hostile_is_text_everywhere():
@@ -101,17 +109,17 @@ def test_what_is_hostile_is_text_everywhere():
     call = transcript(
         hostile, name=HOSTILE, call_id=HOSTILE, attributes={HOSTILE: HOSTILE}, flags=(HOSTILE,)
     )
-    heard = Heard(f"{HOSTILE}.page.flac", np.ones((1, 4), np.float32))
+    audio = PageAudio(f"{HOSTILE}.page.flac", np.ones((1, 4), np.float32))
     entry = to_entry(call, f"{HOSTILE}.html")
     for html in (
-        to_page(call, heard),
+        to_page(call, audio),
         to_page(call, None, HOSTILE),
         to_index(HOSTILE, [entry], []),
     ):
         page = Page(html)
         assert len(page.scripts) == 1, "ours alone"
         assert not any(tag == "img" for tag, _ in page.tags)
-        assert not any(name.startswith("on") for _, own in page.tags for name in own)
+        assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
         assert "alert(1)" in page.text
         assert "{{ 7*7 }}" in page.text
 
@@ -119,7 +127,9 @@ def test_what_is_hostile_is_text_everywhere():
 def test_the_policy_lets_only_our_script_run():
     for html in (to_page(transcript(HELLO), None), to_index("calls", [], [])):
         page = Page(html)
-        [policy] = [own["content"] for _, own in page.tags if own.get("http-equiv")]
+        [policy] = [
+            attributes["content"] for _, attributes in page.tags if attributes.get("http-equiv")
+        ]
         digest = base64.b64encode(hashlib.sha256(page.scripts[0].encode()).digest()).decode()
         assert f"script-src 'sha256-{digest}';" in str(policy)
         assert str(policy).startswith("default-src 'none';")
@@ -143,11 +153,11 @@ def test_what_is_missing_is_shown():
 
 
 def test_audio_is_named_beside_the_page_and_its_shape_drawn():
-    heard = Heard("a b#1.page.flac", np.array([[0, 1.0], [0.5, 0.5]], np.float32))
+    heard = PageAudio("a b#1.page.flac", np.array([[0, 1.0], [0.5, 0.5]], np.float32))
     page = Page(to_page(transcript(HELLO, REPLY), heard))
-    [audio] = [own for tag, own in page.tags if tag == "audio"]
+    [audio] = [attributes for tag, attributes in page.tags if tag == "audio"]
     assert audio["src"] == "a%20b%231.page.flac"
-    assert [own["d"] for tag, own in page.tags if tag == "path"] == [
+    assert [attributes["d"] for tag, attributes in page.tags if tag == "path"] == [
         "M0 30 L0 30 L500 0 L500 60 L0 30Z",
         "M0 30 L0 15 L500 15 L500 45 L0 45Z",
     ]
@@ -166,7 +176,7 @@ def test_an_index_lists_calls_and_what_has_no_transcript():
         done.recording, name="calls/two.wav", state=RecordingState.FAILED, error_code="audio.empty"
     )
     page = Page(to_index("calls", [to_entry(done, "calls/one.html")], [failed]))
-    assert [own["href"] for tag, own in page.tags if tag == "a"] == ["calls/one.html"]
+    assert [attributes["href"] for tag, attributes in page.tags if tag == "a"] == ["calls/one.html"]
     for shown in ("ACD-1", "2026-11-20 09:30", "ann", "sales", "94 %", "low-coverage", "你好"):
         assert shown in page.text
     assert "calls/two.wav: failed, audio.empty" in page.text

@@ -14,13 +14,13 @@ from rich.console import Console
 from producer.export.incremental import (
     STANDARD_OUTPUT,
     file_name,
-    moment_text,
-    opened,
+    format_moment,
+    open_lines,
     read_cursor,
     write_cursor,
 )
-from schema.errors import BadRequest, Misconfigured
-from schema.store.read.changes import Mark
+from schema.errors import BadRequest, ErrorCode, Misconfigured
+from schema.store.read.changes import Watermark
 
 MOMENT = datetime(2026, 5, 1, 9, 30, 0, 7, tzinfo=timezone(timedelta(hours=2)))
 
@@ -29,10 +29,10 @@ def test_a_cursor_is_a_moment_to_the_microsecond(tmp_path: Path):
     cursor = tmp_path / "new" / "cursor"
     assert read_cursor(cursor) is None
 
-    write_cursor(cursor, Mark(MOMENT, 41, "7/00000001/5"))
+    write_cursor(cursor, Watermark(MOMENT, 41, "7/00000001/5"))
 
     assert cursor.read_text() == ("2026-05-01T07:30:00.000007+00:00\nposition 41 7/00000001/5\n")
-    assert read_cursor(cursor) == Mark(MOMENT, 41, "7/00000001/5")
+    assert read_cursor(cursor) == Watermark(MOMENT, 41, "7/00000001/5")
 
 
 def test_a_cursor_that_is_no_file_is_refused_and_not_waited_for(tmp_path: Path):
@@ -40,7 +40,7 @@ def test_a_cursor_that_is_no_file_is_refused_and_not_waited_for(tmp_path: Path):
     os.mkfifo(pipe)
 
     for path in (pipe, tmp_path, Path(os.devnull)):
-        with pytest.raises(Misconfigured, match="it is no file"):
+        with pytest.raises(Misconfigured, match="it is not a file"):
             read_cursor(path)
 
 
@@ -48,11 +48,11 @@ def test_a_cursor_of_a_release_without_positions_is_a_moment(tmp_path: Path):
     cursor = tmp_path / "cursor"
     cursor.write_text("2026-05-01T07:30:00.000007+00:00\n")
 
-    assert read_cursor(cursor) == Mark(MOMENT)
+    assert read_cursor(cursor) == Watermark(MOMENT)
 
 
 def test_a_cursor_of_one_submission_has_its_position_too(tmp_path: Path):
-    mark = Mark(MOMENT, 0, "7/00000001/5")
+    mark = Watermark(MOMENT, 0, "7/00000001/5")
 
     write_cursor(tmp_path / "cursor", mark, UUID(int=7))
 
@@ -66,9 +66,9 @@ def test_a_cursor_of_one_submission_has_its_position_too(tmp_path: Path):
     ["position", "position x y", "position 4", "position ² h", "x", f"position {10**22} h"],
 )
 def test_a_second_line_that_makes_no_sense_leaves_the_moment(tmp_path: Path, second: str):
-    (tmp_path / "cursor").write_text(f"{moment_text(MOMENT)}\n{second}\n")
+    (tmp_path / "cursor").write_text(f"{format_moment(MOMENT)}\n{second}\n")
 
-    assert read_cursor(tmp_path / "cursor") == Mark(MOMENT)
+    assert read_cursor(tmp_path / "cursor") == Watermark(MOMENT)
 
 
 def test_a_cursor_that_is_none_is_refused(tmp_path: Path):
@@ -81,6 +81,14 @@ def test_a_cursor_that_is_none_is_refused(tmp_path: Path):
         read_cursor(tmp_path)
 
 
+def test_a_cursor_that_cannot_be_written_has_a_code_of_its_own(tmp_path: Path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(Misconfigured, match="--cursor") as caught:
+        write_cursor(tmp_path / "file" / "cursor", Watermark(MOMENT))
+    assert caught.value.code is ErrorCode.FILE_UNWRITABLE
+
+
 def test_a_file_is_named_by_whose_it_is_and_where_it_begins():
     assert file_name(None) == "transcripts.jsonl"
     assert file_name(MOMENT) == "transcripts-from-20260501T073000.000007Z.jsonl"
@@ -90,7 +98,7 @@ def test_a_file_is_named_by_whose_it_is_and_where_it_begins():
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path):
     def broken_off() -> None:
-        with opened(tmp_path, "x.jsonl") as write:
+        with open_lines(tmp_path, "x.jsonl") as write:
             write("half")
             raise KeyError
 
@@ -98,7 +106,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path):
         broken_off()
     assert list(tmp_path.iterdir()) == []
 
-    with opened(tmp_path, "x.jsonl") as write:
+    with open_lines(tmp_path, "x.jsonl") as write:
         write("退款\n")
         assert not (tmp_path / "x.jsonl").exists()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["退款\n"]
@@ -114,7 +122,7 @@ def test_a_files_name_is_on_the_disk_before_a_cursor_can_be(
         synced.append((what, sorted(path.name for path in tmp_path.glob("lake/t.jsonl"))))
 
     monkeypatch.setattr(os, "fsync", sync)
-    with opened(tmp_path / "lake", "t.jsonl") as write:
+    with open_lines(tmp_path / "lake", "t.jsonl") as write:
         write("{}\n")
 
     assert [held for what, held in synced if what == "lake"] == [["t.jsonl"]]
@@ -123,7 +131,7 @@ def test_a_files_name_is_on_the_disk_before_a_cursor_can_be(
 def test_no_line_makes_no_file_and_leaves_the_one_before(tmp_path: Path):
     (tmp_path / "x.jsonl").write_text("before\n")
 
-    with opened(tmp_path, "x.jsonl"):
+    with open_lines(tmp_path, "x.jsonl"):
         pass
 
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before\n"]
@@ -132,12 +140,12 @@ def test_no_line_makes_no_file_and_leaves_the_one_before(tmp_path: Path):
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
 
-    with pytest.raises(Misconfigured, match="--out"), opened(tmp_path / "file", "x.jsonl"):
+    with pytest.raises(Misconfigured, match="--out"), open_lines(tmp_path / "file", "x.jsonl"):
         pass
 
 
 def test_a_dash_is_standard_output(capsys: pytest.CaptureFixture[str]):
-    with opened(STANDARD_OUTPUT, "x.jsonl") as write:
+    with open_lines(STANDARD_OUTPUT, "x.jsonl") as write:
         write("line\n")
 
     assert capsys.readouterr().out == "line\n"
@@ -147,7 +155,7 @@ def test_a_dash_is_standard_output_also_while_a_status_moves(capsys: pytest.Capt
     screen = StringIO()
     with (
         Console(file=screen, force_terminal=True, width=20).status("writing"),
-        opened(STANDARD_OUTPUT, "lines") as write,
+        open_lines(STANDARD_OUTPUT, "lines") as write,
     ):
         write('{"text": "longer than the screen is wide"}\n')
 

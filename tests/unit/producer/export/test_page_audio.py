@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from producer.export.page_audio import POINTS, copy_audio, thinned
+from producer.export.page_audio import POINTS, copy_audio, thin_peaks
 from schema.errors import BadRecording, Misconfigured
 from schema.records import Location
 from schema.settings import Settings
@@ -45,7 +45,7 @@ def test_a_copy_has_every_sample_of_every_channel(tmp_path, subtype):
 def test_a_long_call_is_drawn_in_no_more_points_and_loses_no_peak():
     peaks = np.zeros((1, 72_345), np.float32)
     peaks[0, 50_000] = 0.9
-    drawn = thinned(peaks, POINTS)
+    drawn = thin_peaks(peaks, POINTS)
     assert drawn.shape == (1, POINTS)
     assert float(drawn.max()) == np.float32(0.9)
 

@@ -139,7 +139,7 @@ def test_a_bad_file_is_quarantined_with_cause_remedy_and_call(root, settings):
     assert examined(path, settings) == QuarantinedRecording(
         Location("calls", b"call.wav"),
         ErrorCode.AUDIO_EMPTY,
-        "the file has 0 bytes. Look why the recorder wrote nothing.",
+        "the file has 0 bytes. Check why the recorder wrote nothing.",
         CALL,
     )
 
@@ -197,9 +197,9 @@ def test_a_file_that_another_replaces_while_it_is_read_is_said_to_have_changed(
     digest = intake._content_digest
 
     def replace(name):
-        found = digest(name)
+        current_digest = digest(name)
         other.rename(path)
-        return found
+        return current_digest
 
     monkeypatch.setattr(intake, "_content_digest", replace)
 
@@ -257,7 +257,7 @@ def test_a_file_that_kills_its_reader_is_quarantined_and_the_rest_is_not(
 ):
     for name in ("a.wav", "b.wav", "c.wav"):
         sounds.write(root / name, sounds.voice(0.5))
-    monkeypatch.setattr(intake, "_attempt", dying)
+    monkeypatch.setattr(intake, "_examine_or_postpone", dying)
     jobs = [Job(os.fsencode(root / name), CALL) for name in ("a.wav", "b.wav", "c.wav")]
 
     results = {r.source.path: r for r in examine_all(jobs, settings, PROFILE, workers=1)}
@@ -279,9 +279,9 @@ def test_a_file_that_hangs_its_reader_is_quarantined_and_the_rest_is_not(
 ):
     for name in ("a.wav", "b.wav", "c.wav"):
         sounds.write(root / name, sounds.voice(0.5))
-    monkeypatch.setattr(intake, "_attempt", hanging)
+    monkeypatch.setattr(intake, "_examine_or_postpone", hanging)
     monkeypatch.setattr(
-        intake, "_limit_s", lambda job, longest_s: 0.2 if job.path.endswith(b"b.wav") else 60.0
+        intake, "_job_limit_s", lambda job, longest_s: 0.2 if job.path.endswith(b"b.wav") else 60.0
     )
     jobs = [Job(os.fsencode(root / name), CALL) for name in ("a.wav", "b.wav", "c.wav")]
 
@@ -305,9 +305,9 @@ def test_a_file_may_take_longer_the_larger_it_is(root):
     large.write_bytes(bytes(3 * 2**20))
 
     limits = [
-        intake._limit_s(Job(os.fsencode(path)), Limits().duration_s) for path in (small, large)
+        intake._job_limit_s(Job(os.fsencode(path)), Limits().duration_s) for path in (small, large)
     ]
 
     assert limits[0] == pytest.approx(60, abs=1)
     assert limits[1] == pytest.approx(120)
-    assert intake._limit_s(Job(os.fsencode(root / "gone")), 100) == 60
+    assert intake._job_limit_s(Job(os.fsencode(root / "gone")), 100) == 60

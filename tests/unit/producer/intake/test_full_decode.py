@@ -10,16 +10,16 @@ from producer.intake.containers.account import Break
 from producer.intake.containers.mpeg import parse_header
 from producer.intake.full_decode import read_blocks
 from producer.intake.headless import RAW_DEFAULTS
-from producer.intake.probe import Choices, probe
+from producer.intake.probe import ReadOptions, probe
 from schema.errors import BadRecording, ErrorCode
 from schema.settings import Limits
 from tests.unit.producer import sounds
 
-TAKE = Choices(take=True)
+TAKE = ReadOptions(accept_truncated=True)
 
 
-def read(path, choices=Choices(), breaks=None):  # noqa: B008
-    facts = probe(os.fsencode(path), RAW_DEFAULTS, Limits(), choices=choices)
+def read(path, choices=ReadOptions(), breaks=None):  # noqa: B008
+    facts = probe(os.fsencode(path), RAW_DEFAULTS, Limits(), options=choices)
     return np.concatenate(list(read_blocks(os.fsencode(path), facts, "call", breaks)))
 
 
@@ -183,7 +183,7 @@ def test_a_file_that_must_not_be_read_on_is_unreadable(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("producer.intake.excerpt.open", refuse, raising=False)
+    monkeypatch.setattr("producer.intake.file_spans.open", refuse, raising=False)
 
     with pytest.raises(BadRecording) as caught:
         list(read_blocks(os.fsencode(path), facts, "call"))

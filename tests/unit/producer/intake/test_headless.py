@@ -60,7 +60,7 @@ def test_big_endian_samples_are_copied_since_nothing_else_tells_their_order(tmp_
     path.write_bytes(bytes(16000))
     facts = probed(path, {".pcm": RawFormat("PCM_16", 8000, big_endian=True)})
 
-    assert facts.copied
+    assert facts.needs_copy
     assert facts.big_endian
 
 

@@ -43,8 +43,8 @@ def patched(data, mark, offset, layout, value):
 def flac_counting(frames, data):
     """Say in a FLAC's STREAMINFO that it has so many frames; leave out what they hash to."""
     changed = bytearray(data)
-    kept = int.from_bytes(data[18:26], "big") >> 36 << 36
-    changed[18:26] = (kept | frames).to_bytes(8, "big")
+    rest_of_fields = int.from_bytes(data[18:26], "big") >> 36 << 36
+    changed[18:26] = (rest_of_fields | frames).to_bytes(8, "big")
     changed[26:42] = bytes(16)
     return bytes(changed)
 
@@ -153,8 +153,8 @@ def examined(directory, files, limits):
         (directory / "calls" / name).write_bytes(data)
     jobs = [Job(os.fsencode(directory / "calls" / name)) for name in files]
     work = partial(examine_and_weigh, settings=settings)
-    outcomes = list(reader_pool.run(work, jobs, lambda _: 60.0, children=1))
-    assert not [outcome for outcome in outcomes if isinstance(outcome, reader_pool.Died)]
+    outcomes = list(reader_pool.run_jobs(work, jobs, lambda _: 60.0, max_children=1))
+    assert not [outcome for outcome in outcomes if isinstance(outcome, reader_pool.ReaderDied)]
     assert max(peak for _, peak in outcomes) < MOST_BYTES
     return {os.fsdecode(result.source.path): result for result, _ in outcomes}
 

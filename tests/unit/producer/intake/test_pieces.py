@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.intake.pieces import Lost, Piece, conformed, side_by_side, silence
+from producer.intake.pieces import LostAudio, Piece, conform, side_by_side, silent_pieces
 
 RATE = 8000
 
@@ -21,7 +21,7 @@ def joined(pieces):
 def test_what_fits_passes_sample_for_sample(lengths):
     pieces = [tone(length) for length in lengths]
 
-    out = list(conformed(pieces, RATE, 1))
+    out = list(conform(pieces, RATE, 1))
 
     if any(lengths):
         assert np.array_equal(joined(out), joined(pieces))
@@ -29,7 +29,7 @@ def test_what_fits_passes_sample_for_sample(lengths):
 
 
 def test_another_rate_keeps_its_time_and_its_sound():
-    out = joined(conformed([tone(8000), tone(88_200, rate=44_100)], 44_100, 1))
+    out = joined(conform([tone(8000), tone(88_200, rate=44_100)], 44_100, 1))
 
     expected = joined([tone(44_100, rate=44_100), tone(88_200, rate=44_100)])
     assert len(out) == pytest.approx(len(expected), abs=16)
@@ -38,7 +38,7 @@ def test_another_rate_keeps_its_time_and_its_sound():
 
 
 def test_what_has_fewer_channels_is_on_the_first():
-    out = joined(conformed([tone(8000), tone(8000, 2)], RATE, 2))
+    out = joined(conform([tone(8000), tone(8000, 2)], RATE, 2))
 
     assert not out[:8000, 1].any()
     assert np.array_equal(out[8000:, 0], out[8000:, 1])
@@ -48,17 +48,17 @@ def test_channels_that_nobody_announced_are_heard_all_the_same():
     stereo = np.zeros((8000, 2), np.float32)
     stereo[:, 1] = 0.5
 
-    (out,) = conformed([Piece(stereo, RATE)], RATE, 1)
+    (out,) = conform([Piece(stereo, RATE)], RATE, 1)
 
     assert np.allclose(out.samples, 0.25)
 
 
 def test_what_was_lost_is_told_where_it_was():
-    lost = Lost(20.0, "why")
+    lost = LostAudio(20.0, "why")
 
-    out = list(conformed([tone(100), lost, tone(100)], RATE, 1))
+    out = list(conform([tone(100), lost, tone(100)], RATE, 1))
 
-    assert [len(each.samples) if isinstance(each, Piece) else each for each in out] == [
+    assert [len(piece.samples) if isinstance(piece, Piece) else piece for piece in out] == [
         100,
         lost,
         100,
@@ -75,7 +75,7 @@ def test_tracks_stand_beside_each_other_and_who_ends_early_is_silent():
 
 
 def test_silence_of_hours_is_made_a_second_at_a_time():
-    pieces = list(silence(36_000 * RATE, 2, RATE))
+    pieces = list(silent_pieces(36_000 * RATE, 2, RATE))
 
     assert sum(len(piece.samples) for piece in pieces[:10]) == 10 * RATE
     assert len(pieces) == 36_000

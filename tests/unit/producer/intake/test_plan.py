@@ -130,7 +130,7 @@ def scan_of(*levels_db, dual_mono=False, mix=False, duration_ms=500_000):
         None if mix else channel: Signal(
             tuple(f"{channel}:{step}".encode() for step in range(steps)),
             np.full(steps, level_db, np.float32),
-            silent=level_db < -60,
+            is_silent=level_db < -60,
         )
         for channel, level_db in enumerate(levels_db)
     }

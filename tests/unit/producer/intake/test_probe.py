@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from producer.intake.headless import RAW_DEFAULTS
-from producer.intake.probe import Choices, probe
+from producer.intake.probe import ReadOptions, probe
 from schema.errors import BadRecording, ErrorCode
 from schema.records import AudioFormat
 from schema.settings import Limits
@@ -16,8 +16,8 @@ from tests.unit.producer import sounds
 SECOND = sounds.voice(1)
 
 
-def probed(path, raw=RAW_DEFAULTS, choices=Choices(), **limits):  # noqa: B008
-    return probe(os.fsencode(path), raw, Limits(**limits), choices=choices)
+def probed(path, raw=RAW_DEFAULTS, choices=ReadOptions(), **limits):  # noqa: B008
+    return probe(os.fsencode(path), raw, Limits(**limits), options=choices)
 
 
 def refusal(path, raw=RAW_DEFAULTS, **limits):
@@ -64,7 +64,7 @@ def test_what_libsndfile_reads_is_described_and_copied_only_where_seeking_is_not
     assert (facts.format.container, facts.format.encoding) == (container, encoding)
     assert (facts.format.rate_hz, facts.format.channels) == (8000, 1)
     assert 7900 <= facts.format.frames <= 8600
-    assert facts.copied is copied
+    assert facts.needs_copy is copied
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_other_containers_are_copied(tmp_path, suffix, codec, rate):
 
     facts = probed(path)
 
-    assert facts.copied
+    assert facts.needs_copy
     assert facts.format.rate_hz == rate
     assert facts.format.frames == pytest.approx(2 * rate, rel=0.02)
 
@@ -108,7 +108,7 @@ def test_tracks_of_one_clock_are_channels(tmp_path):
     facts = probed(path)
 
     assert facts.flags == ("tracks-as-channels:3",)
-    assert (facts.format.channels, facts.speakers) == (3, True)
+    assert (facts.format.channels, facts.tracks_are_speakers) == (3, True)
 
 
 def test_of_tracks_in_other_languages_the_first_is_taken_and_that_is_said(tmp_path):
@@ -118,14 +118,14 @@ def test_of_tracks_in_other_languages_the_first_is_taken_and_that_is_said(tmp_pa
 
     assert probed(path).flags == ("other-tracks:1",)
     assert probed(path).format.channels == 1
-    every = probed(path, choices=Choices(tracks="speakers"))
+    every = probed(path, choices=ReadOptions(tracks="speakers"))
     assert (every.flags, every.format.channels) == (("tracks-as-channels:2",), 2)
 
 
 def test_the_first_track_alone_is_taken_where_that_is_asked_for(tmp_path):
     path = sounds.encode(tmp_path / "call.m4a", "aac", sounds.voice(1, 16000), 16000, streams=2)
 
-    first = probed(path, choices=Choices(tracks="first"))
+    first = probed(path, choices=ReadOptions(tracks="first"))
 
     assert (first.flags, first.format.channels) == (("other-tracks:1",), 1)
 
@@ -223,7 +223,7 @@ def test_a_wav_written_to_a_pipe_lasts_until_the_end_of_the_file(tmp_path, size)
     facts = probed(path)
 
     assert facts.format.frames == 8000
-    assert facts.copied is (size == 0)  # libsndfile believes in 0 bytes
+    assert facts.needs_copy is (size == 0)  # libsndfile believes in 0 bytes
 
 
 @pytest.mark.parametrize("surplus", [1, 8, 36, 44, 1600])
@@ -239,9 +239,9 @@ def test_a_fifth_of_a_second_is_never_forgiven_however_long_the_call(tmp_path):
     path.write_bytes(sounds.wav_bytes(bytes(16_000 * 600), data_size=16_000 * 600 + 3200))
 
     assert refusal(path) is ErrorCode.AUDIO_TRUNCATED
-    taken = probed(path, choices=Choices(take=True))
-    assert [found.at_ms for found in taken.breaks] == [600_000]
-    assert taken.copied
+    info = probed(path, choices=ReadOptions(accept_truncated=True))
+    assert [audio_break.at_ms for audio_break in info.breaks] == [600_000]
+    assert info.needs_copy
 
 
 @pytest.mark.parametrize(

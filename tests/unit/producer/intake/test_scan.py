@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from producer.intake.headless import RAW_DEFAULTS
 from producer.intake.probe import probe
-from producer.intake.scan import FLOOR_DB, PackedDigests, scan
+from producer.intake.scan import FLOOR_DB, scan
 from schema.errors import BadRecording, ErrorCode
 from schema.pcm import downmix, samples_digest, span_digest
 from schema.records import AudioFormat
@@ -82,7 +82,7 @@ def test_an_idle_line_is_silent_and_a_quiet_caller_is_not(tmp_path, subtype):
 
     result = stereo(tmp_path, sounds.mulaw_idle(12), quiet, subtype=subtype)
 
-    assert [result.signals[channel].silent for channel in (0, 1)] == [True, False]
+    assert [result.signals[channel].is_silent for channel in (0, 1)] == [True, False]
     assert not result.dual_mono
 
 
@@ -95,7 +95,7 @@ def test_float_files_may_hold_what_is_no_number(tmp_path):
     signal = scanned(path).signals[0]
 
     assert np.isfinite(signal.envelope_db).all()
-    assert not signal.silent
+    assert not signal.is_silent
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.3, -1.0])
@@ -181,15 +181,3 @@ def test_damage_within_a_file_is_said_where_it_is(tmp_path):
     assert caught.value.code is ErrorCode.AUDIO_TRUNCATED
     assert "it breaks at 14." in caught.value.cause
     assert "promises 30.00 s" in caught.value.cause
-
-
-def test_packed_digests_are_a_sequence():
-    digests = [bytes([number] * 16) for number in range(5)]
-    packed = PackedDigests(b"".join(digests), 16)
-
-    assert list(packed) == digests
-    assert packed[1:3] == digests[1:3]
-    assert packed[-1] == digests[-1]
-    assert packed[7:] == []
-    with pytest.raises(IndexError):
-        packed[5]

@@ -65,9 +65,9 @@ def test_a_copy_holds_every_sample_at_the_same_rate_on_the_same_channels(
     assert (copy.format.rate_hz, copy.format.channels) == (8000, channels)
     assert copy.format.frames == 24_000
     # Two decoders of one lossy format agree on what can be heard, and on when.
-    heard = samples_of(copy, spool)
+    decoded_samples = samples_of(copy, spool)
     for channel in range(channels):
-        assert np.corrcoef(heard[:, channel], decoded[:24_000, channel])[0, 1] > 0.98
+        assert np.corrcoef(decoded_samples[:, channel], decoded[:24_000, channel])[0, 1] > 0.98
 
 
 def test_sixteen_bits_are_copied_bit_for_bit(tmp_path, spool, configured):
@@ -243,7 +243,7 @@ def test_nothing_is_written_or_removed_where_a_link_leads_out_of_the_spool(
 
     with pytest.raises(BadRequest) as refused:
         remove_copy(configured(), copy.location.path)
-    assert [each.name for each in outside.iterdir()] == [
+    assert [path_outside.name for path_outside in outside.iterdir()] == [
         os.path.basename(copy.location.path).decode()
     ]
     (left,) = outside.iterdir()
@@ -261,15 +261,15 @@ def test_a_link_swapped_in_while_a_copy_is_made_moves_it_nowhere(
 ):
     path = sounds.write(tmp_path / "call.wav", sounds.voice(1), subtype="GSM610")
     (tmp_path / "outside").mkdir()
-    write = spool_module._write
+    write = spool_module._write_samples
 
-    def swapping(*told):
+    def swapping(*args):
         (directory,) = spool.iterdir()
         directory.rename(tmp_path / "was")
         directory.symlink_to(tmp_path / "outside")
-        write(*told)
+        write(*args)
 
-    monkeypatch.setattr(spool_module, "_write", swapping)
+    monkeypatch.setattr(spool_module, "_write_samples", swapping)
 
     with pytest.raises(Misconfigured):
         copied(path, configured())

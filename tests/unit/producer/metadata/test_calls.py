@@ -8,14 +8,14 @@ import pytest
 
 from producer.metadata.calls import (
     NAME_UNMATCHED,
+    CallDescription,
     NamePattern,
-    Said,
-    call_of,
+    describe_call,
     load_manifest,
-    merge,
+    merge_calls,
     read_sidecars,
 )
-from producer.sources.walk import Disk, Found
+from producer.sources.walk import FoundFile, LocalDisk
 from schema.errors import BadRequest, ErrorCode
 from schema.records import CallInfo
 
@@ -35,11 +35,11 @@ def manifest(tmp_path):
 
 @pytest.fixture
 def files(tmp_path):
-    def found(*names, base="."):
+    def file(*names, base="."):
         root = os.fsencode(os.path.normpath(tmp_path / base))
-        return [Found(os.path.join(root, os.fsencode(name)), root) for name in names]
+        return [FoundFile(os.path.join(root, os.fsencode(name)), root) for name in names]
 
-    return found
+    return file
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_an_id_that_only_looks_like_it_is_kept(manifest, own: str):
 
 
 def sidecar_of(path):
-    (said,) = read_sidecars([os.fsencode(path)], Disk().read)
-    return said
+    (description,) = read_sidecars([os.fsencode(path)], LocalDisk().read)
+    return description
 
 
 def refusal(load, *args, **options):
@@ -166,8 +166,8 @@ def test_spreadsheets_of_any_country_are_read(manifest, delimiter):
 def test_names_of_files_need_not_be_utf_8(manifest, files):
     table = manifest(b"file,agent\n\xff.wav,Ada\n")
 
-    (found,) = files(b"\xff.wav".decode("utf-8", "surrogateescape"))
-    assert table.match([found]).calls[found.path].agent == "Ada"
+    (file,) = files(b"\xff.wav".decode("utf-8", "surrogateescape"))
+    assert table.match([file]).calls[file.path].agent == "Ada"
 
 
 @pytest.mark.parametrize(
@@ -204,10 +204,10 @@ def test_a_row_that_cannot_be_understood_costs_itself_and_is_named(
 ):
     table = manifest(text, name)
 
-    (found,) = files("a.wav")
-    matches = table.match([found])
+    (file,) = files("a.wav")
+    matches = table.match([file])
 
-    assert matches.calls == {found.path: CallInfo(agent="Ada")}
+    assert matches.calls == {file.path: CallInfo(agent="Ada")}
     assert [notice.code for notice in matches.notices] == [ErrorCode.MANIFEST_INVALID]
     assert matches.notices[0].subject.endswith(f"{name}, line {line}")
 
@@ -229,10 +229,10 @@ def test_a_row_that_cannot_be_understood_costs_itself_and_is_named(
 def test_a_field_that_cannot_be_understood_costs_itself_and_is_named(
     manifest, files, name, text, field
 ):
-    (found,) = files("a.wav")
-    matches = manifest(text, name, BERLIN).match([found])
+    (file,) = files("a.wav")
+    matches = manifest(text, name, BERLIN).match([file])
 
-    assert matches.calls == {found.path: CallInfo(agent="Ada")}
+    assert matches.calls == {file.path: CallInfo(agent="Ada")}
     (notice,) = matches.notices
     assert notice.code == ErrorCode.MANIFEST_INVALID
     assert notice.subject.endswith(f"{name}: {field}")
@@ -292,11 +292,11 @@ def test_a_row_names_a_file_from_the_manifest_or_from_what_was_submitted_or_bare
 ):
     # The manifest lies beside 2024/, and 2024/ was submitted.
     table = manifest(f"file,agent\n{name},Ada\n")
-    (found,) = files("may/a.wav", base="2024")
+    (file,) = files("may/a.wav", base="2024")
 
-    matches = table.match([found])
+    matches = table.match([file])
 
-    assert matches.calls == {found.path: CallInfo(agent="Ada")}
+    assert matches.calls == {file.path: CallInfo(agent="Ada")}
     assert matches.notices == ()
 
 
@@ -340,7 +340,7 @@ def test_rows_and_files_left_over_are_all_listed(manifest, files):
     "file", ["s3://bucket/calls/in/a.wav", "calls/in/a.wav", "in/a.wav", "a.wav"]
 )
 def test_an_object_is_named_by_its_url_its_key_or_as_a_file_is(manifest, file):
-    found = Found(b"s3://bucket/calls/in/a.wav", b"s3://bucket/calls", b"calls/in/a.wav", 1)
+    found = FoundFile(b"s3://bucket/calls/in/a.wav", b"s3://bucket/calls", b"calls/in/a.wav", 1)
     table = manifest(f"file,call_id\n{file},17\n")
 
     assert table.match([found]).calls == {found.path: CallInfo("17")}
@@ -350,9 +350,9 @@ def test_an_object_is_named_by_its_url_its_key_or_as_a_file_is(manifest, file):
 def test_a_sidecar_is_found_beside_its_recording(tmp_path, name):
     (tmp_path / name).write_text('{"call_id": 17, "agent": "Ada", "score": 0.5}')
 
-    said = sidecar_of(tmp_path / "call.wav")
+    description = sidecar_of(tmp_path / "call.wav")
 
-    assert said.call == CallInfo(call_id="17", agent="Ada", attributes={"score": 0.5})
+    assert description.call == CallInfo(call_id="17", agent="Ada", attributes={"score": 0.5})
 
 
 def test_without_a_sidecar_there_is_nothing_to_say(tmp_path):
@@ -365,9 +365,9 @@ def test_each_recording_has_its_own_sidecar_in_their_order(tmp_path):
         (tmp_path / f"{number}.json").write_text(f'{{"call_id": {number}}}')
     paths = [os.fsencode(tmp_path / f"{number}.wav") for number in numbers]
 
-    said = list(read_sidecars(paths, Disk().read))
+    description = list(read_sidecars(paths, LocalDisk().read))
 
-    assert [each.call.call_id for each in said] == [str(number) for number in numbers]
+    assert [item.call.call_id for item in description] == [str(number) for number in numbers]
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_a_sidecar_that_cannot_be_understood_is_noticed_and_does_no_harm(tmp_pat
     (tmp_path / "call.json").write_bytes(data)
 
     path = tmp_path / "call.wav"
-    call, (notice,) = call_of(os.fsencode(path), CallInfo(agent="Ada"), sidecar_of(path))
+    call, (notice,) = describe_call(os.fsencode(path), CallInfo(agent="Ada"), sidecar_of(path))
 
     assert call == CallInfo(agent="Ada")
     assert notice.code == ErrorCode.SIDECAR_INVALID
@@ -404,12 +404,12 @@ def test_a_sidecar_that_cannot_be_understood_is_noticed_and_does_no_harm(tmp_pat
 def test_one_odd_field_of_a_sidecar_costs_itself_and_is_named(tmp_path, odd, field):
     (tmp_path / "call.json").write_text(f'{{"call_id": "c-1", {odd}, "campaign": "spring"}}')
 
-    said = sidecar_of(tmp_path / "call.wav")
+    description = sidecar_of(tmp_path / "call.wav")
 
-    assert said.call.call_id == "c-1"
-    assert said.call.attributes["campaign"] == "spring"
-    assert getattr(said.call, field, None) is None
-    (notice,) = said.notices
+    assert description.call.call_id == "c-1"
+    assert description.call.attributes["campaign"] == "spring"
+    assert getattr(description.call, field, None) is None
+    (notice,) = description.notices
     assert notice.code == ErrorCode.SIDECAR_INVALID
     assert f"left out: {field} (" in notice.message
 
@@ -425,12 +425,12 @@ def test_fields_of_sidecars_under_other_names_are_told_once(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.json").write_text(f'{{"Call ID": {number}.0, "Agent Name": "Ada"}}')
 
-    read = read_sidecars([os.fsencode(tmp_path / f"{n}.wav") for n in range(3)], Disk().read)
-    said = list(read)
+    read = read_sidecars([os.fsencode(tmp_path / f"{n}.wav") for n in range(3)], LocalDisk().read)
+    description = list(read)
 
-    assert [each.call for each in said] == [CallInfo(str(n), agent="Ada") for n in range(3)]
-    assert [len(each.notices) for each in said] == [1, 0, 0]
-    assert "'Call ID' as call_id" in said[0].notices[0].message
+    assert [item.call for item in description] == [CallInfo(str(n), agent="Ada") for n in range(3)]
+    assert [len(item.notices) for item in description] == [1, 0, 0]
+    assert "'Call ID' as call_id" in description[0].notices[0].message
 
 
 @pytest.mark.parametrize(
@@ -449,33 +449,33 @@ def test_fields_of_sidecars_under_other_names_are_told_once(tmp_path):
     ],
 )
 def test_a_name_is_read_by_its_pattern(pattern, name, expected):
-    assert NamePattern(pattern).read(os.fsencode(f"/calls/{name}")) == Said(expected)
+    assert NamePattern(pattern).read(os.fsencode(f"/calls/{name}")) == CallDescription(expected)
 
 
 @pytest.mark.parametrize("name", ["Ada.wav", "20240501-110000_Ada.mp3"])
 def test_a_name_that_does_not_fit_is_noticed(name):
     pattern = NamePattern("{started_at:%Y%m%d-%H%M%S}_{agent}.wav", BERLIN)
 
-    said = pattern.read(os.fsencode(name))
+    description = pattern.read(os.fsencode(name))
 
-    assert said.call == CallInfo()
-    assert [notice.code for notice in said.notices] == [NAME_UNMATCHED]
+    assert description.call == CallInfo()
+    assert [notice.code for notice in description.notices] == [NAME_UNMATCHED]
 
 
 @pytest.mark.parametrize("date", ["20241345-000000", "00010101-000000", "99991231-235959"])
 def test_an_odd_date_in_a_name_costs_itself(date):
     pattern = NamePattern("{started_at:%Y%m%d-%H%M%S}_{agent}.wav", BERLIN)
 
-    said = pattern.read(os.fsencode(f"{date}_Ada.wav"))
+    description = pattern.read(os.fsencode(f"{date}_Ada.wav"))
 
-    assert said.call == CallInfo(agent="Ada")
-    assert "started_at" in said.notices[0].message
+    assert description.call == CallInfo(agent="Ada")
+    assert "started_at" in description.notices[0].message
 
 
 def test_a_moment_in_a_name_takes_the_zone_given():
     pattern = NamePattern("{started_at:%Y%m%d-%H%M%S}.wav", BERLIN)
 
-    assert pattern.read(b"20240501-110000.wav") == Said(CallInfo(started_at=NINE))
+    assert pattern.read(b"20240501-110000.wav") == CallDescription(CallInfo(started_at=NINE))
 
 
 @pytest.mark.parametrize(
@@ -505,11 +505,11 @@ def test_each_field_is_taken_from_the_first_that_has_it(tmp_path):
     path = tmp_path / "Eve_17.wav"
     from_manifest = CallInfo(agent="Ada", attributes={"x": 1})
 
-    call, notices = call_of(os.fsencode(path), from_manifest, sidecar_of(path), pattern)
+    call, notices = describe_call(os.fsencode(path), from_manifest, sidecar_of(path), pattern)
 
     assert call == CallInfo("17", line="sales", agent="Ada", attributes={"x": 1, "y": 2})
     assert notices == ()
 
 
 def test_nothing_merges_to_nothing():
-    assert merge(None, None) == CallInfo()
+    assert merge_calls(None, None) == CallInfo()

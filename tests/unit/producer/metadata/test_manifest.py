@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from producer.metadata.calls import load_manifest
-from producer.metadata.manifest import Understood, read_table
+from producer.metadata.manifest import InterpretationCode, read_table
 from producer.metadata.text_encodings import check_encoding
 from schema.errors import BadRequest, ErrorCode
 
@@ -102,7 +102,7 @@ def test_a_table_reads_back_however_it_was_written(
         if field:
             expected = [row[at].strip() or None for row in rows]
             assert [record.values.get(field) for record in read.records] == expected
-    assert all(notice.code == Understood.MANIFEST for notice in read.notices)
+    assert all(notice.code == InterpretationCode.MANIFEST for notice in read.notices)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
@@ -135,13 +135,13 @@ def test_whatever_a_manifest_holds_it_is_read_or_refused(tmp_path, data, name):
     ],
 )
 def test_a_header_is_understood_as_people_write_it(read, header, expected):
-    delimiter = next(each for each in ",;\t|" if each in header)
+    delimiter = next(candidate for candidate in ",;\t|" if candidate in header)
 
     table = read(f"{header}\na.wav,1,2,3\n".replace(",", delimiter))
 
     assert table.records[0].values == {"file": "a.wav", **expected}
     (notice,) = table.notices
-    assert notice.code == Understood.MANIFEST
+    assert notice.code == InterpretationCode.MANIFEST
     assert "understood " in notice.message
 
 

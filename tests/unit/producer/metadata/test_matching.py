@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.metadata.manifest import Understood
-from producer.metadata.matching import Row, match
-from producer.sources.walk import Found
+from producer.metadata.manifest import InterpretationCode
+from producer.metadata.matching import ManifestRow, match_rows
+from producer.sources.walk import FoundFile
 from schema.errors import ErrorCode
 from schema.records import CallInfo
 
@@ -22,12 +22,12 @@ MANIFEST = b"/srv/lists/m.csv"
 
 def matched(rows: list[str], files: list[str]):
     """Return which row of a list each file has, by number, and the notices' codes."""
-    found = [Found(os.path.join(BASE, os.fsencode(name)), BASE) for name in files]
+    found_files = [FoundFile(os.path.join(BASE, os.fsencode(name)), BASE) for name in files]
     given_rows = [
-        Row(number, os.path.normpath(name.encode()), CallInfo(str(number)))
+        ManifestRow(number, os.path.normpath(name.encode()), CallInfo(str(number)))
         for number, name in enumerate(rows)
     ]
-    matches = match(MANIFEST, given_rows, found)
+    matches = match_rows(MANIFEST, given_rows, found_files)
     calls = {
         os.fsdecode(path)[len("/srv/calls/") :]: int(c.call_id) for path, c in matches.calls.items()
     }
@@ -70,7 +70,7 @@ def test_another_spelling_finds_its_file_and_is_told(row, file):
     calls, codes = matched([row], [file, "other.wav"])
 
     assert calls == {file: 0}
-    assert codes == [Understood.MANIFEST, ErrorCode.MANIFEST_UNMATCHED_FILE]
+    assert codes == [InterpretationCode.MANIFEST, ErrorCode.MANIFEST_UNMATCHED_FILE]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_many_rows_of_one_kind_are_one_notice():
     calls, codes = matched([f"D:\\rec\\{name}" for name in names], names)
 
     assert calls == {name: number for number, name in enumerate(names)}
-    assert codes == [Understood.MANIFEST]
+    assert codes == [InterpretationCode.MANIFEST]
 
 
 @pytest.mark.timeout(60)

@@ -16,8 +16,8 @@ PIECES = st.sampled_from(["{a}", "{b}", "{c}", "*", "_", "-", "x", "/", ".wav"])
 def by_regular_expression(pieces: list[str], name: str) -> dict[str, str] | None:
     parts = {"*": "[^/]*", **{f"{{{f}}}": f"(?P<{f}>[^/]+?)" for f in "abc"}}
     regex = "".join(parts.get(piece) or re.escape(piece) for piece in pieces)
-    found = re.fullmatch(regex, name, re.DOTALL)
-    return found.groupdict() if found else None
+    match = re.fullmatch(regex, name, re.DOTALL)
+    return match.groupdict() if match else None
 
 
 @settings(max_examples=500)

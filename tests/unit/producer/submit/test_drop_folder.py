@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from producer.sources.walk import Found
+from producer.sources.walk import FoundFile
 from producer.submit.drop_folder import (
     NAME_TAKEN,
-    PATIENCE,
-    Content,
-    Reach,
-    Settling,
-    Taken,
+    UNREADABLE_GRACE_FACTOR,
+    FolderMonitor,
+    StabilityTracker,
+    TakenContent,
+    TakenFiles,
     is_gone,
-    name_taken,
+    name_taken_notice,
 )
 from schema.errors import ErrorCode, Transient
 from schema.records import Location
@@ -42,23 +42,23 @@ class Folder:
 
     path: Path
     clock: Clock
-    settling: Settling
+    tracker: StabilityTracker
 
     def look(self, after_s: float = 0.0, *names: str) -> list[tuple[str, bool]]:
         """Wait, look, and return what can be taken; ``names`` are all that is not taken."""
         self.clock.now_s += after_s
         paths = [self.path / name for name in names] or sorted(self.path.iterdir())
-        found = [Found(os.fsencode(path), os.fsencode(self.path)) for path in paths]
+        files = [FoundFile(os.fsencode(path), os.fsencode(self.path)) for path in paths]
         return [
-            (os.fsdecode(os.path.basename(file.path)), is_over)
-            for file, is_over in self.settling.settled(found)
+            (os.fsdecode(os.path.basename(file.path)), grace_is_over)
+            for file, grace_is_over in self.tracker.stable_files(files)
         ]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     clock = Clock()
-    return Folder(tmp_path, clock, Settling(10, clock))
+    return Folder(tmp_path, clock, StabilityTracker(10, clock))
 
 
 def test_a_file_is_taken_once_it_has_not_moved_for_a_while(folder: Folder):
@@ -99,14 +99,14 @@ def test_what_cannot_be_read_is_left_until_it_changes_or_patience_ends(folder: F
     path.write_bytes(b"half")
     folder.look()
     assert folder.look(10) == [("a.wav", False)]
-    folder.settling.put_off(os.fsencode(path))
+    folder.tracker.retry_when_changed(os.fsencode(path))
     assert folder.look(10) == []
     path.write_bytes(b"half and half")
     folder.look()
     assert folder.look(10) == [("a.wav", False)]
-    folder.settling.put_off(os.fsencode(path))
+    folder.tracker.retry_when_changed(os.fsencode(path))
     assert folder.look(10) == []
-    assert folder.look(10 * PATIENCE) == [("a.wav", True)]
+    assert folder.look(10 * UNREADABLE_GRACE_FACTOR) == [("a.wav", True)]
 
 
 def test_a_file_that_goes_away_is_forgotten(folder: Folder):
@@ -115,7 +115,7 @@ def test_a_file_that_goes_away_is_forgotten(folder: Folder):
     folder.look()
     path.unlink()
     assert folder.look(10, "a.wav") == []
-    assert folder.settling.waiting == 0
+    assert folder.tracker.pending_files == 0
 
 
 def test_another_file_of_a_name_that_was_put_off_and_went_away_is_read(folder: Folder):
@@ -124,7 +124,7 @@ def test_another_file_of_a_name_that_was_put_off_and_went_away_is_read(folder: F
     look = os.stat(path).st_mtime_ns
     folder.look()
     assert folder.look(10) == [("a.wav", False)]
-    folder.settling.put_off(os.fsencode(path))
+    folder.tracker.retry_when_changed(os.fsencode(path))
     path.unlink()
     assert folder.look() == []
 
@@ -140,24 +140,24 @@ class Hand:
     """A folder of which some files were taken, and what a watcher makes of the rest."""
 
     path: Path
-    taken: Taken
+    taken: TakenFiles
 
-    def file(self, name: str) -> tuple[Location, Found]:
+    def file(self, name: str) -> tuple[Location, FoundFile]:
         path = os.fsencode(self.path / name)
-        return Location("calls", name.encode()), Found(path, os.fsencode(self.path))
+        return Location("calls", name.encode()), FoundFile(path, os.fsencode(self.path))
 
     def take(self, name: str, data: bytes = b"whole") -> Path:
         path = self.path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
         source, file = self.file(name)
-        assert self.taken.is_news(source, file)
+        assert self.taken.is_new(source, file)
         digest = hashlib.sha256(data).hexdigest()
-        self.taken.take(source, Content(time.time_ns(), len(data), digest))
+        self.taken.add(source, TakenContent(time.time_ns(), len(data), digest))
         return path
 
     def restarted(self) -> Hand:
-        return Hand(self.path, Taken(dict(self.taken.contents), self.is_gone))
+        return Hand(self.path, TakenFiles(dict(self.taken.contents), self.is_gone))
 
     def is_gone(self, source: Location) -> bool:
         return is_gone(os.path.join(os.fsencode(self.path), source.path))
@@ -171,15 +171,15 @@ def hand(request, tmp_path: Path) -> Callable[[Hand], Hand]:
 
 @pytest.fixture
 def folder_taken(tmp_path: Path) -> Hand:
-    made = Hand(tmp_path, Taken({}, lambda _: False))
-    made.taken = Taken({}, made.is_gone)
-    return made
+    hand_made = Hand(tmp_path, TakenFiles({}, lambda _: False))
+    hand_made.taken = TakenFiles({}, hand_made.is_gone)
+    return hand_made
 
 
 def test_what_was_taken_and_lies_there_is_no_news(folder_taken: Hand, hand):
     folder_taken.take("a.wav")
 
-    assert not hand(folder_taken).taken.is_news(*folder_taken.file("a.wav"))
+    assert not hand(folder_taken).taken.is_new(*folder_taken.file("a.wav"))
 
 
 @pytest.mark.parametrize("data", [b"other", b"longer than that"])
@@ -189,9 +189,9 @@ def test_another_file_under_a_name_that_was_taken_is_noticed_once(folder_taken: 
     path.write_bytes(data)
     os.utime(path, (1, 1))
 
-    assert now.taken.is_news(*now.file("a.wav"))
-    assert now.taken.is_another(*now.file("a.wav"))
-    assert not now.taken.is_news(*now.file("a.wav"))
+    assert now.taken.is_new(*now.file("a.wav"))
+    assert now.taken.is_replaced(*now.file("a.wav"))
+    assert not now.taken.is_new(*now.file("a.wav"))
 
 
 def test_a_file_put_in_the_place_of_one_that_was_taken_is_noticed(folder_taken: Hand, hand):
@@ -203,8 +203,8 @@ def test_a_file_put_in_the_place_of_one_that_was_taken_is_noticed(folder_taken: 
     os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
     other.replace(path)
 
-    assert now.taken.is_news(*now.file("a.wav"))
-    assert now.taken.is_another(*now.file("a.wav"))
+    assert now.taken.is_new(*now.file("a.wav"))
+    assert now.taken.is_replaced(*now.file("a.wav"))
 
 
 def test_a_file_that_was_only_touched_is_the_one_that_was_taken(folder_taken: Hand, hand):
@@ -213,9 +213,9 @@ def test_a_file_that_was_only_touched_is_the_one_that_was_taken(folder_taken: Ha
     path.touch()
     path.chmod(0o640)
 
-    assert now.taken.is_news(*now.file("a.wav")), "its content must be looked at"
-    assert not now.taken.is_another(*now.file("a.wav"))
-    assert not now.taken.is_news(*now.file("a.wav"))
+    assert now.taken.is_new(*now.file("a.wav")), "its content must be looked at"
+    assert not now.taken.is_replaced(*now.file("a.wav"))
+    assert not now.taken.is_new(*now.file("a.wav"))
 
 
 def test_a_file_that_was_moved_is_the_one_that_was_taken(folder_taken: Hand, hand):
@@ -226,10 +226,10 @@ def test_a_file_that_was_moved_is_the_one_that_was_taken(folder_taken: Hand, han
     new, file = now.file("processed/a.wav")
     digest = hashlib.sha256(b"whole").hexdigest()
 
-    assert now.taken.is_news(new, file)
+    assert now.taken.is_new(new, file)
     assert now.taken.moved_from(file, digest) == Location("calls", b"a.wav")
-    now.taken.follow(Location("calls", b"a.wav"), new)
-    assert not now.taken.is_news(new, file)
+    now.taken.move(Location("calls", b"a.wav"), new)
+    assert not now.taken.is_new(new, file)
     assert Location("calls", b"a.wav") not in now.taken
 
 
@@ -265,27 +265,27 @@ def test_of_two_that_are_gone_the_one_of_the_same_name_was_moved(folder_taken: H
 def test_the_file_that_was_moved_leaves_its_name_free(folder_taken: Hand):
     path = folder_taken.take("a.wav")
     path.rename(path.with_name("b.wav"))
-    folder_taken.taken.follow(Location("calls", b"a.wav"), Location("calls", b"b.wav"))
+    folder_taken.taken.move(Location("calls", b"a.wav"), Location("calls", b"b.wav"))
     path.write_bytes(b"another")
 
-    assert folder_taken.taken.is_news(*folder_taken.file("a.wav"))
+    assert folder_taken.taken.is_new(*folder_taken.file("a.wav"))
     assert Location("calls", b"a.wav") not in folder_taken.taken
 
 
 def test_an_object_of_another_size_is_another():
     source = Location("calls", b"a.wav")
-    taken = Taken({source: Content(time.time_ns(), 4, "digest")}, lambda _: True)
+    taken_files = TakenFiles({source: TakenContent(time.time_ns(), 4, "digest")}, lambda _: True)
 
-    def listed(size_bytes: int) -> Found:
-        return Found(b"s3://b/a.wav", b"s3://b", b"a.wav", size_bytes)
+    def listed(size_bytes: int) -> FoundFile:
+        return FoundFile(b"s3://b/a.wav", b"s3://b", b"a.wav", size_bytes)
 
-    assert not taken.is_news(source, listed(4))
-    assert taken.is_news(source, listed(5))
-    assert taken.is_another(source, listed(5))
+    assert not taken_files.is_new(source, listed(4))
+    assert taken_files.is_new(source, listed(5))
+    assert taken_files.is_replaced(source, listed(5))
 
 
 def test_the_refusal_of_a_name_says_what_to_do():
-    notice = name_taken(Location("calls", b"a.wav"))
+    notice = name_taken_notice(Location("calls", b"a.wav"))
 
     assert (notice.code, notice.subject) == (NAME_TAKEN, "a.wav")
     assert "not transcribed" in notice.message
@@ -309,31 +309,31 @@ def test_a_folder_that_cannot_be_read_is_said_at_once_and_ends_after_ten_minutes
 ):
     clock = Clock()
     path = os.fsencode(tmp_path)
-    reach = Reach([path], clock)
+    monitor = FolderMonitor([path], clock)
     scandir = os.scandir
-    assert reach.look() == ([path], [])
+    assert monitor.look() == ([path], [])
 
     def refuse(at):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "scandir", refuse)
-    readable, (said,) = reach.look()
+    readable, (message,) = monitor.look()
     assert readable == []
-    assert os.strerror(code) in said
+    assert os.strerror(code) in message
     clock.now_s += 300
-    assert reach.look() == ([], []), "said once"
+    assert monitor.look() == ([], []), "said once"
 
     monkeypatch.setattr(os, "scandir", scandir)
-    readable, (said,) = reach.look()
+    readable, (message,) = monitor.look()
     assert readable == [path]
-    assert "again" in said
+    assert "again" in message
     monkeypatch.setattr(os, "scandir", refuse)
-    reach.look()
+    monitor.look()
     clock.now_s += 599
-    reach.look()
+    monitor.look()
     clock.now_s += 1
     with pytest.raises(Transient) as caught:
-        reach.look()
+        monitor.look()
 
     assert caught.value.code is ErrorCode.STORAGE_UNREACHABLE
     assert "10 minutes" in caught.value.cause
@@ -343,14 +343,14 @@ def test_a_folder_that_is_gone_is_said(tmp_path: Path):
     folder = tmp_path / "drop"
     folder.mkdir()
     other = os.fsencode(tmp_path)
-    reach = Reach([os.fsencode(folder), other], Clock())
-    reach.look()
+    monitor = FolderMonitor([os.fsencode(folder), other], Clock())
+    monitor.look()
     folder.rmdir()
 
-    readable, (said,) = reach.look()
+    readable, (message,) = monitor.look()
 
     assert readable == [other]
-    assert "No such file" in said
+    assert "No such file" in message
 
 
 def test_an_empty_directory_where_a_share_was_is_no_empty_folder(tmp_path: Path, monkeypatch):
@@ -358,36 +358,36 @@ def test_an_empty_directory_where_a_share_was_is_no_empty_folder(tmp_path: Path,
     folder.mkdir(parents=True)
     mounts = {os.fsencode(tmp_path / "share"), b"/"}
     monkeypatch.setattr(os.path, "ismount", lambda path: path in mounts)
-    reach = Reach([os.fsencode(folder)], Clock())
-    assert reach.look()[0]
+    monitor = FolderMonitor([os.fsencode(folder)], Clock())
+    assert monitor.look()[0]
 
     mounts.discard(os.fsencode(tmp_path / "share"))
-    readable, (said,) = reach.look()
+    readable, (message,) = monitor.look()
     assert readable == []
-    assert "nothing is mounted at" in said
+    assert "nothing is mounted at" in message
 
     mounts.add(os.fsencode(tmp_path / "share"))
-    assert reach.look()[0]
+    assert monitor.look()[0]
 
 
 def test_a_share_that_does_not_answer_holds_nobody_up(tmp_path: Path, monkeypatch):
-    held = threading.Event()
+    release = threading.Event()
     scandir = os.scandir
 
     def hang(path):
-        held.wait()
+        release.wait()
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", hang)
-    reach = Reach([os.fsencode(tmp_path)], Clock(), answer_s=0.05)
+    monitor = FolderMonitor([os.fsencode(tmp_path)], Clock(), answer_s=0.05)
 
-    readable, (said,) = reach.look()
+    readable, (message,) = monitor.look()
     assert readable == []
-    assert "has not answered" in said
+    assert "has not answered" in message
 
-    held.set()
-    assert reach.look()[0]
+    release.set()
+    assert monitor.look()[0]
 
 
 def test_a_bucket_is_left_to_its_listing():
-    assert Reach([b"s3://b/drop"], Clock()).look() == ([b"s3://b/drop"], [])
+    assert FolderMonitor([b"s3://b/drop"], Clock()).look() == ([b"s3://b/drop"], [])

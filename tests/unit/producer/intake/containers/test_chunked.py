@@ -19,7 +19,7 @@ def encoded(container, seconds=2):
 
 
 def walked(container, data):
-    return chunked.walk(io.BytesIO(data), container, len(data))
+    return chunked.walk_chunked(io.BytesIO(data), container, len(data))
 
 
 def opened(container, data):

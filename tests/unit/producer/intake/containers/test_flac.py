@@ -24,13 +24,13 @@ ONE = encoded()
 def counting(frames, data=ONE):
     """Say in the header that there are so many frames."""
     changed = bytearray(data)
-    kept = int.from_bytes(data[18:26], "big") >> 36 << 36
-    changed[18:26] = (kept | frames).to_bytes(8, "big")
+    rest_of_fields = int.from_bytes(data[18:26], "big") >> 36 << 36
+    changed[18:26] = (rest_of_fields | frames).to_bytes(8, "big")
     return bytes(changed)
 
 
 def walked(data):
-    return flac.walk(io.BytesIO(data), 0, len(data))
+    return flac.walk_flac(io.BytesIO(data), 0, len(data))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def walked(data):
 def test_the_last_frame_tells_the_length(data):
     walk = walked(data)
 
-    assert (walk.frames, walk.is_true) == (24_000, True)
+    assert (walk.frames, walk.is_header_right) == (24_000, True)
     assert walk.account.duration_ms == 3000
     assert walk.files == ((0, len(data)),)
 
@@ -56,7 +56,7 @@ def test_what_the_header_counts_is_a_hint(stated):
     walk = walked(counting(stated))
 
     assert walk.frames == 24_000
-    assert walk.is_true is (stated == 24_000)
+    assert walk.is_header_right is (stated == 24_000)
     assert walk.account.breaks == ()
 
 
@@ -100,7 +100,7 @@ def test_zeros_behind_hide_where_the_last_frame_ends(zeros):
     walk = walked(ONE + bytes(zeros))
 
     assert (walk.frames, walk.account.breaks, walk.account.unread_bytes) == (24_000, (), 0)
-    assert not walk.is_true, "somebody else must read it"
+    assert not walk.is_header_right, "somebody else must read it"
 
 
 def test_a_checksum_that_ends_in_zeros_is_part_of_its_frame():
@@ -111,7 +111,7 @@ def test_a_checksum_that_ends_in_zeros_is_part_of_its_frame():
     walk = walked(ending_in_zero)
 
     assert walk.files == ((0, len(ending_in_zero)),)
-    assert walk.is_true
+    assert walk.is_header_right
 
 
 @given(st.binary(max_size=500), st.integers(0, len(ONE)))

@@ -32,7 +32,7 @@ def fragmented(tmp_path_factory):
 
 
 def walked(data):
-    return iso.walk(io.BytesIO(data), 0, len(data))
+    return iso.walk_iso(io.BytesIO(data), 0, len(data))
 
 
 @pytest.mark.parametrize("kind", ["plain", "first", "fragmented"])

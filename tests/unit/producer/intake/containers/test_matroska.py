@@ -17,7 +17,7 @@ def webm(request, tmp_path_factory):
 
 
 def walked(data):
-    return matroska.walk(io.BytesIO(data), 0, len(data))
+    return matroska.walk_matroska(io.BytesIO(data), 0, len(data))
 
 
 def test_the_last_block_tells_when_it_begins(webm):

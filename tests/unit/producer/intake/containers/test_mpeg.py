@@ -50,11 +50,11 @@ def vbri(count):
 
 
 def walked(data):
-    return mpeg.walk(io.BytesIO(data), 0, len(data))
+    return mpeg.walk_mpeg(io.BytesIO(data), 0, len(data))
 
 
 def lengths(walk):
-    return [each.frames for each in walk.streams]
+    return [s.frames for s in walk.streams]
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def lengths(walk):
     ],
 )
 def test_headers_say_length_layer_rate_channels_and_samples(header, expected):
-    found = mpeg.parse_header(header)
+    header_frame = mpeg.parse_header(header)
 
-    assert (found.length, *found.shape[:4]) == expected
+    assert (header_frame.length, *header_frame.shape[:4]) == expected
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,12 @@ def test_without_a_promise_all_frames_count_less_what_every_decoder_puts_before(
 def test_what_the_encoder_put_around_the_call_is_taken_off():
     walk = walked(promising(100, delay=576, padding=700) + stream(100))
 
-    (found,) = walk.streams
-    assert (found.skipped_samples, found.kept_samples) == (1105, 100 * 576 - 576 - 700)
-    assert found.samples == 100 * 576 - 1276
+    (only_stream,) = walk.streams
+    assert (only_stream.skipped_samples, only_stream.kept_samples) == (
+        1105,
+        100 * 576 - 576 - 700,
+    )
+    assert only_stream.samples == 100 * 576 - 1276
 
 
 @pytest.mark.parametrize("promise", [promising, vbri])
@@ -193,16 +196,16 @@ def test_what_lies_behind_the_last_frame_is_counted():
 
 def test_frames_of_runs_are_those_that_were_walked():
     data = stream(12) + b"A" * 200 + stream(3)
-    (found,) = walked(data).streams
+    (only_stream,) = walked(data).streams
 
-    taken = [
-        each
-        for run in found.runs
-        for each in mpeg.frames(Window(io.BytesIO(data), run.start, run.end), run)
+    payloads = [
+        payload
+        for run in only_stream.runs
+        for payload in mpeg.read_frames(Window(io.BytesIO(data), run.start, run.end), run)
     ]
 
-    assert taken == [frame()] * 15
-    assert found.runs[0] == Run(0, 12 * 144)
+    assert payloads == [frame()] * 15
+    assert only_stream.runs[0] == Run(0, 12 * 144)
 
 
 @given(st.binary(max_size=3000), st.integers(0, 400))
@@ -212,7 +215,7 @@ def test_no_bytes_raise_and_no_frame_is_walked_twice(junk, at):
 
     walk = walked(mixed)
 
-    runs = [run for each in walk.streams for run in each.runs]
+    runs = [run for s in walk.streams for run in s.runs]
     assert all(a.end <= b.start for a, b in pairwise(runs))
     assert sum(run.end - run.start for run in runs) <= len(mixed)
 

@@ -39,8 +39,8 @@ def pages(data):
 
 def changed(data, change):
     """Return the pages as ``change`` makes them of number and page, with checksums set right."""
-    made = (change(number, bytearray(page)) for number, page in enumerate(pages(data)))
-    return with_checksums(b"".join(bytes(page) for page in made if page is not None))
+    changed_pages = (change(number, bytearray(page)) for number, page in enumerate(pages(data)))
+    return with_checksums(b"".join(bytes(page) for page in changed_pages if page is not None))
 
 
 def granule(page):
@@ -48,7 +48,7 @@ def granule(page):
 
 
 def walked(data):
-    return ogg.walk(io.BytesIO(data), 0, len(data))
+    return ogg.walk_ogg(io.BytesIO(data), 0, len(data))
 
 
 @pytest.mark.parametrize("kind", ["opus", "vorbis", "flac"])
@@ -156,10 +156,10 @@ def test_what_is_no_page_is_counted(opus):
 def test_packets_are_those_behind_the_headers(opus):
     ((stream,),) = walked(opus).links
 
-    taken = [p for _, packets in ogg.packets(io.BytesIO(opus), stream) for p in packets]
+    packets_read = [p for _, packets in ogg.read_packets(io.BytesIO(opus), stream) for p in packets]
 
-    assert sum(map(ogg.opus_samples, taken)) == pytest.approx(5 * 48000 + 312, abs=960)
-    assert not any(packet.startswith(b"Opus") for packet in taken)
+    assert sum(map(ogg.opus_samples, packets_read)) == pytest.approx(5 * 48000 + 312, abs=960)
+    assert not any(packet.startswith(b"Opus") for packet in packets_read)
 
 
 @pytest.mark.parametrize(

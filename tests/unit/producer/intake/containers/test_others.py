@@ -129,7 +129,7 @@ def test_packets_of_wma_that_are_zeros_are_a_break(whole):
 
     breaks = walked("wma", data[:half] + bytes(len(data) - half)).account.breaks
 
-    assert [each.cause for each in breaks] == ["its packets are zeros there"]
+    assert [audio_break.cause for audio_break in breaks] == ["its packets are zeros there"]
 
 
 def test_joined_wma_is_told_apart(whole):

@@ -19,7 +19,7 @@ LIST = b"LIST" + struct.pack("<I", 5) + b"INFOx"
 
 
 def walked(data):
-    return riff.walk(io.BytesIO(data), 0, len(data))
+    return riff.walk_riff(io.BytesIO(data), 0, len(data))
 
 
 def wav(data=ONE, **how):
@@ -170,9 +170,9 @@ def test_a_header_and_nothing_behind_is_empty():
 def test_a_header_set_right_makes_a_file_of_any_spans():
     data = wav(data_size=0) + TWO
     (take,) = walked(data).takes
-    made = take.header() + b"".join(data[start:end] for start, end in take.spans)
+    wav_bytes = take.header() + b"".join(data[start:end] for start, end in take.spans)
 
-    samples, rate = soundfile.read(io.BytesIO(made), dtype="int16")
+    samples, rate = soundfile.read(io.BytesIO(wav_bytes), dtype="int16")
 
     assert (rate, samples.astype("<i2").tobytes()) == (8000, ONE + TWO)
 
@@ -241,8 +241,8 @@ def test_24_bits_may_lie_in_32():
     walk = walked(bytes(data))
 
     assert walk.account.duration_ms == 2000
-    made = walk.takes[0].header() + samples.tobytes()
-    read, _ = soundfile.read(io.BytesIO(made), dtype="int32")
+    wav_bytes = walk.takes[0].header() + samples.tobytes()
+    read, _ = soundfile.read(io.BytesIO(wav_bytes), dtype="int32")
     assert np.array_equal(read, samples)
 
 

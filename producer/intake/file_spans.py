@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 
-class Excerpt(io.RawIOBase):
+class FileSpans(io.RawIOBase):
     """Bytes of our own and then parts of a file, as one file."""
 
     def __init__(self, file: BinaryIO, head: bytes, spans: tuple[tuple[int, int], ...]) -> None:
         super().__init__()
         self._file, self._head, self._spans = file, head, spans
         self._size = len(head) + sum(end - start for start, end in spans)
-        self._at = 0
+        self._position = 0
 
     def readable(self) -> bool:
         """Say that it can be read."""
@@ -27,42 +27,42 @@ class Excerpt(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Go to a place, which may lie behind the end."""
-        self._at = max(offset + (0, self._at, self._size)[whence], 0)
-        return self._at
+        self._position = max(offset + (0, self._position, self._size)[whence], 0)
+        return self._position
 
     def tell(self) -> int:
         """Return where it is."""
-        return self._at
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer, up to the end of one part; return how many bytes."""
-        data = self._next(len(buffer))
+        data = self._read_next(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
-    def _next(self, count: int) -> bytes:
+    def _read_next(self, count: int) -> bytes:
         """Return the next bytes, up to the end of the part that they lie in."""
-        begin = 0
-        if self._at < len(self._head):
-            data = self._head[self._at : self._at + count]
-            self._at += len(data)
+        part_start = 0
+        if self._position < len(self._head):
+            data = self._head[self._position : self._position + count]
+            self._position += len(data)
             return data
-        begin = len(self._head)
+        part_start = len(self._head)
         for start, end in self._spans:
-            if self._at < begin + end - start:
-                within = start + self._at - begin
-                self._file.seek(within)
-                data = self._file.read(min(count, end - within))
-                self._at += len(data)
+            if self._position < part_start + end - start:
+                file_offset = start + self._position - part_start
+                self._file.seek(file_offset)
+                data = self._file.read(min(count, end - file_offset))
+                self._position += len(data)
                 return data
-            begin += end - start
+            part_start += end - start
         return b""
 
 
 @contextmanager
-def excerpt(
+def open_spans(
     path: bytes, head: bytes, spans: tuple[tuple[int, int], ...]
 ) -> Iterator[io.BufferedReader]:
     """Open parts of a file as one, behind bytes of our own."""
     with open(path, "rb") as file:
-        yield io.BufferedReader(Excerpt(file, head, spans))
+        yield io.BufferedReader(FileSpans(file, head, spans))
