@@ -23,7 +23,7 @@ from schema.records import (
 from schema.span import Span
 from schema.store.dispatches import reduce_dispatch
 from schema.store.intake import submissions
-from schema.store.intake.submissions import Added, OpenSubmission
+from schema.store.intake.submissions import AddResult, OpenSubmission
 from schema.store.ledger import Ledger
 from schema.store.work import reduces
 from schema.store.work import segments as work
@@ -81,10 +81,10 @@ def added(
     *items: NewRecording | QuarantinedRecording,
     to: OpenSubmission | None = None,
     room: int = 1_000,
-) -> Added:
+) -> AddResult:
     """Add recordings to a submission, a new one unless given."""
     target = to or submission(ledger)
-    return ledger.transact(lambda c: submissions.add_recordings(c, target, items, room=room))
+    return ledger.transact(lambda c: submissions.add_recordings(c, target, items, capacity=room))
 
 
 def utterance(speaker: str, said: str, start_ms: int = 0) -> Utterance:
@@ -105,8 +105,12 @@ def transcribed(
     item = item or recording(unique("pcm"), call=call)
     (dispatch,) = added(ledger, item, to=to).dispatches
     if dispatch.task == TRANSCRIBE_SEGMENT:  # Its words are not known yet.
-        held = ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
-        dispatch = ledger.single(lambda c: work.finish(c, held, result(*said))).reduce
+        held = ledger.run_statement(
+            lambda c: work.claim_segment(c, dispatch.message, owner="w", lease_s=60)
+        )
+        dispatch = ledger.run_statement(
+            lambda c: work.finish_segment(c, held, result(*said))
+        ).reduce
     return reduced(ledger, dispatch, *utterances, talk=talk)
 
 
@@ -114,8 +118,10 @@ def reduced(
     ledger: Ledger, dispatch: Dispatch, *utterances: Utterance, talk: Talk | None = None
 ) -> UUID:
     """Store a transcript of a recording whose segments have ended; return its id."""
-    held = ledger.single(lambda c: reduces.claim_reduce(c, dispatch.message, owner="r", lease_s=60))
-    segments = ledger.transact(lambda c: reduces.ended_segments(c, held.recording_id))
+    held = ledger.run_statement(
+        lambda c: reduces.claim_reduce(c, dispatch.message, owner="r", lease_s=60)
+    )
+    segments = ledger.transact(lambda c: reduces.read_ended_segments(c, held.recording_id))
     draft = Draft("en", (), 500, 500, utterances, (), talk=talk)
     ledger.transact(lambda c: reduces.store_transcript(c, held, segments, draft))
     return held.recording_id

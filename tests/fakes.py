@@ -11,7 +11,7 @@ from schema.errors import CallscribeError
 from schema.pcm import SAMPLES_PER_MS, Samples
 from schema.span import Span
 from schema.words import Word
-from workers.engines.base import Decoding, Outcome, Recognizer, Request
+from workers.engines.base import DecodeOutcome, DecodeRequest, Decoding, Recognizer
 
 #: What the fakes look at: a tenth of a second, which is speech where it is louder than a whisper.
 STEP_MS = 100
@@ -47,12 +47,12 @@ class FakeRecognizer(Recognizer):
 
     word_ms = 500
 
-    def decode_all(self, requests: Sequence[Request]) -> list[Outcome]:
+    def decode_all(self, requests: Sequence[DecodeRequest]) -> list[DecodeOutcome]:
         return [self._decode(request) for request in requests]
 
-    def _decode(self, request: Request) -> Outcome:
+    def _decode(self, request: DecodeRequest) -> DecodeOutcome:
         try:
-            request.carry_on()
+            request.check_cancelled()
         except CallscribeError as error:
             return error
         samples, regions, language = request.samples, request.regions, request.language

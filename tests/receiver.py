@@ -1,4 +1,4 @@
-"""A receiver of notifications: the one that ops/docs/notify.md shows, with misbehaviour on top."""
+"""A receiver of notifications: that of ops/docs/guide/notify.md, with misbehaviour on top."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SECRET = "nobody could ever guess this one"  # noqa: S105 - the tests' own
-DOCUMENT = Path(__file__).parents[1] / "ops" / "docs" / "notify.md"
+DOCUMENT = Path(__file__).parents[1] / "ops" / "docs" / "guide" / "notify.md"
 
 
 def documented() -> str:

@@ -24,7 +24,7 @@ from ops.local.bootstrap import environment as base_environment
 from ops.local.process import Child, ProcessError, family
 from ops.local.servers import PostgresServer, RedisServer, redis_client_url
 from producer.submit.enqueue import celery_app
-from schema.migrate import migrate
+from schema.migrate import migrate_ledger
 from schema.profile import PROFILES
 from schema.publish import Publisher
 from schema.records import AudioFormat, CallInfo, Location, NewRecording, PlannedSegment
@@ -106,7 +106,9 @@ class Bed:
 
     def add(self, to: OpenSubmission, batch: Sequence[NewRecording], room: int) -> list[Dispatch]:
         """Add one batch, in a transaction."""
-        added = self.ledger.transact(lambda c: submissions.add_recordings(c, to, batch, room=room))
+        added = self.ledger.transact(
+            lambda c: submissions.add_recordings(c, to, batch, capacity=room)
+        )
         return added.dispatches
 
 
@@ -133,7 +135,7 @@ def open_bed(**settings: str) -> Iterator[Bed]:
         kept = {k: v for k, v in base_environment().items() if not k.startswith(("PG", "CALLSC"))}
         read = Settings.model_validate(ours)
         ledger = Ledger.open(read, answer_s=_ANSWER_S)
-        migrate(ledger.engine)
+        migrate_ledger(ledger.engine)
         app = celery_app(read)
         try:
             yield Bed(

@@ -110,7 +110,7 @@ def _row(kind: Kind, scratch: Path, files: int, seconds: int) -> list[str]:
         spool_reserve_bytes=0,
     )
     begun_s = time.monotonic()
-    results = [each for each in examine_all(jobs, settings, load_profile("call")) if each]
+    results = list(examine_all(jobs, settings, load_profile("call")))
     passed_s = time.monotonic() - begun_s
     wrong = [each for each in results if not isinstance(each, NewRecording)]
     if wrong or len(results) != files:

@@ -119,18 +119,18 @@ Decode = Callable[[Samples], int]
 
 
 def _ours(profile: Profile, models: Path) -> Decode:
-    from workers.engines.load import load_bank, load_detector, load_recognizer
+    from workers.engines.load import load_detector, load_filter_bank, load_recognizer
     from workers.segment.speech_regions import find_speech
 
     settings = Settings(
         database_url="postgresql://nowhere/none", redis_url="redis://nowhere", models=models
     )
-    bank = load_bank(settings)
+    bank = load_filter_bank(settings)
     detector = load_detector(profile, settings, bank)
     recognizer = load_recognizer(profile, settings, bank)
 
     def decode(samples: Samples) -> int:
-        bank.forget()
+        bank.clear()
         speech = find_speech(detector, samples, profile.scene.max_region_ms)
         language = profile.decode.language
         return len(recognizer.decode(samples, speech, language=language).words)
@@ -180,10 +180,10 @@ def _our_funasr(model: str, models: Path) -> Decode:
 
 
 def _their_funasr(model: str, models: Path) -> Decode:
-    from workers.engines.funasr.isolation import guest
+    from workers.engines.funasr.isolation import isolate_funasr
 
     directory = _made_up(model, models)
-    with guest():
+    with isolate_funasr():
         from funasr import AutoModel
 
         loaded: Any = AutoModel(
@@ -198,7 +198,7 @@ def _their_funasr(model: str, models: Path) -> Decode:
         )
 
     def decode(samples: Samples) -> int:
-        with guest():
+        with isolate_funasr():
             [result] = loaded.generate(samples, batch_size_s=300, ncpu=1)
         return len(result["text"].split())
 

@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from ops.bench.bed import Bed, new_submission, open_bed
 from ops.bench.report import milliseconds, print_table, say
-from schema.store.read.fleet import figures
+from schema.store.read.fleet import read_figures
 
 _HEADINGS = ("ledger", "p50, ms", "p95, ms", "most, ms", "rows read")
 _CALLS_A_DAY = 5_000
@@ -88,9 +88,9 @@ def _row(bed: Bed, ledger: str, samples: int) -> list[str]:
     seconds = []
     before = _read(bed)
     for _ in range(samples):
-        with bed.ledger.reading() as connection:
+        with bed.ledger.connect() as connection:
             begun_s = time.monotonic()
-            figures(connection)
+            read_figures(connection)
             seconds.append(time.monotonic() - begun_s)
     read = (_read(bed) - before) / samples
     most = f"{1_000 * max(seconds):.2f}"

@@ -154,10 +154,10 @@ def _run(arguments: argparse.Namespace, scratch: Path, until_s: float) -> int:
     from ops.bench import gpu_checks, gpu_speed
     from ops.bench.gpu_models import Bench
     from schema.errors import Misconfigured
-    from workers.engines.features import open_bank
+    from workers.engines.features import open_filter_bank
 
     try:
-        open_bank(arguments.device)
+        open_filter_bank(arguments.device)
     except Misconfigured as error:
         sys.exit(str(error))
     tasks = arguments.tasks or (8 if arguments.small else 200)

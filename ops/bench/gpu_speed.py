@@ -22,15 +22,15 @@ from ops.bench.gpu_models import LONGEST_S, MODELS, ROOT, Bench, Loaded, load_al
 from schema.pcm import Samples
 from schema.records import SegmentSource
 from schema.wire import Message
-from workers.engines.base import Decoding, Request
-from workers.engines.funasr.cuda_graphs import Replayed
-from workers.engines.funasr.networks import run_as_called
+from workers.engines.base import DecodeRequest, Decoding
+from workers.engines.funasr.cuda_graphs import GraphRunner
+from workers.engines.funasr.networks import run_directly
 from workers.process.memory import (
     DeviceMemory,
     GpuMemory,
     MemoryFigures,
     device_memory,
-    settle,
+    freeze_gc,
 )
 from workers.segment.audio import read_segment
 from workers.segment.loudness import measure_loudness as levels
@@ -131,7 +131,7 @@ def measured(bench: Bench, kind: str) -> list[Ran | Check]:
     except Exception as error:
         traceback.print_exc()
         found.append(Check(f"{MODELS[kind]}: measured", False, f"{type(error).__name__}: {error}"))
-    settle()
+    freeze_gc()
     # After some errors of CUDA every later call fails as well: what was measured is printed.
     with suppress(RuntimeError):
         device_memory(bench.device).release()
@@ -142,7 +142,7 @@ def _rows(bench: Bench, loaded: Loaded) -> Iterator[Ran]:
     graphs = [False, True] if bench.is_gpu and loaded.kind != "whisper" else [False]
     for with_graphs in graphs:
         if loaded.kind != "whisper":
-            own = Replayed(loaded.bank.device) if with_graphs else run_as_called
+            own = GraphRunner(loaded.bank.device) if with_graphs else run_directly
             loaded.recognizer._family.run = own
         for way, run in (("alone", _alone), ("end to end", _end_to_end)):
             for together in (_TOGETHER,) if with_graphs else (_TOGETHER, 1):
@@ -209,11 +209,11 @@ def _reading(
         return readers[-1].read
 
     ahead = ReadAhead(
-        find=lambda message: by_id[message.id],
+        find_source=lambda message: by_id[message.id],
         read=read,
-        reader=reader,
+        make_reader=reader,
         threads=2 if (os.cpu_count() or 1) >= 8 else 1,
-        most=2 * row.together,
+        segments_max=2 * row.together,
     )
     try:
         yield ahead, sources
@@ -261,7 +261,7 @@ def _decode(
             # What it hears in noise is of no matter: the regions are drawn.
             find_speech(loaded.detector, samples, round(1000 * LONGEST_S))
         language = "en" if loaded.kind == "whisper" else "auto"
-        requests.append(Request(samples, regions_of(number, bench.segment_s), language))
+        requests.append(DecodeRequest(samples, regions_of(number, bench.segment_s), language))
     words = 0
     for request, outcome in zip(requests, loaded.recognizer.decode_all(requests), strict=True):
         if not isinstance(outcome, Decoding):
@@ -269,7 +269,7 @@ def _decode(
         words += len(outcome.words)
         if hears:
             levels(request.samples, request.regions)
-    loaded.bank.forget()
+    loaded.bank.clear()
     return words
 
 
@@ -299,7 +299,7 @@ def _run(bench: Bench, row: Ran, decode: Callable[[int], int], claims: int, limi
 
 def _settled(memory: DeviceMemory) -> MemoryFigures:
     """Return what is in use once all that can be let go is: what was loaded, and no copy of it."""
-    settle()
+    freeze_gc()
     memory.release()
     with GpuMemory(memory) as scope:
         pass
@@ -311,7 +311,7 @@ def _count_calls(bench: Bench, loaded: Loaded, rows: Sequence[Ran]) -> None:
     for graphs in sorted({row.graphs for row in rows}, reverse=True):
         # The graphs that were recorded are there still: they were measured last.
         if loaded.kind != "whisper" and not graphs:
-            loaded.recognizer._family.run = run_as_called
+            loaded.recognizer._family.run = run_directly
         calls, waits = _asked(bench, loaded)
         for row in rows:
             if row.graphs == graphs:
@@ -327,7 +327,7 @@ def _asked(bench: Bench, loaded: Loaded) -> tuple[float | None, float | None]:
         budget.ms = 1 << 40
         counted = launches.counted(loaded.recognizer)
         budget.ms = own_ms
-        loaded.bank.forget()
+        loaded.bank.clear()
         return counted.operators, counted.waits
     samples = read_segment(bench.sources[0], bench.settings(bench.scratch))
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]

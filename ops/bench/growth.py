@@ -30,11 +30,11 @@ from ops.bench.nullworker import made_up_result
 from ops.bench.report import milliseconds, percentile, print_table, say
 from ops.local.process import ProcessError
 from ops.local.servers import redis_client_url
-from schema.store.read import recordings
+from schema.store.read.progress import read_progress
 from schema.store.work.reduces import claim_reduce
-from schema.store.work.segments import Claim, claim, finish
+from schema.store.work.segments import Claim, claim_segment, finish_segment
 from schema.store.work.sweep import sweep
-from schema.wire import Dispatch, Queued
+from schema.wire import Dispatch, QueueLengths
 from schema.words import SegmentResult
 from workers.background.sweeper import Sweeper
 
@@ -136,20 +136,22 @@ def _measure(bed: Bed, samples: int) -> Timed:
         timed.run("submit of 100", partial(bed.add, submission, batch, len(batch)))
     for _ in range(samples // 5):
         timed.run("sweep", partial(_sweep, bed))
-        timed.run("status", lambda: ledger.transact(lambda c: recordings.progress(c, status_of.id)))
+        timed.run("status", lambda: ledger.transact(lambda c: read_progress(c, status_of.id)))
     say(f"measured: {', '.join(timed.seconds)}")
     return timed
 
 
 def _claim(bed: Bed, dispatch: Dispatch) -> Claim:
-    held = bed.ledger.single(lambda c: claim(c, dispatch.message, owner="a", lease_s=600))
+    held = bed.ledger.run_statement(
+        lambda c: claim_segment(c, dispatch.message, owner="a", lease_s=600)
+    )
     if held is None:
         raise ProcessError(f"{dispatch.label} could not be claimed")
     return held
 
 
 def _finish(bed: Bed, held: Claim, words: SegmentResult) -> Dispatch:
-    ended = bed.ledger.single(lambda c: finish(c, held, words))
+    ended = bed.ledger.run_statement(lambda c: finish_segment(c, held, words))
     if ended.reduce is None:
         raise ProcessError(f"{held.name} did not ask for its reduce")
     return ended.reduce
@@ -157,7 +159,7 @@ def _finish(bed: Bed, held: Claim, words: SegmentResult) -> Dispatch:
 
 def _claim_reduce(bed: Bed, dispatch: Dispatch) -> None:
     message = dispatch.message
-    if not bed.ledger.single(lambda c: claim_reduce(c, message, owner="a", lease_s=600)):
+    if not bed.ledger.run_statement(lambda c: claim_reduce(c, message, owner="a", lease_s=600)):
         raise ProcessError(f"{dispatch.label} could not be claimed")
 
 
@@ -167,7 +169,7 @@ def _sweep(bed: Bed) -> None:
     bed.ledger.transact(
         lambda c: sweep(
             c,
-            queued=Queued(settings.high_water, settings.high_water),
+            queue_lengths=QueueLengths(settings.high_water, settings.high_water),
             high_water=settings.high_water,
             interval_s=settings.sweep_s,
         )
@@ -270,7 +272,7 @@ def _hour(bed: Bed) -> Hour:
             with redis.Redis.from_url(redis_client_url(bed.redis.url)) as client:
                 client.flushall()
         begun_s = time.monotonic()
-        swept = sweeper.once()
+        swept = sweeper.sweep_once()
         hour.sweeps_s.append(time.monotonic() - begun_s)
         dispatched = len(swept.dispatches) if swept else 0
         hour.redispatched += dispatched
@@ -288,7 +290,7 @@ def _waiting(bed: Bed) -> int:
 
 
 def _queued(bed: Bed) -> int:
-    queued = bed.publisher.queued()
+    queued = bed.publisher.queue_lengths()
     return 0 if queued is None else queued.segments
 
 

@@ -32,9 +32,9 @@ from ops.bench.report import print_table, say
 from ops.local.process import Child
 from ops.local.stack import reducer_command, worker_command
 from schema.store.ledger import Ledger
-from schema.store.work.segments import claim, finish, renew
+from schema.store.work.segments import claim_segment, finish_segment, renew_lease
 from schema.wire import Dispatch, Message
-from workers.process.lease import KeptLease
+from workers.process.lease import LeaseRenewal
 
 _LEASE_LIMIT_S = 3_600
 #: Before a window begins: what starts has asked what it asks at a start.
@@ -216,17 +216,19 @@ class SimulatedWorker:
 
     def _work(self, message: Message) -> None:
         ledger, lease_s = self._ledger, self._lease_s
-        held = ledger.single(lambda c: claim(c, message, owner=self._name, lease_s=lease_s))
+        held = ledger.run_statement(
+            lambda c: claim_segment(c, message, owner=self._name, lease_s=lease_s)
+        )
         if held is None:
             return
-        renewed = KeptLease(
-            lambda: ledger.single(lambda c: renew(c, held, lease_s=lease_s)),
+        renewed = LeaseRenewal(
+            lambda: ledger.run_statement(lambda c: renew_lease(c, held, lease_s=lease_s)),
             lease_s=lease_s,
             limit_s=_LEASE_LIMIT_S,
         )
         with renewed:
             self.stop.wait(self._decode_s)
-        ended = ledger.single(lambda c: finish(c, held, self._result))
+        ended = ledger.run_statement(lambda c: finish_segment(c, held, self._result))
         self._publisher.publish([ended.reduce] if ended.reduce else [])
 
 

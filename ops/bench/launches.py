@@ -124,7 +124,7 @@ def narrow_model(kind: str, root: Path, **decode: Any) -> FunasrRecognizer:
     settings = Settings(
         database_url="postgresql://nowhere/none", redis_url="redis://nowhere", models=root
     )
-    recognizer = funasr.load(profile_of(directory, **decode), settings, FilterBank("cpu"))
+    recognizer = funasr.load_funasr(profile_of(directory, **decode), settings, FilterBank("cpu"))
     assert isinstance(recognizer, funasr.FunasrRecognizer)  # noqa: S101 - what is made up is known
     recognizer.budget.ms = 1 << 40
     return recognizer
@@ -153,7 +153,7 @@ def _once(recognizer: FunasrRecognizer, samples: Samples, spans: list[Span]) -> 
     """Return what decodes it all in one minibatch, and says how many words; features are there."""
     from workers.engines.funasr import recognizer as funasr
 
-    recognizer._bank.of(samples)
+    recognizer._bank.compute(samples)
 
     def decode() -> int:
         overhead = funasr.CPU_OVERHEAD_MS

@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from schema.profile import Profile, load_profile
-from workers.engines.funasr.isolation import guest
+from workers.engines.funasr.isolation import isolate_funasr
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +215,7 @@ def _write(kind: str, directory: Path, config: Mapping[str, Any], tokens: Sequen
         (directory / "tokens.json").write_text(json.dumps(tokens, ensure_ascii=False))
     # FunASR builds a model only where there are weights to load, be there none in them.
     torch.save({}, directory / "model.pt")
-    with guest():
+    with isolate_funasr():
         from funasr import AutoModel
 
         model, _ = AutoModel.build_model(model=str(directory), device="cpu", disable_update=True)

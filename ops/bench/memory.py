@@ -158,7 +158,7 @@ def _claim(profile: Profile, path: Path, audio: AudioFormat, span: Span, digest:
         decode_key="",
         profile=profile,
         attempt=1,
-        known=False,
+        is_cached=False,
     )
 
 

@@ -24,12 +24,12 @@ from sqlalchemy import event
 from ops.bench.times import Times
 from schema.span import Span
 from schema.store.ledger import Cursor, Ledger
-from schema.store.work.segments import Claim, Ended
+from schema.store.work.segments import Claim, EndResult
 from schema.words import SegmentResult, Word
 from workers.__main__ import main
-from workers.process.memory import settle
+from workers.process.memory import freeze_gc
 from workers.process.metrics import StageSeconds
-from workers.segment.pipeline import Outcome, Route, Wanted
+from workers.segment.pipeline import LeasedClaim, Route, SegmentOutcome
 
 if TYPE_CHECKING:
     from workers.context import Worker
@@ -66,12 +66,12 @@ class NullRoute(Route):
     @cached_property
     def _result(self) -> SegmentResult:
         result = made_up_result()
-        settle()  # as after a model is loaded
+        freeze_gc()  # as after a model is loaded
         return result
 
-    def decode_all(self, wanted: Sequence[Wanted]) -> list[Outcome]:
+    def decode_all(self, claims: Sequence[LeasedClaim]) -> list[SegmentOutcome]:
         """Return the same words for every claim."""
-        return [(self._result, StageSeconds(read=0.0, vad=0.0, asr=0.0)) for _ in wanted]
+        return [(self._result, StageSeconds(read=0.0, vad=0.0, asr=0.0)) for _ in claims]
 
 
 class TimedLedger(Ledger):
@@ -86,13 +86,13 @@ class TimedLedger(Ledger):
         self._connections: list[Any] = []
         event.listen(self.engine, "connect", lambda raw, _: self._connections.append(raw.pgconn))
 
-    def single(self, work: Callable[[Cursor], T]) -> T:
+    def run_statement(self, work: Callable[[Cursor], T]) -> T:
         """Run one statement; claims and finishes are told apart by what they return."""
         asked_s = time.monotonic()
-        outcome = super().single(work)
+        outcome = super().run_statement(work)
         if isinstance(outcome, Claim):
             self._claimed_s = asked_s
-        elif isinstance(outcome, Ended):
+        elif isinstance(outcome, EndResult):
             self._times.add(self._claimed_s, time.monotonic())
             self._finished += 1
             self._trace_some()

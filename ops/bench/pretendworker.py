@@ -21,7 +21,7 @@ from ops.bench.times import Times
 from schema.words import SegmentResult
 from workers.__main__ import main
 from workers.process.metrics import StageSeconds
-from workers.segment.pipeline import Outcome, Route, Wanted
+from workers.segment.pipeline import LeasedClaim, Route, SegmentOutcome
 
 if TYPE_CHECKING:
     from workers.context import Worker
@@ -42,23 +42,23 @@ class PretendRoute(Route):
         self._device_s = device_s
         self._times = times
 
-    def decode_all(self, wanted: Sequence[Wanted]) -> list[Outcome]:
+    def decode_all(self, claims: Sequence[LeasedClaim]) -> list[SegmentOutcome]:
         """Read, note when the device begins and ends, and return silent segments."""
-        samples = [self._read(claim) for claim, _ in wanted]
+        samples = [self._read(claim) for claim, _ in claims]
         begun_s = time.monotonic()
-        each = _MINIBATCHES[max(known for known in _MINIBATCHES if known <= len(wanted))]
-        _launch(each * len(wanted))
-        left_s = begun_s + self._device_s * len(wanted) - time.monotonic()
+        each = _MINIBATCHES[max(known for known in _MINIBATCHES if known <= len(claims))]
+        _launch(each * len(claims))
+        left_s = begun_s + self._device_s * len(claims) - time.monotonic()
         if left_s > 0:
             time.sleep(left_s)
         ended_s = time.monotonic()
-        for number in range(len(wanted)):
+        for number in range(len(claims)):
             # As if one after the other: what counts is their sum.
-            share_s = (ended_s - begun_s) / len(wanted)
+            share_s = (ended_s - begun_s) / len(claims)
             self._times.add(begun_s + number * share_s, begun_s + (number + 1) * share_s)
         del samples
         silent = SegmentResult((), (), None), StageSeconds(read=0.0, vad=0.0, asr=0.0)
-        return [silent for _ in wanted]
+        return [silent for _ in claims]
 
 
 def _launch(minibatches: float) -> None:

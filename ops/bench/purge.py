@@ -22,10 +22,10 @@ from sqlalchemy import Connection, text
 
 from ops.bench.bed import Bed, new_submission, open_bed
 from ops.bench.report import milliseconds, print_table, say
-from producer.erasure.retention import purge
+from producer.erasure.retention import run_retention
 from schema.store.erasure import forget, retention
 from schema.store.ledger import Ledger
-from schema.store.work.segments import claim
+from schema.store.work.segments import claim_segment
 from schema.wire import Message
 
 _PAUSE_S = 0.02
@@ -70,7 +70,7 @@ def main() -> None:
         during = erasing.stop()
         sizes.append(_megabytes(bed))
         vacuuming.start()
-        vacuum_s = _timed(lambda: retention.vacuum(bed.ledger.engine))
+        vacuum_s = _timed(lambda: retention.vacuum_tables(bed.ledger.engine))
         beside = vacuuming.stop()
         sizes.append(_megabytes(bed))
         _fill(bed, gone)
@@ -134,14 +134,14 @@ def _purge(bed: Bed, before: datetime) -> tuple[list[float], float]:
     """Erase what came before; return how long each batch took, and all of them, in seconds."""
     ends = [time.monotonic()]
     copies: list[bytes] = []
-    purge(
+    run_retention(
         bed.ledger,
         before,
         copies.append,
         lambda _dispatches: None,
         lambda _done: ends.append(time.monotonic()),
     )
-    left = bed.ledger.transact(lambda c: forget.count_older(c, before)).recordings
+    left = bed.ledger.transact(lambda c: forget.preview_retention(c, before)).recordings
     if left:
         raise AssertionError(f"{left} recordings are left")
     batches = [end - begin for begin, end in pairwise(ends)]
@@ -182,7 +182,9 @@ class _Prober:
 
     def _claim(self) -> object:
         nobodys = Message(uuid4(), uuid4())
-        return self._ledger.single(lambda c: claim(c, nobodys, owner="w", lease_s=60))
+        return self._ledger.run_statement(
+            lambda c: claim_segment(c, nobodys, owner="w", lease_s=60)
+        )
 
     def _note(self, name: str, work: Callable[[], object]) -> None:
         self._seconds[name].append(_timed(work))

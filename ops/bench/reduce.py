@@ -28,7 +28,7 @@ from ops.local.process import Child, ProcessError, family
 from ops.local.stack import reducer_command
 from schema.records import NewRecording, PlannedSegment
 from schema.span import Span
-from schema.store.work.segments import claim, finish
+from schema.store.work.segments import claim_segment, finish_segment
 from schema.wire import Dispatch
 from schema.words import SegmentResult, Word
 
@@ -129,14 +129,14 @@ def _fill(bed: Bed, spans: Sequence[Span]) -> tuple[Dispatch, int]:
     timelines = [_timeline(channel, spans[-1].end_ms) for channel in range(_CHANNELS)]
     words, reduce = 0, None
     for dispatch in bed.add(new_submission(bed.ledger), [recording], room=1 << 30):
-        held = bed.ledger.single(
-            partial(claim, message=dispatch.message, owner="bench", lease_s=600)
+        held = bed.ledger.run_statement(
+            partial(claim_segment, message=dispatch.message, owner="bench", lease_s=600)
         )
         if held is None:
             raise ProcessError(f"{dispatch.label} could not be claimed")
         result = _result(timelines[held.source.channel or 0], held.span)
         words += len(result.words)
-        ended = bed.ledger.single(partial(finish, held=held, result=result))
+        ended = bed.ledger.run_statement(partial(finish_segment, claim=held, result=result))
         reduce = ended.reduce or reduce
     if reduce is None:
         raise ProcessError("no segment asked for the reduce")

@@ -47,7 +47,7 @@ def say(line: str) -> None:
 
 
 def _measured_on(bed: Bed) -> str:
-    with bed.ledger.reading() as connection:
+    with bed.ledger.connect() as connection:
         postgres = connection.scalar(text("show server_version"))
     with bed.celery.connection_for_write() as connection:
         server = connection.default_channel.client.info("server")["redis_version"]

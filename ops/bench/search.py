@@ -21,9 +21,9 @@ from sqlalchemy import Connection, text
 
 from ops.bench.bed import Bed, open_bed
 from ops.bench.report import percentile, print_table, say
-from schema.migrate import migrate
+from schema.migrate import migrate_ledger
 from schema.search_query import parse_query
-from schema.store.read.search import Filters, search
+from schema.store.read.search import Filters, search_utterances
 from schema.tables import Recording, Transcript, UtteranceRow
 
 _SEED = 20_261_121
@@ -97,7 +97,7 @@ def main() -> None:
         _settle(bed)
         without = {name: _ask(bed, query, arguments.rounds) for name, query in QUERIES.items()}
         begun_s = time.monotonic()
-        migrate(bed.ledger.engine)
+        migrate_ledger(bed.ledger.engine)
         built_s = time.monotonic() - begun_s
         size = _sizes(bed)
         _settle(bed)
@@ -173,12 +173,12 @@ def _ask(bed: Bed, query: str, rounds: int) -> tuple[int, float]:
     """Return how many utterances have it, and the median of a search in seconds."""
     asked = parse_query(query)
     seconds = []
-    with bed.ledger.reading() as connection:
+    with bed.ledger.connect() as connection:
         for _ in range(rounds):
             begun_s = time.monotonic()
-            search(connection, asked, Filters(), limit=_SHOWN)
+            search_utterances(connection, asked, Filters(), limit=_SHOWN)
             seconds.append(time.monotonic() - begun_s)
-        everything = search(connection, asked, Filters(), limit=1 << 30)
+        everything = search_utterances(connection, asked, Filters(), limit=1 << 30)
     return len(everything), percentile(seconds, 50)
 
 

@@ -104,7 +104,7 @@ def _part(bed: Bed, way: str, recordings: int) -> Run:
 
 def _checked(bed: Bed, run: Run) -> Run:
     """Return the run, if all that it handed in is there; the next one finds nothing of it."""
-    queued = bed.publisher.queued()
+    queued = bed.publisher.queue_lengths()
     if queued is None or queued.segments != run.recordings:
         sys.exit(f"{run.way}: {queued} messages for {run.recordings} recordings")
     bed.empty()
@@ -143,10 +143,10 @@ def _once_probed(settings: Settings, recordings: int) -> float:
     submission = new_submission(ledger)
     begun_s = time.monotonic()
     for batch in batches(calls(recordings)):
-        room = enqueuer.room()
-        add = partial(submissions.add_recordings, submission=submission, batch=batch, room=room)
+        room = enqueuer.capacity()
+        add = partial(submissions.add_recordings, submission=submission, batch=batch, capacity=room)
         enqueuer.publish(ledger.transact(add).dispatches)
-    ledger.transact(lambda c: submissions.seal(c, submission.id))
+    ledger.transact(lambda c: submissions.seal_submission(c, submission.id))
     return time.monotonic() - begun_s
 
 

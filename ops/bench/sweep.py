@@ -26,11 +26,11 @@ from ops.bench.bed import Bed, new_submission, open_bed
 from ops.bench.growth import execute, grow
 from ops.bench.nullworker import made_up_result
 from ops.bench.report import milliseconds, print_table
-from schema.migrate import concurrent_indexes, migrate
+from schema.migrate import concurrent_indexes, migrate_ledger
 from schema.store.ledger import Ledger
-from schema.store.work.segments import claim, finish
-from schema.store.work.sweep import Swept, sweep
-from schema.wire import TRANSCRIBE_SEGMENT, Dispatch, Queued
+from schema.store.work.segments import claim_segment, finish_segment
+from schema.store.work.sweep import SweepResult, sweep
+from schema.wire import TRANSCRIBE_SEGMENT, Dispatch, QueueLengths
 
 _HEADINGS = ("ledger", "Redis", "sweeps", "p50", "p95", "max", "sent each", "finishes/s")
 
@@ -75,10 +75,10 @@ class Fleet:
                 message = self.waiting.get(timeout=0.1).message
             except queue.Empty:
                 continue
-            own = partial(claim, message=message, owner="a", lease_s=600)
-            held = self.ledger.single(own)
+            own = partial(claim_segment, message=message, owner="a", lease_s=600)
+            held = self.ledger.run_statement(own)
             if held is not None:
-                self.ledger.single(partial(finish, held=held, result=words))
+                self.ledger.run_statement(partial(finish_segment, claim=held, result=words))
                 self.finished += 1
 
 
@@ -115,7 +115,7 @@ def main() -> None:
         for index in concurrent_indexes():
             execute(bed, f"drop index {index.name}")
         rows += _measured(bed, "indexes being built", 3)
-        migrate(bed.ledger.engine)
+        migrate_ledger(bed.ledger.engine)
         title = f"The sweep, in milliseconds: {arguments.backlog:,} segments wait"
         print_table(bed, title, _HEADINGS, rows)
         print(plans)
@@ -128,14 +128,14 @@ def _autocommit(bed: Bed, statement: str) -> None:
 
 def _measured(bed: Bed, name: str, sweeps: int) -> list[list[str]]:
     high_water = bed.settings.high_water
-    full = [_timed(bed, Queued(high_water, high_water)) for _ in range(sweeps)]
-    empty = [_timed(bed, Queued(0, 0)) for _ in range(sweeps)]
+    full = [_timed(bed, QueueLengths(high_water, high_water)) for _ in range(sweeps)]
+    empty = [_timed(bed, QueueLengths(0, 0)) for _ in range(sweeps)]
     rows = [_row(name, "full", full), _row(name, "empty", empty)]
     with _fleet(bed, threads=3) as fleet:
         begun_s = time.monotonic()
         beside = []
         for _ in range(sweeps):
-            beside.append(_timed(bed, Queued(fleet.waiting.qsize(), 0)))
+            beside.append(_timed(bed, QueueLengths(fleet.waiting.qsize(), 0)))
             for dispatch in beside[-1][1].dispatches:
                 if dispatch.task == TRANSCRIBE_SEGMENT:
                     fleet.waiting.put(dispatch)
@@ -144,18 +144,20 @@ def _measured(bed: Bed, name: str, sweeps: int) -> list[list[str]]:
     return [*rows, _row(name, "a fleet's", beside, f"{rate:,.0f}")]
 
 
-def _timed(bed: Bed, queued: Queued) -> tuple[float, Swept]:
+def _timed(bed: Bed, queued: QueueLengths) -> tuple[float, SweepResult]:
     settings = bed.settings
     begun_s = time.monotonic()
     swept = bed.ledger.transact(
         lambda c: sweep(
-            c, queued=queued, high_water=settings.high_water, interval_s=settings.sweep_s
+            c, queue_lengths=queued, high_water=settings.high_water, interval_s=settings.sweep_s
         )
     )
-    return time.monotonic() - begun_s, swept or Swept()
+    return time.monotonic() - begun_s, swept or SweepResult()
 
 
-def _row(name: str, redis: str, timed: Sequence[tuple[float, Swept]], rate: str = "") -> list[str]:
+def _row(
+    name: str, redis: str, timed: Sequence[tuple[float, SweepResult]], rate: str = ""
+) -> list[str]:
     seconds = [each for each, _ in timed]
     sent = sum(len(swept.dispatches) for _, swept in timed) // len(timed)
     times = [milliseconds(seconds, percent) for percent in (50, 95, 100)]
@@ -183,7 +185,7 @@ def _plans(bed: Bed) -> str:
         settings = bed.settings
         sweep(
             connection,
-            queued=Queued(0, 0),
+            queue_lengths=QueueLengths(0, 0),
             high_water=settings.high_water,
             interval_s=settings.sweep_s,
         )

@@ -31,8 +31,8 @@ from schema.pcm import SAMPLE_RATE_HZ, Samples, downmix
 from schema.profile import SCENES, Scene
 from schema.span import Span
 from workers.engines.features import FilterBank, inference
-from workers.engines.funasr.isolation import guest
-from workers.engines.vad.fsmn import Encoder, FsmnDetector, load_encoder
+from workers.engines.funasr.isolation import isolate_funasr
+from workers.engines.vad.fsmn import FsmnDetector, FsmnEncoder, load_encoder
 
 _PACKAGES = ("torch", "funasr", "kaldi-native-fbank", "numpy")
 _HEADINGS = (
@@ -136,7 +136,7 @@ def _row(name: str, run: Run, theirs: Run, heard_s: float) -> list[str]:
 
 
 def _ours(directory: Path, scene: Scene, dtype: torch.dtype) -> Detect:
-    encoder: Encoder = load_encoder(directory, torch.device("cpu"), dtype)
+    encoder: FsmnEncoder = load_encoder(directory, torch.device("cpu"), dtype)
 
     def detect(recording: Samples) -> Sequence[Span]:
         return FsmnDetector(encoder, FilterBank("cpu"), scene).detect(recording)
@@ -145,7 +145,7 @@ def _ours(directory: Path, scene: Scene, dtype: torch.dtype) -> Detect:
 
 
 def _theirs(directory: Path, scene: Scene) -> Detect:
-    with guest():
+    with isolate_funasr():
         from funasr import AutoModel
 
         model: Any = AutoModel(
@@ -163,7 +163,7 @@ def _theirs(directory: Path, scene: Scene) -> Detect:
         )
 
     def detect(recording: Samples) -> Sequence[Span]:
-        with guest(), inference():
+        with isolate_funasr(), inference():
             [result] = model.generate(recording, key="x")
         return [Span(start_ms, end_ms) for start_ms, end_ms in result["value"]]
 

@@ -37,6 +37,8 @@ from schema.store.dispatches import segment_dispatch
 from schema.store.intake import submissions
 from schema.store.ledger import Ledger
 from schema.store.read import recordings
+from schema.store.read.progress import read_progress
+from schema.store.read.transcripts import read_transcript
 from schema.wire import BROKER_SETTINGS, SEGMENTS_QUEUE, Dispatch, key_prefix, queue_keys
 
 #: Short, so that a dead worker's segments come back soon; long enough for a busy machine.
@@ -207,8 +209,8 @@ class Field:
             opened = submissions.open_submission(
                 connection, str(uuid4()), "calls", profile, force=True
             )
-            submissions.add_recordings(connection, opened, found, room=0)
-            submissions.seal(connection, opened.id)
+            submissions.add_recordings(connection, opened, found, capacity=0)
+            submissions.seal_submission(connection, opened.id)
             return opened.id
 
         return self.ledger.transact(add)
@@ -291,13 +293,13 @@ class Field:
         wait_for(lambda: len(self.leases()) == workers, what="a decode by every worker")
         return self.leases()
 
-    def finished(self, submission: UUID) -> bool:
+    def is_finished(self, submission: UUID) -> bool:
         """Tell whether nothing more will happen to a submission."""
-        return self.ledger.transact(lambda c: recordings.progress(c, submission)).finished
+        return self.ledger.transact(lambda c: read_progress(c, submission)).is_finished
 
     def wait(self, submission: UUID, timeout_s: float = 180.0) -> None:
         """Wait until a submission is finished."""
-        wait_for(lambda: self.finished(submission), timeout_s, "the submission's end")
+        wait_for(lambda: self.is_finished(submission), timeout_s, "the submission's end")
 
     def words(self, submission: UUID) -> dict[str, Words]:
         """Return the words of each recording of a submission, by file name."""
@@ -421,8 +423,8 @@ def _listeners(network: Network | None) -> dict[str, list[str]]:
 
 
 def _words(connection: Any, submission: UUID) -> Iterator[tuple[str, Words]]:
-    for recording in recordings.recordings(connection, submission):
-        transcript = recordings.transcript(connection, recording)
+    for recording in recordings.list_recordings(connection, submission):
+        transcript = read_transcript(connection, recording)
         if transcript is not None:
             yield (
                 Path(recording.name).name,

@@ -66,7 +66,7 @@ def broken(ledger: Ledger, meant: tuple[str, ...] = ()) -> dict[str, int]:
 
     ``meant`` names recordings whose segments were meant to fail.
     """
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         counts = {name: connection.scalar(text(query)) for name, query in INVARIANTS.items()}
         counts["innocent segments condemned"] = connection.scalar(
             text(CONDEMNED), {"meant": list(meant)}

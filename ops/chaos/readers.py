@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from ops.chaos.seeds import Seed
 from producer.intake import reader_pool
 from producer.intake.examine import Job, examine, examine_all
-from producer.sources.walk import Found, walk
+from producer.sources.walk import FoundFile, walk_paths
 from schema.errors import CallscribeError, ErrorCode
 from schema.pcm import SAMPLES_PER_MS, Samples
 from schema.profile import load_profile
@@ -164,14 +164,18 @@ class Bench:
     ) -> Iterator[Outcome]:
         """Walk and examine; whatever has its outcome leaves ``cases``."""
         try:
-            found = [item for item in walk([os.fsencode(self._calls)]) if isinstance(item, Found)]
+            found = [
+                item
+                for item in walk_paths([os.fsencode(self._calls)])
+                if isinstance(item, FoundFile)
+            ]
             names = {os.fsdecode(item.relative) for item in found}
             for name in sorted(cases.keys() - names):
                 yield Outcome(cases.pop(name), Fate.LEFT_OUT, "", 0.0)
             jobs = [Job(item.path) for item in found if os.fsdecode(item.relative) in cases]
             begun_s = time.monotonic()
             for result in examine_all(jobs, self._settings, _PROFILE, workers=1):
-                if result is None:
+                if isinstance(result, reader_pool.Tick):
                     continue
                 seconds = time.monotonic() - begun_s
                 case = cases.pop(os.fsdecode(result.source.path))
@@ -241,12 +245,12 @@ class Bench:
 
     def _answers(self, reads: Iterable[_Read]) -> Iterator[_Answer]:
         work = partial(_read, settings=self._settings)
-        for answer in reader_pool.run(work, reads, lambda _: _READ_LIMIT_S, children=1):
-            if isinstance(answer, reader_pool.Died):
+        for answer in reader_pool.run_jobs(work, reads, lambda _: _READ_LIMIT_S, max_children=1):
+            if isinstance(answer, reader_pool.ReaderDied):
                 hung = "took too long" in answer.cause
                 fate, seconds = (Fate.HUNG, _READ_LIMIT_S) if hung else (Fate.DIED, 0.0)
                 yield _Answer(answer.job.number, fate, answer.cause, seconds)
-            elif answer is not None:
+            elif not isinstance(answer, reader_pool.Tick):
                 yield answer
 
 

@@ -50,6 +50,7 @@ from ops.chaos.tones import Finding, Truth, compare, listen
 from ops.chaos.verdicts import FAILURES, Outcome, Verdict, verdict_of
 from producer.intake.examine import Job, examine_all
 from producer.intake.headless import RAW_DEFAULTS, parse_raw_option
+from producer.intake.reader_pool import Tick
 from schema.errors import CallscribeError
 from schema.pcm import Samples
 from schema.profile import load_profile
@@ -195,7 +196,7 @@ class Bench:
             return
         jobs = [Job(os.fsencode(file.path)) for file in files]
         for result in examine_all(jobs, self._settings, profile, raw=raw, workers=self._jobs):
-            if result is not None:
+            if not isinstance(result, Tick):
                 yield os.fsdecode(result.source.path), result
 
     def judge(self, file: File, outcome: Outcome) -> Result:

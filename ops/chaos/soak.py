@@ -94,11 +94,11 @@ class Feeder(threading.Thread):
             self.refusals += 1  # the same command again goes on where it was
 
     def _open(self) -> int:
-        return sum(not self._field.finished(each) for each in self.acknowledged[-_OPEN:])
+        return sum(not self._field.is_finished(each) for each in self.acknowledged[-_OPEN:])
 
     def forget_what_the_ledger_lost(self) -> None:
         """Leave out what an asynchronous standby never had."""
-        with self._field.ledger.reading() as connection:
+        with self._field.ledger.connect() as connection:
             here = set(connection.scalars(text("select id from submissions")))
         self.lost = len(set(self.acknowledged) - here)
         self.acknowledged = [each for each in self.acknowledged if each in here]

@@ -31,7 +31,7 @@ from ops.chaos.oracle import broken
 from ops.chaos.soak import compose_calls
 from ops.local.bootstrap import ROOT
 from ops.local.models import fetch
-from schema.migrate import migrate
+from schema.migrate import migrate_ledger
 from schema.roles import Role
 from schema.store.connection import create_ledger_engine
 
@@ -131,7 +131,7 @@ def _drill(field: Field, other: Path, rounds: int, revision: str, url: str) -> i
 def _take_rights(field: Field) -> None:
     """Make a login in each role of this version, and have submits use the producer's."""
     engine = create_ledger_engine(field.stack.postgres.url)
-    migrate(engine, roles=True)
+    migrate_ledger(engine, roles=True)
     with engine.begin() as connection:
         for role in Role:
             connection.execute(text(f"create role login_{role} login in role {role}"))

@@ -38,7 +38,7 @@ from workers.__main__ import main as run_worker
 from workers.process import time_limit
 from workers.process.memory import DeviceFigures
 from workers.segment import work
-from workers.segment.pipeline import Models, Outcome, Route, Wanted
+from workers.segment.pipeline import LeasedClaim, LoadedModels, Route, SegmentOutcome
 
 if TYPE_CHECKING:
     from workers.context import Worker
@@ -59,35 +59,35 @@ class ObedientRoute(Route):
         self._spoilt = False
         self._short = False
 
-    def decode_all(self, wanted: Sequence[Wanted]) -> list[Outcome]:
+    def decode_all(self, claims: Sequence[LeasedClaim]) -> list[SegmentOutcome]:
         """Obey what is ordered of each, then decode them."""
         if not self._started and (self._orders / "slow-start").exists():
             time.sleep(_SLOW_START_S)
         self._started = True
-        while any(hold.exists() for hold in self._holds) and _any_is_wanted(wanted):
+        while any(hold.exists() for hold in self._holds) and _any_is_wanted(claims):
             time.sleep(_POLL_S)
-        for claim, _ in wanted:
+        for claim, _ in claims:
             for what, obey in _DEEDS.items():
                 if self._is_ordered(claim, what):
                     obey()
             self._spoilt |= self._is_ordered(claim, "spoil")
-        short = [self._is_ordered(claim, "oom") for claim, _ in wanted]
+        short = [self._is_ordered(claim, "oom") for claim, _ in claims]
         self._short = any(short)
-        return super().decode_all(wanted)
+        return super().decode_all(claims)
 
-    def _decode(self, wanted: Sequence[Wanted], models: Models) -> list[Outcome]:
+    def _decode(self, claims: Sequence[LeasedClaim], models: LoadedModels) -> list[SegmentOutcome]:
         """Decode with a network that fails as ordered; FunASR's in minibatches as on a GPU."""
-        if wanted[0][0].profile.decode.engine == "funasr":
+        if claims[0][0].profile.decode.engine == "funasr":
             from workers.engines.funasr import recognizer as funasr
 
             funasr.CPU_OVERHEAD_MS = funasr.GPU_OVERHEAD_MS
         if not (self._short or self._spoilt):
-            return super()._decode(wanted, models)
+            return super()._decode(claims, models)
         recognizer: Any = models.recognizer
         sound = recognizer._family
         recognizer._family = _Failing(sound, self._spoilt)
         try:
-            return super()._decode(wanted, models)
+            return super()._decode(claims, models)
         finally:
             recognizer._family = sound
 
@@ -106,11 +106,11 @@ class ObedientRoute(Route):
         return True
 
 
-def _any_is_wanted(wanted: Sequence[Wanted]) -> bool:
+def _any_is_wanted(claims: Sequence[LeasedClaim]) -> bool:
     """Tell whether any of these segments' words are wanted still; each is asked again later."""
-    for _, carry_on in wanted:
+    for _, check_cancelled in claims:
         with suppress(CallscribeError):
-            carry_on()
+            check_cancelled()
             return True
     return False
 
@@ -124,8 +124,8 @@ class _Failing:
         self._failed = False
         self.dtype = sound.dtype
 
-    def write(self, *arguments: Any) -> Any:
-        """Fail, or write."""
+    def decode_batch(self, *arguments: Any) -> Any:
+        """Fail, or decode."""
         import torch
 
         if self._spoilt:
@@ -133,7 +133,7 @@ class _Failing:
         if not self._failed:
             self._failed = True
             raise torch.OutOfMemoryError
-        return self._sound.write(*arguments)
+        return self._sound.decode_batch(*arguments)
 
 
 class MadeUpDevice:

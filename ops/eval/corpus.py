@@ -18,7 +18,7 @@ from producer.intake.scan import Signal, scan
 from schema.errors import BadRecording
 from schema.records import AudioFormat, Location
 from schema.settings import Limits
-from schema.span import Span, merged
+from schema.span import Span, merge
 from schema.words import Word
 
 #: What ``Location.root`` is for a measured directory; see :func:`ops.eval.decode.eval_settings`.
@@ -117,7 +117,7 @@ def parse_turns(rttm: str) -> Iterator[tuple[str, Span]]:
 
 def joined_spans(spans: list[Span]) -> tuple[Span, ...]:
     """Return the stretches that any of ``spans`` covers: in order, disjoint."""
-    return tuple(merged(sorted(spans)))
+    return tuple(merge(sorted(spans)))
 
 
 def _milliseconds(seconds: str) -> int:

@@ -63,7 +63,7 @@ class Decodes:
             decode_key=self.profile.decode_key(digest, case.format.rate_hz),
             profile=self.profile,
             attempt=1,
-            known=False,
+            is_cached=False,
         )
 
     def _decode(self, claims: Sequence[Claim]) -> None:

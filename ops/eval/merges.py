@@ -18,7 +18,8 @@ from ops.eval.text import normalised
 from schema.span import Span
 from schema.transcript import Seam
 from schema.words import Word
-from workers.transcript.stitch import Heard, Track
+from workers.transcript.seams import DecodedSegment
+from workers.transcript.stitch import Track
 
 #: Two decodes of a word were seen up to 300 ms apart; "one one one" is said at 3 a second.
 _SAME_TIME_MS = 500
@@ -33,7 +34,7 @@ class Merge:
     doubled: tuple[Word, ...]
 
 
-def audit(left: Heard, right: Heard, seam: Seam) -> Merge:
+def audit(left: DecodedSegment, right: DecodedSegment, seam: Seam) -> Merge:
     """Return which words both sides heard, and which of them the seam lost or doubled."""
     overlap = left.span.overlap(right.span) or Span(right.span.start_ms, right.span.start_ms)
     lefts = [word for word in left.words if word.end_ms > overlap.start_ms]
@@ -47,7 +48,7 @@ def audit(left: Heard, right: Heard, seam: Seam) -> Merge:
     )
 
 
-def unreported(segments: Sequence[Heard], track: Track) -> int:
+def unreported(segments: Sequence[DecodedSegment], track: Track) -> int:
     """Return how many words a track has or lacks beside what its seams say they dropped."""
     expected = Counter(word.text for segment in segments for word in segment.words)
     for seam in track.seams:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 from uuid import UUID
 
 import numpy as np
@@ -31,7 +32,8 @@ from schema.settings import Settings
 from schema.span import Span
 from schema.store.work.reduces import EndedSegment, ReduceClaim
 from schema.words import ResultTag, SegmentResult
-from workers.engines.load import load_bank, load_detector, load_recognizer
+from workers.engines import whisper
+from workers.engines.load import load_detector, load_filter_bank, load_recognizer
 from workers.engines.whisper import WhisperRecognizer
 from workers.segment.loudness import measure_loudness
 from workers.segment.speech_regions import find_speech
@@ -72,7 +74,7 @@ def _rows(files: Sequence[Path], profile: Profile) -> Iterator[Row]:
     settings = Settings(
         database_url="postgresql://none/none", redis_url="redis://none", models=fetch()
     )
-    bank = load_bank(settings)
+    bank = load_filter_bank(settings)
     detector = load_detector(profile, settings, bank)
     recognizer = load_recognizer(profile, settings, bank)
     if not isinstance(recognizer, WhisperRecognizer):
@@ -81,21 +83,21 @@ def _rows(files: Sequence[Path], profile: Profile) -> Iterator[Row]:
         print(f"{number} of {len(files)}: {path.name}", file=sys.stderr, flush=True)
         samples = _mono(path)
         speech = find_speech(detector, samples, profile.scene.max_region_ms)
-        written = [
-            _result(samples, speech, own, profile.decode.language)
-            for own in (recognizer.unguarded(), recognizer)
-        ]
+        # Without Whisper's threshold of silence, and with it.
+        with patch.object(whisper._Hypothesis, "is_silence", return_value=False):
+            unguarded_result = _result(samples, speech, recognizer, profile.decode.language)
+        result = _result(samples, speech, recognizer, profile.decode.language)
         duration_ms = len(samples) // SAMPLES_PER_MS
         claim = ReduceClaim(UUID(int=0), UUID(int=0), path.name, duration_ms, 1, (), profile)
-        segment = EndedSegment(None, 0, "plan", Span(0, duration_ms), written[1], None, None)
+        segment = EndedSegment(None, 0, "plan", Span(0, duration_ms), result, None, None)
         draft = draft_transcript(claim, [segment])
         kept = sum(len(utterance.words) for utterance in draft.utterances)
         yield Row(
             path.name,
             duration_ms / 1000,
             draft.speech_ms / 1000,
-            len(written[0].words),
-            len(written[1].words),
+            len(unguarded_result.words),
+            len(result.words),
             kept,
             draft.flags,
         )

@@ -17,9 +17,10 @@ from schema.profile import PlanSettings
 from schema.span import Span
 from schema.transcript import PlannedRepair
 from schema.words import SegmentResult, Word
-from workers.transcript.coverage import lost_places, plan_repairs
-from workers.transcript.repair import Redecoded, repaired
-from workers.transcript.stitch import Heard, Track, stitch
+from workers.transcript.coverage import find_lost_speech, plan_repairs
+from workers.transcript.repair import DecodedRepair, apply_repairs
+from workers.transcript.seams import DecodedSegment
+from workers.transcript.stitch import Track, stitch
 
 #: What each span of each recording yielded.
 Results = Mapping[tuple[str, Span], SegmentResult]
@@ -46,7 +47,7 @@ class Stitched:
     """
 
     layout: Layout
-    heard: tuple[Heard, ...]
+    heard: tuple[DecodedSegment, ...]
     track: Track
     mended: Track
     repairs: int
@@ -122,7 +123,7 @@ class _Joined:
     """A layout's segments, joined, and what its coverage orders to be decoded once more."""
 
     layout: Layout
-    heard: tuple[Heard, ...]
+    heard: tuple[DecodedSegment, ...]
     track: Track
     orders: tuple[PlannedRepair, ...]
 
@@ -131,7 +132,7 @@ def _joined(layout: Layout, results: Results) -> _Joined:
     case = layout.case
     heard = tuple(_heard(span, results[case.name, span]) for span in layout.segments)
     track = stitch(case.channel, heard)
-    orders = plan_repairs(lost_places(track, heard), (), case.duration_ms)
+    orders = plan_repairs(find_lost_speech(track, heard), (), case.duration_ms)
     return _Joined(layout, heard, track, tuple(_begun(order, layout) for order in orders))
 
 
@@ -172,10 +173,10 @@ def _mended(joined: _Joined, results: Results) -> Track:
     """Put a layout's repairs in place."""
     name = joined.layout.case.name
     again = [
-        Redecoded(_heard(order.span, results[name, order.span]), order.core, order.reason)
+        DecodedRepair(_heard(order.span, results[name, order.span]), order.core, order.reason)
         for order in joined.orders
     ]
-    return repaired(joined.track, again)[0]
+    return apply_repairs(joined.track, again)[0]
 
 
 def truth_of(case: Case, decoded: Sequence[Word]) -> list[Token]:
@@ -185,7 +186,7 @@ def truth_of(case: Case, decoded: Sequence[Word]) -> list[Token]:
     return timed(normalised(case.reference or "").split(), tokens(decoded))
 
 
-def middle_cut(heard: Sequence[Heard]) -> list[Word]:
+def middle_cut(heard: Sequence[DecodedSegment]) -> list[Word]:
     """Return the words of segments, each overlap cut in its middle: what a simple merge gives."""
     cuts_ms = [(a.span.end_ms + b.span.start_ms) // 2 for a, b in pairwise(heard)]
     edges_ms = [0, *cuts_ms, max((segment.span.end_ms for segment in heard), default=0) + 1]
@@ -201,10 +202,10 @@ def _after(truth: Sequence[Token], start_ms: int) -> list[Token]:
     return [token for token in truth if token.middle_ms >= start_ms]
 
 
-def _heard(span: Span, result: SegmentResult) -> Heard:
+def _heard(span: Span, result: SegmentResult) -> DecodedSegment:
     """Put a result, whose times count from its span's start, on the recording's clock."""
     by_ms = span.start_ms
-    return Heard(
+    return DecodedSegment(
         span,
         words=tuple(word.shifted(by_ms) for word in result.words),
         speech=tuple(region.shifted(by_ms) for region in result.speech),

@@ -28,7 +28,7 @@ from schema.profile import Profile, RenderSettings, load_profile
 from schema.talk import talk_of
 from schema.transcript import Talk
 from schema.words import Word
-from workers.engines.load import load_bank, load_detector, load_recognizer
+from workers.engines.load import load_detector, load_filter_bank, load_recognizer
 from workers.segment.speech_regions import find_speech
 from workers.transcript.dialogue import to_dialogue
 from workers.transcript.stitch import Track
@@ -102,13 +102,13 @@ def compose(name: str, said: Sequence[Piece], answered: Sequence[Piece], longest
 
 def _decoded(calls: Sequence[Call], profile: Profile) -> Iterator[Talk]:
     settings = eval_settings()
-    bank = load_bank(settings)
+    bank = load_filter_bank(settings)
     detector = load_detector(profile, settings, bank)
     recognizer = load_recognizer(profile, settings, bank)
     for call in calls:
         words = []
         for samples in call.channels:
-            bank.forget()
+            bank.clear()
             speech = find_speech(detector, samples, profile.scene.max_region_ms)
             words.append(recognizer.decode(samples, speech, language="en").words)
         yield talk(words, call.duration_ms)

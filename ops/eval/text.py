@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from schema.transcript import is_cjk
+from schema.text import is_cjk
 from schema.words import Word
 
 _HAS_DIGIT = re.compile(r"\d")

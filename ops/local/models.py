@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from ops.local.bootstrap import STATE
 from ops.local.console import say, wait_for, watch
 from ops.local.process import Child, DirectoryLock, ProcessError, Stopped, stop_on_signals
-from schema.models import KNOWN, ModelFiles
+from schema.models import KNOWN_MODELS, ModelFiles
 from schema.settings import Settings
 
 _LOG = STATE / "logs" / "models.log"
@@ -90,7 +90,7 @@ def _missing(directory: Path, names: Sequence[str]) -> list[ModelFiles]:
 def _known(name: str) -> ModelFiles:
     if name not in SOURCES:
         raise ModelError(f"no model is called {name}; known are {', '.join(SOURCES)}")
-    return KNOWN[name]
+    return KNOWN_MODELS[name]
 
 
 def is_sound(directory: Path, model: ModelFiles) -> bool:

@@ -20,7 +20,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
-from types import TracebackType
 from typing import Self
 
 from celery import Celery
@@ -35,7 +34,7 @@ from ops.local.servers import PostgresServer, RedisServer
 from ops.local.sockets import free_port
 from ops.local.standby import Standby
 from schema.settings import NAMESPACE
-from schema.wire import settings_in
+from schema.wire import settings_in_namespace
 
 #: Workers import Celery and connect; models are loaded later, by the first task.
 _READY_TIMEOUT_S = 90.0
@@ -263,7 +262,7 @@ class Stack:
         expected = {child.name for child in self._fleet} - {"flower", "metrics"}
         deadline = time.monotonic() + _READY_TIMEOUT_S
         with Celery(broker=self.redis.url, set_as_current=False) as app:
-            app.conf.update(settings_in(self.environment["CALLSCRIBE_NAMESPACE"]))
+            app.conf.update(settings_in_namespace(self.environment["CALLSCRIBE_NAMESPACE"]))
             while missing := expected - _answering(app):
                 for child in self._fleet:
                     if not child.running and child.name in missing:
@@ -333,12 +332,7 @@ class Stack:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

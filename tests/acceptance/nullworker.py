@@ -29,11 +29,11 @@ WORD = "hello"
 class NullRoute:
     settings: Settings
 
-    def fitting(self, profile: Profile) -> Profile:
+    def profile_for_host(self, profile: Profile) -> Profile:
         return profile
 
     def decode(
-        self, claim: Claim, carry_on: Callable[[], None]
+        self, claim: Claim, check_cancelled: Callable[[], None]
     ) -> tuple[SegmentResult, StageSeconds]:
         read_segment(claim.source, self.settings)
         heard = Span(0, claim.span.duration_ms)

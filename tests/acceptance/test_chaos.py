@@ -3,8 +3,8 @@
 A fleet transcribes the same two calls over and over, each time with another fault, and each time
 the words and times must be those of the undisturbed run. What the matrix also names is tested where
 it can be raced or counted better: duplicates and last finishers in
-tests/integration/test_store_work.py, CUDA errors in tests/integration/test_segment.py, a backlog
-without workers in tests/integration/test_store_sweep.py, forged and unreadable messages in
+tests/integration/test_store_segments.py, CUDA errors in tests/integration/test_segment.py, a
+backlog without workers in tests/integration/test_store_sweep.py, forged and unreadable messages in
 tests/integration/test_messages.py, partitions in test_network.py.
 """
 
@@ -26,6 +26,7 @@ from ops.chaos.field import Field, Words, wait_for
 from ops.chaos.oracle import broken
 from ops.local.process import Child
 from schema.store.read import recordings
+from schema.store.read.transcripts import read_transcript
 from schema.store.work import reduces
 from schema.wire import SEGMENTS_QUEUE
 
@@ -110,7 +111,7 @@ def test_a_message_lost_on_its_way_to_a_worker_is_sent_again(drill: Drill):
     field.reducer.kill_tree(signal.SIGSTOP)
     submission = field.plan(*drill.baseline)
     messages = field.dispatches()
-    field.publisher.queued()  # so that it is connected
+    field.publisher.queue_lengths()  # so that it is connected
     for worker in field.workers:
         worker.kill(signal.SIGSTOP)
     field.publisher.publish(messages)
@@ -304,8 +305,8 @@ def test_poison_is_given_up_alone_and_retried_alone(drill: Drill):
     (partial,) = problems(field, submission)
     assert (partial.state, partial.error_code) == ("partial", "attempts.exhausted")
     assert "process died" in partial.error_message
-    with field.ledger.reading() as connection:
-        gaps = recordings.transcript(connection, partial).gaps
+    with field.ledger.connect() as connection:
+        gaps = read_transcript(connection, partial).gaps
     assert {(gap.channel, gap.code) for gap in gaps} == {
         (0, "attempts.exhausted"),
         (1, "attempts.exhausted"),
@@ -313,7 +314,7 @@ def test_poison_is_given_up_alone_and_retried_alone(drill: Drill):
     failed = field.scalar("select count(*) from segments where state = 'failed'")
 
     poison.unlink()
-    retried = field.ledger.transact(lambda c: reduces.retry_failed(c, submission))
+    retried = field.ledger.transact(lambda c: reduces.retry_failed_segments(c, submission))
 
     assert retried == (failed, 1)
     field.wait(submission)
@@ -322,8 +323,8 @@ def test_poison_is_given_up_alone_and_retried_alone(drill: Drill):
 
 
 def problems(field: Field, submission: UUID) -> list[recordings.RecordingSummary]:
-    with field.ledger.reading() as connection:
-        found = recordings.recordings(connection, submission)
+    with field.ledger.connect() as connection:
+        found = recordings.list_recordings(connection, submission)
     return [recording for recording in found if recording.state != "done"]
 
 
@@ -458,5 +459,5 @@ def test_a_cancelled_submission_frees_its_workers(drill: Drill):
         field.producer("cancel", str(submission)).communicate(timeout=60)
         wait_for(lambda: field.logged("write_fenced") >= len(field.workers), what="their leaving")
 
-    assert field.finished(submission)
+    assert field.is_finished(submission)
     drill.check(field.submit())

@@ -25,7 +25,7 @@ from sqlalchemy import make_url
 from ops.local.process import Child
 from ops.local.servers import RedisServer
 from ops.local.stack import ROOT, Stack, producer_command, worker_command
-from producer.cli.doctor import Verdict
+from producer.cli.doctor import CheckVerdict
 from producer.cli.exit_codes import ExitCode
 from producer.submit.enqueue import celery_app
 from schema.roles import Role
@@ -176,8 +176,8 @@ def test_a_call_is_transcribed(stack: GuardedStack, call: Path, tmp_path: Path):
 def test_doctor_finds_everything(stack: GuardedStack):
     found = examined(stack)
 
-    assert found["redis"]["verdict"] == Verdict.OK
-    assert found["ledger"]["verdict"] == Verdict.OK
+    assert found["redis"]["verdict"] == CheckVerdict.OK
+    assert found["ledger"]["verdict"] == CheckVerdict.OK
     assert "asr0@" in found["workers"]["detail"]
 
 

@@ -74,7 +74,7 @@ def test_two_hundred_calls_are_all_accounted_for(fleet: Fleet, directory: Path, 
 def _twins_were_decoded_once(fleet: Fleet, submission: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     fleet.producer("export", submission, "--out", str(out), expect=ExitCode.INCOMPLETE)
-    with fleet.ledger.reading() as connection:
+    with fleet.ledger.connect() as connection:
         decoded = connection.execute(
             text(
                 "select s.decode_key, array_agg(r.call_id order by r.call_id) as calls,"
@@ -89,7 +89,7 @@ def _twins_were_decoded_once(fleet: Fleet, submission: str, tmp_path: Path) -> N
 
 
 def test_submitting_it_again_decodes_nothing(fleet: Fleet, directory: Path):
-    with fleet.ledger.reading() as connection:
+    with fleet.ledger.connect() as connection:
         before = connection.scalar(text("select sum(attempts) from segments"))
 
     again = fleet.producer(
@@ -97,7 +97,7 @@ def test_submitting_it_again_decodes_nothing(fleet: Fleet, directory: Path):
     )
 
     assert again["recordings"]["done"] == CALLS - 3
-    with fleet.ledger.reading() as connection:
+    with fleet.ledger.connect() as connection:
         assert connection.scalar(text("select sum(attempts) from segments")) == before
 
 
@@ -110,7 +110,7 @@ def test_a_forgotten_call_is_gone_and_its_twin_is_not(fleet: Fleet, tmp_path: Pa
 
     assert (erased["recordings"], erased["results"]) == (1, 0), "its twin needs the words"
     fleet.producer("forget", "--call", "id-14", "--yes", expect=ExitCode.NOTHING)
-    with fleet.ledger.reading() as connection:
+    with fleet.ledger.connect() as connection:
         submission = connection.scalar(
             text("select submission_id from recordings where call_id = 'id-15'")
         )

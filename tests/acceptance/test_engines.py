@@ -86,7 +86,7 @@ def test_the_same_model_again_decodes_nothing(fleet, own_models, tmp_path):
     profile = described(fleet, own_models / "bicif", tmp_path / "ours.toml")
     said = fleet.producer("submit", str(fleet.calls), "--profile", str(profile), "--wait")
     assert said["recordings"] == {"total": 2, "done": 2}
-    with fleet.ledger.reading() as connection:
+    with fleet.ledger.connect() as connection:
         attempts = connection.scalar(
             text(
                 "select sum(s.attempts) from segments s join recordings r on r.id = s.recording_id"
@@ -142,7 +142,7 @@ def test_a_model_that_fits_nowhere_is_waited_for_and_costs_no_attempt(fleet, too
         return [own["code"] for own in status["waiting"]] == ["memory.short"]
 
     wait_for(refused)
-    with fleet.ledger.reading() as connection:
+    with fleet.ledger.connect() as connection:
         query = text(
             "select max(s.attempts), max(s.strikes) from segments s"
             " join recordings r on r.id = s.recording_id where r.submission_id = :id"
@@ -193,7 +193,7 @@ def test_a_worker_that_hears_with_fsmn_and_writes_with_whisper_loads_no_funasr()
         "import sys; from ops.local.models import fetch; from schema.settings import Settings;"
         "from schema.profile import Profile; from workers.engines import load;"
         "s = Settings(database_url='postgresql://x/y', redis_url='redis://x', models=fetch());"
-        "b = load.load_bank(s); load.load_detector(Profile(), s, b);"
+        "b = load.load_filter_bank(s); load.load_detector(Profile(), s, b);"
         "load.load_recognizer(Profile(), s, b); print('funasr' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

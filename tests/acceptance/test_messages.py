@@ -19,10 +19,10 @@ from sqlalchemy import text
 from ops.local.process import Child, family
 from ops.local.servers import PostgresServer, RedisServer
 from ops.local.stack import ROOT, worker_command
-from producer.cli.doctor import Verdict, _workers
+from producer.cli.doctor import CheckVerdict, _workers
 from producer.submit.enqueue import Enqueuer, celery_app
 from producer.submit.submit import Request, submit
-from schema.migrate import migrate
+from schema.migrate import migrate_ledger
 from schema.namespace import Namespace
 from schema.profile import load_profile
 from schema.publish import Publisher
@@ -31,7 +31,7 @@ from schema.store.ledger import Ledger, create_ledger_engine
 from schema.wire import REDUCE_RECORDING, SEGMENTS_QUEUE, Message, key_prefix
 from tests.acceptance.conftest import wait_for
 from tests.factories import raw_message
-from workers.process.liveness import LifeNote
+from workers.process.liveness import HeartbeatFile
 from workers.process.redis_transport import Refusal
 
 #: Nobody may find this in a log.
@@ -48,7 +48,7 @@ class Bench:
             database_url=database_url, redis_url=broker.url, roots={"calls": self.calls}
         )
         self.ledger = Ledger(create_ledger_engine(database_url))
-        migrate(self.ledger.engine)
+        migrate_ledger(self.ledger.engine)
         self.redis = redis.Redis.from_url(broker.client_url)
         self.redis.flushall()
         self.app = celery_app(self.settings)
@@ -86,12 +86,12 @@ class Bench:
         )
         return str(found["id"])
 
-    def complaint(self) -> str | None:
+    def problem(self) -> str | None:
         """Return what a probe on the worker's host says of it."""
-        return LifeNote(self.settings, "asr0").complaint()
+        return HeartbeatFile(self.settings, "asr0").problem()
 
     def rows(self, query: str, **values: object) -> list[dict[str, Any]]:
-        with self.ledger.reading() as connection:
+        with self.ledger.connect() as connection:
             return [dict(row) for row in connection.execute(text(query), values).mappings()]
 
     def state(self, segment: str) -> str:
@@ -276,13 +276,13 @@ def test_remote_control_changes_nothing_of_what_a_worker_does(bench: Bench):
 def test_a_probe_and_the_doctor_tell_who_takes_work(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     bench.work_off()
 
-    assert bench.complaint() is None
-    assert _workers(bench.app).verdict is Verdict.OK
+    assert bench.problem() is None
+    assert _workers(bench.app).verdict is CheckVerdict.OK
     # Nobody can take a queue from a worker any more; a release before this one let anybody.
     monkeypatch.setattr("workers.process.liveness.SEGMENTS_QUEUE", "another")
     monkeypatch.setattr("producer.cli.doctor.SEGMENTS_QUEUE", "another")
-    assert "takes work from no queue" in bench.complaint()
-    assert _workers(bench.app).verdict is Verdict.FAIL
+    assert "takes work from no queue" in bench.problem()
+    assert _workers(bench.app).verdict is CheckVerdict.FAIL
 
 
 @pytest.mark.usefixtures("untouched")
@@ -297,7 +297,7 @@ def test_nothing_that_is_written_beside_the_queues_stops_a_worker_or_its_answers
     bench.work_off()
     for _ in range(2):
         assert bench.app.control.ping(timeout=30, limit=1)
-    assert bench.complaint() is None
+    assert bench.problem() is None
 
 
 def test_a_mailbox_that_is_no_list_keeps_no_worker_from_starting(bench: Bench, tmp_path: Path):
@@ -311,7 +311,7 @@ def test_a_mailbox_that_is_no_list_keeps_no_worker_from_starting(bench: Bench, t
     bench.redis.set(f"{key_prefix()}asr1@{socket.gethostname()}.celery.pidbox", HUSH)
     with other:
         wait_for(lambda: " ready." in other.output())
-        assert LifeNote(bench.settings, "asr1").complaint() is None
+        assert HeartbeatFile(bench.settings, "asr1").problem() is None
 
 
 @pytest.mark.parametrize("key", ["segments", "unacked", "unacked_index", "_kombu.binding.segments"])
@@ -321,14 +321,14 @@ def test_a_key_of_another_type_costs_no_more_than_until_the_next_sweep(bench: Be
     bench.redis.set(key_prefix() + key, HUSH)
     waiting = bench.submitted(high_water=0)
     (row,) = bench.rows("select dispatch_token from segments where id = :id", id=waiting)
-    assert bench.complaint() is None
+    assert bench.problem() is None
 
     Namespace(bench.app, bench.ledger, bench.settings).keep()
     bench.push(raw_message([[], Message(waiting, row["dispatch_token"]).to_kwargs(), {}]))
     wait_for(lambda: bench.state(waiting) == "done")
 
     assert bench.worker.exit_code is None
-    assert bench.complaint() is None
+    assert bench.problem() is None
     assert HUSH not in bench.worker.output()
 
 

@@ -22,7 +22,7 @@ from ops.local.process import Child
 from ops.local.servers import PostgresServer, RedisServer
 from ops.local.stack import ROOT, producer_command, reducer_command, worker_command
 from producer.submit.enqueue import celery_app
-from schema.migrate import migrate
+from schema.migrate import migrate_ledger
 from schema.settings import Settings
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
@@ -45,7 +45,7 @@ class Fleet:
         self.calls = self.directory / "calls"
         self.calls.mkdir(parents=True)
         self.ledger = Ledger(create_ledger_engine(database_url))
-        migrate(self.ledger.engine)
+        migrate_ledger(self.ledger.engine)
         self.environment = {
             "CALLSCRIBE_DATABASE_URL": database_url,
             "CALLSCRIBE_REDIS_URL": broker.url,
@@ -258,7 +258,7 @@ def events_seen(redis_url: str, ledger: Ledger) -> set[str]:
 def test_a_fleet_does_all_with_the_rights_that_the_page_gives_it(
     make_fleet: Callable[[str], Fleet], tmp_path: Path
 ):
-    page = (ROOT / "ops" / "docs" / "security.md").read_text()
+    page = (ROOT / "ops" / "docs" / "operate" / "security.md").read_text()
     (line,) = re.findall(r"ACL SETUSER callscribe ([^`]*)```", page)
     rights = [word.replace(">PASSWORD", ">hush") for word in line.split()]
     fleet = make_fleet("first")

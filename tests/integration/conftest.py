@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from ops.local.servers import PostgresServer
 from producer.cli.main import main
-from schema.migrate import migrate
+from schema.migrate import migrate_ledger
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
 from schema.tables import Base
@@ -22,7 +22,7 @@ from tests.integration.command import Producer, Ran
 def _migrated(postgres_server: PostgresServer) -> Iterator[Ledger]:
     url = postgres_server.create_database("integration")
     ledger = Ledger(create_ledger_engine(url))
-    migrate(ledger.engine)
+    migrate_ledger(ledger.engine)
     yield ledger
     ledger.close()
     postgres_server.drop_database("integration")

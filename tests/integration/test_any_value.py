@@ -23,20 +23,20 @@ from sqlalchemy.exc import IntegrityError
 
 from ops.local.servers import RedisServer
 from producer.cli.exit_codes import ExitCode
-from producer.export.files import deliver
-from producer.export.incremental import stream
+from producer.export.files import export_files
+from producer.export.incremental import write_changes
 from schema.errors import ErrorCode
 from schema.records import CallInfo
 from schema.settings import load_settings
 from schema.store.erasure import forget
-from schema.store.erasure.traces import find_traces, needles_of
+from schema.store.erasure.traces import collect_needles, find_traces
 from schema.store.intake import submissions
 from schema.store.ledger import Ledger
-from schema.store.read import recordings
+from schema.store.read.progress import read_quality, read_talks
 from schema.store.work import events
 from schema.store.work.sweep import sweep
 from schema.tables import Base
-from schema.wire import Queued
+from schema.wire import QueueLengths
 from tests.factories import added, quarantined, recording, submission, transcribed, utterance
 from tests.integration.command import Producer, Ran
 from workers.background.fleet_metrics import FleetFigures
@@ -156,7 +156,7 @@ def check_everything(producer: Producer, ledger: Ledger, submission_id: Any) -> 
     ):
         ran = producer(*arguments)
         check(ran, arguments)
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         assert connection.execute(text("select count(*) from recordings")).scalar_one() == 0
         assert connection.execute(text("select count(*) from notices")).scalar_one() == 0
     for path in ("files", "lake", "cursor"):
@@ -166,13 +166,19 @@ def check_everything(producer: Producer, ledger: Ledger, submission_id: Any) -> 
 
 def run_by_itself(ledger: Ledger) -> None:
     """Sweep, scrape and notify, as a reducer and the metrics process do."""
-    swept = ledger.transact(lambda c: sweep(c, queued=Queued(0, 0), high_water=9, interval_s=15))
+    swept = ledger.transact(
+        lambda c: sweep(c, queue_lengths=QueueLengths(0, 0), high_water=9, interval_s=15)
+    )
     assert swept is not None
     registry = CollectorRegistry()
-    figures = FleetFigures(ledger, SimpleNamespace(queued=lambda: Queued(0, 0)), load_settings())
+    figures = FleetFigures(
+        ledger, SimpleNamespace(queue_lengths=lambda: QueueLengths(0, 0)), load_settings()
+    )
     registry.register(figures)
     assert b"callscribe" in generate_latest(registry)
-    ledger.transact(lambda c: events.claim_events(c, room=16, each=4, busy=(), lease_s=60))
+    ledger.transact(
+        lambda c: events.claim_events(c, limit=16, per_receiver=4, busy_receivers=(), lease_s=60)
+    )
 
 
 @HARD
@@ -260,21 +266,21 @@ def test_a_row_that_no_release_wrote_costs_its_own_recording(
         except IntegrityError:
             return  # The ledger itself refuses it.
     good = transcribed(ledger, utterance("agent", "well met"), to=to, said=["good", "evening"])
-    ledger.transact(lambda c: submissions.seal(c, to.id))
+    ledger.transact(lambda c: submissions.seal_submission(c, to.id))
 
-    delivered = deliver(ledger, to.id, tmp_path, ["json", "csv", "html"])
-    streamed = stream(ledger, (written := []).append)
-    with ledger.reading() as connection:
-        recordings.talks(connection, to.id)
-        recordings.quality(connection, to.id)
-    needles = ledger.transact(lambda c: needles_of(c, [bad]))
+    delivered = export_files(ledger, to.id, tmp_path, ["json", "csv", "html"])
+    streamed = write_changes(ledger, (written := []).append)
+    with ledger.connect() as connection:
+        read_talks(connection, to.id)
+        read_quality(connection, to.id)
+    needles = ledger.transact(lambda c: collect_needles(c, [bad]))
 
-    assert delivered.recordings + len(delivered.unreadable) == 2
-    assert streamed.recordings + len(streamed.unreadable) == 2
+    assert delivered.recordings + len(delivered.errors) == 2
+    assert streamed.recordings + len(streamed.errors) == 2
     assert good in {each.recording.id for each in written}
-    for error in (*delivered.unreadable, *streamed.unreadable):
+    for error in (*delivered.errors, *streamed.errors):
         assert error.code is ErrorCode.TRANSCRIPT_UNREADABLE
-    erased = ledger.transact(lambda c: forget.forget(c, [bad], lambda _: None))
+    erased = ledger.transact(lambda c: forget.erase_recordings(c, [bad], lambda _: None))
     assert erased.recordings == 1
     assert ledger.transact(lambda c: find_traces(c, needles)) == []
 

@@ -13,7 +13,7 @@ from ops.local.binaries import find_redis
 from ops.local.process import Child
 from ops.local.servers import RedisServer
 from ops.local.sockets import free_port
-from producer.cli.doctor import Verdict, _redis
+from producer.cli.doctor import CheckVerdict, _redis
 from producer.submit.enqueue import celery_app
 from schema.publish import Publisher
 from schema.settings import Settings
@@ -33,7 +33,7 @@ def settings_of(url: str) -> Settings:
     return Settings(database_url="postgresql://", redis_url=url)
 
 
-def examined(url: str) -> tuple[Verdict, str]:
+def examined(url: str) -> tuple[CheckVerdict, str]:
     """Return what the doctor and what a submit say of a server."""
     settings = settings_of(url)
     with celery_app(settings) as app:
@@ -41,7 +41,7 @@ def examined(url: str) -> tuple[Verdict, str]:
         app.conf.broker_transport_options |= {"max_retries": 1, "interval_start": 0}
         finding = _redis(app, settings)
         publisher = Publisher(app)
-        publisher.queued()
+        publisher.queue_lengths()
         publisher.publish([DISPATCH])
     submitted = " ".join(publisher.failure or ())
     return finding.verdict, f"{finding.detail} {finding.remedy} | {submitted}"
@@ -69,8 +69,8 @@ def admin(server: RedisServer) -> Iterator[redis.Redis]:
 
 
 def documented_user() -> list[str]:
-    """Return the words of the ACL line that ops/docs/security.md has."""
-    text = (ROOT / "ops" / "docs" / "security.md").read_text()
+    """Return the words of the ACL line that ops/docs/operate/security.md has."""
+    text = (ROOT / "ops" / "docs" / "operate" / "security.md").read_text()
     (line,) = re.findall(r"ACL SETUSER callscribe ([^`]*)```", text)
     return [word.replace(">PASSWORD", ">hush") for word in line.split()]
 
@@ -82,7 +82,7 @@ def test_the_documented_user_may_do_all_that_a_producer_does(
 
     verdict, said = examined(login(server, "callscribe:hush"))
 
-    assert verdict is not Verdict.FAIL, said
+    assert verdict is not CheckVerdict.FAIL, said
     assert said.endswith("| ")
 
 
@@ -109,7 +109,7 @@ def test_a_missing_right_is_named(server: RedisServer, admin: redis.Redis):
     assert "no right to sadd" in said
     admin.execute_command("ACL", "SETUSER", "few", "-llen")
     verdict, said = examined(login(server, "few:hush"))
-    assert verdict is Verdict.FAIL
+    assert verdict is CheckVerdict.FAIL
     assert said.startswith("this user has no right to llen")
 
 
@@ -129,7 +129,7 @@ def test_a_right_that_workers_alone_need_is_named_by_the_doctor(
 
     verdict, said = examined(login(server, "callscribe:hush"))
 
-    assert verdict is Verdict.FAIL
+    assert verdict is CheckVerdict.FAIL
     assert named in said
 
 
@@ -149,7 +149,7 @@ def test_a_replica_is_named(server: RedisServer, admin: redis.Redis):
     finally:
         admin.replicaof("NO", "ONE")
 
-    assert verdict is Verdict.FAIL
+    assert verdict is CheckVerdict.FAIL
     assert said.startswith("it is a replica")
     assert "Name the primary" in said.partition("|")[2]
 
@@ -168,7 +168,7 @@ def test_a_cluster_and_a_sentinel_are_named(tmp_path: Path, options: list[str], 
         wait_for_port(port)
         verdict, said = examined(f"redis://127.0.0.1:{port}/0")
 
-    assert verdict is Verdict.FAIL
+    assert verdict is CheckVerdict.FAIL
     assert cause in said.partition("|")[0]
     assert said.partition("|")[2].strip()
 

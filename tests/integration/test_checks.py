@@ -11,12 +11,12 @@ import pytest
 
 from ops.local.servers import PostgresServer
 from ops.local.sockets import free_port
-from producer.cli.doctor import Verdict, examine_host
+from producer.cli.doctor import CheckVerdict, examine_host
 from producer.submit.enqueue import celery_app
 from schema.errors import CallscribeError, ErrorCode
-from schema.migrate import migrate, require_current
+from schema.migrate import migrate_ledger, require_current
 from schema.settings import Settings
-from schema.store.checks import explain
+from schema.store.checks import explain_failure
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
 
@@ -53,13 +53,13 @@ def said_by_all(url: str) -> set[str]:
     settings = Settings(database_url=url, redis_url="redis://127.0.0.1:1/0")
     ledger = Ledger(create_ledger_engine(url), retry_for_s=0.1)
     said = set()
-    for ask in (migrate, require_current):
-        with pytest.raises(CallscribeError) as caught, ledger.reading():
+    for ask in (migrate_ledger, require_current):
+        with pytest.raises(CallscribeError) as caught, ledger.connect():
             ask(ledger.engine)
         said.add(f"{caught.value.cause}. {caught.value.remedy}")
     findings = examine_host(settings, ledger, celery_app(settings))
     finding = next(finding for finding in findings if finding.check == "ledger")
-    assert finding.verdict is Verdict.FAIL
+    assert finding.verdict is CheckVerdict.FAIL
     ledger.close()
     return said | {f"{finding.detail}. {finding.remedy}"}
 
@@ -91,8 +91,8 @@ def test_a_database_that_is_no_ledger_is_named_by_all_in_one_sentence(
 
 def refused(url: str) -> CallscribeError:
     ledger = Ledger(create_ledger_engine(url), retry_for_s=0.1)
-    with pytest.raises(CallscribeError) as caught, ledger.reading():
-        migrate(ledger.engine)
+    with pytest.raises(CallscribeError) as caught, ledger.connect():
+        migrate_ledger(ledger.engine)
     ledger.close()
     return caught.value
 
@@ -155,7 +155,7 @@ def test_why_nobody_comes_in_is_said(server: PostgresServer, database: Callable[
     ],
 )
 def test_what_a_server_says_is_read_for_its_cause(said: str, cause: str):
-    found, remedy = explain(said)
+    found, remedy = explain_failure(said)
 
     assert cause in found
     assert "with a name" not in found

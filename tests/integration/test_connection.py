@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from ops.local.servers import PostgresServer
 from schema.store.connection import create_ledger_engine
-from schema.store.ledger import Cursor, Ledger, is_passing
+from schema.store.ledger import Cursor, Ledger, is_transient
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_a_frozen_server_is_not_waited_for(engine: Engine, server: PostgresServe
         with pytest.raises(OperationalError, match="no answer for 1 s") as caught:
             connection.execute(text("select 1"))
 
-    assert is_passing(caught.value)
+    assert is_transient(caught.value)
     assert caught.value.connection_invalidated
 
 
@@ -70,7 +70,7 @@ def backend(cursor: Cursor) -> int:
 def fallen(ledger: Ledger) -> int:
     """The backend of a pooled connection that was just used, and then cut off."""
     ledger.engine.dispose()
-    pid = ledger.single(backend)
+    pid = ledger.run_statement(backend)
     other = create_ledger_engine(ledger.engine.url.render_as_string(hide_password=False))
     with other.connect() as connection:
         connection.execute(text("select pg_terminate_backend(:pid, 5000)"), {"pid": pid})
@@ -79,7 +79,7 @@ def fallen(ledger: Ledger) -> int:
 
 
 def test_a_statement_on_a_connection_that_fell_is_tried_on_another(ledger: Ledger, fallen: int):
-    assert ledger.single(backend) != fallen
+    assert ledger.run_statement(backend) != fallen
 
 
 def test_a_statement_that_is_interrupted_costs_its_connection_and_says_by_what(ledger: Ledger):
@@ -87,17 +87,17 @@ def test_a_statement_that_is_interrupted_costs_its_connection_and_says_by_what(l
         cursor.connection.pgconn.send_query(b"select 1")
         raise InterruptedError("by a time limit")
 
-    before = ledger.single(backend)
+    before = ledger.run_statement(backend)
     with pytest.raises(InterruptedError, match="time limit"):
-        ledger.single(be_interrupted)
-    assert ledger.single(backend) != before
+        ledger.run_statement(be_interrupted)
+    assert ledger.run_statement(backend) != before
 
 
 def test_a_read_which_is_not_tried_again_finds_a_connection_that_was_idle_replaced(
     ledger: Ledger, fallen: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("schema.store.connection._TRUSTED_S", 0.0)
-    with ledger.reading() as connection:
+    monkeypatch.setattr("schema.store.connection._TRUST_S", 0.0)
+    with ledger.connect() as connection:
         assert connection.scalar(text("select pg_backend_pid()")) != fallen
 
 
@@ -107,5 +107,5 @@ def test_a_connection_in_use_a_moment_ago_costs_no_round_trip_to_be_asked(
     pings = []
     monkeypatch.setattr(ledger.engine.dialect, "do_ping", pings.append)
     for _ in range(3):
-        ledger.single(backend)
+        ledger.run_statement(backend)
     assert pings == []

@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 from sqlalchemy import func, insert, select, text
 
-from producer.cli import main
+from producer.cli import output
 from producer.cli.exit_codes import ExitCode
 from schema.records import CallInfo
 from schema.store.ledger import Ledger
-from schema.store.read import recordings
+from schema.store.read.progress import list_submission_ids
 from schema.store.work import events
 from schema.tables import Recording, Submission
 from tests.factories import added, recording, submission, transcribed, utterance
@@ -60,13 +60,14 @@ def test_search_gives_scripts_the_recording_and_its_times(ledger: Ledger, produc
 
 
 @pytest.mark.parametrize(
-    ("query", "said"), [("voucher", "nothing found"), ("-x", "name a word"), ("", "name a word")]
+    ("query", "text"),
+    [("voucher", "No utterance matches"), ("-x", "Name a word"), ("", "Name a word")],
 )
-def test_search_says_when_there_is_nothing(producer: Producer, query: str, said: str):
+def test_search_says_when_there_is_nothing(producer: Producer, query: str, text: str):
     ran = producer("search", "--", query)
 
     assert (ran.code, ran.out) == (ExitCode.NOTHING, "")
-    assert ran.err.startswith(said)
+    assert ran.err.startswith(text)
 
 
 def test_search_refuses_a_date_that_is_none(producer: Producer):
@@ -85,7 +86,7 @@ def test_forget_by_age_erases_nothing_until_it_is_told_to(ledger: Ledger, produc
     erased = json.loads(producer("forget", "--older-than", "30d", "--yes", "--json").out)
 
     assert dry.out.startswith("1 recordings of calls before ")
-    assert "nothing is erased without --yes" in dry.err
+    assert "Nothing was erased: add --yes" in dry.err
     assert (counted["erased"], counted["recordings"], counted["audio_ms"]) == (False, 1, 10_000)
     assert (erased["erased"], erased["recordings"]) == (True, 1)
     assert json.loads(producer("search", "hi", "--json").out)["list"][0]["call_id"] is None
@@ -104,13 +105,13 @@ def test_a_purge_comes_again_and_says_each_time_what_it_erased(
         if len(pauses) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("producer.cli.main.time.sleep", sleep)
+    monkeypatch.setattr("producer.cli.common.time.sleep", sleep)
 
     ran = producer("forget", "--older-than", "30d", "--yes", "--every", "24h")
 
     assert (ran.code, pauses) == (ExitCode.INTERRUPTED, [86_400, 86_400])
     assert ran.out.count("1 recordings erased") == 2
-    assert ran.err.count("1 more are still being transcribed, and left") == 2
+    assert ran.err.count("Skipped 1 recordings that are still being transcribed") == 2
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_lines_go_to_the_pipe_also_where_a_terminal_shows_how_far_they_are(
 ):
     transcribed(ledger, call=CALL)
     screen = StringIO()
-    monkeypatch.setattr(main, "err", Console(file=screen, force_terminal=True, width=40))
+    monkeypatch.setattr(output, "err", Console(file=screen, force_terminal=True, width=40))
 
     ran = producer("export", "--format", "jsonl", "--out", "-")
 
@@ -242,7 +243,7 @@ def test_what_lies_under_no_root_is_refused_before_it_is_a_submission(
 
     assert ran.code == ExitCode.USAGE
     assert "[path.outside-roots]" in ran.err
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         assert connection.scalar(select(func.count()).select_from(Submission)) == 0
 
 
@@ -253,7 +254,7 @@ def test_submit_says_by_code_what_is_wrong_with_files(producer: Producer, tmp_pa
     ran = producer("submit", "a.wav")
 
     assert ran.code == ExitCode.INCOMPLETE
-    assert "1 to look at (1 audio." in ran.err
+    assert "1 recordings need attention (1 audio." in ran.err
 
 
 @pytest.mark.parametrize(
@@ -297,7 +298,7 @@ def test_without_a_secret_notify_is_refused_at_once(ledger: Ledger, submitter: P
 
     assert ran.code == ExitCode.MISCONFIGURED
     assert "CALLSCRIBE_NOTIFY_SECRET" in ran.err
-    assert ledger.transact(lambda c: recordings.submission_ids(c, 1)) == []
+    assert ledger.transact(lambda c: list_submission_ids(c, 1)) == []
 
 
 @pytest.mark.parametrize("url", ["ftp://crm.example/hush", "https://me:hush@crm.example/"])
@@ -310,7 +311,7 @@ def test_a_receiver_that_cannot_be_is_refused_and_not_quoted(
 
     assert ran.code == ExitCode.USAGE
     assert "hush" not in ran.err
-    assert ledger.transact(lambda c: recordings.submission_ids(c, 1)) == []
+    assert ledger.transact(lambda c: list_submission_ids(c, 1)) == []
 
 
 def test_status_says_how_far_a_receiver_was_told_and_not_its_url(
@@ -320,9 +321,9 @@ def test_status_says_how_far_a_receiver_was_told_and_not_its_url(
     monkeypatch.setenv("CALLSCRIBE_NOTIFY_HOSTS", "crm.example")
     submitter("--notify", HOOK)
     (delivery,) = ledger.transact(
-        lambda c: events.claim_events(c, room=1, each=1, busy=(), lease_s=60)
+        lambda c: events.claim_events(c, limit=1, per_receiver=1, busy_receivers=(), lease_s=60)
     )
-    ledger.transact(lambda c: events.refused(c, delivery, "HTTP 503"))
+    ledger.transact(lambda c: events.record_refusal(c, delivery, "HTTP 503"))
 
     people, scripts = producer("status"), producer("status", "--json")
 
@@ -340,7 +341,7 @@ def test_whoever_is_forgotten_is_in_no_table_and_can_be_looked_for(
     assert "recordings: text in 1 rows" in producer("forget", "--check", "ACD-20431").out
     assert producer("forget", "--check", "ACD-20431").code == ExitCode.INCOMPLETE
     erased = producer("forget", "--call", "ACD-20431", "--yes")
-    assert "nothing: no row of any table and no file of the spool has it" in erased.out
+    assert "Nothing found: it is in no table and in no file of the spool." in erased.out
     looked = producer("forget", "--check", "ACD-20431", "--json")
     assert (looked.code, json.loads(looked.out)) == (ExitCode.OK, [])
 
@@ -386,8 +387,8 @@ def test_a_dry_run_says_what_would_be_handed_in_and_hands_nothing_in(
         "manifest.unmatched-file",
     }
     plain = producer(*command)
-    assert "2 files; nothing is handed in" in plain.err
-    with ledger.reading() as connection:
+    assert "2 files found. Nothing was submitted." in plain.err
+    with ledger.connect() as connection:
         assert connection.execute(text("select count(*) from submissions")).scalar() == 0
 
 
@@ -418,7 +419,7 @@ def test_what_a_dump_brings_back_is_erased_again(
     assert producer("restored").code == ExitCode.MISCONFIGURED
     monkeypatch.setenv("CALLSCRIBE_ERASURES", str(tmp_path / "erasures.jsonl"))
     added(ledger, recording("a", call=CallInfo(call_id="ACD-20431")))
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         rows = [dict(row) for row in connection.execute(select(Recording.__table__)).mappings()]
     assert producer("forget", "--call", "ACD-20431", "--yes").code == ExitCode.OK
     back = {**rows[0], "submission_id": submission(ledger).id}

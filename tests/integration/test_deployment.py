@@ -16,7 +16,7 @@ from sqlalchemy import make_url, text
 
 from ops.local.binaries import find_postgres
 from ops.local.servers import PostgresServer, ServerError
-from schema.migrate import migrate
+from schema.migrate import migrate_ledger
 from schema.roles import Role
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
@@ -33,7 +33,7 @@ def waiting_for_workers(ledger: Ledger) -> int:
     """Return what KEDA would see."""
     (scaled,) = [d for d in m.documents() if d["kind"] == "ScaledObject"]
     query = scaled["spec"]["triggers"][0]["metadata"]["query"]
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return connection.exec_driver_sql(query).scalar_one()
 
 
@@ -46,12 +46,14 @@ def test_workers_are_wanted_for_what_is_pending_and_for_what_is_leased(ledger: L
     assert waiting_for_workers(ledger) == 4
 
     claims = [
-        ledger.single(lambda c, d=d: segments.claim(c, d.message, owner="w", lease_s=60))
+        ledger.run_statement(
+            lambda c, d=d: segments.claim_segment(c, d.message, owner="w", lease_s=60)
+        )
         for d in dispatches[:2]
     ]
     assert waiting_for_workers(ledger) == 4
 
-    ledger.single(lambda c: segments.finish(c, claims[0], result("hello")))
+    ledger.run_statement(lambda c: segments.finish_segment(c, claims[0], result("hello")))
     assert waiting_for_workers(ledger) == 3
 
 
@@ -74,7 +76,7 @@ def owned(postgres_server: PostgresServer) -> Iterator[str]:
     """The URL of a ledger of its own with roles; the logins that a test makes go with it."""
     url = postgres_server.create_database("logins")
     ledger = Ledger(create_ledger_engine(url))
-    migrate(ledger.engine, roles=True)
+    migrate_ledger(ledger.engine, roles=True)
     yield url
     ledger.transact(
         lambda c: [c.execute(text(f"drop role if exists {login}")) for login in _LOGINS]
@@ -108,7 +110,7 @@ def logins(url: str) -> dict[str, tuple[str, str]]:
         " join pg_roles m on m.oid = member join pg_roles r on r.oid = roleid"
         " join pg_authid a on a.oid = member where m.rolname = any(:logins)"
     )
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         found = connection.execute(query, {"logins": list(_LOGINS)}).all()
     ledger.close()
     return {login: (role, password) for login, role, password in found}
@@ -167,7 +169,7 @@ def managed(tmp_path: Path) -> Iterator[tuple[PostgresServer, str]]:
             connection.execute("create database managed owner keeper")
         owner = server.database_url("managed").replace(f"//{server.USER}@", "//keeper@")
         engine = create_ledger_engine(owner)
-        migrate(engine, roles=True)
+        migrate_ledger(engine, roles=True)
         engine.dispose()
         yield server, owner
 

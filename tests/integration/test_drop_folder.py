@@ -54,11 +54,11 @@ def test_a_file_that_is_moved_is_the_same_call(door: Door, watched):
 
     recordings = door.recordings(summary)
     assert set(recordings) == {"processed/a.wav"}
-    assert (summary.moved, summary.quarantined) == (1, 0)
+    assert (summary.moved_files, summary.quarantined) == (1, 0)
     assert len(door.publisher.sent) == 1
     assert not bad.exists()
     again = DropFolder(door).watch(range(TAKEN))
-    assert (again.already_there, again.recordings, again.moved) == (1, 0, 0)
+    assert (again.resumed_recordings, again.recordings, again.moved_files) == (1, 0, 0)
 
 
 def test_workers_read_a_file_where_it_was_moved(door: Door):
@@ -72,7 +72,7 @@ def test_workers_read_a_file_where_it_was_moved(door: Door):
 
     folder.watch(tidy())
 
-    with door.ledger.reading() as connection:
+    with door.ledger.connect() as connection:
         rows = connection.exec_driver_sql("select source_path, audio_path, name from recordings")
         assert [tuple(map(bytes, row[:2])) for row in rows] == [(b"b.wav", b"b.wav")]
 
@@ -112,7 +112,7 @@ def test_a_new_file_under_a_name_that_was_taken_is_named_once(door: Door, watche
     assert [notice for notice in door.notices(summary) if notice[0] == NAME_TAKEN] == [
         (NAME_TAKEN, "a.wav")
     ]
-    assert sum("a.wav: another file" in said for said in summary.news) == 1
+    assert sum("a.wav: another file" in said for said in summary.messages) == 1
 
 
 def test_a_new_file_under_a_name_whose_file_was_moved_is_a_new_recording(door: Door, watched):
@@ -181,7 +181,7 @@ def test_a_folder_that_comes_back_goes_on_and_both_are_said(door: Door):
 
     summary = folder.watch(remounted())
 
-    assert [("cannot be read" in said, "again" in said) for said in summary.news] == [
+    assert [("cannot be read" in said, "again" in said) for said in summary.messages] == [
         (True, False),
         (False, True),
     ]

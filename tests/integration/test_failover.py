@@ -17,7 +17,7 @@ from ops.local.process import ProcessError
 from ops.local.servers import PostgresServer
 from ops.local.standby import Standby
 from schema.errors import Transient
-from schema.migrate import migrate
+from schema.migrate import migrate_ledger
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
 from tests.conftest import required
@@ -33,7 +33,7 @@ def pair(tmp_path: Path) -> Iterator[tuple[PostgresServer, Standby]]:
     first = PostgresServer(tmp_path / "first", durable=False, addresses=[FIRST])
     with first:
         engine = create_ledger_engine(first.url)
-        migrate(engine)
+        migrate_ledger(engine)
         engine.dispose()
         with Standby(tmp_path / "second", first, addresses=[SECOND]) as second:
             yield first, second
@@ -147,7 +147,7 @@ def test_a_session_that_has_become_read_only_is_replaced(pair, how: str):
     if how == "transact":
         ledger.transact(lambda c: c.execute(text(write)))
     else:
-        ledger.single(lambda c: c.execute(write))
+        ledger.run_statement(lambda c: c.execute(write))
 
     assert ledger.transact(lambda c: c.scalar(text("show default_transaction_read_only"))) == "off"
     ledger.close()

@@ -34,10 +34,12 @@ def command(*options: str) -> list[str]:
     return [*flower, f"--conf={CONFIGURATION}", *options]
 
 
-def environment(redis_url: str, **told: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("FLOWER_")}
-    ours = {"CALLSCRIBE_DATABASE_URL": "postgresql://", "CALLSCRIBE_REDIS_URL": redis_url}
-    return kept | ours | told
+def environment(redis_url: str, **settings: str) -> dict[str, str]:
+    """Return Flower's environment, which has no ledger."""
+    inherited = {
+        k: v for k, v in os.environ.items() if not k.startswith(("FLOWER_", "CALLSCRIBE_"))
+    }
+    return inherited | {"CALLSCRIBE_REDIS_URL": redis_url} | settings
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +52,11 @@ def flower(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @contextmanager
-def answering(directory: Path, told: dict[str, str]) -> Iterator[str]:
+def answering(directory: Path, settings: dict[str, str]) -> Iterator[str]:
     """Run a Flower with such an environment; the address at which it answers."""
     port = free_port()
-    told = told | {"FLOWER_DB": str(directory / "state")}
-    child = Child("flower", command(f"--port={port}"), directory / "log", environment=told)
+    settings = settings | {"FLOWER_DB": str(directory / "state")}
+    child = Child("flower", command(f"--port={port}"), directory / "log", environment=settings)
     with child:
         url = f"http://127.0.0.1:{port}"
         while child.running and status(f"{url}/healthcheck", LOGIN) is None:
@@ -106,8 +108,10 @@ def test_it_shows_the_fleet_of_its_namespace(redis_server: RedisServer, tmp_path
     with redis.Redis.from_url(redis_server.client_url) as client:
         client.lpush(key_prefix("night") + SEGMENTS_QUEUE, *[b"{}"] * 4321)
         client.lpush(key_prefix() + SEGMENTS_QUEUE, *[b"{}"] * 1234)
-        told = environment(redis_server.url, FLOWER_BASIC_AUTH=LOGIN, CALLSCRIBE_NAMESPACE="night")
-        with answering(tmp_path, told) as flower:
+        settings = environment(
+            redis_server.url, FLOWER_BASIC_AUTH=LOGIN, CALLSCRIBE_NAMESPACE="night"
+        )
+        with answering(tmp_path, settings) as flower:
             page = body(f"{flower}/broker")
         client.flushall()
 
@@ -133,16 +137,16 @@ def test_the_probe_tells_whether_it_answers(flower: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("told", "options"),
+    ("settings", "options"),
     [({}, ()), ({"FLOWER_OPEN": "yes"}, ("--address=0.0.0.0",))],
     ids=["by default", "on all addresses"],
 )
 def test_it_does_not_start_without_a_login(
-    redis_url: str, tmp_path: Path, told: dict[str, str], options: tuple[str, ...]
+    redis_url: str, tmp_path: Path, settings: dict[str, str], options: tuple[str, ...]
 ):
     done = subprocess.run(
         command(f"--port={free_port()}", *options),
-        env={**environment(redis_url, **told), "PYTHONPATH": str(ROOT)},
+        env={**environment(redis_url, **settings), "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -21,13 +21,13 @@ from tests.integration.command import Producer
 def test_a_retry_of_what_was_cancelled_says_what_to_do(ledger: Ledger, producer: Producer):
     to = submission(ledger)
     added(ledger, recording("a"), recording("b"), quarantined(), to=to)
-    ledger.transact(lambda c: cancel.cancel(c, to.id))
+    ledger.transact(lambda c: cancel.cancel_submission(c, to.id))
 
     ran = producer("retry")
 
-    assert f"nothing of submission {str(to.id)[:8]} failed" in ran.out
-    assert "2 cancelled recordings are not: submit their files again" in ran.err
-    assert "1 quarantined recordings are not: mend the files and submit again" in ran.err
+    assert f"Submission {str(to.id)[:8]} has no failed recordings." in ran.out
+    assert "2 cancelled: submit these files again." in ran.err
+    assert "1 quarantined: repair these files and submit them again." in ran.err
     assert json.loads(producer("retry", "--json").out)["cancelled"] == 2
 
 
@@ -39,7 +39,7 @@ def test_who_shares_the_words_is_named_before_anything_is_erased(
 
     ran = producer("forget", "--recording", str(gone))
 
-    said = f"the same audio was handed in as 1 other recordings, whose words stay: {str(twin)[:8]}"
+    said = f"1 other recordings are of the same audio and keep their transcripts: {str(twin)[:8]}"
     assert said in ran.err.replace("\n", " ")
     listed = json.loads(producer("forget", "--recording", str(gone), "--json").out)
     assert (listed["erased"], listed["shared"]) == (False, [str(twin)])
@@ -98,7 +98,7 @@ def test_a_terminal_that_lacks_characters_ends_no_command(ledger: Ledger):
     added(ledger, quarantined(), to=to)
     notice = Notice("scan.left-out", "Müller", "1 file is no audio 😀")
     ledger.transact(lambda c: submissions.add_notices(c, to.id, [notice]))
-    ledger.transact(lambda c: submissions.seal(c, to.id))
+    ledger.transact(lambda c: submissions.seal_submission(c, to.id))
     environment = {"PYTHONIOENCODING": "ascii"}
 
     for arguments in (
@@ -196,6 +196,7 @@ def test_a_disk_that_is_full_is_named(ledger: Ledger):
 
     assert b"Traceback" not in ran.stderr
     assert (ran.returncode, b"No space left" in ran.stderr) == (6, True)
+    assert b"[file.unwritable] standard output" in ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -223,5 +224,5 @@ def test_a_hold_of_a_call_that_nobody_knows_is_placed_and_questioned(producer: P
     ran = producer("hold", "ACD-9", "--reason", "claim")
 
     assert ran.code == 0
-    assert "no recording has it yet" in ran.err
+    assert "No recording has this call id or line yet" in ran.err
     assert producer("hold", "ACD-9", "--reason", " ").code == 2

@@ -16,10 +16,9 @@ from schema.pcm import SAMPLE_RATE_HZ, SAMPLES_PER_MS
 from schema.profile import SCENES, load_profile
 from schema.settings import Settings
 from schema.span import Span
-from workers.engines.load import load_bank, load_detector
+from workers.engines.load import load_detector, load_filter_bank
 from workers.segment.speech_regions import find_speech
-from workers.transcript.seams import GUARD_MS
-from workers.transcript.stitch import Heard
+from workers.transcript.seams import GUARD_MS, DecodedSegment
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +37,12 @@ def test_what_lies_in_an_overlap_is_heard_alike_from_both_sides(call, scene):
         database_url="postgresql://none/none", redis_url="redis://none", models=fetch()
     )
     profile = load_profile(scene)
-    detector = load_detector(profile, settings, load_bank(settings))
+    detector = load_detector(profile, settings, load_filter_bank(settings))
 
-    def hear(span: Span) -> Heard:
+    def hear(span: Span) -> DecodedSegment:
         samples = call[span.start_ms * SAMPLES_PER_MS : span.end_ms * SAMPLES_PER_MS]
         speech = find_speech(detector, samples, profile.scene.max_region_ms)
-        return Heard(span, (), tuple(region.shifted(span.start_ms) for region in speech))
+        return DecodedSegment(span, (), tuple(region.shifted(span.start_ms) for region in speech))
 
     duration_ms = len(call) // SAMPLES_PER_MS
     bounds = same_bounds = 0

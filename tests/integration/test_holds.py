@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sqlalchemy import Connection, select, text
 
 from producer.erasure.holds import apply_register, place_hold, release_holds
-from producer.erasure.retention import purge
-from schema.erasure_register import Erased, Register
+from producer.erasure.retention import run_retention
+from schema.erasure_register import ErasedRecording, ErasureRegister
 from schema.errors import BadRequest, Misconfigured
 from schema.records import CallInfo
 from schema.store.erasure import forget, holds
@@ -34,7 +34,7 @@ def hand_in(ledger: Ledger, call_id: str, line: str) -> UUID:
     """Enter a recording whose work has ended."""
     digest = recording("x").content_digest
     added(ledger, recording(digest, call=CallInfo(call_id=call_id, line=line)))
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         known = "select id from recordings order by created_at desc, id limit 1"
         recording_id = (
             connection.execute(
@@ -48,22 +48,22 @@ def hand_in(ledger: Ledger, call_id: str, line: str) -> UUID:
     return UUID(str(recording_id))
 
 
-def erase(ledger: Ledger, ids: list[UUID], register: Register | None = None) -> Any:
-    forgotten = ledger.transact(lambda c: forget.forget(c, ids, lambda _: None, register))
-    forget.confirm(register, forgotten)
+def erase(ledger: Ledger, ids: list[UUID], register: ErasureRegister | None = None) -> Any:
+    forgotten = ledger.transact(lambda c: forget.erase_recordings(c, ids, lambda _: None, register))
+    forget.confirm_erasure(register, forgotten)
     return forgotten
 
 
-def retain(ledger: Ledger, register: Register | None = None) -> Any:
+def retain(ledger: Ledger, register: ErasureRegister | None = None) -> Any:
     """Let retention erase whatever is older than an hour to come."""
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         before = connection.execute(text("select now() + interval '1 hour'")).scalar_one()
-    return purge(ledger, before, lambda _: None, lambda _: None, register=register)
+    return run_retention(ledger, before, lambda _: None, lambda _: None, register=register)
 
 
 def dump(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
     """Return every row of every table, as a dump has it."""
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return {
             table.name: [dict(row) for row in connection.execute(select(table)).mappings()]
             for table in Base.metadata.sorted_tables
@@ -85,12 +85,12 @@ def restore(ledger: Ledger, rows: dict[str, list[dict[str, Any]]]) -> None:
 
 
 @pytest.fixture
-def register(tmp_path: Path) -> Register:
-    return Register(tmp_path / "register.jsonl")
+def register(tmp_path: Path) -> ErasureRegister:
+    return ErasureRegister(tmp_path / "register.jsonl")
 
 
 def present(ledger: Ledger) -> set[UUID]:
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return set(connection.scalars(select(Recording.id)))
 
 
@@ -98,12 +98,12 @@ def test_what_is_held_is_spared_and_named_and_goes_once_it_is_let_go(ledger: Led
     kept, other = hand_in(ledger, "ACD-1", "sales"), hand_in(ledger, "ACD-2", "sales")
     place_hold(ledger, None, call_id="ACD-1", reason="claim 77")
     done = erase(ledger, [kept, other])
-    assert (done.recordings, done.held) == (1, [kept])
+    assert (done.recordings, done.held_ids) == (1, [kept])
     assert retain(ledger).recordings == 0
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         now = connection.execute(text("select now() + interval '1 hour'")).scalar_one()
-        old = forget.count_older(connection, now)
-        assert (old.recordings, old.held) == (0, 1)
+        old = forget.preview_retention(connection, now)
+        assert (old.recordings, old.held_recordings) == (0, 1)
     [released] = release_holds(ledger, None, "ACD-1")
     assert released.reason == "claim 77"
     assert retain(ledger).recordings == 1
@@ -113,7 +113,7 @@ def test_what_is_held_is_spared_and_named_and_goes_once_it_is_let_go(ledger: Led
 def test_a_line_that_is_held_holds_what_is_handed_in_later(ledger: Ledger):
     place_hold(ledger, None, line="billing", reason="audit")
     kept = hand_in(ledger, "ACD-3", "billing")
-    assert erase(ledger, [kept]).held == [kept]
+    assert erase(ledger, [kept]).held_ids == [kept]
 
 
 def test_nothing_is_let_go_by_a_name_that_is_not_held(ledger: Ledger):
@@ -123,7 +123,9 @@ def test_nothing_is_let_go_by_a_name_that_is_not_held(ledger: Ledger):
     assert release_holds(ledger, None, str(hold.id)[:8])[0].id == hold.id
 
 
-def test_a_restored_ledger_is_put_right_once_somebody_says_so(ledger: Ledger, register: Register):
+def test_a_restored_ledger_is_put_right_once_somebody_says_so(
+    ledger: Ledger, register: ErasureRegister
+):
     gone, kept = hand_in(ledger, "ACD-1", "sales"), hand_in(ledger, "ACD-2", "sales")
     before = dump(ledger)
     erase(ledger, [gone], register)
@@ -132,29 +134,31 @@ def test_a_restored_ledger_is_put_right_once_somebody_says_so(ledger: Ledger, re
     assert present(ledger) == {gone, kept}
     apply = partial(apply_register, ledger, register, lambda _: None)
     said = apply(really=False)
-    assert (said.erased, said.held, present(ledger)) == (1, 1, {gone, kept})
+    assert (said.erased_recordings, said.placed_holds, present(ledger)) == (1, 1, {gone, kept})
     apply(really=True)
     assert present(ledger) == {kept}
-    with ledger.reading() as connection:
-        assert holds.active(connection) == [hold]
+    with ledger.connect() as connection:
+        assert holds.list_active_holds(connection) == [hold]
     again = apply(really=True)
-    assert (again.erased, again.held, again.released) == (0, 0, 0)
+    assert (again.erased_recordings, again.placed_holds, again.released_holds) == (0, 0, 0)
 
 
-def test_a_hold_that_the_register_does_not_know_is_never_let_go(ledger: Ledger, register: Register):
+def test_a_hold_that_the_register_does_not_know_is_never_let_go(
+    ledger: Ledger, register: ErasureRegister
+):
     """It was placed on a host that names no register, and what it holds may have no other copy."""
     kept = hand_in(ledger, "ACD-1", "sales")
     hold = place_hold(ledger, None, call_id="ACD-1", reason="claim")
-    register.note_erased(register.note_erasing([Erased(UUID(int=1), "other", None)]))
+    register.note_erased(register.note_erasing([ErasedRecording(UUID(int=1), "other", None)]))
     done = apply_register(ledger, register, lambda _: None, really=True)
-    assert (done.erased, done.released) == (0, 0)
-    with ledger.reading() as connection:
-        assert holds.active(connection) == [hold]
-    assert erase(ledger, [kept], register).held == [kept]
+    assert (done.erased_recordings, done.released_holds) == (0, 0)
+    with ledger.connect() as connection:
+        assert holds.list_active_holds(connection) == [hold]
+    assert erase(ledger, [kept], register).held_ids == [kept]
 
 
 def test_a_register_that_lacks_what_the_ledger_has_erased_is_told(
-    ledger: Ledger, register: Register, tmp_path: Path
+    ledger: Ledger, register: ErasureRegister, tmp_path: Path
 ):
     """It is another one, or an older copy of it."""
     gone = hand_in(ledger, "ACD-1", "sales")
@@ -163,13 +167,21 @@ def test_a_register_that_lacks_what_the_ledger_has_erased_is_told(
     older.write_bytes(register._path.read_bytes())
     erase(ledger, [gone], register)
 
-    assert apply_register(ledger, register, lambda _: None, really=False).unknown == 0
-    assert apply_register(ledger, Register(older), lambda _: None, really=False).unknown == 1
-    assert apply_register(ledger, Register(older), lambda _: None, really=True).unknown == 1
+    assert apply_register(ledger, register, lambda _: None, really=False).unknown_erasures == 0
+    assert (
+        apply_register(
+            ledger, ErasureRegister(older), lambda _: None, really=False
+        ).unknown_erasures
+        == 1
+    )
+    assert (
+        apply_register(ledger, ErasureRegister(older), lambda _: None, really=True).unknown_erasures
+        == 1
+    )
 
 
 def test_a_register_that_another_process_keeps_is_waited_for_and_named(
-    register: Register, monkeypatch: pytest.MonkeyPatch
+    register: ErasureRegister, monkeypatch: pytest.MonkeyPatch
 ):
     register.note_erasing([])
     monkeypatch.setattr("schema.erasure_register._LOCK_S", 0.1)
@@ -180,7 +192,9 @@ def test_a_register_that_another_process_keeps_is_waited_for_and_named(
     register.note_erasing([])
 
 
-def test_who_reads_the_register_learns_no_call_that_was_erased(ledger: Ledger, register: Register):
+def test_who_reads_the_register_learns_no_call_that_was_erased(
+    ledger: Ledger, register: ErasureRegister
+):
     gone = hand_in(ledger, "ACD-1", "sales")
     erase(ledger, [gone], register)
     written = register._path.read_text()
@@ -194,23 +208,23 @@ def test_who_reads_the_register_learns_no_call_that_was_erased(ledger: Ledger, r
     ]
 
 
-def test_a_line_that_a_crash_broke_off_costs_itself_alone(register: Register):
-    ids = [Erased(UUID(int=number), "content", "ACD") for number in range(3)]
+def test_a_line_that_a_crash_broke_off_costs_itself_alone(register: ErasureRegister):
+    ids = [ErasedRecording(UUID(int=number), "content", "ACD") for number in range(3)]
     register.note_erased(register.note_erasing(ids[:1]))
     with register._path.open("ab") as file:
         file.write(b'{"erasing": ["abc')
     register.note_erased(register.note_erasing(ids[1:2]))
-    assert register.erased_among(ids).erased == [each.id for each in ids[:2]]
+    assert register.find_erased(ids).erased_ids == [each.id for each in ids[:2]]
 
 
 def test_an_erasure_that_a_crash_ended_before_its_commit_takes_nothing_that_is_held(
-    ledger: Ledger, register: Register
+    ledger: Ledger, register: ErasureRegister
 ):
     """The register has it, half noted; the ledger has the recordings, and one is held since."""
     kept, asked = hand_in(ledger, "ACD-1", "sales"), hand_in(ledger, "ACD-2", "sales")
 
     def crash(connection: Connection) -> None:
-        forget.forget(connection, [kept, asked], lambda _: None, register)
+        forget.erase_recordings(connection, [kept, asked], lambda _: None, register)
         connection.rollback()
 
     ledger.transact(crash)
@@ -223,7 +237,7 @@ def test_an_erasure_that_a_crash_ended_before_its_commit_takes_nothing_that_is_h
 def test_a_register_that_cannot_be_written_stops_the_erasure(ledger: Ledger, tmp_path: Path):
     kept = hand_in(ledger, "ACD-1", "sales")
     with pytest.raises(Misconfigured, match="CALLSCRIBE_ERASURES"):
-        erase(ledger, [kept], Register(tmp_path / "nowhere" / "register"))
+        erase(ledger, [kept], ErasureRegister(tmp_path / "nowhere" / "register"))
     assert present(ledger) == {kept}
 
 
@@ -236,7 +250,7 @@ class Orders(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.register = Register(self.directory / f"register-{next(self.numbers)}")
+        self.register = ErasureRegister(self.directory / f"register-{next(self.numbers)}")
         self.register.note_erasing([])  # Of one that is empty nothing is applied.
         names = ", ".join(table.name for table in Base.metadata.sorted_tables)
         self.ledger.transact(lambda c: c.execute(text(f"truncate {names}")))
@@ -303,8 +317,8 @@ class Orders(RuleBasedStateMachine):
     def what_is_there_is_what_was_not_erased(self) -> None:
         if hasattr(self, "here"):
             assert present(self.ledger) == self.here
-            with self.ledger.reading() as connection:
-                named = {hold.call_id or hold.line for hold in holds.active(connection)}
+            with self.ledger.connect() as connection:
+                named = {hold.call_id or hold.line for hold in holds.list_active_holds(connection)}
             assert named == self.held
 
 
@@ -341,7 +355,7 @@ def test_a_call_that_is_erased_leaves_no_id_in_holds_that_were_let_go(ledger: Le
 
     erase(ledger, [gone])
 
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         assert connection.scalar(text("select count(*) from holds")) == 0
 
 
@@ -366,7 +380,7 @@ def test_a_register_that_is_none_puts_nothing_right_and_says_so(
         path.write_bytes(written)
 
     with pytest.raises(Misconfigured, match="CALLSCRIBE_ERASURES"):
-        apply_register(ledger, Register(path), lambda _: None, really=True)
+        apply_register(ledger, ErasureRegister(path), lambda _: None, really=True)
     assert path.exists() == (written is not None), "a name that was mistyped makes no file"
 
 
@@ -385,7 +399,9 @@ def test_a_hold_of_nothing_or_of_two_things_is_refused(ledger: Ledger, named: di
         place_hold(ledger, None, reason="claim", **named)
 
 
-def test_lines_that_say_nothing_are_named_and_the_others_apply(ledger: Ledger, register: Register):
+def test_lines_that_say_nothing_are_named_and_the_others_apply(
+    ledger: Ledger, register: ErasureRegister
+):
     gone = hand_in(ledger, "ACD-1", "sales")
     before = dump(ledger)
     erase(ledger, [gone], register)
@@ -408,8 +424,8 @@ def test_lines_that_say_nothing_are_named_and_the_others_apply(ledger: Ledger, r
 
     done = apply_register(ledger, register, lambda _: None, really=True)
 
-    assert (done.erased, done.held) == (1, 1)
-    assert done.unreadable == list(range(4, 4 + len(odd)))
+    assert (done.erased_recordings, done.placed_holds) == (1, 1)
+    assert done.unreadable_lines == list(range(4, 4 + len(odd)))
     assert present(ledger) == set()
-    with ledger.reading() as connection:
-        assert holds.active(connection) == [hold]
+    with ledger.connect() as connection:
+        assert holds.list_active_holds(connection) == [hold]

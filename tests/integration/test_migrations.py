@@ -13,21 +13,21 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
 from ops.local.servers import PostgresServer
-from producer.cli.doctor import Verdict, _ledger
+from producer.cli.doctor import CheckVerdict, _ledger
 from schema.errors import ErrorCode, Misconfigured, Transient
 from schema.migrate import (
     alembic_config,
     concurrent_indexes,
     current_revision,
     head_revision,
-    migrate,
+    migrate_ledger,
     require_current,
 )
 from schema.search_query import parse_query
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
-from schema.store.read.search import Filters, search
-from schema.store.work.events import receiver_of
+from schema.store.read.search import Filters, search_utterances
+from schema.store.work.events import find_or_add_receiver
 from schema.tables import Base
 from tests.factories import transcribed, utterance
 
@@ -41,7 +41,7 @@ def engine(postgres_server: PostgresServer) -> Iterator[Engine]:
 
 
 def test_migrations_equal_the_models(engine: Engine):
-    migrate(engine)
+    migrate_ledger(engine)
 
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
@@ -49,13 +49,13 @@ def test_migrations_equal_the_models(engine: Engine):
 
 
 def test_migrating_again_changes_nothing(engine: Engine):
-    assert migrate(engine) == migrate(engine)
+    assert migrate_ledger(engine) == migrate_ledger(engine)
 
 
 def test_whoever_keeps_a_table_is_named_and_nobody_waits_behind_the_migration_for_long(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ):
-    migrate(engine)
+    migrate_ledger(engine)
     at_revision(engine, "0012")
     monkeypatch.setattr("schema.migrate._TRIES", 2)
     monkeypatch.setattr("schema.migrate._PAUSE_S", 0.0)
@@ -65,28 +65,28 @@ def test_whoever_keeps_a_table_is_named_and_nobody_waits_behind_the_migration_fo
         reader.execute(text("select from purges"))
         pid = reader.scalar(text("select pg_backend_pid()"))
         with pytest.raises(Transient) as caught:
-            migrate(engine)
+            migrate_ledger(engine)
     assert "(report of the month)" in str(caught.value)
     assert f"pg_terminate_backend({pid})" in str(caught.value)
 
-    assert migrate(engine) == head_revision()
+    assert migrate_ledger(engine) == head_revision()
 
 
 def test_a_reader_who_ends_meanwhile_costs_a_migration_nothing(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ):
-    migrate(engine)
+    migrate_ledger(engine)
     at_revision(engine, "0012")
     reader = engine.connect()
     reader.execute(text("select from purges"))
     # Between two tries.
     monkeypatch.setattr("schema.migrate.time", SimpleNamespace(sleep=lambda _: reader.close()))
 
-    assert migrate(engine) == head_revision()
+    assert migrate_ledger(engine) == head_revision()
 
 
 def test_words_are_compressed_fast_where_the_server_can(engine: Engine):
-    migrate(engine)
+    migrate_ledger(engine)
 
     with engine.connect() as connection:
         known = connection.scalar(
@@ -102,7 +102,7 @@ def test_words_are_compressed_fast_where_the_server_can(engine: Engine):
 
 
 def test_migrations_can_be_undone(engine: Engine):
-    migrate(engine)
+    migrate_ledger(engine)
 
     config = alembic_config()
     with engine.begin() as connection:
@@ -113,11 +113,11 @@ def test_migrations_can_be_undone(engine: Engine):
 
 
 def test_a_newer_releases_ledger_is_left_alone_and_its_producer_asked_for(engine: Engine):
-    migrate(engine)
+    migrate_ledger(engine)
     with engine.begin() as connection:
         connection.execute(text("update alembic_version set version_num = '9999'"))
 
-    for attempt in (require_current, migrate):
+    for attempt in (require_current, migrate_ledger):
         with pytest.raises(Misconfigured, match="the release that migrated it") as caught:
             attempt(engine)
         assert caught.value.code is ErrorCode.LEDGER_OUTDATED
@@ -174,7 +174,7 @@ def test_large_indexes_are_built_while_a_worker_is_storing_a_transcript(engine: 
     at_revision(engine, "head")
     with engine.connect() as worker, ThreadPoolExecutor(1) as pool:
         worker.execute(_STORE)
-        migrating = pool.submit(migrate, engine)
+        migrating = pool.submit(migrate_ledger, engine)
         while not (migrating.done() or building(engine)):
             pass
         worker.execute(_STORE)
@@ -184,12 +184,12 @@ def test_large_indexes_are_built_while_a_worker_is_storing_a_transcript(engine: 
 
     assert len(valid_indexes(engine)) == len(concurrent_indexes())
     with engine.connect() as connection:
-        hits = search(connection, parse_query("before"), Filters(), limit=10)
+        hits = search_utterances(connection, parse_query("before"), Filters(), limit=10)
     assert [hit.recording_id for hit in hits] == [earlier] * 3
 
 
 def test_an_index_whose_build_was_broken_off_is_built_anew(engine: Engine):
-    migrate(engine)
+    migrate_ledger(engine)
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -201,25 +201,25 @@ def test_an_index_whose_build_was_broken_off_is_built_anew(engine: Engine):
     assert valid_indexes(engine) == every - {"utterances_words_ix"}
     warned = _ledger(Ledger(engine))
 
-    migrate(engine)
+    migrate_ledger(engine)
 
     assert valid_indexes(engine) == every
-    assert warned.verdict is Verdict.WARN
+    assert warned.verdict is CheckVerdict.WARN
     assert "utterances_words_ix" in warned.detail
-    assert _ledger(Ledger(engine)).verdict is Verdict.OK
+    assert _ledger(Ledger(engine)).verdict is CheckVerdict.OK
 
 
 def test_a_migration_that_is_undone_leaves_what_the_version_before_it_has(engine: Engine):
-    migrate(engine)
+    migrate_ledger(engine)
     transcribed(Ledger(engine), utterance("agent", "stored and stored again"))
     at_revision(engine, "0005")
 
     with engine.begin() as worker:
         worker.execute(_STORE)
-    migrate(engine)
+    migrate_ledger(engine)
 
     with engine.connect() as connection:
-        assert len(search(connection, parse_query("stored"), Filters(), limit=10)) == 2
+        assert len(search_utterances(connection, parse_query("stored"), Filters(), limit=10)) == 2
 
 
 def test_a_worker_of_the_release_before_notifies_without_knowing_it(engine: Engine):
@@ -241,9 +241,9 @@ def test_a_worker_of_the_release_before_notifies_without_knowing_it(engine: Engi
                 " from submissions"
             )
         )
-    migrate(engine)
+    migrate_ledger(engine)
     with engine.begin() as connection:
-        receiver = receiver_of(connection, "https://crm.example/", "crm.example")
+        receiver = find_or_add_receiver(connection, "https://crm.example/", "crm.example")
         connection.execute(text("update submissions set receiver_id = :id"), {"id": receiver})
         connection.execute(text("set search_path = ''"))
         connection.execute(
@@ -251,13 +251,13 @@ def test_a_worker_of_the_release_before_notifies_without_knowing_it(engine: Engi
         )
         connection.execute(text("reset search_path"))
 
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         found = connection.execute(text("select recording_state, state from events")).all()
     assert found == [("done", "waiting")]
 
 
 def test_a_restore_and_autovacuum_which_have_no_search_path_can_use_the_index(engine: Engine):
-    migrate(engine)
+    migrate_ledger(engine)
     transcribed(Ledger(engine), utterance("agent", "退款 now"))
 
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

@@ -12,14 +12,14 @@ import redis
 
 from ops.local.servers import PostgresServer, RedisServer
 from producer.cli import doctor
-from producer.cli.doctor import Finding, Verdict
+from producer.cli.doctor import CheckResult, CheckVerdict
 from producer.submit.enqueue import celery_app
 from schema.errors import ErrorCode, Misconfigured
-from schema.migrate import migrate
-from schema.namespace import KEPT_S, Flag, Namespace
+from schema.migrate import migrate_ledger
+from schema.namespace import KEY_LIFETIME_S, Namespace, SharedFlag
 from schema.settings import Settings
 from schema.store.connection import create_ledger_engine
-from schema.store.identity import LedgerIdentity, identity
+from schema.store.identity import LedgerIdentity, read_identity
 from schema.store.ledger import Ledger
 from schema.wire import KEY_TYPES
 from tests.integration.command import Producer
@@ -40,7 +40,7 @@ def neighbour(postgres_server: PostgresServer) -> Iterator[Ledger]:
     """Another database of the same cluster."""
     url = postgres_server.create_database("neighbour")
     ledger = Ledger(create_ledger_engine(url))
-    migrate(ledger.engine)
+    migrate_ledger(ledger.engine)
     yield ledger
     ledger.close()
     postgres_server.drop_database("neighbour")
@@ -51,7 +51,7 @@ def lives(redis_server: RedisServer, client: redis.Redis) -> Iterator[Callable[.
     """What a process sees whose ledger this is, and whose Redis the test's, or none."""
     apps = []
 
-    def make(ledger: Ledger, *, is_ours: Flag | None = None, **changes: Any) -> Namespace:
+    def make(ledger: Ledger, *, is_ours: SharedFlag | None = None, **changes: Any) -> Namespace:
         told = {"database_url": "postgresql://", "redis_url": redis_server.url, **changes}
         settings = Settings(**told)
         apps.append(celery_app(settings))
@@ -63,8 +63,8 @@ def lives(redis_server: RedisServer, client: redis.Redis) -> Iterator[Callable[.
 
 
 def identity_of(ledger: Ledger) -> LedgerIdentity:
-    with ledger.reading() as connection:
-        return identity(connection)
+    with ledger.connect() as connection:
+        return read_identity(connection)
 
 
 def refused(look: Callable[[], None]) -> Misconfigured:
@@ -90,8 +90,8 @@ def test_a_sweep_keeps_its_namespace_for_two_minutes(client: redis.Redis, ledger
 
     assert client.keys() == [KEY]
     assert client.get(KEY) == str(identity_of(ledger))
-    assert KEPT_S == 120
-    assert 0 < client.pttl(KEY) <= KEPT_S * 1000
+    assert KEY_LIFETIME_S == 120
+    assert 0 < client.pttl(KEY) <= KEY_LIFETIME_S * 1000
     client.pexpire(KEY, 1_000)
     namespace.keep()
     assert client.pttl(KEY) > 1_000
@@ -322,7 +322,7 @@ def test_a_submit_hands_nothing_in_where_another_ledgers_fleet_lives(
     assert "namespace.taken" not in at_redis(*submit).err
 
 
-def examined(app: Any, settings: Settings, ledger: Ledger) -> dict[str, Finding]:
+def examined(app: Any, settings: Settings, ledger: Ledger) -> dict[str, CheckResult]:
     return {each.check: each for each in doctor.examine_host(settings, ledger, app)}
 
 
@@ -339,11 +339,14 @@ def test_the_doctor_says_whose_namespace_it_is(
         unknown = examined(app, settings, away)["namespace"]
 
     assert (nobodys.verdict, nobodys.detail) == (
-        Verdict.OK,
-        "callscribe, which no sweep keeps now",
+        CheckVerdict.OK,
+        "callscribe, in which no sweep runs now",
     )
-    assert (ours.verdict, ours.detail) == (Verdict.OK, "callscribe, kept by this ledger's sweep")
-    assert theirs["namespace"].verdict is Verdict.FAIL
+    assert (ours.verdict, ours.detail) == (
+        CheckVerdict.OK,
+        "callscribe, used by this ledger's sweep",
+    )
+    assert theirs["namespace"].verdict is CheckVerdict.FAIL
     assert "CALLSCRIBE_NAMESPACE" in theirs["namespace"].remedy
     assert "another fleet's" in theirs["workers"].detail
-    assert unknown.verdict is Verdict.WARN
+    assert unknown.verdict is CheckVerdict.WARN

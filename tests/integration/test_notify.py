@@ -24,17 +24,17 @@ from structlog.testing import capture_logs
 
 from ops.local.bootstrap import ROOT
 from ops.local.sockets import free_port
-from producer.cli.doctor import Verdict, _notify
+from producer.cli.doctor import CheckVerdict, _notify
 from schema.errors import ErrorCode
 from schema.records import CallInfo
 from schema.settings import Settings
 from schema.signature import signed_headers
 from schema.store.erasure import forget
 from schema.store.intake import submissions
-from schema.store.intake.cancel import cancel
+from schema.store.intake.cancel import cancel_submission
 from schema.store.intake.submissions import OpenSubmission
 from schema.store.ledger import Ledger
-from schema.store.read.fleet import figures
+from schema.store.read.fleet import read_figures
 from schema.store.work import events as notify
 from schema.store.work import reduces, segments
 from schema.store.work.segments import Fate
@@ -51,7 +51,7 @@ from tests.factories import (
     utterance,
 )
 from tests.receiver import DOCUMENT, SECRET, Received, documented, receiving
-from workers.background.webhooks import EACH, Notifier, send
+from workers.background.webhooks import PER_RECEIVER_MAX, Notifier, post_json
 
 URL = "http://127.0.0.1:1/never"
 
@@ -61,7 +61,7 @@ def told(ledger: Ledger, url: str = URL) -> OpenSubmission:
     host = check_receiver_url(url, ())
 
     def opened(connection: Any) -> OpenSubmission:
-        receiver = notify.receiver_of(connection, url, host)
+        receiver = notify.find_or_add_receiver(connection, url, host)
         return submissions.open_submission(
             connection, unique("key"), "calls", PROFILE, force=False, receiver=receiver
         )
@@ -70,7 +70,7 @@ def told(ledger: Ledger, url: str = URL) -> OpenSubmission:
 
 
 def sealed(ledger: Ledger, submission: OpenSubmission) -> None:
-    ledger.transact(lambda c: submissions.seal(c, submission.id))
+    ledger.transact(lambda c: submissions.seal_submission(c, submission.id))
 
 
 def events(ledger: Ledger) -> list[dict[str, Any]]:
@@ -94,8 +94,8 @@ def round_of(ledger: Ledger, **options: Any) -> int:
     """Let a notifier look once and wait for its attempts to end; return how many there were."""
     notifier = Notifier(ledger, options.pop("settings", settings()), **options)
     earlier = set(threading.enumerate())
-    notifier.tally()
-    begun = notifier.begin()
+    notifier.update_events()
+    begun = notifier.start_attempts()
     for thread in set(threading.enumerate()) - earlier:
         if thread.name == "notify":
             thread.join(60)
@@ -112,9 +112,11 @@ def bodies(received: Received) -> list[dict[str, Any]]:
 
 def failed(ledger: Ledger, submission: OpenSubmission) -> None:
     (dispatch,) = added(ledger, recording(unique("pcm")), to=submission).dispatches
-    held = ledger.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
+    held = ledger.run_statement(
+        lambda c: segments.claim_segment(c, dispatch.message, owner="w", lease_s=60)
+    )
     code = ErrorCode.AUDIO_CHANGED
-    end = ledger.transact(lambda c: segments.fail(c, held, code, "changed", Fate.FOR_GOOD))
+    end = ledger.transact(lambda c: segments.fail_segment(c, held, code, "changed", Fate.FOR_GOOD))
     reduced(ledger, end.reduce)
 
 
@@ -128,7 +130,7 @@ def test_every_end_of_a_recording_is_told_and_then_that_of_the_submission(ledger
         added(ledger, recording("waits"), to=submission)
         round_of(ledger)
         assert {body["type"] for body in bodies(received)} == {"recording.ended"}
-        ledger.transact(lambda c: cancel(c, submission.id))
+        ledger.transact(lambda c: cancel_submission(c, submission.id))
         round_of(ledger)
         round_of(ledger)
 
@@ -170,22 +172,22 @@ def test_an_open_submission_has_not_ended(ledger: Ledger):
     submission = told(ledger)
     transcribed(ledger, to=submission)
 
-    assert ledger.transact(notify.sum_up) == 0
+    assert ledger.transact(notify.add_submission_events) == 0
     sealed(ledger, submission)
-    assert ledger.transact(notify.sum_up) == 1
-    assert ledger.transact(notify.sum_up) == 0
+    assert ledger.transact(notify.add_submission_events) == 1
+    assert ledger.transact(notify.add_submission_events) == 0
 
 
 def test_what_a_retry_ends_anew_is_told_anew(ledger: Ledger):
     submission = told(ledger)
     failed(ledger, submission)
     sealed(ledger, submission)
-    ledger.transact(notify.sum_up)
-    ledger.transact(lambda c: reduces.retry_failed(c, submission.id))
-    assert ledger.transact(notify.sum_up) == 0
+    ledger.transact(notify.add_submission_events)
+    ledger.transact(lambda c: reduces.retry_failed_segments(c, submission.id))
+    assert ledger.transact(notify.add_submission_events) == 0
 
-    ledger.transact(lambda c: cancel(c, submission.id))
-    ledger.transact(notify.sum_up)
+    ledger.transact(lambda c: cancel_submission(c, submission.id))
+    ledger.transact(notify.add_submission_events)
 
     told_of = [event["recording_state"] for event in events(ledger)]
     assert sorted(map(str, told_of)) == ["None", "None", "cancelled", "failed"]
@@ -194,7 +196,7 @@ def test_what_a_retry_ends_anew_is_told_anew(ledger: Ledger):
 def test_an_end_that_is_rolled_back_is_not_told(ledger: Ledger):
     submission = told(ledger)
     with ledger.engine.connect() as connection:
-        submissions.add_recordings(connection, submission, [quarantined()], room=0)
+        submissions.add_recordings(connection, submission, [quarantined()], capacity=0)
         connection.rollback()
 
     assert events(ledger) == []
@@ -235,11 +237,11 @@ def test_the_receiver_that_the_document_shows_knows_ours_and_no_other(
         text=True,
     ) as process:
         try:
-            wait_until(lambda: send(url, b"{}", {}) == "HTTP 401")
+            wait_until(lambda: post_json(url, b"{}", {}) == "HTTP 401")
             round_of(ledger, settings=settings(notify_secret=SECRET[::-1]))
             assert events(ledger)[0]["error"] == "HTTP 401"
-            assert send(url, *resigned(time_s=-400)) == "HTTP 401"
-            assert send(url, *resigned(time_s=0)) is None
+            assert post_json(url, *resigned(time_s=-400)) == "HTTP 401"
+            assert post_json(url, *resigned(time_s=0)) is None
             let_pass(ledger)
             round_of(ledger)
             assert states(ledger) == ["delivered"]
@@ -276,7 +278,7 @@ def test_a_receiver_that_hangs_or_drips_is_broken_off(caplog: pytest.LogCaptureF
     try:
         for answer in (hang, drip):
             with receiving(answer) as received:
-                assert send(received.url, b"{}", {}, limit_s=0.5) == "no answer in 0.5 s"
+                assert post_json(received.url, b"{}", {}, limit_s=0.5) == "no answer in 0.5 s"
     finally:
         over.set()
     assert "hush" not in caplog.text
@@ -318,10 +320,10 @@ def test_a_certificate_that_is_not_trusted_is_told_nothing(monkeypatch: pytest.M
     thread.start()
     url = f"https://127.0.0.1:{server.server_port}/"
     try:
-        refused = send(url, b"{}", {})
+        refused = post_json(url, b"{}", {})
         with authority.cert_pem.tempfile() as path:
             monkeypatch.setenv("SSL_CERT_FILE", path)
-            trusted = send(url, b"{}", {})
+            trusted = post_json(url, b"{}", {})
     finally:
         server.shutdown()
         server.server_close()
@@ -333,7 +335,7 @@ def test_a_receiver_that_is_dead_for_long_is_asked_less_and_less_and_given_up(le
     submission = told(ledger, f"http://127.0.0.1:{free_port()}/")
     added(ledger, *(quarantined() for _ in range(10)), to=submission)
 
-    assert round_of(ledger) == EACH, "nobody knew that it was dead"
+    assert round_of(ledger) == PER_RECEIVER_MAX, "nobody knew that it was dead"
     let_pass(ledger)
     assert [round_of(ledger), round_of(ledger)] == [1, 0], "one asks whether it is back"
     pause = text("select round(extract(epoch from next_attempt_at - now()), -1) from receivers")
@@ -418,7 +420,9 @@ def test_two_that_deliver_send_each_event_once(ledger: Ledger):
 
     def claims(each: int = 5) -> list[str]:
         found = ledger.transact(
-            lambda c: notify.claim_events(c, room=16, each=each, busy=(), lease_s=60)
+            lambda c: notify.claim_events(
+                c, limit=16, per_receiver=each, busy_receivers=(), lease_s=60
+            )
         )
         return [str(delivery.event_id) for delivery in found]
 
@@ -436,7 +440,7 @@ from schema.store.ledger import Ledger
 from workers.background.webhooks import Notifier
 
 settings = load_settings()
-notify.delivered = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+notify.record_delivery = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 notifier = Notifier(Ledger.open(settings), settings)
 notifier.run(__import__("threading").Event())
 """
@@ -479,16 +483,16 @@ def test_nothing_is_held_while_a_receiver_thinks(ledger: Ledger):
         submission = told(ledger, received.url)
         recording_id = transcribed(ledger, to=submission)
         notifier = Notifier(ledger, settings())
-        notifier.begin()
+        notifier.start_attempts()
         received.wait(1)
         query = text("select count(*) from pg_stat_activity where state like 'idle in trans%'")
         try:
             assert ledger.transact(lambda c: c.execute(query).scalar_one()) == 0
-            ledger.transact(lambda c: forget.forget(c, [recording_id], lambda _: None))
+            ledger.transact(lambda c: forget.erase_recordings(c, [recording_id], lambda _: None))
             assert events(ledger) == []
         finally:
             go_on.set()
-        wait_until(lambda: not notifier._under_way.total())
+        wait_until(lambda: not notifier._attempts.total())
 
 
 def test_a_notifier_goes_on_until_it_is_stopped(ledger: Ledger):
@@ -537,7 +541,7 @@ def test_without_a_secret_nothing_is_sent_and_a_log_says_so(ledger: Ledger):
         added(ledger, quarantined(), to=told(ledger, received.url))
         stop.set()
         notifier = Notifier(ledger, settings(notify_secret=None))
-        notifier._warn()
+        notifier._warn_without_secret()
         notifier.run(stop)
 
     assert received.requests == []
@@ -557,11 +561,13 @@ def test_how_far_a_receiver_was_told_is_known(ledger: Ledger):
         )
     )
 
-    with ledger.reading() as connection:
-        found = notify.notified(connection, submission.id)
-        nobody = notify.notified(connection, added_to_nobody(ledger))
+    with ledger.connect() as connection:
+        found = notify.read_notification_status(connection, submission.id)
+        nobody = notify.read_notification_status(connection, added_to_nobody(ledger))
 
-    assert found == notify.Notified("crm.example", {"waiting": 1, "given-up": 1}, "HTTP 410")
+    assert found == notify.NotificationStatus(
+        "crm.example", {"waiting": 1, "given-up": 1}, "HTTP 410"
+    )
     assert nobody is None
 
 
@@ -570,13 +576,13 @@ def test_the_doctor_says_who_takes_nothing_and_where_a_secret_is_missing(ledger:
     added(ledger, quarantined(), to=told(ledger, "https://crm.example/hook?token=hush"))
     unsigned = _notify(settings(notify_secret=None), ledger)
     (delivery,) = ledger.transact(
-        lambda c: notify.claim_events(c, room=1, each=1, busy=(), lease_s=60)
+        lambda c: notify.claim_events(c, limit=1, per_receiver=1, busy_receivers=(), lease_s=60)
     )
-    ledger.transact(lambda c: notify.refused(c, delivery, "HTTP 503"))
+    ledger.transact(lambda c: notify.record_refusal(c, delivery, "HTTP 503"))
     failing = _notify(settings(), ledger)
 
-    assert quiet.verdict is Verdict.OK
-    assert unsigned.verdict is failing.verdict is Verdict.WARN
+    assert quiet.verdict is CheckVerdict.OK
+    assert unsigned.verdict is failing.verdict is CheckVerdict.WARN
     assert "1 events wait" in unsigned.detail
     assert "CALLSCRIBE_NOTIFY_SECRET" in unsigned.remedy
     assert "crm.example (1 since" in failing.detail
@@ -584,12 +590,12 @@ def test_the_doctor_says_who_takes_nothing_and_where_a_secret_is_missing(ledger:
 
 
 def test_how_long_a_receiver_has_taken_nothing_is_a_figure(ledger: Ledger):
-    assert ledger.transact(figures).oldest_event_s == 0
+    assert ledger.transact(read_figures).oldest_event_s == 0
     added(ledger, quarantined(), to=told(ledger))
     older = text("update events set created_at = created_at - interval '1 hour'")
     ledger.transact(lambda c: c.execute(older))
 
-    assert 3_600 <= ledger.transact(figures).oldest_event_s < 3_700
+    assert 3_600 <= ledger.transact(read_figures).oldest_event_s < 3_700
 
 
 def added_to_nobody(ledger: Ledger) -> Any:

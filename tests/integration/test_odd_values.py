@@ -14,7 +14,7 @@ from schema.store.erasure import forget
 from schema.store.intake import cancel, submissions
 from schema.store.ledger import Ledger
 from schema.store.read import recordings
-from schema.store.read.search import Filters, search
+from schema.store.read.search import Filters, search_utterances
 from schema.store.work import events
 from tests.factories import PROFILE, added, recording, submission
 
@@ -52,8 +52,8 @@ def test_a_stored_date_that_no_call_has_is_read_as_none(ledger: Ledger, moment, 
         raw = connection.execute(text("select started_at from recordings")).scalar_one()
         return (
             raw,
-            recordings.summaries(connection, text("true")),
-            forget.find(connection, calls=["x"]),
+            recordings.select_recordings(connection, text("true")),
+            forget.find_recordings(connection, calls=["x"]),
         )
 
     raw, [summary], _ = ledger.transact(look)
@@ -70,15 +70,15 @@ def test_it_neither_keeps_a_call_for_ever_nor_erases_it_before_its_time(ledger: 
         ledger.transact(lambda c, d=day: c.execute(text(f"select now() + interval '{d}'")).scalar())
         for day in ("-1 day", "1 day")
     )
-    assert ledger.transact(lambda c: forget.count_older(c, yesterday)).recordings == 0
-    assert ledger.transact(lambda c: forget.count_older(c, tomorrow)).recordings == 1
+    assert ledger.transact(lambda c: forget.preview_retention(c, yesterday)).recordings == 0
+    assert ledger.transact(lambda c: forget.preview_retention(c, tomorrow)).recordings == 1
 
 
 @pytest.mark.parametrize("moment", ODD)
 def test_every_receiver_is_told_and_search_goes_on(ledger: Ledger, moment):
     def opened(key: str, url: str):
         def open_one(connection):
-            receiver = events.receiver_of(connection, url, url)
+            receiver = events.find_or_add_receiver(connection, url, url)
             return submissions.open_submission(
                 connection, key, "calls", PROFILE, force=False, receiver=receiver
             )
@@ -88,12 +88,14 @@ def test_every_receiver_is_told_and_search_goes_on(ledger: Ledger, moment):
     for key, url in (("one", "https://one.example/"), ("two", "https://two.example/")):
         to = opened(key, url)
         added(ledger, recording(key), to=to)
-        ledger.transact(lambda c, to=to: cancel.cancel(c, to.id))
+        ledger.transact(lambda c, to=to: cancel.cancel_submission(c, to.id))
     put(ledger, moment)
-    told = ledger.transact(lambda c: events.claim_events(c, room=16, each=4, busy=(), lease_s=60))
+    told = ledger.transact(
+        lambda c: events.claim_events(c, limit=16, per_receiver=4, busy_receivers=(), lease_s=60)
+    )
     assert len(told) == 2
     query = parse_query("hello")
-    assert ledger.transact(lambda c: search(c, query, Filters(), limit=5)) == []
+    assert ledger.transact(lambda c: search_utterances(c, query, Filters(), limit=5)) == []
 
 
 def test_what_is_out_of_bounds_is_left_out_and_the_rest_of_the_batch_kept(ledger: Ledger):
@@ -105,7 +107,7 @@ def test_what_is_out_of_bounds_is_left_out_and_the_rest_of_the_batch_kept(ledger
     )
     to = submission(ledger)
     added(ledger, recording("a"), recording("b", call=odd), recording("c"), to=to)
-    found = ledger.transact(lambda c: recordings.summaries(c, text("true")))
+    found = ledger.transact(lambda c: recordings.select_recordings(c, text("true")))
     assert len(found) == 3
     [bad] = [each for each in found if each.call.agent == "ann"]
     assert bad.call == CallInfo(agent="ann", attributes={"queue": "sales"})
@@ -126,8 +128,8 @@ def test_the_doctor_names_odd_dates_and_takes_them_away(ledger: Ledger):
     assert "2 recordings" in doctor._values(ledger).detail
     assert "--fix" in doctor._values(ledger).remedy
     assert doctor.fix(ledger).detail.startswith("dates of 2 recordings")
-    assert doctor._values(ledger).verdict is doctor.Verdict.OK
-    with ledger.reading() as connection:
+    assert doctor._values(ledger).verdict is doctor.CheckVerdict.OK
+    with ledger.connect() as connection:
         flags = connection.execute(text("select flags from recordings where started_at is null"))
         assert [row.flags for row in flags] == [["left-out:started_at"]] * 2
     assert doctor.fix(ledger).detail.startswith("dates of 0 recordings")

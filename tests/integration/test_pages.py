@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from playwright.sync_api import expect, sync_playwright
 
-from producer.export.html_pages import Heard, to_entry, to_index, to_page
+from producer.export.html_pages import PageAudio, to_entry, to_index, to_page
 from schema.words import Word
 from tests.unit.producer.export.test_html_pages import HOSTILE, said, transcript
 
@@ -52,7 +52,7 @@ def call(tmp_path: Path) -> str:
     """A page of fifteen seconds of a tone, and thirty words of two speakers."""
     tone = 0.3 * np.sin(np.arange(15 * RATE_HZ) * 0.3)
     soundfile.write(tmp_path / "call.page.flac", tone, RATE_HZ)
-    heard = Heard("call.page.flac", np.full((1, 100), 0.3, np.float32))
+    heard = PageAudio("call.page.flac", np.full((1, 100), 0.3, np.float32))
     own = transcript(said(0, "agent", *WORDS[:12]), said(1, "customer", *WORDS[12:]))
     path = tmp_path / "call.html"
     path.write_text(to_page(own, heard))

@@ -14,10 +14,10 @@ from sqlalchemy import Engine, text
 from ops.local.pooler import Pooler
 from ops.local.process import ProcessError
 from ops.local.servers import PostgresServer
-from producer.cli.doctor import Verdict, _pooler
-from producer.erasure.traces import search_traces
+from producer.cli.doctor import CheckVerdict, _pooler
+from producer.erasure.traces import list_traces
 from schema.errors import Misconfigured
-from schema.migrate import migrate
+from schema.migrate import migrate_ledger
 from schema.roles import Role, create_roles, limit_logins
 from schema.settings import Settings
 from schema.store.connection import (
@@ -25,7 +25,7 @@ from schema.store.connection import (
     is_pooled,
     limits_ms,
     sets_limits,
-    unbounded,
+    unlimited_session,
 )
 from schema.store.erasure import retention
 from schema.store.erasure.traces import Needle
@@ -41,7 +41,7 @@ DATABASE = PostgresServer.DATABASE
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     with PostgresServer(tmp_path_factory.mktemp("pooled"), durable=False) as server:
         engine = create_ledger_engine(server.url)
-        migrate(engine)
+        migrate_ledger(engine)
         engine.dispose()
         yield server
 
@@ -107,7 +107,7 @@ def test_parameters_of_one_client_reach_no_statement_of_another(pooler: Pooler):
             def transact(connection: Any, cast: str = cast, value: int = value) -> Any:
                 return connection.scalar(text(f"select cast(:v as {cast})"), {"v": value})
 
-            wrong += int(float(ledger.single(single)) != value)
+            wrong += int(float(ledger.run_statement(single)) != value)
             wrong += int(float(ledger.transact(transact)) != value)
         ledger.close()
         return wrong
@@ -120,7 +120,7 @@ def test_no_statement_is_prepared_on_a_session_that_others_get(engine: Engine):
     assert is_pooled(engine)
     ledger = Ledger(engine)
     for _ in range(20):
-        ledger.single(lambda c: c.execute("select %s::int as v", (1,)).fetchone())
+        ledger.run_statement(lambda c: c.execute("select %s::int as v", (1,)).fetchone())
 
     query = text("select count(*) from pg_prepared_statements")
     assert ledger.transact(lambda c: c.scalar(query)) == 0
@@ -133,7 +133,7 @@ def test_limits_are_set_in_each_transaction_where_the_login_has_none(
 
     assert sets_limits(pooled.engine)
     assert settings_in_force(pooled) == limits_ms(60, 60)
-    assert pooled.single(lambda c: c.execute(shown).fetchone()) == {"shown": "30s"}
+    assert pooled.run_statement(lambda c: c.execute(shown).fetchone()) == {"shown": "30s"}
     # And they stay in no session.
     with psycopg.connect(pooler.url, autocommit=True) as connection:
         assert connection.execute(shown).fetchone() == ("0",)
@@ -174,9 +174,9 @@ def test_a_pooler_that_takes_no_options_serves_as_well(
 
 def test_what_takes_a_session_of_its_own_asks_for_the_server_itself(pooled: Ledger):
     for refused in (
-        lambda: migrate(pooled.engine),
-        lambda: retention.vacuum(pooled.engine),
-        lambda: unbounded(pooled.engine).__enter__(),
+        lambda: migrate_ledger(pooled.engine),
+        lambda: retention.vacuum_tables(pooled.engine),
+        lambda: unlimited_session(pooled.engine).__enter__(),
     ):
         with pytest.raises(Misconfigured, match="pooler") as caught:
             refused()
@@ -186,19 +186,21 @@ def test_what_takes_a_session_of_its_own_asks_for_the_server_itself(pooled: Ledg
 def test_work_goes_all_the_way_and_traces_are_searched(pooled: Ledger):
     gone = transcribed(pooled, utterance("agent", "hello there"))
     (dispatch,) = added(pooled, recording("a")).dispatches
-    held = pooled.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
-    assert pooled.single(lambda c: segments.renew(c, held, lease_s=60))
-    pooled.single(lambda c: segments.finish(c, held, result("hi")))
+    held = pooled.run_statement(
+        lambda c: segments.claim_segment(c, dispatch.message, owner="w", lease_s=60)
+    )
+    assert pooled.run_statement(lambda c: segments.renew_lease(c, held, lease_s=60))
+    pooled.run_statement(lambda c: segments.finish_segment(c, held, result("hi")))
 
     settings = Settings(database_url="postgresql://", redis_url="redis://localhost")
-    assert search_traces(settings, pooled, [Needle("id", str(gone))])
+    assert list_traces(settings, pooled, [Needle("id", str(gone))])
 
 
 def test_the_doctor_says_where_limits_come_from(pooled: Ledger, server: PostgresServer):
     finding = _pooler(pooled)
 
-    assert finding.verdict is Verdict.WARN
+    assert finding.verdict is CheckVerdict.WARN
     assert "producer migrate --roles" in finding.remedy
     direct = Ledger(create_ledger_engine(server.url))
-    assert _pooler(direct).verdict is Verdict.OK
+    assert _pooler(direct).verdict is CheckVerdict.OK
     direct.close()

@@ -7,20 +7,20 @@ from sqlalchemy import text
 
 from schema.span import Span
 from schema.store.intake import submissions
-from schema.store.intake.cancel import cancel
+from schema.store.intake.cancel import cancel_submission
 from schema.store.intake.submissions import OpenSubmission
 from schema.store.ledger import Ledger
 from schema.store.work import reduces, segments
 from schema.store.work.repairs import order_repairs
 from schema.store.work.segments import Fate
-from schema.store.work.sweep import Swept, sweep
+from schema.store.work.sweep import SweepResult, sweep
 from schema.transcript import PlannedRepair, RepairReason
-from schema.wire import Dispatch, Priority, Queued
+from schema.wire import Dispatch, Priority, QueueLengths
 from tests.factories import PROFILE, added, recording, result, submission, unique
 
 HIGH_WATER = 100
-FULL = Queued(segments=HIGH_WATER, reduces=0, first=0)
-EMPTY = Queued(0, 0)
+FULL = QueueLengths(segments=HIGH_WATER, reduces=0, urgent=0)
+EMPTY = QueueLengths(0, 0)
 
 
 def urgent(ledger: Ledger) -> OpenSubmission:
@@ -31,8 +31,10 @@ def urgent(ledger: Ledger) -> OpenSubmission:
     )
 
 
-def swept(ledger: Ledger, queued: Queued = EMPTY) -> Swept:
-    done = ledger.transact(lambda c: sweep(c, queued=queued, high_water=HIGH_WATER, interval_s=15))
+def swept(ledger: Ledger, queued: QueueLengths = EMPTY) -> SweepResult:
+    done = ledger.transact(
+        lambda c: sweep(c, queue_lengths=queued, high_water=HIGH_WATER, interval_s=15)
+    )
     assert done is not None
     return done
 
@@ -47,14 +49,16 @@ def age(ledger: Ledger) -> None:
 
 
 def claimed(ledger: Ledger, dispatch: Dispatch) -> segments.Claim:
-    held = ledger.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
+    held = ledger.run_statement(
+        lambda c: segments.claim_segment(c, dispatch.message, owner="w", lease_s=60)
+    )
     assert held is not None
     return held
 
 
-def finished(ledger: Ledger, dispatch: Dispatch) -> segments.Ended:
+def finished(ledger: Ledger, dispatch: Dispatch) -> segments.EndResult:
     held = claimed(ledger, dispatch)
-    return ledger.single(lambda c: segments.finish(c, held, result("hi")))
+    return ledger.run_statement(lambda c: segments.finish_segment(c, held, result("hi")))
 
 
 def priorities(dispatches: list[Dispatch]) -> list[Priority]:
@@ -63,8 +67,8 @@ def priorities(dispatches: list[Dispatch]) -> list[Priority]:
 
 def test_its_segments_go_before_others(ledger: Ledger):
     assert priorities(added(ledger, recording("a", "b"), to=urgent(ledger)).dispatches) == [
-        Priority.FIRST,
-        Priority.FIRST,
+        Priority.URGENT,
+        Priority.URGENT,
     ]
     assert priorities(added(ledger, recording("c")).dispatches) == [Priority.NORMAL]
 
@@ -77,7 +81,7 @@ def test_the_same_command_again_goes_on_as_urgently(ledger: Ledger):
 
     first, second = opened(), opened()
 
-    assert second.resumed
+    assert second.is_resumed
     assert (second.id, second.urgent) == (first.id, True)
 
 
@@ -88,7 +92,7 @@ def test_a_lost_message_is_sent_again_as_urgently_into_a_full_queue(ledger: Ledg
 
     (again,) = swept(ledger, FULL).dispatches
 
-    assert (again.message.id, again.priority) == (lost.message.id, Priority.FIRST)
+    assert (again.message.id, again.priority) == (lost.message.id, Priority.URGENT)
 
 
 def test_what_had_no_room_is_sent_before_the_backlog(ledger: Ledger):
@@ -98,7 +102,7 @@ def test_what_had_no_room_is_sent_before_the_backlog(ledger: Ledger):
     dispatches = swept(ledger).dispatches
 
     assert len(dispatches) == HIGH_WATER
-    assert priorities(dispatches[:2]) == [Priority.FIRST, Priority.NORMAL]
+    assert priorities(dispatches[:2]) == [Priority.URGENT, Priority.NORMAL]
 
 
 def test_many_urgent_calls_do_not_grow_the_queue_beyond_the_high_water(ledger: Ledger):
@@ -108,10 +112,10 @@ def test_many_urgent_calls_do_not_grow_the_queue_beyond_the_high_water(ledger: L
 
     sent = swept(ledger).dispatches
     age(ledger)
-    full = Queued(segments=len(sent), reduces=0, first=len(sent))
+    full = QueueLengths(segments=len(sent), reduces=0, urgent=len(sent))
     more = swept(ledger, full).dispatches
 
-    assert priorities(sent) == [Priority.FIRST] * HIGH_WATER
+    assert priorities(sent) == [Priority.URGENT] * HIGH_WATER
     assert more == []
 
 
@@ -120,7 +124,7 @@ def test_urgent_calls_without_workers_do_not_grow_the_queue(ledger: Ledger):
 
     for _ in range(5):
         age(ledger)
-        sent += len(swept(ledger, Queued(sent, 0, first=sent)).dispatches)
+        sent += len(swept(ledger, QueueLengths(sent, 0, urgent=sent)).dispatches)
 
     assert sent == 20
 
@@ -130,20 +134,20 @@ def test_what_was_lost_with_a_worker_and_what_is_retried_stay_urgent(ledger: Led
     (dispatch,) = added(ledger, recording("a"), to=target).dispatches
     held = claimed(ledger, dispatch)
     code = "engine.failed"
-    ledger.transact(lambda c: segments.fail(c, held, code, "once", Fate.STRIKE))
+    ledger.transact(lambda c: segments.fail_segment(c, held, code, "once", Fate.STRIKE))
     age(ledger)
     (after_a_strike,) = swept(ledger, FULL).dispatches
     held = claimed(ledger, after_a_strike)
-    end = ledger.transact(lambda c: segments.fail(c, held, code, "for good", Fate.FOR_GOOD))
-    claim = ledger.single(
+    end = ledger.transact(lambda c: segments.fail_segment(c, held, code, "for good", Fate.FOR_GOOD))
+    claim = ledger.run_statement(
         lambda c: reduces.claim_reduce(c, end.reduce.message, owner="r", lease_s=60)
     )
     ledger.transact(lambda c: c.execute(text("update recordings set state = 'failed'")))
-    ledger.transact(lambda c: reduces.retry_failed(c, target.id))
+    ledger.transact(lambda c: reduces.retry_failed_segments(c, target.id))
     (after_a_retry,) = swept(ledger, FULL).dispatches
 
     assert claim is not None
-    assert after_a_strike.priority is after_a_retry.priority is Priority.FIRST
+    assert after_a_strike.priority is after_a_retry.priority is Priority.URGENT
 
 
 def test_its_reduces_go_before_others_whoever_asks_for_them(ledger: Ledger):
@@ -154,19 +158,19 @@ def test_its_reduces_go_before_others_whoever_asks_for_them(ledger: Ledger):
     age(ledger)
     asked += [d for d in swept(ledger).dispatches if d.message.id == asked[0].message.id]
     message = asked[-1].message
-    ledger.single(lambda c: reduces.claim_reduce(c, message, owner="r", lease_s=60))
-    asked += ledger.transact(lambda c: reduces.return_reduces(c, "r", died=True))
+    ledger.run_statement(lambda c: reduces.claim_reduce(c, message, owner="r", lease_s=60))
+    asked += ledger.transact(lambda c: reduces.return_reduces(c, "r", child_died=True))
     # Of a recording whose words are known there is nothing but its reduce.
     asked += added(ledger, recording("a"), to=urgent(ledger)).dispatches
 
     assert [d.task for d in asked] == ["reduce_recording"] * 4
-    assert priorities(asked) == [Priority.FIRST] * 4
+    assert priorities(asked) == [Priority.URGENT] * 4
 
 
 def test_its_repairs_are_as_urgent_when_they_are_sent_again(ledger: Ledger):
     (dispatch,) = added(ledger, recording("a"), to=urgent(ledger)).dispatches
     end = finished(ledger, dispatch)
-    held = ledger.single(
+    held = ledger.run_statement(
         lambda c: reduces.claim_reduce(c, end.reduce.message, owner="r", lease_s=60)
     )
     place = PlannedRepair(0, Span(1_000, 9_000), Span(3_000, 6_000), RepairReason.SEAM)
@@ -176,7 +180,7 @@ def test_its_repairs_are_as_urgent_when_they_are_sent_again(ledger: Ledger):
     (again,) = swept(ledger, FULL).dispatches
 
     assert "repair" in again.label
-    assert again.priority is Priority.FIRST
+    assert again.priority is Priority.URGENT
 
 
 @pytest.mark.parametrize("is_begun", [False, True])
@@ -190,16 +194,20 @@ def test_words_that_a_backlog_wants_as_well_are_decoded_once_and_first(
         begun = claimed(ledger, dispatch)
         mine_is_a_twin = False
     else:
-        twin = ledger.single(lambda c: segments.claim(c, dispatch.message, owner="x", lease_s=60))
+        twin = ledger.run_statement(
+            lambda c: segments.claim_segment(c, dispatch.message, owner="x", lease_s=60)
+        )
         assert twin is None, "another decodes it right now"
         mine_is_a_twin = True
 
-    end = ledger.single(lambda c: segments.finish(c, begun, result("hi")))
-    assert end.twins
-    (other,) = ledger.transact(lambda c: segments.settle_twins(c, begun.decode_key, decoded=True))
+    end = ledger.run_statement(lambda c: segments.finish_segment(c, begun, result("hi")))
+    assert end.has_waiting_duplicates
+    (other,) = ledger.transact(
+        lambda c: segments.finish_waiting_duplicates(c, begun.decode_key, just_decoded=True)
+    )
 
     mine, theirs = (other, end.reduce) if mine_is_a_twin else (end.reduce, other)
-    assert (mine.priority, theirs.priority) == (Priority.FIRST, Priority.NORMAL)
+    assert (mine.priority, theirs.priority) == (Priority.URGENT, Priority.NORMAL)
 
 
 def test_a_message_that_an_older_sweep_sent_as_if_it_were_not_urgent_does_its_work(ledger: Ledger):
@@ -212,7 +220,7 @@ def test_a_message_that_an_older_sweep_sent_as_if_it_were_not_urgent_does_its_wo
     message = Dispatch("t", "q", segments.Message(row["id"], row["dispatch_token"]), "", 1, 1)
 
     assert message.priority is Priority.NORMAL
-    assert finished(ledger, message).reduce.priority is Priority.FIRST
+    assert finished(ledger, message).reduce.priority is Priority.URGENT
 
 
 def test_cancelling_others_leaves_it_be(ledger: Ledger):
@@ -220,6 +228,6 @@ def test_cancelling_others_leaves_it_be(ledger: Ledger):
     added(ledger, recording("same"), to=backlog)
     added(ledger, recording("same"), to=urgent(ledger))
 
-    cancelled = ledger.transact(lambda c: cancel(c, backlog.id))
+    cancelled = ledger.transact(lambda c: cancel_submission(c, backlog.id))
 
-    assert priorities(cancelled.dispatches) == [Priority.FIRST]
+    assert priorities(cancelled.dispatches) == [Priority.URGENT]

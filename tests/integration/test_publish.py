@@ -23,7 +23,7 @@ from schema.wire import (
     SEGMENTS_QUEUE,
     Dispatch,
     Priority,
-    Queued,
+    QueueLengths,
     key_prefix,
     queue_keys,
 )
@@ -64,7 +64,7 @@ def test_a_producer_reaches_both_queues(app: Celery, client: redis.Redis):
 
     assert publisher.publish([segment(), reduce(), segment()]) == 3
 
-    assert publisher.queued() == Queued(segments=2, reduces=1)
+    assert publisher.queue_lengths() == QueueLengths(segments=2, reduces=1)
     lists = [key_prefix() + key for key in queue_keys(SEGMENTS_QUEUE)]
     assert [client.llen(key) for key in lists] == [0, 2]
 
@@ -72,7 +72,7 @@ def test_a_producer_reaches_both_queues(app: Celery, client: redis.Redis):
 def test_unless_told_a_namespace_the_keys_are_those_of_earlier_releases(
     app: Celery, client: redis.Redis
 ):
-    Publisher(app).publish([segment(), reduce(), replace(segment(), priority=Priority.FIRST)])
+    Publisher(app).publish([segment(), reduce(), replace(segment(), priority=Priority.URGENT)])
 
     assert set(client.keys()) == {
         b"callscribe:segments",
@@ -92,30 +92,30 @@ def test_fleets_of_two_namespaces_see_nothing_of_each_other(
         Publisher(app).publish([segment()])
         Publisher(other).publish([segment(), reduce(), segment()])
 
-        assert Publisher(app).queued() == Queued(segments=1, reduces=0)
-        assert Publisher(other).queued() == Queued(segments=2, reduces=1)
+        assert Publisher(app).queue_lengths() == QueueLengths(segments=1, reduces=0)
+        assert Publisher(other).queue_lengths() == QueueLengths(segments=2, reduces=1)
         with other.connection_for_read() as connection, connection.SimpleQueue("segments") as queue:
             queue.clear()
-        assert Publisher(app).queued() == Queued(segments=1, reduces=0)
+        assert Publisher(app).queue_lengths() == QueueLengths(segments=1, reduces=0)
         names = {key.partition(b":")[0] for key in client.scan_iter()}
         assert names == {b"callscribe", b"callscribe-2"}
 
 
 def test_work_that_was_begun_goes_before_what_was_not(app: Celery, client: redis.Redis):
     publisher = Publisher(app)
-    publisher.publish([segment(), replace(segment(), priority=Priority.FIRST)])
+    publisher.publish([segment(), replace(segment(), priority=Priority.URGENT)])
 
     with app.connection_for_read() as connection, connection.SimpleQueue("segments") as queue:
         received = [queue.get(timeout=10).properties["priority"] for _ in range(2)]
 
-    assert received == [Priority.FIRST, Priority.NORMAL]
+    assert received == [Priority.URGENT, Priority.NORMAL]
 
 
 def test_what_goes_first_is_counted_by_itself_and_with_the_rest(app: Celery, client: redis.Redis):
     publisher = Publisher(app)
-    publisher.publish([segment(), replace(segment(), priority=Priority.FIRST), segment()])
+    publisher.publish([segment(), replace(segment(), priority=Priority.URGENT), segment()])
 
-    assert publisher.queued() == Queued(segments=3, reduces=0, first=1)
+    assert publisher.queue_lengths() == QueueLengths(segments=3, reduces=0, urgent=1)
 
 
 def test_a_message_is_json_and_holds_ids_alone(app: Celery, client: redis.Redis):
@@ -151,7 +151,7 @@ def test_a_list_that_somebody_filled_is_emptied_and_others_are_not(
 
     assert publisher.empty_flooded(31) == []
     assert publisher.empty_flooded(30) == [SEGMENTS_QUEUE]
-    assert publisher.queued() == Queued(segments=0, reduces=1)
+    assert publisher.queue_lengths() == QueueLengths(segments=0, reduces=1)
 
 
 def test_a_redis_that_is_away_costs_a_bounded_time_and_no_error():
@@ -159,7 +159,7 @@ def test_a_redis_that_is_away_costs_a_bounded_time_and_no_error():
         app.conf.update(BROKER_SETTINGS)
         enqueuer = Enqueuer(Publisher(app), high_water=10)
 
-        assert enqueuer.room() == 0
+        assert enqueuer.capacity() == 0
         enqueuer.publish([segment()])
 
         assert enqueuer.failed

@@ -11,11 +11,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from producer.cli import main
+from producer.cli import output
 from producer.cli.exit_codes import ExitCode
 from producer.intake.examine import Job, examine
 from producer.submit.enqueue import Enqueuer
-from producer.submit.recheck import Finding, Reason, Tally, recheck, replan
+from producer.submit.recheck import (
+    Reason,
+    RecheckFinding,
+    RecheckTally,
+    recheck_recordings,
+    replan_findings,
+)
 from schema.records import CallInfo, NewRecording, QuarantinedRecording
 from schema.settings import Settings
 from schema.states import RecordingState
@@ -24,7 +30,7 @@ from schema.store.intake import submissions
 from schema.store.ledger import Ledger
 from schema.store.work import segments
 from schema.tables import Recording, ResultRow, SegmentRow, Transcript
-from schema.wire import Dispatch, Queued
+from schema.wire import Dispatch, QueueLengths
 from tests.factories import PROFILE, added, recording, reduced, result, submission, utterance
 from tests.integration.command import Producer
 from tests.unit.producer import sounds
@@ -36,8 +42,8 @@ ONE, TWO = sounds.pcm16(sounds.voice(2)), sounds.pcm16(sounds.voice(3, seed=1))
 class FakePublisher:
     sent: list[Dispatch] = field(default_factory=list)
 
-    def queued(self) -> Queued:
-        return Queued(0, 0)
+    def queue_lengths(self) -> QueueLengths:
+        return QueueLengths(0, 0)
 
     def publish(self, dispatches) -> int:
         self.sent += dispatches
@@ -66,7 +72,7 @@ class Archive:
             self.ledger.transact(lambda c: c.execute(update, {**changes, "name": name}))
         return item
 
-    def refused(self, name: str, data: bytes, code: str) -> None:
+    def refused_recordings(self, name: str, data: bytes, code: str) -> None:
         (self.calls / name).write_bytes(data)
         source = self.settings.locate(bytes(self.calls / name))
         added(self.ledger, QuarantinedRecording(source, code, "why", CallInfo(call_id=name)))
@@ -80,31 +86,31 @@ class Archive:
                 reduced(self.ledger, dispatch)
                 continue
             self.work(dispatch)
-        self.ledger.transact(lambda c: submissions.seal(c, target.id))
+        self.ledger.transact(lambda c: submissions.seal_submission(c, target.id))
 
     def work(self, dispatch: Dispatch) -> None:
-        held = self.ledger.single(
-            lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60)
+        held = self.ledger.run_statement(
+            lambda c: segments.claim_segment(c, dispatch.message, owner="w", lease_s=60)
         )
-        ended = self.ledger.single(lambda c: segments.finish(c, held, result("hi")))
+        ended = self.ledger.run_statement(lambda c: segments.finish_segment(c, held, result("hi")))
         if ended.reduce:
             reduced(self.ledger, ended.reduce, utterance("agent", "hi"))
 
-    def recheck(self, since: datetime | None = None) -> dict[str, Finding]:
-        self.tally = Tally(0)
+    def recheck(self, since: datetime | None = None) -> dict[str, RecheckFinding]:
+        self.tally = RecheckTally(0)
 
-        def tell(tally: Tally) -> None:
+        def tell(tally: RecheckTally) -> None:
             self.tally = tally
 
-        found = recheck(self.ledger, self.settings, since, tell)
+        found = recheck_recordings(self.ledger, self.settings, since, tell)
         return {finding.recording.source.path.decode(): finding for finding in found}
 
-    def replan(self, *findings: Finding):
+    def replan(self, *findings: RecheckFinding):
         enqueuer = Enqueuer(self.publisher, high_water=100)
-        return replan(findings, self.settings, self.ledger, enqueuer)
+        return replan_findings(findings, self.settings, self.ledger, enqueuer)
 
     def rows(self, *columns):
-        with self.ledger.reading() as connection:
+        with self.ledger.connect() as connection:
             return connection.execute(select(*columns)).all()
 
 
@@ -126,10 +132,10 @@ def archive(ledger: Ledger, tmp_path: Path) -> Archive:
 def test_what_was_read_to_its_end_is_not_listed(archive: Archive):
     archive.transcribed("a.wav", sounds.wav_bytes(ONE))
     archive.transcribed("b.wav", sounds.wav_bytes(ONE) + sounds.wav_bytes(TWO))
-    archive.refused("c.wav", b"hello, this is text\n" * 99, "audio.not-audio")
+    archive.refused_recordings("c.wav", b"hello, this is text\n" * 99, "audio.not-audio")
 
     assert archive.recheck() == {}
-    assert (archive.tally.examined, archive.tally.total) == (3, 3)
+    assert (archive.tally.examined_count, archive.tally.total) == (3, 3)
 
 
 def test_what_was_cut_short_is_listed_with_both_lengths(archive: Archive):
@@ -144,8 +150,12 @@ def test_what_was_cut_short_is_listed_with_both_lengths(archive: Archive):
 
 
 def test_what_was_refused_and_can_be_read_is_listed(archive: Archive):
-    archive.refused("a.wav", sounds.wav_bytes(ONE, data_size=len(ONE) + 44), "audio.truncated")
-    archive.refused("b.wav", sounds.wav_bytes(ONE, data_size=10 * len(ONE)), "audio.truncated")
+    archive.refused_recordings(
+        "a.wav", sounds.wav_bytes(ONE, data_size=len(ONE) + 44), "audio.truncated"
+    )
+    archive.refused_recordings(
+        "b.wav", sounds.wav_bytes(ONE, data_size=10 * len(ONE)), "audio.truncated"
+    )
 
     (finding,) = archive.recheck().values()
 
@@ -198,7 +208,7 @@ def test_what_cannot_be_looked_at_is_counted(archive: Archive):
 
     assert archive.recheck() == {}
     tally = archive.tally
-    assert (tally.gone, tally.changed, tally.elsewhere) == (1, 1, 1)
+    assert (tally.gone_count, tally.changed_count, tally.elsewhere_count) == (1, 1, 1)
 
 
 def test_only_what_was_handed_in_since_is_looked_at(archive: Archive):
@@ -223,7 +233,7 @@ def test_planned_anew_a_recording_keeps_its_id_and_gets_another_version(archive:
 
     done = archive.replan(*archive.recheck().values())
 
-    assert (done.recordings, done.segments, done.refused) == (1, 1, 0)
+    assert (done.recordings, done.segments, done.refused_recordings) == (1, 1, 0)
     (dispatch,) = archive.publisher.sent
     ((state, duration_ms),) = archive.rows(Recording.state, Recording.duration_ms)
     assert (state, duration_ms) == (RecordingState.PLANNED, 5000)
@@ -234,7 +244,9 @@ def test_planned_anew_a_recording_keeps_its_id_and_gets_another_version(archive:
 
 
 def test_planned_anew_what_was_refused_has_no_error_any_more(archive: Archive):
-    archive.refused("a.wav", sounds.wav_bytes(ONE, data_size=len(ONE) + 44), "audio.truncated")
+    archive.refused_recordings(
+        "a.wav", sounds.wav_bytes(ONE, data_size=len(ONE) + 44), "audio.truncated"
+    )
 
     archive.replan(*archive.recheck().values())
 
@@ -250,7 +262,9 @@ def test_words_that_no_segment_uses_any_more_are_deleted(archive: Archive):
     other.write_bytes(sounds.wav_bytes(ONE))
     changed = examine(Job(bytes(other)), archive.settings, PROFILE)
 
-    archive.ledger.transact(partial(store.replan, recording_id=identifier, item=changed, room=10))
+    archive.ledger.transact(
+        partial(store.replan_recording, recording_id=identifier, item=changed, capacity=10)
+    )
 
     assert archive.rows(ResultRow.decode_key) == []
     ((digest,),) = archive.rows(SegmentRow.pcm_digest)
@@ -264,7 +278,7 @@ def test_a_recording_on_which_work_is_under_way_is_left(archive: Archive):
     archive.ledger.transact(lambda c: c.execute(text("update recordings set state = 'running'")))
 
     again = archive.ledger.transact(
-        partial(store.replan, recording_id=identifier, item=item, room=10)
+        partial(store.replan_recording, recording_id=identifier, item=item, capacity=10)
     )
 
     assert (again.recordings, again.dispatches) == (0, [])
@@ -280,7 +294,7 @@ def test_the_command_lists_and_says_that_nothing_was_changed(
     )
     monkeypatch.setenv("CALLSCRIBE_ROOTS", f"calls={archive.calls}")
     monkeypatch.setenv("CALLSCRIBE_SPOOL", str(archive.calls.parent / "spool"))
-    monkeypatch.setattr(main.out, "_width", 200)
+    monkeypatch.setattr(output.out, "_width", 200)
 
     listed = producer("recheck")
     as_json = json.loads(producer("recheck", "--json").out)
@@ -288,7 +302,7 @@ def test_the_command_lists_and_says_that_nothing_was_changed(
 
     assert listed.code == ExitCode.INCOMPLETE
     assert "cut-short" in listed.out
-    assert "nothing is changed without --retry" in listed.err
+    assert "Nothing was changed: add --retry" in listed.err
     assert [(each["file"], each["reason"]) for each in as_json["list"]] == [("a.wav", "cut-short")]
     assert again.code == ExitCode.OK
-    assert "1 planned anew: 0 segments to decode" in again.err  # its words are known
+    assert "Planned 1 recordings again: 0 segments to decode" in again.err  # its words are known

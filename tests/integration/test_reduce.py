@@ -18,7 +18,7 @@ from schema.store.ledger import Ledger
 from schema.store.work import segments
 from schema.store.work.sweep import sweep
 from schema.tables import Recording
-from schema.wire import Dispatch, Queued
+from schema.wire import Dispatch, QueueLengths
 from tests.factories import PROFILE, added, recording, result
 from workers.transcript import text_normalisation
 from workers.transcript.reduce import reduce_recording
@@ -36,7 +36,7 @@ class Host:
     settings: Any = field(default_factory=lambda: SimpleNamespace(lease_s=60, sweep_s=15))
     publisher: Any = field(default_factory=lambda: SimpleNamespace(publish=lambda due: None))
 
-    def marker(self, punctuation: Punctuation) -> Any:
+    def punctuator(self, punctuation: Punctuation) -> Any:
         if isinstance(self.marks, Exception):
             raise self.marks
         return self.marks
@@ -57,15 +57,21 @@ def due_reduce(ledger: Ledger, **render: Any) -> Dispatch:
         lambda c: submissions.open_submission(c, uuid4().hex, "calls", asked, force=False)
     )
     (dispatch,) = added(ledger, recording(uuid4().hex), to=to).dispatches
-    held = ledger.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
-    return ledger.single(lambda c: segments.finish(c, held, result("good", "words"))).reduce
+    held = ledger.run_statement(
+        lambda c: segments.claim_segment(c, dispatch.message, owner="w", lease_s=60)
+    )
+    return ledger.run_statement(
+        lambda c: segments.finish_segment(c, held, result("good", "words"))
+    ).reduce
 
 
 def sent_again(ledger: Ledger) -> Dispatch:
     """Return the next message, its pause over."""
     over = text("update recordings set reduce_dispatched_at = now() - interval '1 hour'")
     ledger.transact(lambda c: c.execute(over))
-    swept = ledger.transact(lambda c: sweep(c, queued=Queued(0, 0), high_water=9, interval_s=15))
+    swept = ledger.transact(
+        lambda c: sweep(c, queue_lengths=QueueLengths(0, 0), high_water=9, interval_s=15)
+    )
     (dispatch,) = swept.dispatches
     return dispatch
 
@@ -77,7 +83,7 @@ def kept(ledger: Ledger) -> Any:
         Recording.reduce_token,
         Recording.error_code,
     )
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return connection.execute(select(*columns)).one()
 
 
@@ -112,7 +118,7 @@ def test_a_host_without_the_rules_for_numbers_does_so_too(
         raise ImportError("No module named 'wetext'")
 
     due = due_reduce(ledger, itn=True)
-    monkeypatch.setattr(text_normalisation, "_normalizer", missing)
+    monkeypatch.setattr(text_normalisation, "_load_rules", missing)
 
     reduce_recording(Host(ledger, None), due.message)
 
@@ -140,7 +146,9 @@ def test_an_error_counts_as_it_did(ledger: Ledger, rests: list[float]):
         assert kept(ledger).reduce_token is None
         if kept(ledger).reduce_attempts < 5:
             due = sent_again(ledger)
-    ledger.transact(lambda c: sweep(c, queued=Queued(0, 0), high_water=9, interval_s=15))
+    ledger.transact(
+        lambda c: sweep(c, queue_lengths=QueueLengths(0, 0), high_water=9, interval_s=15)
+    )
 
     assert kept(ledger).state == RecordingState.FAILED
     assert rests == []

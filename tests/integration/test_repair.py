@@ -26,16 +26,17 @@ from schema.span import Span
 from schema.store.intake import submissions
 from schema.store.ledger import Ledger
 from schema.store.read import recordings
-from schema.store.read.recordings import StoredTranscript
+from schema.store.read.progress import list_submission_ids
+from schema.store.read.transcripts import StoredTranscript, read_transcript
 from schema.store.work.sweep import sweep
 from schema.transcript import Flag, RepairOutcome
-from schema.wire import REDUCE_RECORDING, Dispatch, Queued
+from schema.wire import REDUCE_RECORDING, Dispatch, QueueLengths
 from schema.words import Word
 from tests.factories import unique
 from tests.fakes import FakeDetector, FakeRecognizer
-from workers.engines.base import Decoding, Outcome, Request
+from workers.engines.base import DecodeOutcome, DecodeRequest, Decoding
 from workers.segment.pipeline import Route
-from workers.segment.work import work_segment
+from workers.segment.work import transcribe_segment
 from workers.transcript.reduce import reduce_recording
 
 RATE_HZ = 8_000
@@ -48,7 +49,7 @@ class BrokenRecognizer(FakeRecognizer):
     drops: Callable[[Samples], bool] = lambda _: False
     dropped: int = 0
 
-    def _decode(self, request: Request) -> Outcome:
+    def _decode(self, request: DecodeRequest) -> DecodeOutcome:
         samples = request.samples
         kept = [region for region in request.regions if not self._is_dropped(samples, region)]
         return super()._decode(replace(request, regions=kept))
@@ -82,7 +83,7 @@ class OnlyTheFirstTime:
 class Polyglot(BrokenRecognizer):
     """Takes a little speech for Welsh unless it is told better, and writes down which it was."""
 
-    def _decode(self, request: Request) -> Outcome:
+    def _decode(self, request: DecodeRequest) -> DecodeOutcome:
         language = request.language
         if language == "auto":
             heard_ms = sum(region.duration_ms for region in request.regions)
@@ -148,9 +149,9 @@ class Fleet:
         items = [examine(Job(bytes(path)), self.settings, self.profile) for path in paths]
         assert all(isinstance(item, NewRecording) for item in items)
         added = self.ledger.transact(
-            lambda c: submissions.add_recordings(c, submission, items, room=1_000)
+            lambda c: submissions.add_recordings(c, submission, items, capacity=1_000)
         )
-        self.ledger.transact(lambda c: submissions.seal(c, submission.id))
+        self.ledger.transact(lambda c: submissions.seal_submission(c, submission.id))
         self.worker.publisher.publish(added.dispatches)
 
     def deliver(self) -> None:
@@ -158,7 +159,7 @@ class Fleet:
         mailbox = self.worker.publisher
         while mailbox.sent:
             dispatch = mailbox.sent.pop(0)
-            work = reduce_recording if dispatch.task == REDUCE_RECORDING else work_segment
+            work = reduce_recording if dispatch.task == REDUCE_RECORDING else transcribe_segment
             work(self.worker, dispatch.message)
 
     def sweep(self) -> None:
@@ -170,16 +171,16 @@ class Fleet:
             aged = text(f"update {table} set {column} = now() - interval '1 hour'")
             self.ledger.transact(lambda c, s=aged: c.execute(s))
         swept = self.ledger.transact(
-            lambda c: sweep(c, queued=Queued(0, 0), high_water=100, interval_s=15)
+            lambda c: sweep(c, queue_lengths=QueueLengths(0, 0), high_water=100, interval_s=15)
         )
         self.worker.publisher.publish(swept.dispatches)
 
     def transcripts(self) -> list[StoredTranscript]:
-        with self.ledger.reading() as connection:
-            latest = recordings.submission_ids(connection, 1)[0]
+        with self.ledger.connect() as connection:
+            latest = list_submission_ids(connection, 1)[0]
             found = [
-                recordings.transcript(connection, r)
-                for r in recordings.recordings(connection, latest)
+                read_transcript(connection, r)
+                for r in recordings.list_recordings(connection, latest)
             ]
         assert None not in found
         return found
@@ -205,8 +206,8 @@ def fleet(
         ledger=ledger,
         route=Route(settings),
         publisher=Mailbox(),
-        recycle=False,
-        rests=False,
+        should_recycle=False,
+        should_pause=False,
     )
     profile = PROFILES["call"].model_copy(update={"plan": plan})
     fleet = Fleet(ledger, settings, profile, worker)
@@ -336,7 +337,7 @@ def test_a_repair_whose_message_is_lost_is_found_by_the_sweep(
     recognizer.drops = OnlyTheFirstTime(0.3)
     fleet.submit(call(tmp_path / "a.wav", (2, 7, 0.1), (8, 12, 0.3), seconds=15))
     planned = fleet.worker.publisher.sent.pop()
-    work_segment(fleet.worker, planned.message)
+    transcribe_segment(fleet.worker, planned.message)
     reduce = fleet.worker.publisher.sent.pop()
     fleet.worker.publisher = Mailbox(loses=True)
     reduce_recording(fleet.worker, reduce.message)
@@ -355,7 +356,7 @@ def test_a_repair_of_a_file_that_changed_fails_and_leaves_what_was_there(
     fleet.meant.append("a.wav")
     fleet.submit(call(tmp_path / "a.wav", (2, 7, 0.1), (8, 12, 0.3), seconds=40))
     planned = fleet.worker.publisher.sent.pop()
-    work_segment(fleet.worker, planned.message)
+    transcribe_segment(fleet.worker, planned.message)
     # What changes lies in the segment and not in the repair's own span.
     call(tmp_path / "a.wav", (2, 7, 0.1), (8, 12, 0.3), (35, 36, 0.1), seconds=40)
     fleet.deliver()
@@ -404,7 +405,7 @@ def test_a_little_speech_in_another_language_is_decoded_again_in_the_channels(
 
 @pytest.mark.parametrize("recognizer", [Polyglot()])
 def test_a_language_that_was_asked_for_is_not_second_guessed(fleet: Fleet, tmp_path: Path):
-    fleet.profile = fleet.profile.speaking("es")
+    fleet.profile = fleet.profile.with_language("es")
     fleet.submit(call(tmp_path / "a.wav", (1, 30, 0.1), (32, 35, 0.2), seconds=40))
     fleet.deliver()
 

@@ -1,4 +1,4 @@
-"""The drill of ops/docs/deployment.md: a ledger dumped in mid-work, restored and taken up again."""
+"""The drill of ops/docs/operate/backup.md: a ledger dumped in mid-work, restored and resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sqlalchemy import text
 from ops.local.binaries import find_postgres
 from ops.local.servers import PostgresServer, RedisServer
 from producer.submit.enqueue import celery_app
-from schema.migrate import migrate
+from schema.migrate import migrate_ledger
 from schema.publish import Publisher
 from schema.records import CallInfo, Location, Notice
 from schema.settings import Settings
@@ -27,10 +27,10 @@ from schema.states import SegmentState
 from schema.store.connection import create_ledger_engine
 from schema.store.intake import submissions
 from schema.store.ledger import Ledger
-from schema.store.read import recordings
+from schema.store.read.progress import list_submission_ids
 from schema.store.work import segments
 from schema.store.work.sweep import sweep
-from schema.wire import Dispatch, Queued
+from schema.wire import Dispatch, QueueLengths
 from tests.factories import added, recording, result, submission, transcribed, utterance
 
 LOST, RESTORED = "lost", "restored"
@@ -50,7 +50,7 @@ def ledgers(postgres_server: PostgresServer) -> Iterator[tuple[Ledger, Ledger]]:
         Ledger(create_ledger_engine(postgres_server.create_database(name)))
         for name in (LOST, RESTORED)
     ]
-    migrate(opened[0].engine)
+    migrate_ledger(opened[0].engine)
     yield opened[0], opened[1]
     for ledger, name in zip(opened, (LOST, RESTORED), strict=True):
         ledger.close()
@@ -58,13 +58,13 @@ def ledgers(postgres_server: PostgresServer) -> Iterator[tuple[Ledger, Ledger]]:
 
 
 def claimed(ledger: Ledger, dispatch: Dispatch, lease_s: int = 60) -> segments.Claim:
-    return ledger.single(
-        lambda c: segments.claim(c, dispatch.message, owner="dead", lease_s=lease_s)
+    return ledger.run_statement(
+        lambda c: segments.claim_segment(c, dispatch.message, owner="dead", lease_s=lease_s)
     )
 
 
 def states(ledger: Ledger) -> list[str]:
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return list(connection.scalars(text("select state from segments order by start_ms")))
 
 
@@ -130,7 +130,7 @@ def test_what_was_erased_is_nowhere_and_a_dump_of_before_does_not_bring_it_back(
     waiting = recording("x")
     dispatches = added(lost, waiting).dispatches
     # While a submission is open it may be about to use a copy.
-    lost.transact(lambda c: [submissions.seal(c, i) for i in recordings.submission_ids(c, 10)])
+    lost.transact(lambda c: [submissions.seal_submission(c, i) for i in list_submission_ids(c, 10)])
     before = dumped(postgres_server.database_url(LOST), tmp_path / "before.dump")
     plain = dumped(postgres_server.database_url(LOST), tmp_path / "before.sql", "plain")
     # Each of these is found while it is there: so the search would find what is left.
@@ -156,7 +156,7 @@ def test_what_was_erased_is_nowhere_and_a_dump_of_before_does_not_bring_it_back(
     # The ledger is lost, and with it the copies; the dump of before has the call.
     target = postgres_server.database_url(RESTORED)
     subprocess.run([client("pg_restore"), "--no-owner", f"--dbname={target}", before], check=True)
-    migrate(restored.engine)
+    migrate_ledger(restored.engine)
     (spool / "ab" / "copy-of-ann").write_bytes(b"of a backup of the spool")
     back = dumped(target, tmp_path / "back.sql", "plain")
     assert set(secrets_in(back.read_bytes())) >= set(SECRETS[:5])
@@ -168,7 +168,7 @@ def test_what_was_erased_is_nowhere_and_a_dump_of_before_does_not_bring_it_back(
     assert (done["applied"], done["erased"], done["held"]) == (True, 1, 1)
     assert secrets_in(dumped(target, tmp_path / "right.sql", "plain").read_bytes()) == []
     assert list((spool / "ab").iterdir()) == []
-    with restored.reading() as connection:
+    with restored.connect() as connection:
         ids = set(connection.scalars(text("select id from recordings")))
     assert gone not in ids
     assert kept in ids
@@ -205,19 +205,19 @@ def test_what_the_dump_holds_is_taken_up_without_anyones_help(
     lost, restored = ledgers
     done, running, waiting = added(lost, recording("a", "b", "c")).dispatches
     held = claimed(lost, done)
-    lost.single(lambda c: segments.finish(c, held, result("hello")))
+    lost.run_statement(lambda c: segments.finish_segment(c, held, result("hello")))
     late = claimed(lost, running)
     dump = tmp_path / "callscribe.dump"
     dumped(postgres_server.database_url(LOST), dump)
     # After the dump: work that it does not know of, in a ledger that is lost.
-    lost.single(lambda c: segments.finish(c, late, result("there")))
+    lost.run_statement(lambda c: segments.finish_segment(c, late, result("there")))
 
     target = postgres_server.database_url(RESTORED)
     subprocess.run([client("pg_restore"), "--no-owner", f"--dbname={target}", dump], check=True)
-    migrate(restored.engine)
+    migrate_ledger(restored.engine)
 
     assert states(restored) == [SegmentState.DONE, SegmentState.LEASED, SegmentState.PENDING]
-    with restored.reading() as connection:
+    with restored.connect() as connection:
         kept = connection.scalar(text("select count(*) from results"))
     assert kept == 1
 
@@ -231,7 +231,7 @@ def test_what_the_dump_holds_is_taken_up_without_anyones_help(
         )
     )
     swept = restored.transact(
-        lambda c: sweep(c, queued=Queued(0, 0), high_water=100, interval_s=15)
+        lambda c: sweep(c, queue_lengths=QueueLengths(0, 0), high_water=100, interval_s=15)
     )
     assert {d.message.id for d in swept.dispatches} == {running.message.id, waiting.message.id}
 
@@ -239,5 +239,5 @@ def test_what_the_dump_holds_is_taken_up_without_anyones_help(
     assert claimed(restored, waiting) is None
     for dispatch in swept.dispatches:
         claim = claimed(restored, dispatch)
-        restored.single(lambda c, h=claim: segments.finish(c, h, result("again")))
+        restored.run_statement(lambda c, h=claim: segments.finish_segment(c, h, result("again")))
     assert set(states(restored)) == {SegmentState.DONE}

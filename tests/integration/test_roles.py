@@ -11,12 +11,12 @@ from sqlalchemy import Connection, Engine, make_url, text
 
 from ops.local.servers import PostgresServer
 from producer.cli import doctor
-from producer.erasure.retention import purge
-from producer.export.incremental import stream
+from producer.erasure.retention import run_retention
+from producer.export.incremental import write_changes
 from schema.errors import ErrorCode, Misconfigured
-from schema.migrate import migrate, require_current
+from schema.migrate import migrate_ledger, require_current
 from schema.records import Notice
-from schema.roles import GRANTS, Role, create_roles, excess, rights_of
+from schema.roles import GRANTS, Role, create_roles, find_excess_rights, rights_of
 from schema.search_query import parse_query
 from schema.span import Span
 from schema.states import RecordingState
@@ -24,11 +24,13 @@ from schema.store.connection import create_ledger_engine
 from schema.store.erasure import forget, holds, retention
 from schema.store.erasure.invalid_values import mend_dates
 from schema.store.intake import recheck, submissions
-from schema.store.intake.cancel import cancel
+from schema.store.intake.cancel import cancel_submission
 from schema.store.ledger import Ledger
 from schema.store.read import recordings
-from schema.store.read.fleet import figures
-from schema.store.read.search import Filters, search
+from schema.store.read.fleet import read_figures
+from schema.store.read.progress import list_notices, list_submission_ids, read_progress
+from schema.store.read.search import Filters, search_utterances
+from schema.store.read.transcripts import StoredTranscript, read_transcript
 from schema.store.work import events as notify
 from schema.store.work import reduces
 from schema.store.work import segments as work
@@ -37,7 +39,7 @@ from schema.store.work.segments import Fate
 from schema.store.work.sweep import sweep
 from schema.tables import Base
 from schema.transcript import Draft, PlannedRepair, RepairReason, Seam, SeamRule, Utterance
-from schema.wire import Dispatch, Queued
+from schema.wire import Dispatch, QueueLengths
 from schema.words import Word
 from tests.factories import PROFILE, added, quarantined, recording, result, submission
 
@@ -48,7 +50,7 @@ def owner(postgres_server: PostgresServer) -> Iterator[Engine]:
     engine = create_ledger_engine(postgres_server.create_database("roles"))
     with engine.begin() as connection:  # as careful owners have it
         connection.execute(text("alter default privileges revoke execute on functions from public"))
-    migrate(engine, roles=True)
+    migrate_ledger(engine, roles=True)
     with engine.begin() as connection:
         for role in Role:
             connection.execute(text(f"create role login_{role} login in role {role}"))
@@ -87,54 +89,62 @@ def transcribed(producer: Ledger, worker: Ledger) -> None:
     dispatches = added(producer, recording("good"), recording("bad"), to=target).dispatches
     notice = Notice("path.loop", "calls/loop", "leads back")
     producer.transact(lambda c: submissions.add_notices(c, target.id, [notice]))
-    producer.transact(lambda c: submissions.seal(c, target.id))
+    producer.transact(lambda c: submissions.seal_submission(c, target.id))
     ends = []
     for dispatch, ending in zip(dispatches, (_finish, _fail), strict=True):
-        claim = worker.single(lambda c, d=dispatch: work.claim(c, d.message, owner="w", lease_s=60))
-        assert worker.single(lambda c, h=claim: work.renew(c, h, lease_s=60))
+        claim = worker.run_statement(
+            lambda c, d=dispatch: work.claim_segment(c, d.message, owner="w", lease_s=60)
+        )
+        assert worker.run_statement(lambda c, h=claim: work.renew_lease(c, h, lease_s=60))
         ends.append(ending(worker, claim))
-        worker.transact(lambda c, h=claim: work.settle_twins(c, h.decode_key, decoded=True))
+        worker.transact(
+            lambda c, h=claim: work.finish_waiting_duplicates(c, h.decode_key, just_decoded=True)
+        )
     for end in ends:
         _reduce(worker, end)
 
 
 def _opened_for_a_receiver(connection: Connection) -> submissions.OpenSubmission:
     url = "https://crm.example/hook?token=hush"
-    receiver = notify.receiver_of(connection, url, "crm.example")
+    receiver = notify.find_or_add_receiver(connection, url, "crm.example")
     return submissions.open_submission(
         connection, "key", "calls", PROFILE, force=False, receiver=receiver
     )
 
 
 def _claimed(worker: Ledger, dispatch: Dispatch, owner: str = "w") -> work.Claim:
-    return worker.single(lambda c: work.claim(c, dispatch.message, owner=owner, lease_s=60))
+    return worker.run_statement(
+        lambda c: work.claim_segment(c, dispatch.message, owner=owner, lease_s=60)
+    )
 
 
-def _repair(worker: Ledger, end: work.Ended) -> Dispatch:
+def _repair(worker: Ledger, end: work.EndResult) -> Dispatch:
     message = end.reduce.message
-    held = worker.single(lambda c: reduces.claim_reduce(c, message, owner="r", lease_s=60))
+    held = worker.run_statement(lambda c: reduces.claim_reduce(c, message, owner="r", lease_s=60))
     place = PlannedRepair(0, Span(0, 10_000), Span(4_000, 6_000), RepairReason.SPEECH)
     (ordered,) = worker.transact(lambda c: order_repairs(c, held, [place]))
     return ordered
 
 
 def _events(worker: Ledger) -> list[notify.Delivery]:
-    return worker.transact(lambda c: notify.claim_events(c, room=9, each=9, busy=(), lease_s=60))
+    return worker.transact(
+        lambda c: notify.claim_events(c, limit=9, per_receiver=9, busy_receivers=(), lease_s=60)
+    )
 
 
-def _finish(worker: Ledger, claim: work.Claim) -> work.Ended:
-    return worker.single(lambda c: work.finish(c, claim, result("hi")))
+def _finish(worker: Ledger, claim: work.Claim) -> work.EndResult:
+    return worker.run_statement(lambda c: work.finish_segment(c, claim, result("hi")))
 
 
-def _fail(worker: Ledger, claim: work.Claim) -> work.Ended:
+def _fail(worker: Ledger, claim: work.Claim) -> work.EndResult:
     code, fate = ErrorCode.AUDIO_CHANGED, Fate.FOR_GOOD
-    return worker.transact(lambda c: work.fail(c, claim, code, "changed", fate))
+    return worker.transact(lambda c: work.fail_segment(c, claim, code, "changed", fate))
 
 
-def _reduce(worker: Ledger, end: work.Ended) -> None:
+def _reduce(worker: Ledger, end: work.EndResult) -> None:
     message = end.reduce.message
-    held = worker.single(lambda c: reduces.claim_reduce(c, message, owner="r", lease_s=60))
-    segments = worker.transact(lambda c: reduces.ended_segments(c, held.recording_id))
+    held = worker.run_statement(lambda c: reduces.claim_reduce(c, message, owner="r", lease_s=60))
+    segments = worker.transact(lambda c: reduces.read_ended_segments(c, held.recording_id))
     utterance = Utterance(0, "agent", "hi", (Word("hi", 0, 500, 0.9),))
     seam = Seam(0, 0, SeamRule.MIDPOINT, 250, 0.5, (), ())
     draft = Draft("en", (), 500, 500, (utterance,), (seam,))
@@ -147,16 +157,16 @@ def test_a_producer_may_cancel_and_forget(login: Login, owner: Engine):
     unfinished = submission(producer)
     added(producer, recording("unfinished"), to=unfinished)
 
-    cancelled = producer.transact(lambda c: cancel(c, unfinished.id))
-    with producer.intake.full_decode() as connection:
+    cancelled = producer.transact(lambda c: cancel_submission(c, unfinished.id))
+    with producer.connect() as connection:
         every = [
             r.id
-            for s in recordings.submission_ids(connection, 10)
-            for r in recordings.recordings(connection, s)
+            for s in list_submission_ids(connection, 10)
+            for r in recordings.list_recordings(connection, s)
         ]
-    forgotten = producer.transact(lambda c: forget.forget(c, every, lambda _: None))
+    forgotten = producer.transact(lambda c: forget.erase_recordings(c, every, lambda _: None))
 
-    refused = retention.vacuum(producer.engine)
+    refused = retention.vacuum_tables(producer.engine)
 
     assert cancelled.recordings == 1
     assert forgotten.recordings == len(every) == 3
@@ -174,39 +184,41 @@ def test_a_recording_goes_all_the_way_under_least_rights(login: Login):
 
     transcribed(producer, worker)
 
-    with login(Role.READER).reading() as connection:
-        (found,) = recordings.submission_ids(connection, 10)
-        assert recordings.progress(connection, found).finished
-        done = recordings.recordings(connection, found, frozenset({RecordingState.DONE}))
-        assert [recordings.transcript(connection, r).utterances[0].text for r in done] == ["hi"]
-        assert len(recordings.notices(connection, found)) == 1
-        assert search(connection, parse_query("hi"), Filters(), limit=10)
+    with login(Role.READER).connect() as connection:
+        (found,) = list_submission_ids(connection, 10)
+        assert read_progress(connection, found).is_finished
+        done = recordings.list_recordings(connection, found, frozenset({RecordingState.DONE}))
+        assert [read_transcript(connection, r).utterances[0].text for r in done] == ["hi"]
+        assert len(list_notices(connection, found)) == 1
+        assert search_utterances(connection, parse_query("hi"), Filters(), limit=10)
         assert len(connection.execute(text("select * from talk_calls")).all()) == 2
         assert connection.execute(text("select * from talk_speakers")).all() == []
-    streamed: list[recordings.StoredTranscript] = []
-    assert stream(login(Role.READER), streamed.append).recordings == len(streamed) == 2
+    streamed: list[StoredTranscript] = []
+    assert write_changes(login(Role.READER), streamed.append).recordings == len(streamed) == 2
 
 
 def test_a_receiver_is_told_under_least_rights(login: Login):
     producer, worker = login(Role.PRODUCER), login(Role.WORKER)
     target = producer.transact(_opened_for_a_receiver)
     (dispatch,) = added(producer, recording("good"), quarantined(), to=target).dispatches
-    producer.transact(lambda c: submissions.seal(c, target.id))
+    producer.transact(lambda c: submissions.seal_submission(c, target.id))
     _reduce(worker, _finish(worker, _claimed(worker, dispatch)))
-    assert worker.transact(notify.sum_up) == 1
-    worker.transact(notify.give_up)
+    assert worker.transact(notify.add_submission_events) == 1
+    worker.transact(notify.give_up_events)
     deliveries = _events(worker)
-    worker.transact(lambda c: notify.refused(c, deliveries[0], "HTTP 500"))
-    worker.transact(lambda c: notify.delivered(c, deliveries[1]))
+    worker.transact(lambda c: notify.record_refusal(c, deliveries[0], "HTTP 500"))
+    worker.transact(lambda c: notify.record_delivery(c, deliveries[1]))
 
     assert len(deliveries) == 3
     for role in (Role.PRODUCER, Role.READER):
-        with login(role).reading() as connection:
-            told = notify.notified(connection, target.id)
-        assert told == notify.Notified("crm.example", {"waiting": 2, "delivered": 1}, "HTTP 500")
+        with login(role).connect() as connection:
+            told = notify.read_notification_status(connection, target.id)
+        assert told == notify.NotificationStatus(
+            "crm.example", {"waiting": 2, "delivered": 1}, "HTTP 500"
+        )
     with (
         pytest.raises(Misconfigured) as caught,
-        login(Role.READER).reading() as connection,
+        login(Role.READER).connect() as connection,
     ):
         connection.execute(text("select url from receivers"))
     assert caught.value.code == ErrorCode.LEDGER_FORBIDDEN
@@ -236,7 +248,7 @@ def test_a_receiver_is_told_of_no_submission_but_its_own(login: Login):
 
 def test_the_doctor_says_what_a_role_may_beyond_its_work(login: Login, owner: Engine):
     producer = login(Role.PRODUCER)
-    assert doctor._roles(producer).verdict is doctor.Verdict.OK
+    assert doctor._roles(producer).verdict is doctor.CheckVerdict.OK
     with owner.begin() as connection:
         connection.execute(text(f"grant update (url) on receivers to {Role.WORKER}"))
         connection.execute(text(f"grant temporary on database roles to {Role.READER}"))
@@ -245,8 +257,8 @@ def test_the_doctor_says_what_a_role_may_beyond_its_work(login: Login, owner: En
 
     with owner.begin() as connection:
         connection.execute(text(f"revoke temporary on database roles from {Role.READER}"))
-    migrate(owner)
-    assert found.verdict is doctor.Verdict.WARN
+    migrate_ledger(owner)
+    assert found.verdict is doctor.CheckVerdict.WARN
     assert f"{Role.WORKER} may update receivers.url" in found.detail
     assert f"{Role.READER} may make temporary tables" in found.detail
     assert "Run producer migrate" in found.remedy
@@ -255,12 +267,12 @@ def test_the_doctor_says_what_a_role_may_beyond_its_work(login: Login, owner: En
 def test_a_reader_is_enough_to_watch_the_fleet(login: Login):
     producer = login(Role.PRODUCER)
     transcribed(producer, login(Role.WORKER))
-    purge(producer, datetime(2020, 1, 1, tzinfo=UTC), [].append, lambda _: None)
+    run_retention(producer, datetime(2020, 1, 1, tzinfo=UTC), [].append, lambda _: None)
 
-    found = login(Role.READER).transact(figures)
+    found = login(Role.READER).transact(read_figures)
 
     assert dict(found.hour_segments) == {"done": 1, "failed": 1}
-    assert found.purged.recordings == 0
+    assert found.last_retention.recordings == 0
 
 
 def test_a_reducer_orders_repairs_under_least_rights(login: Login):
@@ -270,9 +282,11 @@ def test_a_reducer_orders_repairs_under_least_rights(login: Login):
     ordered = _repair(worker, _finish(worker, _claimed(worker, dispatch)))
     _reduce(worker, _finish(worker, _claimed(worker, ordered)))
 
-    with login(Role.READER).reading() as connection:
-        (found,) = recordings.submission_ids(connection, 10)
-        assert [r.state for r in recordings.recordings(connection, found)] == [RecordingState.DONE]
+    with login(Role.READER).connect() as connection:
+        (found,) = list_submission_ids(connection, 10)
+        assert [r.state for r in recordings.list_recordings(connection, found)] == [
+            RecordingState.DONE
+        ]
 
 
 def test_what_is_known_and_what_failed_are_taken_up_under_least_rights(login: Login):
@@ -280,22 +294,24 @@ def test_what_is_known_and_what_failed_are_taken_up_under_least_rights(login: Lo
     transcribed(producer, login(Role.WORKER))
 
     again = added(producer, recording("good"))
-    with producer.intake.full_decode() as connection:
-        first = recordings.submission_ids(connection, 10)[-1]
-    retried = producer.transact(lambda c: reduces.retry_failed(c, first))
+    with producer.connect() as connection:
+        first = list_submission_ids(connection, 10)[-1]
+    retried = producer.transact(lambda c: reduces.retry_failed_segments(c, first))
 
-    assert (again.known_segments, retried) == (1, (1, 1))
+    assert (again.cached_segments, retried) == (1, (1, 1))
 
 
 def test_a_worker_sweeps_and_returns_its_leases(login: Login):
     worker = login(Role.WORKER)
     first, _ = added(login(Role.PRODUCER), recording("a"), recording("b")).dispatches
-    worker.single(lambda c: work.claim(c, first.message, owner="w", lease_s=60))
+    worker.run_statement(lambda c: work.claim_segment(c, first.message, owner="w", lease_s=60))
 
-    returned = worker.transact(lambda c: work.return_leases(c, "w", died=True))
-    worker.transact(lambda c: reduces.return_reduces(c, "w", died=True))
-    swept = worker.transact(lambda c: sweep(c, queued=Queued(0, 0), high_water=100, interval_s=15))
-    worker.transact(recordings.copies_in_use)
+    returned = worker.transact(lambda c: work.return_leases(c, "w", child_died=True))
+    worker.transact(lambda c: reduces.return_reduces(c, "w", child_died=True))
+    swept = worker.transact(
+        lambda c: sweep(c, queue_lengths=QueueLengths(0, 0), high_water=100, interval_s=15)
+    )
+    worker.transact(recordings.list_used_copies)
 
     assert len(returned) == 1
     assert swept is not None
@@ -312,7 +328,7 @@ def test_a_producer_may_erase_and_lock_out_new_work(login: Login):
 
     producer.transact(erase)
 
-    with producer.intake.full_decode() as connection:
+    with producer.connect() as connection:
         assert connection.scalar(text("select count(*) from transcripts")) == 0
 
 
@@ -408,7 +424,7 @@ def test_everything_else_is_refused(login: Login, role: Role, statement: str):
 def test_a_refusal_is_one_line_without_the_statement(login: Login):
     with (
         pytest.raises(Misconfigured, match="permission denied for table submissions") as caught,
-        login(Role.WORKER).reading() as connection,
+        login(Role.WORKER).connect() as connection,
     ):
         connection.execute(text("update submissions set title = 'hush'"))
 
@@ -418,7 +434,7 @@ def test_a_refusal_is_one_line_without_the_statement(login: Login):
 def test_making_roles_again_changes_nothing(owner: Engine):
     with owner.begin() as connection:
         assert create_roles(connection) == []
-    assert migrate(owner, roles=True) == migrate(owner)
+    assert migrate_ledger(owner, roles=True) == migrate_ledger(owner)
 
 
 def test_migrating_grants_what_is_missing_and_takes_what_is_too_much(owner: Engine, login: Login):
@@ -426,7 +442,7 @@ def test_migrating_grants_what_is_missing_and_takes_what_is_too_much(owner: Engi
         connection.execute(text(f"grant all on submissions to {Role.READER}"))
         connection.execute(text(f"revoke all on results from {Role.WORKER}"))
 
-    migrate(owner)
+    migrate_ledger(owner)
 
     reader, worker = login(Role.READER), login(Role.WORKER)
     with pytest.raises(Misconfigured):
@@ -449,7 +465,7 @@ def test_rights_are_those_that_are_written_down(owner: Engine):
         for role in Role:
             for verb in ("select", "insert", "update"):
                 for row in connection.execute(query, {"role": role, "verb": verb}):
-                    covered = rights_of(role, row.table).cover(verb, row.column)
+                    covered = rights_of(role, row.table).covers(verb, row.column)
                     assert row.may == covered, (role, verb, row.table, row.column)
                     seen.add(row.table)
     assert seen == set(GRANTS)
@@ -504,7 +520,7 @@ def granted(role: Role) -> set[str]:
         f"{table.name}.{column.name}"
         for table in Base.metadata.sorted_tables
         for column in table.columns
-        if rights_of(role, table.name).cover("update", column.name)
+        if rights_of(role, table.name).covers("update", column.name)
     }
 
 
@@ -522,23 +538,25 @@ def whole_work(producer: Ledger, worker: Ledger) -> None:
     """Have a worker and a reducer change all that they ever change."""
     target = producer.transact(_opened_for_a_receiver)
     dispatches = added(producer, *(recording(each) for each in "abc"), to=target).dispatches
-    producer.transact(lambda c: submissions.seal(c, target.id))
+    producer.transact(lambda c: submissions.seal_submission(c, target.id))
     owners = ("w", "w", "dies")
     first, second, third = map(partial(_claimed, worker), dispatches, owners)
-    worker.transact(lambda c: work.decode_as(c, first, "another"))
+    worker.transact(lambda c: work.claim_decode_key(c, first, "another"))
     code = ErrorCode.STORAGE_UNREACHABLE
-    worker.transact(lambda c: work.fail(c, second, code, "x", Fate.STRIKE))
-    worker.transact(lambda c: work.return_leases(c, "dies", died=True))
+    worker.transact(lambda c: work.fail_segment(c, second, code, "x", Fate.STRIKE))
+    worker.transact(lambda c: work.return_leases(c, "dies", child_died=True))
     ordered = _repair(worker, _finish(worker, first))
     _reduce(worker, _finish(worker, _claimed(worker, ordered)))
-    worker.transact(lambda c: work.give_up(c, third.segment_id, code, "x"))
-    worker.transact(lambda c: work.give_up(c, second.segment_id, code, "x"))
-    worker.transact(lambda c: sweep(c, queued=Queued(0, 0), high_water=100, interval_s=15))
-    worker.transact(notify.sum_up)
-    worker.transact(notify.give_up)
+    worker.transact(lambda c: work.give_up_segment(c, third.segment_id, code, "x"))
+    worker.transact(lambda c: work.give_up_segment(c, second.segment_id, code, "x"))
+    worker.transact(
+        lambda c: sweep(c, queue_lengths=QueueLengths(0, 0), high_water=100, interval_s=15)
+    )
+    worker.transact(notify.add_submission_events)
+    worker.transact(notify.give_up_events)
     events = _events(worker)
-    worker.transact(lambda c: notify.refused(c, events[0], "HTTP 500"))
-    worker.transact(lambda c: notify.delivered(c, events[0]))
+    worker.transact(lambda c: notify.record_refusal(c, events[0], "HTTP 500"))
+    worker.transact(lambda c: notify.record_delivery(c, events[0]))
 
 
 def test_a_producer_may_change_what_its_commands_change_and_nothing_else(
@@ -547,24 +565,24 @@ def test_a_producer_may_change_what_its_commands_change_and_nothing_else(
     producer, worker = login(Role.PRODUCER), login(Role.WORKER)
 
     transcribed(producer, worker)
-    with producer.intake.full_decode() as connection:
-        (target,) = recordings.submission_ids(connection, 10)
-        ids = [each.id for each in recordings.recordings(connection, target)]
-    producer.transact(lambda c: recheck.replan(c, ids[0], recording("anew"), room=9))
-    producer.transact(lambda c: cancel(c, target))
-    producer.transact(lambda c: reduces.retry_failed(c, target))
+    with producer.connect() as connection:
+        (target,) = list_submission_ids(connection, 10)
+        ids = [each.id for each in recordings.list_recordings(connection, target)]
+    producer.transact(lambda c: recheck.replan_recording(c, ids[0], recording("anew"), capacity=9))
+    producer.transact(lambda c: cancel_submission(c, target))
+    producer.transact(lambda c: reduces.retry_failed_segments(c, target))
     producer.transact(mend_dates)
-    producer.transact(lambda c: holds.place(c, line="sales", reason="x"))
-    producer.transact(lambda c: holds.release(c, "sales"))
+    producer.transact(lambda c: holds.insert_hold(c, line="sales", reason="x"))
+    producer.transact(lambda c: holds.mark_holds_released(c, "sales"))
     item = recording("named")
     named = producer.transact(
         lambda c: submissions.open_submission(c, "named", item.source.name, PROFILE, force=False)
     )
     added(producer, item, to=named)
-    with producer.intake.full_decode() as connection:
-        (gone,) = recordings.recordings(connection, named.id)
-    producer.transact(lambda c: forget.forget(c, [gone.id], lambda _: None))
-    purge(producer, datetime(2100, 1, 1, tzinfo=UTC), [].append, lambda _: None)
+    with producer.connect() as connection:
+        (gone,) = recordings.list_recordings(connection, named.id)
+    producer.transact(lambda c: forget.erase_recordings(c, [gone.id], lambda _: None))
+    run_retention(producer, datetime(2100, 1, 1, tzinfo=UTC), [].append, lambda _: None)
 
     # That right is a lock's alone.
     assert changed(Role.PRODUCER) == granted(Role.PRODUCER) - {"results.created_at"}
@@ -575,14 +593,14 @@ def test_a_ledger_whose_roles_may_more_is_named_and_narrowed(owner: Engine, logi
     with owner.begin() as connection:
         connection.execute(text(f"grant update on receivers, recordings to {Role.WORKER}"))
         connection.execute(text(f"grant insert on transcripts to {Role.WORKER}"))
-        named = [each.cause for each in excess(connection)]
+        named = [each.cause for each in find_excess_rights(connection)]
 
-    migrate(owner)
+    migrate_ledger(owner)
 
     assert len(named) == 1
     assert f"{Role.WORKER} may update" in named[0]
     with owner.connect() as connection:
-        assert excess(connection) == []
+        assert find_excess_rights(connection) == []
     with pytest.raises(Misconfigured):
         login(Role.WORKER).transact(lambda c: c.execute(text("update receivers set url = 'x'")))
 
@@ -611,10 +629,10 @@ def test_an_owner_takes_temporary_tables_away_and_names_what_a_superuser_must(
 ):
     del owner  # whose roles are the server's
     for _ in range(2):  # again, too, once nothing is left to be taken
-        migrate(plain_owner, roles=True)
+        migrate_ledger(plain_owner, roles=True)
 
         with plain_owner.connect() as connection:
-            (left,) = excess(connection)
+            (left,) = find_excess_rights(connection)
         assert "large objects" in left.cause
         assert "superuser" in left.remedy
 
@@ -622,4 +640,4 @@ def test_an_owner_takes_temporary_tables_away_and_names_what_a_superuser_must(
 def test_a_server_without_roles_is_migrated_all_the_same(owner: Engine, monkeypatch):
     monkeypatch.setattr("schema.roles.existing_roles", lambda _: [])
 
-    assert migrate(owner)
+    assert migrate_ledger(owner)

@@ -18,10 +18,10 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from pydantic import SecretStr
 
-from producer.cli.doctor import Verdict, examine_host
+from producer.cli.doctor import CheckVerdict, examine_host
 from producer.intake.examine import Job, examine
-from producer.sources.walk import HIDDEN, NOT_AUDIO, SET_ASIDE, Found, walk
-from producer.sources.walk_s3 import Anywhere
+from producer.sources.walk import HIDDEN, NOT_AUDIO, SET_ASIDE, FoundFile, walk_paths
+from producer.sources.walk_s3 import DiskOrBucket
 from producer.submit.enqueue import celery_app
 from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured, Transient
 from schema.profile import load_profile
@@ -358,8 +358,8 @@ def test_the_same_submit_again_goes_on_where_it_was(bucket, door, monkeypatch):
     summary = door.submit(paths=(f"{URL}/",))
 
     assert summary.resumed
-    assert summary.already_there > 0
-    assert summary.already_there + summary.recordings == 4
+    assert summary.resumed_recordings > 0
+    assert summary.resumed_recordings + summary.recordings == 4
 
 
 def killed_after(commits: int):
@@ -431,7 +431,7 @@ def test_no_room_for_a_temporary_copy_is_no_fault_of_the_recording(bucket, setti
 
 
 def found(settings: Settings, url: str = URL, **options) -> list:
-    return list(walk([url.encode()], Anywhere(settings), **options))
+    return list(walk_paths([url.encode()], DiskOrBucket(settings), **options))
 
 
 def test_objects_come_in_the_order_of_files(bucket, settings):
@@ -462,7 +462,7 @@ def test_what_is_no_call_is_left_out_and_counted(bucket, settings):
 
     calls, notices = [], {}
     for item in found(settings):
-        if isinstance(item, Found):
+        if isinstance(item, FoundFile):
             calls.append(item.key)
         else:
             notices[item.code, item.subject] = item.message
@@ -485,9 +485,9 @@ def test_recycle_bins_and_snapshots_of_a_bucket_are_set_aside(bucket, settings):
 
     items = list(found(settings))
 
-    calls = [item.key for item in items if isinstance(item, Found)]
+    calls = [item.key for item in items if isinstance(item, FoundFile)]
     assert calls == [b"calls/in/a.wav", b"calls/in/lost+found.wav"]
-    (notice,) = (item for item in items if not isinstance(item, Found))
+    (notice,) = (item for item in items if not isinstance(item, FoundFile))
     assert notice.code == SET_ASIDE
     assert notice.message.endswith("#recycle, .snapshot, @eaDir")
 
@@ -503,7 +503,9 @@ def test_an_object_that_is_named_is_handed_on_whatever_it_is(bucket, settings):
     bucket.put("in/notes.txt", b"text")
 
     assert found(settings, f"{URL}/in/notes.txt") == [
-        Found(b"s3://audio/calls/in/notes.txt", b"s3://audio/calls/in", b"calls/in/notes.txt", 4)
+        FoundFile(
+            b"s3://audio/calls/in/notes.txt", b"s3://audio/calls/in", b"calls/in/notes.txt", 4
+        )
     ]
 
 
@@ -514,6 +516,6 @@ def test_the_doctor_asks_each_bucket(bucket, settings, ledger, redis_url):
     findings = examine_host(both, ledger, celery_app(both))
     found = {f.check: f for f in takewhile(lambda f: f.check != "spool", findings)}
 
-    assert (found["root cloud"].verdict, found["root cloud"].detail) == (Verdict.OK, URL)
-    assert found["root lost"].verdict is Verdict.FAIL
+    assert (found["root cloud"].verdict, found["root cloud"].detail) == (CheckVerdict.OK, URL)
+    assert found["root lost"].verdict is CheckVerdict.FAIL
     assert "NoSuchBucket" in found["root lost"].detail

@@ -18,7 +18,7 @@ from schema.records import Location, NewRecording
 from schema.settings import Settings
 from schema.states import SegmentState
 from schema.store.intake import submissions
-from schema.store.intake.cancel import cancel
+from schema.store.intake.cancel import cancel_submission
 from schema.store.intake.submissions import OpenSubmission
 from schema.store.ledger import Ledger
 from schema.store.work import segments
@@ -29,9 +29,9 @@ from schema.words import ResultTag, SegmentResult
 from tests.factories import PROFILE, added, recording, result, submission
 from workers.process import metrics
 from workers.process.metrics import StageSeconds
-from workers.process.waiting_messages import Waiting
-from workers.segment.pipeline import Outcome
-from workers.segment.work import requeue_once, work_segment
+from workers.process.waiting_messages import WaitingMessages
+from workers.segment.pipeline import SegmentOutcome
+from workers.segment.work import requeue_once, transcribe_segment
 
 
 @dataclass
@@ -51,39 +51,39 @@ class FakeRoute:
     refuses: dict[str, CallscribeError] = field(default_factory=dict)
     fails_with_others: set[str] = field(default_factory=set)
 
-    def fitting(self, profile: Profile) -> Profile:
+    def profile_for_host(self, profile: Profile) -> Profile:
         if self.is_short:
-            assert profile.smaller is not None
-            return profile.smaller
+            assert profile.fallback_profile is not None
+            return profile.fallback_profile
         return profile
 
-    def decode(self, claim: Claim, carry_on) -> tuple[SegmentResult, StageSeconds]:
+    def decode(self, claim: Claim, check_cancelled) -> tuple[SegmentResult, StageSeconds]:
         self.decoded.append(claim)
         if claim.name in self.fails_with_others:
             raise RuntimeError("this one")
         if callable(self.meanwhile):
             self.meanwhile()
         while self.windows:
-            carry_on()
+            check_cancelled()
             self.windows -= 1
             Event().wait(0.01)
         if self.failure is not None:
             raise self.failure
         return result("hello"), StageSeconds(0.0, 0.0, 0.0)
 
-    def decode_all(self, wanted) -> list[Outcome]:
+    def decode_all(self, wanted) -> list[SegmentOutcome]:
         """Decode several: what is raised of a name is raised of it alone, or of all."""
         self.together.append([claim.name for claim, _ in wanted])
         if self.failure is not None:
             raise self.failure
         if any(claim.name in self.fails_with_others for claim, _ in wanted):
             raise RuntimeError("one of them")
-        outcomes: list[Outcome] = []
-        for claim, carry_on in wanted:
+        outcomes: list[SegmentOutcome] = []
+        for claim, check_cancelled in wanted:
             try:
                 if callable(self.meanwhile):
                     self.meanwhile()
-                carry_on()
+                check_cancelled()
                 if claim.name in self.refuses:
                     raise self.refuses[claim.name]
                 outcomes.append((result(f"hello from {claim.name}"), StageSeconds(0.0, 0.0, 0.0)))
@@ -114,13 +114,13 @@ def worker(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         ledger=ledger,
         route=FakeRoute(),
         publisher=FakePublisher(),
-        recycle=False,
-        rests=False,
+        should_recycle=False,
+        should_pause=False,
     )
 
 
 def segment_row(ledger: Ledger):
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return connection.execute(
             select(SegmentRow.state, SegmentRow.error_code, SegmentRow.strikes, SegmentRow.attempts)
         ).one()
@@ -129,7 +129,7 @@ def segment_row(ledger: Ledger):
 def test_a_segment_is_decoded_stored_and_its_reduce_asked_for(worker, ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
 
-    work_segment(worker, dispatch.message)
+    transcribe_segment(worker, dispatch.message)
 
     assert segment_row(ledger).state == SegmentState.DONE
     assert [d.task for d in worker.publisher.sent] == ["reduce_recording"]
@@ -146,10 +146,10 @@ def test_words_of_a_smaller_model_are_kept_under_its_own_key(worker, ledger: Led
     (dispatch,) = added(ledger, recording("a"), to=to).dispatches
     worker.route.is_short = True
 
-    work_segment(worker, dispatch.message)
+    transcribe_segment(worker, dispatch.message)
 
     [claim] = worker.route.decoded
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         [(key, body)] = connection.execute(select(ResultRow.decode_key, ResultRow.body)).all()
         row = connection.execute(select(SegmentRow.result_key, SegmentRow.decode_key)).one()
     tiny = load_profile("call", {"decode": {"model": "whisper-tiny.en"}})
@@ -167,9 +167,9 @@ def test_words_of_another_version_are_kept_under_a_key_of_their_own(worker, ledg
     )
 
     for dispatch in (one, other):
-        work_segment(worker, dispatch.message)
+        transcribe_segment(worker, dispatch.message)
 
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         kept = connection.scalars(select(ResultRow.decode_key)).all()
         states = connection.scalars(select(SegmentRow.state)).all()
         keys = connection.scalars(select(SegmentRow.result_key)).all()
@@ -186,7 +186,7 @@ def test_what_a_newer_release_asks_for_waits_for_its_workers_and_costs_no_attemp
     newer = "update submissions set profile = jsonb_set(profile, '{decode,wings}', '2')"
     ledger.transact(lambda c: c.execute(text(newer)))
 
-    work_segment(worker, dispatch.message)
+    transcribe_segment(worker, dispatch.message)
 
     row = segment_row(ledger)
     assert (row.state, row.error_code) == (SegmentState.PENDING, ErrorCode.SETTING_MISSING)
@@ -212,8 +212,8 @@ def test_a_message_makes_way_once_for_what_a_dead_predecessor_had_begun(worker, 
     assert not worker.requeues_first_message
     (again,) = worker.publisher.sent
     assert (again.message, again.label) == (dispatch.message, dispatch.label)
-    assert again.priority is Priority.FIRST
-    work_segment(worker, again.message)
+    assert again.priority is Priority.URGENT
+    transcribe_segment(worker, again.message)
     assert segment_row(ledger).state == SegmentState.DONE
 
 
@@ -228,15 +228,15 @@ def test_a_stale_message_that_makes_way_is_sent_no_more(worker, ledger: Ledger):
 def test_a_cancelled_decode_is_left_before_its_end(worker, ledger: Ledger, monkeypatch):
     mine = submission(ledger)
     (dispatch,) = added(ledger, recording("a"), to=mine).dispatches
-    monkeypatch.setattr("workers.process.lease._PAUSE_MAX_S", 0.01)
+    monkeypatch.setattr("workers.process.lease._INTERVAL_MAX_S", 0.01)
 
     def be_cancelled() -> None:
-        ledger.transact(lambda c: cancel(c, mine.id))
+        ledger.transact(lambda c: cancel_submission(c, mine.id))
 
     worker.route.meanwhile = be_cancelled
     worker.route.windows = 1_000
 
-    work_segment(worker, dispatch.message)
+    transcribe_segment(worker, dispatch.message)
 
     assert worker.route.windows > 0, "some were left"
     assert segment_row(ledger).error_code == ErrorCode.CANCELLED
@@ -247,14 +247,14 @@ def test_a_second_delivery_decodes_nothing(worker, ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
 
     for _ in range(3):
-        work_segment(worker, dispatch.message)
+        transcribe_segment(worker, dispatch.message)
 
     assert len(worker.route.decoded) == 1
 
 
 def test_twins_cost_one_decode_and_two_reduces(worker, ledger: Ledger):
     for dispatch in added(ledger, recording("same"), recording("same")).dispatches:
-        work_segment(worker, dispatch.message)
+        transcribe_segment(worker, dispatch.message)
 
     assert len(worker.route.decoded) == 1
     assert len(worker.publisher.sent) == 2
@@ -295,7 +295,7 @@ def test_a_failure_is_recorded_by_its_fate(
     (dispatch,) = added(ledger, recording("a")).dispatches
     worker.route.failure = failure
 
-    work_segment(worker, dispatch.message)
+    transcribe_segment(worker, dispatch.message)
 
     assert segment_row(ledger) == (state, code, strikes, attempts)
 
@@ -307,7 +307,7 @@ def test_after_an_error_of_the_gpu_the_child_is_replaced(worker, ledger: Ledger,
     exits: list[int] = []
     monkeypatch.setattr("workers.segment.work.os._exit", exits.append)
 
-    work_segment(worker, dispatch.message)
+    transcribe_segment(worker, dispatch.message)
 
     assert exits == [1]
     assert segment_row(ledger).strikes == 1, "recorded before the child goes"
@@ -322,9 +322,9 @@ def test_a_worker_that_was_taken_over_stores_nothing(worker, ledger: Ledger):
         )
 
     worker.route.meanwhile = be_taken_over
-    work_segment(worker, dispatch.message)
+    transcribe_segment(worker, dispatch.message)
 
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         assert connection.scalars(select(ResultRow.decode_key)).all() == []
     assert worker.publisher.sent == []
     assert segment_row(ledger).state == SegmentState.LEASED
@@ -354,7 +354,7 @@ def test_a_failure_is_counted_by_its_outcome_and_code(
     (dispatch,) = added(ledger, recording("a")).dispatches
     worker.route.failure = failure
 
-    work_segment(worker, dispatch.message)
+    transcribe_segment(worker, dispatch.message)
 
     assert counted("segments", outcome=outcome) == 1
     assert counted("errors", code=code) == 1
@@ -368,7 +368,7 @@ def test_a_segment_whose_words_are_known_is_counted_as_such(worker, ledger: Ledg
         )
     )
 
-    work_segment(worker, dispatch.message)
+    transcribe_segment(worker, dispatch.message)
 
     assert worker.route.decoded == []
     assert counted("segments", outcome="known") == 1
@@ -381,14 +381,14 @@ def test_a_write_that_was_fenced_and_a_recycled_child_are_counted(
     first, second = added(ledger, recording("a"), recording("b")).dispatches
     monkeypatch.setattr("workers.segment.work.os._exit", lambda _: None)
     worker.route.failure, worker.route.spoilt = RuntimeError("CUDA error"), True
-    work_segment(worker, first.message)
+    transcribe_segment(worker, first.message)
     assert counted("recycles", reason="error") == 1
 
-    worker.route, worker.recycle = FakeRoute(), False
+    worker.route, worker.should_recycle = FakeRoute(), False
     worker.route.meanwhile = lambda: ledger.transact(
         lambda c: c.execute(text("update segments set lease_token = gen_random_uuid()"))
     )
-    work_segment(worker, second.message)
+    transcribe_segment(worker, second.message)
     assert counted("fenced_writes", task="segment") == 1
     assert counted("segments", outcome="done") is None
 
@@ -404,17 +404,17 @@ class Together:
 
     worker: SimpleNamespace
     dispatches: list[Dispatch]
-    waiting: Waiting
+    waiting: WaitingMessages
 
     def work(self) -> None:
         """Begin the first task; the others come when it has ended."""
         for dispatch in self.dispatches:
             if self.waiting.begin(dispatch.message):
-                work_segment(self.worker, dispatch.message, self.waiting)
+                transcribe_segment(self.worker, dispatch.message, self.waiting)
 
     def rows(self) -> dict[str, tuple[str, int, int]]:
         """Each recording's segment: its state, attempts and strikes."""
-        with self.worker.ledger.reading() as connection:
+        with self.worker.ledger.connect() as connection:
             found = connection.execute(
                 text(
                     "select r.name, s.state, s.attempts, s.strikes"
@@ -438,14 +438,14 @@ def together(worker: SimpleNamespace, ledger: Ledger) -> Together:
         for name in "abcd"
         for dispatch in added(ledger, named(f"{name}.wav", name)).dispatches
     ]
-    waiting = Waiting()
+    waiting = WaitingMessages()
     for dispatch in dispatches:
-        waiting.note(dispatch.message)
+        waiting.add(dispatch.message)
     return Together(worker, dispatches, waiting)
 
 
 def words_of(ledger: Ledger) -> set[str]:
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         bodies = connection.execute(select(ResultRow.body)).scalars()
         return {text for body in bodies for text in body["words"]["texts"]}
 
@@ -495,9 +495,9 @@ def test_what_ends_the_process_strikes_none_and_each_is_alone_the_next_time(
     due(together.worker.ledger)
     again = dispatched(together.worker.ledger)
     for dispatch in again:
-        together.waiting.note(dispatch)
+        together.waiting.add(dispatch)
     for dispatch in again:
-        work_segment(together.worker, dispatch, together.waiting)
+        transcribe_segment(together.worker, dispatch, together.waiting)
     assert len(route.together) == 1
     assert len(route.decoded) == 4
     assert set(together.rows().values()) == {("done", 2, 0)}
@@ -508,7 +508,7 @@ def due(ledger: Ledger) -> None:
 
 
 def dispatched(ledger: Ledger) -> list[Message]:
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         rows = connection.execute(text("select id, dispatch_token from segments order by id"))
         return [Message(*row) for row in rows]
 
@@ -517,23 +517,27 @@ def test_a_death_strikes_one_segment_but_none_of_several(together: Together):
     ledger, worker = together.worker.ledger, together.worker
     messages = [dispatch.message for dispatch in together.dispatches]
     for message in messages[:3]:
-        ledger.single(lambda c, m=message: segments.claim(c, m, owner=worker.owner, lease_s=60))
-    assert len(ledger.transact(lambda c: return_leases(c, worker.owner, died=True))) == 3
+        ledger.run_statement(
+            lambda c, m=message: segments.claim_segment(c, m, owner=worker.owner, lease_s=60)
+        )
+    assert len(ledger.transact(lambda c: return_leases(c, worker.owner, child_died=True))) == 3
     assert sorted(together.rows().values()) == [("pending", 0, 0)] + 3 * [("pending", 1, 0)]
-    ledger.single(lambda c: segments.claim(c, messages[3], owner=worker.owner, lease_s=60))
-    ledger.transact(lambda c: return_leases(c, worker.owner, died=True))
+    ledger.run_statement(
+        lambda c: segments.claim_segment(c, messages[3], owner=worker.owner, lease_s=60)
+    )
+    ledger.transact(lambda c: return_leases(c, worker.owner, child_died=True))
     assert together.rows()["d.wav"] == ("pending", 1, 1)
 
 
 def test_what_was_cancelled_meanwhile_is_left_and_the_others_are_stored(together: Together):
     ledger = together.worker.ledger
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         submission_id = connection.execute(
             text("select submission_id from recordings where name = 'b.wav'")
         ).scalar_one()
 
     def give_up() -> None:
-        ledger.transact(lambda c: cancel(c, submission_id))
+        ledger.transact(lambda c: cancel_submission(c, submission_id))
 
     together.worker.route.meanwhile = give_up
     together.work()
@@ -550,9 +554,9 @@ def test_segments_of_other_models_are_decoded_by_themselves(together: Together, 
     )
     (dispatch,) = added(ledger, named("e.wav", "e"), to=to).dispatches
     together.dispatches = [*together.dispatches[:2], dispatch]
-    together.waiting = Waiting()
+    together.waiting = WaitingMessages()
     for each in together.dispatches:
-        together.waiting.note(each.message)
+        together.waiting.add(each.message)
     together.work()
     assert together.worker.route.together == [["a.wav", "b.wav"]]
     assert [each.name for each in together.worker.route.decoded] == ["e.wav"]
@@ -593,13 +597,13 @@ def test_hosts_that_decode_by_a_fallback_decode_one_audio_once(worker, ledger: L
         for model in models
     ]
     dispatches = [added(ledger, recording("a"), to=to).dispatches[0] for to in targets]
-    worker.route.fitting = lambda profile: profile.smaller or profile
+    worker.route.profile_for_host = lambda profile: profile.fallback_profile or profile
 
     for dispatch in dispatches:
-        work_segment(worker, dispatch.message)
+        transcribe_segment(worker, dispatch.message)
 
     assert len(worker.route.decoded) == 1
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         rows = connection.execute(select(SegmentRow.state, SegmentRow.result_key)).all()
         (body,) = connection.scalars(select(ResultRow.body)).all()
     assert [row.state for row in rows] == [SegmentState.DONE] * 2
@@ -612,15 +616,15 @@ def test_while_another_decodes_by_the_fallback_a_segment_waits(worker, ledger: L
         added(ledger, recording("a"), to=asked_for(ledger, model, "whisper-tiny.en")).dispatches[0]
         for model in ("big", "bigger")
     )
-    worker.route.fitting = lambda profile: profile.smaller or profile
+    worker.route.profile_for_host = lambda profile: profile.fallback_profile or profile
     second = SimpleNamespace(**{**vars(worker), "owner": "host:other", "route": FakeRoute()})
-    second.route.fitting = worker.route.fitting
-    worker.route.meanwhile = lambda: work_segment(second, other.message)
+    second.route.profile_for_host = worker.route.profile_for_host
+    worker.route.meanwhile = lambda: transcribe_segment(second, other.message)
 
-    work_segment(worker, one.message)
+    transcribe_segment(worker, one.message)
 
     assert second.route.decoded == []
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         row = connection.execute(
             select(SegmentRow.state, SegmentRow.attempts, SegmentRow.strikes).where(
                 SegmentRow.id == other.message.id
@@ -634,13 +638,16 @@ def test_a_twin_of_what_is_given_up_is_sent_at_once(worker, ledger: Ledger):
 
     def dropped() -> None:
         assert (
-            ledger.single(lambda c: segments.claim(c, twin.message, owner="x", lease_s=9)) is None
+            ledger.run_statement(
+                lambda c: segments.claim_segment(c, twin.message, owner="x", lease_s=9)
+            )
+            is None
         )
 
     worker.route.meanwhile = dropped
     worker.route.failure = BadRecording(ErrorCode.AUDIO_CHANGED, "call.wav", "it changed")
 
-    work_segment(worker, first.message)
+    transcribe_segment(worker, first.message)
 
     sent = [d.message for d in worker.publisher.sent if d.task == "transcribe_segment"]
     assert sent == [twin.message]
@@ -651,8 +658,8 @@ def test_who_waited_for_the_planned_words_is_sent_where_a_fallback_wrote_others(
 ):
     to = asked_for(ledger, "big", "whisper-tiny.en")
     first, twin = added(ledger, recording("same"), recording("same"), to=to).dispatches
-    worker.route.fitting = lambda profile: profile.smaller or profile
+    worker.route.profile_for_host = lambda profile: profile.fallback_profile or profile
 
-    work_segment(worker, first.message)
+    transcribe_segment(worker, first.message)
 
     assert twin.message in [d.message for d in worker.publisher.sent]

@@ -8,29 +8,31 @@ from sqlalchemy import select, text
 from schema.errors import BadRequest, ErrorCode, LeaseLost
 from schema.states import RecordingState, SegmentState
 from schema.store.intake import submissions
-from schema.store.intake.cancel import Cancelled, cancel
+from schema.store.intake.cancel import CancelResult, cancel_submission
 from schema.store.ledger import Ledger
-from schema.store.read import recordings
+from schema.store.read.progress import read_progress
 from schema.store.work import reduces, segments
 from schema.store.work.sweep import sweep
 from schema.tables import Recording, SegmentRow
 from schema.transcript import Draft
-from schema.wire import Queued
+from schema.wire import QueueLengths
 from tests.factories import added, quarantined, recording, result, submission
 
 DRAFT = Draft("en", (), 0, 0, (), ())
 
 
-def cancelled(ledger: Ledger, to: submissions.OpenSubmission) -> Cancelled:
-    return ledger.transact(lambda c: cancel(c, to.id))
+def cancelled(ledger: Ledger, to: submissions.OpenSubmission) -> CancelResult:
+    return ledger.transact(lambda c: cancel_submission(c, to.id))
 
 
 def claimed(ledger: Ledger, dispatch):
-    return ledger.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
+    return ledger.run_statement(
+        lambda c: segments.claim_segment(c, dispatch.message, owner="w", lease_s=60)
+    )
 
 
 def states(ledger: Ledger, column) -> list[str]:
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return sorted(connection.scalars(select(column)))
 
 
@@ -38,7 +40,7 @@ def test_what_waits_and_what_runs_ends_and_what_is_done_stays(ledger: Ledger):
     mine = submission(ledger)
     first, second, _third = added(ledger, recording("a", "b", "c"), to=mine).dispatches
     done = claimed(ledger, first)
-    ledger.single(lambda c: segments.finish(c, done, result("kept")))
+    ledger.run_statement(lambda c: segments.finish_segment(c, done, result("kept")))
     claimed(ledger, second)
 
     ended = cancelled(ledger, mine)
@@ -46,8 +48,8 @@ def test_what_waits_and_what_runs_ends_and_what_is_done_stays(ledger: Ledger):
     assert (ended.recordings, ended.segments, ended.dispatches) == (1, 2, [])
     assert states(ledger, Recording.state) == [RecordingState.CANCELLED]
     assert states(ledger, SegmentRow.state) == ["done", "failed", "failed"]
-    with ledger.reading() as connection:
-        assert recordings.progress(connection, mine.id).finished
+    with ledger.connect() as connection:
+        assert read_progress(connection, mine.id).is_finished
 
 
 def test_a_worker_at_it_can_neither_renew_nor_store(ledger: Ledger):
@@ -57,15 +59,17 @@ def test_a_worker_at_it_can_neither_renew_nor_store(ledger: Ledger):
 
     cancelled(ledger, mine)
 
-    assert not ledger.single(lambda c: segments.renew(c, held, lease_s=60))
+    assert not ledger.run_statement(lambda c: segments.renew_lease(c, held, lease_s=60))
     with pytest.raises(LeaseLost):
-        ledger.single(lambda c: segments.finish(c, held, result("late")))
+        ledger.run_statement(lambda c: segments.finish_segment(c, held, result("late")))
 
 
 def test_a_reducer_at_it_cannot_store(ledger: Ledger):
     mine = submission(ledger)
     (reducing,) = added(ledger, recording(), to=mine).dispatches
-    held = ledger.single(lambda c: reduces.claim_reduce(c, reducing.message, owner="r", lease_s=60))
+    held = ledger.run_statement(
+        lambda c: reduces.claim_reduce(c, reducing.message, owner="r", lease_s=60)
+    )
 
     cancelled(ledger, mine)
 
@@ -81,8 +85,8 @@ def test_its_messages_wake_a_worker_for_nothing_and_the_sweep_sends_none(ledger:
 
     assert claimed(ledger, waiting) is None
     ledger.transact(lambda c: c.execute(text("update segments set dispatched_at = null")))
-    empty = Queued(0, 0)
-    swept = ledger.transact(lambda c: sweep(c, queued=empty, high_water=9, interval_s=1))
+    empty = QueueLengths(0, 0)
+    swept = ledger.transact(lambda c: sweep(c, queue_lengths=empty, high_water=9, interval_s=1))
     assert swept.dispatches == []
 
 
@@ -97,14 +101,16 @@ def test_another_submission_that_waited_for_the_same_decode_is_woken(ledger: Led
 
     assert woken.message.id == joined.message.id
     held = claimed(ledger, woken)
-    ledger.single(lambda c: segments.finish(c, held, result("survives")))
+    ledger.run_statement(lambda c: segments.finish_segment(c, held, result("survives")))
     assert states(ledger, Recording.state) == [RecordingState.CANCELLED, RecordingState.STITCHING]
 
 
 def test_what_has_ended_keeps_its_end(ledger: Ledger):
     mine = submission(ledger)
     (reducing,) = added(ledger, quarantined(), recording(), to=mine).dispatches
-    held = ledger.single(lambda c: reduces.claim_reduce(c, reducing.message, owner="r", lease_s=60))
+    held = ledger.run_statement(
+        lambda c: reduces.claim_reduce(c, reducing.message, owner="r", lease_s=60)
+    )
     ledger.transact(lambda c: reduces.store_transcript(c, held, (), DRAFT))
 
     assert cancelled(ledger, mine).recordings == 0
@@ -125,8 +131,8 @@ def test_a_retry_takes_up_nothing_that_was_cancelled(ledger: Ledger):
     added(ledger, recording("a"), to=mine)
     cancelled(ledger, mine)
 
-    assert ledger.transact(lambda c: reduces.retry_failed(c, mine.id)) == (0, 0)
-    with ledger.reading() as connection:
+    assert ledger.transact(lambda c: reduces.retry_failed_segments(c, mine.id)) == (0, 0)
+    with ledger.connect() as connection:
         row = connection.execute(select(SegmentRow.state, SegmentRow.error_code)).one()
     assert tuple(row) == (SegmentState.FAILED, ErrorCode.CANCELLED)
 
@@ -137,10 +143,10 @@ def test_who_waited_for_a_decode_by_another_key_than_planned_is_woken(ledger: Le
     (falls_back,) = added(ledger, recording("a"), to=mine).dispatches
     (planned,) = added(ledger, recording("b"), to=others).dispatches
     held = claimed(ledger, falls_back)
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         query = select(SegmentRow.decode_key).where(SegmentRow.id == planned.message.id)
         key = connection.scalar(query)
-    ledger.transact(lambda c: segments.decode_as(c, held, key))
+    ledger.transact(lambda c: segments.claim_decode_key(c, held, key))
     assert claimed(ledger, planned) is None
 
     (woken,) = cancelled(ledger, mine).dispatches

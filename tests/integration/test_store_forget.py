@@ -15,11 +15,13 @@ from schema.settings import SPOOL_ROOT
 from schema.span import Span
 from schema.states import RecordingState
 from schema.store.erasure import forget
-from schema.store.erasure.forget import Forgotten
-from schema.store.erasure.traces import Needle, find_traces, needles_of
+from schema.store.erasure.forget import ErasureResult
+from schema.store.erasure.traces import Needle, collect_needles, find_traces
 from schema.store.intake import submissions as intake
 from schema.store.ledger import Ledger
 from schema.store.read import recordings
+from schema.store.read.progress import find_submission
+from schema.store.read.transcripts import read_transcript
 from schema.store.work import events, reduces
 from schema.store.work import segments as work
 from schema.tables import Base, Recording, ResultRow, SegmentRow
@@ -39,13 +41,15 @@ DRAFT = Draft(
 )
 
 
-def forgotten(ledger: Ledger, *ids: UUID, removed: list[bytes] | None = None) -> Forgotten:
+def forgotten(ledger: Ledger, *ids: UUID, removed: list[bytes] | None = None) -> ErasureResult:
     remove = [].append if removed is None else removed.append
-    return ledger.transact(lambda c: forget.forget(c, ids, remove))
+    return ledger.transact(lambda c: forget.erase_recordings(c, ids, remove))
 
 
 def claimed(ledger: Ledger, dispatch):
-    return ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
+    return ledger.run_statement(
+        lambda c: work.claim_segment(c, dispatch.message, owner="w", lease_s=60)
+    )
 
 
 def transcribed(
@@ -59,20 +63,24 @@ def transcribed(
     (dispatch,) = added(ledger, item, to=to).dispatches
     if dispatch.task == "transcribe_segment":
         held = claimed(ledger, dispatch)
-        dispatch = ledger.single(lambda c: work.finish(c, held, result(*said))).reduce
-    held = ledger.single(lambda c: reduces.claim_reduce(c, dispatch.message, owner="r", lease_s=60))
-    segments = ledger.transact(lambda c: reduces.ended_segments(c, held.recording_id))
+        dispatch = ledger.run_statement(
+            lambda c: work.finish_segment(c, held, result(*said))
+        ).reduce
+    held = ledger.run_statement(
+        lambda c: reduces.claim_reduce(c, dispatch.message, owner="r", lease_s=60)
+    )
+    segments = ledger.transact(lambda c: reduces.read_ended_segments(c, held.recording_id))
     ledger.transact(lambda c: reduces.store_transcript(c, held, segments, draft))
     return held.recording_id
 
 
 def seal(ledger: Ledger, *submissions: intake.OpenSubmission) -> None:
     for each in submissions:
-        ledger.transact(lambda c, s=each: intake.seal(c, s.id))
+        ledger.transact(lambda c, s=each: intake.seal_submission(c, s.id))
 
 
 def row_counts(ledger: Ledger) -> dict[str, int]:
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return {
             table.name: connection.scalar(select(func.count()).select_from(table))
             for table in Base.metadata.sorted_tables
@@ -110,11 +118,11 @@ def test_a_twin_keeps_its_words_and_the_copy_it_is_read_from(ledger: Ledger):
 
     assert (done.recordings, done.results, done.copies) == (1, 0, 0)
     assert removed == []
-    with ledger.reading() as connection:
-        (left,) = recordings.recordings(connection, theirs.id)
+    with ledger.connect() as connection:
+        (left,) = recordings.list_recordings(connection, theirs.id)
         assert left.id == twin
-        assert recordings.transcript(connection, left).utterances == DRAFT.utterances
-        (segment,) = reduces.ended_segments(connection, twin)
+        assert read_transcript(connection, left).utterances == DRAFT.utterances
+        (segment,) = reduces.read_ended_segments(connection, twin)
     assert segment.result == result("secret")
 
 
@@ -131,9 +139,9 @@ def test_a_worker_at_it_stores_nothing(ledger: Ledger):
 
     forgotten(ledger, held.recording_id)
 
-    assert not ledger.single(lambda c: work.renew(c, held, lease_s=60))
+    assert not ledger.run_statement(lambda c: work.renew_lease(c, held, lease_s=60))
     with pytest.raises(LeaseLost):
-        ledger.single(lambda c: work.finish(c, held, result("late")))
+        ledger.run_statement(lambda c: work.finish_segment(c, held, result("late")))
     assert row_counts(ledger)["results"] == 0
 
 
@@ -154,17 +162,17 @@ def test_words_that_were_known_and_are_forgotten_are_decoded_again(ledger: Ledge
     (waiting,) = added(ledger, recording("same"), to=force).dispatches
     found = transcribed(ledger, recording("same"), mine)
     ledger.transact(lambda c: c.execute(text("update segments set force = false")))
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         waits = connection.scalar(
             select(SegmentRow.dispatch_token).where(SegmentRow.id == waiting.message.id)
         )
     held = claimed(ledger, replace(waiting, message=replace(waiting.message, token=waits)))
-    assert held.known
+    assert held.is_cached
 
     forgotten(ledger, found)
 
     with pytest.raises(LeaseLost):
-        ledger.single(lambda c: work.finish(c, held, None))
+        ledger.run_statement(lambda c: work.finish_segment(c, held, None))
 
 
 def test_a_copy_stays_while_a_submission_is_open_that_may_use_it(ledger: Ledger):
@@ -188,7 +196,7 @@ def test_a_copy_that_cannot_be_removed_erases_nothing(ledger: Ledger):
         raise PermissionError(path)
 
     with pytest.raises(PermissionError):
-        ledger.transact(lambda c: forget.forget(c, [found], refuse))
+        ledger.transact(lambda c: forget.erase_recordings(c, [found], refuse))
 
     assert row_counts(ledger) == before
 
@@ -197,11 +205,11 @@ def test_recordings_are_found_by_id_call_and_submission(ledger: Ledger):
     mine = submission(ledger)
     call = CallInfo(call_id="ACD-1")
     added(ledger, recording("a", call=call), recording("b"), quarantined(), to=mine)
-    with ledger.reading() as connection:
-        everything = recordings.recordings(connection, mine.id)
-        by_call = forget.find(connection, calls=["ACD-1"])
-        by_id = forget.find(connection, recordings=[str(by_call[0].id)[:13].upper()])
-        all_of_it = forget.find(connection, submissions=[mine.id], calls=["ACD-1"])
+    with ledger.connect() as connection:
+        everything = recordings.list_recordings(connection, mine.id)
+        by_call = forget.find_recordings(connection, calls=["ACD-1"])
+        by_id = forget.find_recordings(connection, recordings=[str(by_call[0].id)[:13].upper()])
+        all_of_it = forget.find_recordings(connection, submissions=[mine.id], calls=["ACD-1"])
 
     assert [r.call.call_id for r in by_call] == ["ACD-1"]
     assert by_id == by_call
@@ -211,8 +219,8 @@ def test_recordings_are_found_by_id_call_and_submission(ledger: Ledger):
 
 @pytest.mark.parametrize("wrong", [{"calls": ["nobody"]}, {"recordings": ["ffff"]}])
 def test_what_is_not_there_is_said(ledger: Ledger, wrong):
-    with ledger.reading() as connection, pytest.raises(BadRequest):
-        forget.find(connection, **wrong)
+    with ledger.connect() as connection, pytest.raises(BadRequest):
+        forget.find_recordings(connection, **wrong)
 
 
 def test_every_table_is_reached(ledger: Ledger):
@@ -220,7 +228,7 @@ def test_every_table_is_reached(ledger: Ledger):
 
     What retention erased is kept, and names no recording.
     """
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         tables = set(inspect(connection).get_table_names()) - {
             "alembic_version",
             "purges",
@@ -246,7 +254,7 @@ def test_every_table_is_reached(ledger: Ledger):
 
 def test_what_a_receiver_is_still_to_be_told_goes_with_its_recording(ledger: Ledger):
     def opened(connection: Connection) -> intake.OpenSubmission:
-        receiver = events.receiver_of(connection, "https://crm.example/", "crm.example")
+        receiver = events.find_or_add_receiver(connection, "https://crm.example/", "crm.example")
         return intake.open_submission(
             connection, "key", "calls", PROFILE, force=False, receiver=receiver
         )
@@ -254,8 +262,8 @@ def test_what_a_receiver_is_still_to_be_told_goes_with_its_recording(ledger: Led
     mine = ledger.transact(opened)
     added(ledger, quarantined(), quarantined(), to=mine)
     seal(ledger, mine)
-    ledger.transact(events.sum_up)
-    with ledger.reading() as connection:
+    ledger.transact(events.add_submission_events)
+    with ledger.connect() as connection:
         first, second = connection.scalars(select(Recording.id))
 
     forgotten(ledger, first)
@@ -269,7 +277,7 @@ def test_a_quarantined_recording_is_forgotten_too(ledger: Ledger):
     mine = submission(ledger)
     added(ledger, quarantined(), to=mine)
     seal(ledger, mine)
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         (bad,) = connection.scalars(
             select(Recording.id).where(Recording.state == RecordingState.QUARANTINED)
         )
@@ -284,9 +292,11 @@ def test_words_go_by_the_key_that_they_are_stored_by(ledger: Ledger):
     to = submission(ledger)
     (dispatch,) = added(ledger, recording("a"), to=to).dispatches
     held = claimed(ledger, dispatch)
-    ledger.single(lambda c: work.finish(c, replace(held, decode_key="another"), result("secret")))
+    ledger.run_statement(
+        lambda c: work.finish_segment(c, replace(held, decode_key="another"), result("secret"))
+    )
     assert forgotten(ledger, held.recording_id).results == 1
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         assert connection.scalar(select(func.count()).select_from(ResultRow)) == 0
 
 
@@ -309,15 +319,15 @@ def test_no_row_of_any_table_has_anything_left(ledger: Ledger):
     draft = replace(DRAFT, utterances=(Utterance(0, "agent", said, words),))
     gone = transcribed(ledger, mine, to, draft=draft, said=[word.text for word in words])
     other = transcribed(ledger, recording("b"), to)
-    needles = ledger.transact(lambda c: needles_of(c, [gone]))
+    needles = ledger.transact(lambda c: collect_needles(c, [gone]))
     before = ledger.transact(lambda c: find_traces(c, needles))
-    assert {trace.what for trace in before} == {"id", "name", "path", "call id", "words", "copy"}
+    assert {trace.kind for trace in before} == {"id", "name", "path", "call id", "words", "copy"}
     assert {"recordings", "segments", "results", "utterances", "notices", "submissions"} <= {
         trace.table for trace in before
     }
     forgotten(ledger, gone)
     assert ledger.transact(lambda c: find_traces(c, needles)) == []
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         assert connection.scalars(select(Recording.id)).all() == [other]
         kept = connection.execute(text("select subject from notices")).scalars().all()
         assert kept == ["/srv/calls", '/srv/calls/acme/ann "secret" smith-2.json']
@@ -369,7 +379,7 @@ def test_what_is_said_of_other_calls_stays(ledger: Ledger):
 
     forgotten(ledger, gone)
 
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         kept = connection.execute(text("select subject, message from notices order by id")).all()
         title = connection.execute(text("select title from submissions")).scalar_one()
     assert [tuple(each) for each in kept] == [(each.subject, each.message) for each in others]
@@ -379,11 +389,11 @@ def test_what_is_said_of_other_calls_stays(ledger: Ledger):
 @pytest.mark.parametrize("prefix", ["", " ", "1", "abc"])
 def test_less_than_four_letters_name_nobodys_recording(ledger: Ledger, prefix: str):
     transcribed(ledger, recording("a"), submission(ledger))
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         with pytest.raises(BadRequest, match="4 of its characters"):
-            forget.find(connection, recordings=[prefix])
+            forget.find_recordings(connection, recordings=[prefix])
         with pytest.raises(BadRequest, match="4 of its characters"):
-            recordings.find_submission(connection, prefix)
+            find_submission(connection, prefix)
 
 
 @pytest.mark.parametrize("name", ["alpha-1", "ALPHA-1", "may/alpha-1.wav"])
@@ -409,7 +419,7 @@ def test_words_that_only_a_result_has_are_looked_for(ledger: Ledger):
     heard = ["two", "hundred", "and", "ten", "pounds", "back"]
     gone = transcribed(ledger, recording("a"), submission(ledger), said=heard)
 
-    needles = ledger.transact(lambda c: needles_of(c, [gone]))
+    needles = ledger.transact(lambda c: collect_needles(c, [gone]))
 
     assert Needle("words", " ".join(heard)) in needles
 
@@ -418,8 +428,8 @@ def test_who_shares_the_audio_is_named_and_keeps_its_words(ledger: Ledger):
     to = submission(ledger)
     gone = transcribed(ledger, recording("a"), to)
     twin = transcribed(ledger, recording("a"), to)
-    assert ledger.transact(lambda c: forget.sharing(c, [gone])) == [twin]
-    assert ledger.transact(lambda c: forget.sharing(c, [gone, twin])) == []
+    assert ledger.transact(lambda c: forget.find_same_audio(c, [gone])) == [twin]
+    assert ledger.transact(lambda c: forget.find_same_audio(c, [gone, twin])) == []
     done = forgotten(ledger, gone)
-    assert (done.results, done.shared) == (0, [twin])
-    assert forgotten(ledger, twin).shared == []
+    assert (done.results, done.shared_ids) == (0, [twin])
+    assert forgotten(ledger, twin).shared_ids == []

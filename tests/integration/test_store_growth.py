@@ -14,7 +14,7 @@ from schema.store.ledger import Ledger
 from schema.store.work import reduces, segments
 from schema.store.work.sweep import sweep
 from schema.transcript import Draft
-from schema.wire import Queued
+from schema.wire import QueueLengths
 from tests.factories import added, recording, result, unique
 
 DRAFT = Draft(None, (), 0, 0, (), ())
@@ -34,10 +34,10 @@ _READ_HERE = text(
 
 def finished(ledger: Ledger, count: int) -> None:
     for dispatch in added(ledger, *(recording(unique("pcm")) for _ in range(count))).dispatches:
-        claim = ledger.single(
-            lambda c, d=dispatch: segments.claim(c, d.message, owner="w", lease_s=60)
+        claim = ledger.run_statement(
+            lambda c, d=dispatch: segments.claim_segment(c, d.message, owner="w", lease_s=60)
         )
-        ledger.single(lambda c, held=claim: segments.finish(c, held, result("hi")))
+        ledger.run_statement(lambda c, held=claim: segments.finish_segment(c, held, result("hi")))
 
 
 @pytest.fixture
@@ -75,15 +75,19 @@ def test_a_segments_way_from_its_claim_to_its_reduce(backlog: Ledger):
 
     def worked() -> None:
         for dispatch in added(backlog, *(recording(unique("pcm")) for _ in range(10))).dispatches:
-            claim = backlog.single(
-                lambda c, d=dispatch: segments.claim(c, d.message, owner="w", lease_s=60)
+            claim = backlog.run_statement(
+                lambda c, d=dispatch: segments.claim_segment(c, d.message, owner="w", lease_s=60)
             )
-            assert backlog.single(lambda c, held=claim: segments.renew(c, held, lease_s=60))
-            end = backlog.single(lambda c, held=claim: segments.finish(c, held, result("hi")))
-            held = backlog.single(
+            assert backlog.run_statement(
+                lambda c, held=claim: segments.renew_lease(c, held, lease_s=60)
+            )
+            end = backlog.run_statement(
+                lambda c, held=claim: segments.finish_segment(c, held, result("hi"))
+            )
+            held = backlog.run_statement(
                 lambda c, m=end.reduce.message: reduces.claim_reduce(c, m, owner="r", lease_s=60)
             )
-            assert backlog.single(lambda c, h=held: reduces.renew_reduce(c, h, lease_s=60))
+            assert backlog.run_statement(lambda c, h=held: reduces.renew_reduce(c, h, lease_s=60))
             backlog.transact(lambda c, h=held: reduces.store_transcript(c, h, [], DRAFT))
 
     assert read_by(backlog, worked, _READ_OPEN) < _WAITING
@@ -105,8 +109,8 @@ def test_a_sweep_reads_what_it_sends(backlog: Ledger, room: int):
         # A table as small as this one is read faster than any index.
         connection.execute(text("set local enable_seqscan = off"))
         before = connection.scalar(_READ_HERE)
-        queued = Queued(high_water - room, 0)
-        done = sweep(connection, queued=queued, high_water=high_water, interval_s=15)
+        queued = QueueLengths(high_water - room, 0)
+        done = sweep(connection, queue_lengths=queued, high_water=high_water, interval_s=15)
         read = connection.scalar(_READ_HERE) - before
 
     assert len(done.dispatches) == room

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from schema.records import CallInfo
 from schema.search_query import parse_query, tokens
 from schema.store.ledger import Ledger
-from schema.store.read.search import Filters, Hit, search
+from schema.store.read.search import Filters, Hit, search_utterances
 from tests.factories import reduced_again, transcribed, utterance
 
 SAID = (
@@ -27,8 +27,8 @@ SAID = (
 
 
 def found(ledger: Ledger, query: str, limit: int = 50, **filters) -> list[Hit]:
-    with ledger.reading() as connection:
-        return search(connection, parse_query(query), Filters(**filters), limit=limit)
+    with ledger.connect() as connection:
+        return search_utterances(connection, parse_query(query), Filters(**filters), limit=limit)
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_what_is_marked_is_what_the_ledger_calls_a_word(ledger: Ledger, said: st
     words = text(
         "select unnest(positions) as at, lexeme from unnest(search_words(:said)) order by 1"
     )
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         theirs = [row.lexeme for row in connection.execute(words, {"said": said})]
 
     assert [token.text for token in tokens(said)] == theirs
@@ -154,7 +154,7 @@ def test_no_transcript_is_refused_that_has_every_character_there_is(ledger: Ledg
 
 
 def test_the_index_serves_words_and_phrases(call: Ledger):
-    with call.reading() as connection:
+    with call.connect() as connection:
         connection.execute(text("set enable_seqscan = off"))
         for query in ("refund", "退款"):
             plan = connection.scalars(

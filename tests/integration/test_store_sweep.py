@@ -17,14 +17,14 @@ from schema.store.ledger import Ledger
 from schema.store.work import reduces
 from schema.store.work import segments as work
 from schema.store.work.segments import ATTEMPTS_MAX, STRIKES_MAX
-from schema.store.work.sweep import Swept, sweep
+from schema.store.work.sweep import SweepResult, sweep
 from schema.tables import REDUCE_EXHAUSTED, SEGMENT_EXHAUSTED, Recording, SegmentRow
 from schema.transcript import Draft
-from schema.wire import Dispatch, Queued
+from schema.wire import Dispatch, QueueLengths
 from tests.factories import added, recording, result, submission
 from workers.background.sweeper import Sweeper
 
-EMPTY = Queued(0, 0)
+EMPTY = QueueLengths(0, 0)
 DRAFT = Draft("en", (), 0, 0, (), ())
 
 
@@ -38,13 +38,15 @@ class Redis:
         self.sent += dispatches
         return len(dispatches)
 
-    def queued(self) -> Queued:
-        return Queued(len(self.sent), 0)
+    def queue_lengths(self) -> QueueLengths:
+        return QueueLengths(len(self.sent), 0)
 
 
-def swept(ledger: Ledger, *, queued: int = 0, high_water: int = 100) -> Swept:
-    waiting = Queued(queued, 0)
-    done = ledger.transact(lambda c: sweep(c, queued=waiting, high_water=high_water, interval_s=15))
+def swept(ledger: Ledger, *, queued: int = 0, high_water: int = 100) -> SweepResult:
+    waiting = QueueLengths(queued, 0)
+    done = ledger.transact(
+        lambda c: sweep(c, queue_lengths=waiting, high_water=high_water, interval_s=15)
+    )
     assert done is not None
     return done
 
@@ -62,13 +64,15 @@ def age(ledger: Ledger, interval: str = "1 hour") -> None:
 
 
 def claimed(ledger: Ledger, dispatch, owner: str = "w"):
-    return ledger.single(lambda c: work.claim(c, dispatch.message, owner=owner, lease_s=60))
+    return ledger.run_statement(
+        lambda c: work.claim_segment(c, dispatch.message, owner=owner, lease_s=60)
+    )
 
 
 def test_a_fresh_ledger_has_nothing_to_sweep(ledger: Ledger):
     added(ledger, recording("a"))
 
-    assert swept(ledger) == Swept()
+    assert swept(ledger) == SweepResult()
 
 
 def test_a_lost_message_is_sent_again_and_the_old_one_is_void(ledger: Ledger):
@@ -117,7 +121,7 @@ def test_the_segment_of_a_dead_worker_is_sent_again_even_to_a_full_queue(ledger:
 
     done = swept(ledger, queued=100, high_water=100)
 
-    assert done.expired == 1
+    assert done.expired_leases == 1
     heir = claimed(ledger, done.dispatches[0], "heir")
     assert heir is not None
     assert heir.attempt == 2
@@ -127,13 +131,13 @@ def test_poison_is_given_up_with_its_last_error(ledger: Ledger):
     (dispatch,) = added(ledger, recording("poison")).dispatches
     for _ in range(STRIKES_MAX):
         assert claimed(ledger, dispatch) is not None
-        (dispatch,) = ledger.transact(lambda c: work.return_leases(c, "w", died=True))
+        (dispatch,) = ledger.transact(lambda c: work.return_leases(c, "w", child_died=True))
 
     done = swept(ledger)
 
-    assert done.given_up == 1
+    assert done.given_up_count == 1
     assert [d.task for d in done.dispatches] == ["reduce_recording"]
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         row = connection.execute(
             select(SegmentRow.state, SegmentRow.error_code, SegmentRow.error_message)
         ).one()
@@ -145,39 +149,41 @@ def test_poison_is_given_up_with_its_last_error(ledger: Ledger):
 def test_a_twin_left_behind_by_a_crash_is_settled(ledger: Ledger):
     first, _ = added(ledger, recording("same"), recording("same")).dispatches
     claim = claimed(ledger, first)
-    ledger.single(lambda c: work.finish(c, claim, result("hi")))
+    ledger.run_statement(lambda c: work.finish_segment(c, claim, result("hi")))
 
     done = swept(ledger)
 
-    assert done.settled == 1
+    assert done.finished_duplicates == 1
     assert [d.task for d in done.dispatches] == ["reduce_recording"]
 
 
 def test_a_lost_reduce_is_sent_again(ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
     claim = claimed(ledger, dispatch)
-    ledger.single(lambda c: work.finish(c, claim, result("hi")))
+    ledger.run_statement(lambda c: work.finish_segment(c, claim, result("hi")))
     age(ledger)
 
     (again,) = swept(ledger).dispatches
-    held = ledger.single(lambda c: reduces.claim_reduce(c, again.message, owner="r", lease_s=60))
+    held = ledger.run_statement(
+        lambda c: reduces.claim_reduce(c, again.message, owner="r", lease_s=60)
+    )
 
     assert held is not None
-    segments = ledger.transact(lambda c: reduces.ended_segments(c, held.recording_id))
+    segments = ledger.transact(lambda c: reduces.read_ended_segments(c, held.recording_id))
     assert [s.result.words[0].text for s in segments] == ["hi"]
 
 
 def test_a_reduce_that_a_newer_release_must_do_waits_for_it_and_costs_no_attempt(ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
     claim = claimed(ledger, dispatch)
-    due = ledger.single(lambda c: work.finish(c, claim, result("hi"))).reduce
+    due = ledger.run_statement(lambda c: work.finish_segment(c, claim, result("hi"))).reduce
     newer = "update submissions set profile = jsonb_set(profile, '{render,wings}', '2')"
     ledger.transact(lambda c: c.execute(text(newer)))
 
     with pytest.raises(Misconfigured, match="does not know it"):
-        ledger.single(lambda c: reduces.claim_reduce(c, due.message, owner="r", lease_s=60))
+        ledger.run_statement(lambda c: reduces.claim_reduce(c, due.message, owner="r", lease_s=60))
 
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         row = connection.execute(
             select(Recording.state, Recording.reduce_attempts, Recording.reduce_owner)
         ).one()
@@ -188,7 +194,9 @@ def test_reduces_do_not_grow_their_queue_either(ledger: Ledger):
     added(ledger, *(recording() for _ in range(5)))
     age(ledger)
 
-    done = ledger.transact(lambda c: sweep(c, queued=Queued(0, 3), high_water=100, interval_s=15))
+    done = ledger.transact(
+        lambda c: sweep(c, queue_lengths=QueueLengths(0, 3), high_water=100, interval_s=15)
+    )
 
     assert len(done.dispatches) == 2
 
@@ -199,10 +207,10 @@ def test_without_redis_nothing_is_dispatched_and_the_rest_is_done(ledger: Ledger
     ledger.transact(lambda c: c.execute(update(SegmentRow).values(strikes=STRIKES_MAX)))
     age(ledger)
 
-    done = ledger.transact(lambda c: sweep(c, queued=None, high_water=100, interval_s=15))
+    done = ledger.transact(lambda c: sweep(c, queue_lengths=None, high_water=100, interval_s=15))
 
-    assert done.given_up == 1
-    assert done.expired == 0
+    assert done.given_up_count == 1
+    assert done.expired_leases == 0
     assert len(done.dispatches) == 1, "the reduce that giving up made due"
 
 
@@ -210,8 +218,8 @@ def test_a_reduce_that_always_dies_is_given_up(ledger: Ledger):
     added(ledger, recording())
     ledger.transact(lambda c: c.execute(update(Recording).values(reduce_attempts=5)))
 
-    assert swept(ledger).given_up == 1
-    with ledger.reading() as connection:
+    assert swept(ledger).given_up_count == 1
+    with ledger.connect() as connection:
         assert connection.scalars(select(Recording.state)).one() == RecordingState.FAILED
 
 
@@ -219,9 +227,9 @@ def test_only_one_sweep_runs_at_a_time(ledger: Ledger):
     added(ledger, recording("a"), room=0)
 
     with ledger.engine.begin() as connection:
-        first = sweep(connection, queued=Queued(0, 0), high_water=10, interval_s=15)
+        first = sweep(connection, queue_lengths=QueueLengths(0, 0), high_water=10, interval_s=15)
         second = ledger.transact(
-            lambda c: sweep(c, queued=Queued(0, 0), high_water=10, interval_s=15)
+            lambda c: sweep(c, queue_lengths=QueueLengths(0, 0), high_water=10, interval_s=15)
         )
 
     assert first is not None
@@ -232,36 +240,44 @@ def test_a_reducer_that_was_given_up_and_taken_up_again_stores_nothing(ledger: L
     to = submission(ledger)
     (dispatch,) = added(ledger, recording("a"), to=to).dispatches
     due = ledger.transact(
-        lambda c: work.fail(
+        lambda c: work.fail_segment(
             c, claimed(ledger, dispatch), ErrorCode.ENGINE_FAILED, "x", work.Fate.FOR_GOOD
         )
     ).reduce
     ledger.transact(lambda c: c.execute(update(Recording).values(reduce_attempts=4)))
-    frozen = ledger.single(lambda c: reduces.claim_reduce(c, due.message, owner="r", lease_s=60))
-    old = ledger.transact(lambda c: reduces.ended_segments(c, frozen.recording_id))
+    frozen = ledger.run_statement(
+        lambda c: reduces.claim_reduce(c, due.message, owner="r", lease_s=60)
+    )
+    old = ledger.transact(lambda c: reduces.read_ended_segments(c, frozen.recording_id))
     age(ledger)
-    assert swept(ledger).given_up == 1
+    assert swept(ledger).given_up_count == 1
 
-    ledger.transact(lambda c: reduces.retry_failed(c, to.id))
+    ledger.transact(lambda c: reduces.retry_failed_segments(c, to.id))
     (again,) = swept(ledger).dispatches
-    ledger.single(lambda c: work.finish(c, claimed(ledger, again), result("it", "works")))
+    ledger.run_statement(
+        lambda c: work.finish_segment(c, claimed(ledger, again), result("it", "works"))
+    )
 
     with pytest.raises(LeaseLost):
         ledger.transact(lambda c: reduces.store_transcript(c, frozen, old, DRAFT))
-    assert not ledger.single(lambda c: reduces.renew_reduce(c, frozen, lease_s=60))
-    with ledger.reading() as connection:
+    assert not ledger.run_statement(lambda c: reduces.renew_reduce(c, frozen, lease_s=60))
+    with ledger.connect() as connection:
         assert connection.scalars(select(Recording.state)).one() == RecordingState.STITCHING
 
 
 def test_a_retry_voids_what_a_sweep_of_the_release_before_gave_up_with_its_lease(ledger: Ledger):
     to = submission(ledger)
     (dispatch,) = added(ledger, recording("a"), to=to).dispatches
-    due = ledger.single(lambda c: work.finish(c, claimed(ledger, dispatch), result("hi"))).reduce
-    frozen = ledger.single(lambda c: reduces.claim_reduce(c, due.message, owner="r", lease_s=60))
-    old = ledger.transact(lambda c: reduces.ended_segments(c, frozen.recording_id))
+    due = ledger.run_statement(
+        lambda c: work.finish_segment(c, claimed(ledger, dispatch), result("hi"))
+    ).reduce
+    frozen = ledger.run_statement(
+        lambda c: reduces.claim_reduce(c, due.message, owner="r", lease_s=60)
+    )
+    old = ledger.transact(lambda c: reduces.read_ended_segments(c, frozen.recording_id))
     ledger.transact(lambda c: c.execute(update(Recording).values(state="failed")))
 
-    ledger.transact(lambda c: reduces.retry_failed(c, to.id))
+    ledger.transact(lambda c: reduces.retry_failed_segments(c, to.id))
 
     with pytest.raises(LeaseLost):
         ledger.transact(lambda c: reduces.store_transcript(c, frozen, old, DRAFT))
@@ -288,7 +304,7 @@ def test_more_than_one_sweep_sends_is_left_to_the_next(ledger: Ledger, monkeypat
     monkeypatch.setattr("schema.store.work.sweep.SENT_MAX", 4)
     added(ledger, *(recording(str(i)) for i in range(10)), room=0)
 
-    assert [(len(s.dispatches), s.more) for s in (swept(ledger) for _ in range(3))] == [
+    assert [(len(s.dispatches), s.has_more) for s in (swept(ledger) for _ in range(3))] == [
         (4, True),
         (4, True),
         (2, False),
@@ -302,7 +318,7 @@ def test_a_sweeper_goes_on_until_the_queue_is_full(ledger: Ledger, monkeypatch):
     redis = Redis()
     settings = Settings(database_url="postgresql://", redis_url="redis://", high_water=10)
 
-    done = Sweeper(ledger, redis, settings).once()
+    done = Sweeper(ledger, redis, settings).sweep_once()
 
     assert len(done.dispatches) == len(redis.sent) == 10
 
@@ -311,8 +327,8 @@ def test_a_sweeper_empties_what_somebody_else_filled_and_sends_what_is_due(ledge
     added(ledger, recording("a"), room=0)
 
     class Flooded(Redis):
-        def queued(self) -> Queued:
-            return EMPTY if emptied else Queued(segments=41, reduces=0)
+        def queue_lengths(self) -> QueueLengths:
+            return EMPTY if emptied else QueueLengths(segments=41, reduces=0)
 
         def empty_flooded(self, most: int) -> list[str]:
             emptied.append(most)
@@ -322,7 +338,7 @@ def test_a_sweeper_empties_what_somebody_else_filled_and_sends_what_is_due(ledge
     redis = Flooded()
     settings = Settings(database_url="postgresql://", redis_url="redis://", high_water=10)
 
-    Sweeper(ledger, redis, settings).once()
+    Sweeper(ledger, redis, settings).sweep_once()
 
     assert (emptied, len(redis.sent)) == ([40], 1)
 
@@ -336,7 +352,7 @@ def test_a_sweep_may_take_longer_than_a_lease(ledger: Ledger, monkeypatch):
         "schema.store.work.sweep._give_up_reduces", lambda connection, _: connection.execute(slow)
     )
     try:
-        done = brief.transact(lambda c: sweep(c, queued=EMPTY, high_water=9, interval_s=15))
+        done = brief.transact(lambda c: sweep(c, queue_lengths=EMPTY, high_water=9, interval_s=15))
         with pytest.raises(Transient):
             brief.transact(lambda c: c.execute(slow))
     finally:
@@ -379,7 +395,7 @@ def test_what_is_due_is_sent_in_order_and_nothing_else_is(ledger: Ledger, waits,
             )
     with ledger.engine.begin() as connection:
         due = connection.execute(_DUE_AS_BEFORE, {"room": room}).all()
-        done = sweep(connection, queued=Queued(0, 0), high_water=room, interval_s=15)
+        done = sweep(connection, queue_lengths=QueueLengths(0, 0), high_water=room, interval_s=15)
         connection.rollback()
 
     found = [d.message.id for d in done.dispatches]

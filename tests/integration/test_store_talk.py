@@ -8,6 +8,8 @@ from sqlalchemy import text
 from schema.records import CallInfo
 from schema.store.ledger import Ledger
 from schema.store.read import recordings
+from schema.store.read.progress import read_talks
+from schema.store.read.transcripts import StoredTranscript, read_transcript
 from schema.tables import Recording
 from schema.talk import talk_of
 from schema.transcript import SpeakerTalk, Talk
@@ -22,14 +24,14 @@ STORED = Talk(
 SAID = utterance("agent", "hello")
 
 
-def found(ledger: Ledger) -> recordings.StoredTranscript:
-    with ledger.reading() as connection:
-        (recording,) = recordings.summaries(connection, Recording.id.is_not(None))
-        return recordings.transcript(connection, recording)
+def found(ledger: Ledger) -> StoredTranscript:
+    with ledger.connect() as connection:
+        (recording,) = recordings.select_recordings(connection, Recording.id.is_not(None))
+        return read_transcript(connection, recording)
 
 
 def rows(ledger: Ledger, query: str) -> list[dict]:
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return [dict(row) for row in connection.execute(text(query)).mappings()]
 
 
@@ -50,8 +52,8 @@ def test_the_latest_transcript_counts_and_one_without_figures_has_none(ledger: L
     told, untold = (transcribed(ledger, SAID, to=mine, talk=STORED) for _ in range(2))
     reduced_again(ledger, untold)
 
-    with ledger.reading() as connection:
-        assert recordings.talks(connection, mine.id) == {told: STORED}
+    with ledger.connect() as connection:
+        assert read_talks(connection, mine.id) == {told: STORED}
 
 
 def test_an_analyst_finds_calls_by_their_silence(ledger: Ledger):

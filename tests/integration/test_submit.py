@@ -12,28 +12,29 @@ import numpy as np
 import pytest
 import soundfile
 
-from producer.submit.drop_folder import Settling
+from producer.submit.drop_folder import StabilityTracker
 from producer.submit.enqueue import Enqueuer
-from producer.submit.submit import Request, Summary, submit, watch
+from producer.submit.submit import Request, Summary, submit, watch_folder
 from schema.errors import BadRequest, ErrorCode, Misconfigured
 from schema.profile import load_profile
 from schema.settings import Settings
 from schema.states import RecordingState
 from schema.store.ledger import Ledger
 from schema.store.read import recordings as read
-from schema.wire import Dispatch, Priority, Queued
+from schema.store.read.progress import list_notices, list_submission_ids, read_progress
+from schema.wire import Dispatch, Priority, QueueLengths
 
-EMPTY = Queued(0, 0)
+EMPTY = QueueLengths(0, 0)
 
 
 @dataclass
 class FakePublisher:
     """Redis as a test wants it: how much waits, and whether it answers."""
 
-    waiting: Queued | None = EMPTY
+    waiting: QueueLengths | None = EMPTY
     sent: list[Dispatch] = field(default_factory=list)
 
-    def queued(self) -> Queued | None:
+    def queue_lengths(self) -> QueueLengths | None:
         return self.waiting
 
     def publish(self, dispatches) -> int:
@@ -60,13 +61,13 @@ class Door:
         )
 
     def recordings(self, summary: Summary) -> dict[str, read.RecordingSummary]:
-        with self.ledger.reading() as connection:
-            found = read.recordings(connection, summary.submission)
+        with self.ledger.connect() as connection:
+            found = read.list_recordings(connection, summary.submission)
         return {recording.name: recording for recording in found}
 
     def notices(self, summary: Summary) -> list[tuple[str, str]]:
-        with self.ledger.reading() as connection:
-            return [(n.code, n.subject) for n in read.notices(connection, summary.submission)]
+        with self.ledger.connect() as connection:
+            return [(n.code, n.subject) for n in list_notices(connection, summary.submission)]
 
     def tone(self, name: str, seconds: float = 1.0, hz: float = 300.0) -> Path:
         path = self.calls / name
@@ -176,8 +177,8 @@ def test_a_manifest_that_contradicts_itself_submits_nothing(door: Door):
         door.submit(manifest=manifest)
 
     assert caught.value.code is ErrorCode.MANIFEST_DUPLICATE
-    with door.ledger.reading() as connection:
-        assert read.submission_ids(connection, 10) == []
+    with door.ledger.connect() as connection:
+        assert list_submission_ids(connection, 10) == []
 
 
 def test_an_empty_directory_is_said_to_be_empty(door: Door):
@@ -212,7 +213,7 @@ def test_what_a_killed_producer_committed_is_not_examined_again(door: Door, monk
     summary = door.submit()
 
     assert summary.resumed
-    assert (summary.already_there, summary.recordings) == (2, 2)
+    assert (summary.resumed_recordings, summary.recordings) == (2, 2)
     assert len(door.recordings(summary)) == 4
     assert len({d.message.id for d in door.publisher.sent}) == 4
     assert not door.submit().resumed, "a sealed submission takes no more"
@@ -230,7 +231,7 @@ def test_redis_may_be_away_and_everything_is_ledgered(door: Door):
 
 def test_a_full_queue_gets_no_more(door: Door):
     door.tone("a.wav")
-    door.publisher.waiting = Queued(100, 0)
+    door.publisher.waiting = QueueLengths(100, 0)
 
     assert door.submit().segments == 1
     assert door.publisher.sent == []
@@ -238,14 +239,14 @@ def test_a_full_queue_gets_no_more(door: Door):
 
 def test_a_full_queue_takes_what_is_urgent(door: Door):
     door.tone("a.wav")
-    door.publisher.waiting = Queued(100, 0, first=99)
+    door.publisher.waiting = QueueLengths(100, 0, urgent=99)
 
     summary = door.submit(urgent=True)
 
     assert summary.segments == 1
-    assert [dispatch.priority for dispatch in door.publisher.sent] == [Priority.FIRST]
-    with door.ledger.reading() as connection:
-        assert read.progress(connection, summary.submission).urgent
+    assert [dispatch.priority for dispatch in door.publisher.sent] == [Priority.URGENT]
+    with door.ledger.connect() as connection:
+        assert read_progress(connection, summary.submission).urgent
     assert door.submit().submission != summary.submission
 
 
@@ -259,11 +260,11 @@ def test_without_a_spool_what_needs_no_copy_goes_in(door: Door):
 
     with pytest.raises(Misconfigured, match="1 more files") as caught:
         door.submit()
-    assert "The rest is handed in" in str(caught.value)
+    assert "The rest is submitted" in str(caught.value)
     door.settings = door.settings.model_copy(update={"spool": spool})
     summary = door.submit()
 
-    assert (summary.resumed, summary.already_there) == (True, 1)
+    assert (summary.resumed, summary.resumed_recordings) == (True, 1)
     assert {name: r.state for name, r in door.recordings(summary).items()} == dict.fromkeys(
         ("a.wav", "x0.wav", "x1.wav"), RecordingState.PLANNED
     )
@@ -312,13 +313,13 @@ class DropFolder:
 
     def watch(self, rounds, **options) -> Summary:
         request = Request(paths=(str(self.door.calls),), profile=load_profile("call"), watch=True)
-        return watch(
+        return watch_folder(
             replace(request, **options),
             self.door.settings,
             self.door.ledger,
             Enqueuer(self.door.publisher, high_water=10_000),
             lambda _summary, _waiting: None,
-            settling=Settling(10, lambda: self.now_s),
+            tracker=StabilityTracker(10, lambda: self.now_s),
             rounds=self._timed(rounds),
         )
 
@@ -361,7 +362,7 @@ def test_a_thousand_dropped_files_are_taken_once_each_and_whole(door: Door):
     assert summary.quarantined == 0
     assert len(door.publisher.sent) == 1_000
     again = folder.watch(range(5))
-    assert (again.submission, again.already_there, again.recordings) == (
+    assert (again.submission, again.resumed_recordings, again.recordings) == (
         summary.submission,
         1_000,
         0,

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from ops.local.servers import RedisServer
-from producer.cli.doctor import Finding, Verdict, examine_host
+from producer.cli.doctor import CheckResult, CheckVerdict, examine_host
 from producer.submit.enqueue import celery_app
 from schema.publish import Publisher
 from schema.settings import Settings
 from schema.store.ledger import Ledger
-from schema.wire import Queued
+from schema.wire import QueueLengths
 from tests.tlsproxy import TlsProxy
 
 
@@ -40,7 +40,7 @@ def settings_with(url: str) -> Settings:
     return Settings(database_url="postgresql://", redis_url=url)
 
 
-def doctor(url: str, ledger: Ledger) -> Finding:
+def doctor(url: str, ledger: Ledger) -> CheckResult:
     """Return what ``producer doctor`` finds of Redis."""
     settings = settings_with(url)
     with celery_app(settings) as app:
@@ -54,8 +54,8 @@ def test_a_server_with_a_certificate_of_the_named_ca_is_spoken_to(
     named = f"{url}?ssl_ca_certs={proxy.ca}&ssl_cert_reqs=required"
 
     with celery_app(settings_with(named)) as app:
-        assert Publisher(app).queued() == Queued(0, 0)
-    assert doctor(named, ledger).verdict is Verdict.OK
+        assert Publisher(app).queue_lengths() == QueueLengths(0, 0)
+    assert doctor(named, ledger).verdict is CheckVerdict.OK
     assert proxy.clients > 0
 
 
@@ -72,7 +72,7 @@ def test_a_server_that_cannot_be_trusted_is_told_no_password(
 
     found = doctor(url, ledger)
 
-    assert found.verdict is Verdict.FAIL
+    assert found.verdict is CheckVerdict.FAIL
     assert "certificate is not trusted" in found.detail
     assert "ssl_ca_certs" in found.remedy
     assert proxy.clients == 0
@@ -81,5 +81,5 @@ def test_a_server_that_cannot_be_trusted_is_told_no_password(
 def test_doctor_warns_of_a_server_that_anybody_may_pose_as(url: str, ledger: Ledger):
     found = doctor(f"{url}?ssl_cert_reqs=none", ledger)
 
-    assert found.verdict is Verdict.WARN
+    assert found.verdict is CheckVerdict.WARN
     assert "ssl_cert_reqs" in found.remedy

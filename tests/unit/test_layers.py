@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -23,12 +25,44 @@ ALLOWED = {
 MODEL_LIBRARIES = {"torch", "funasr", "faster_whisper", "ctranslate2", "wetext"}
 
 
+#: What only a worker that decodes needs. soundfile reads a segment's audio.
+DECODING_LIBRARIES = MODEL_LIBRARIES | {"soxr", "soundfile"}
+
+
 def imports(path: Path) -> Iterator[str]:
+    """Yield the names of modules that a file imports, in functions and for types as well."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Return which of our modules each of our modules imports."""
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for layer in ALLOWED
+        for path in (ROOT / layer).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    return {module: set(imports(path)) & set(paths) for module, path in paths.items()}
+
+
+def loaded_by(statement: str, **settings: str) -> set[str]:
+    """Return the packages that a new process has loaded after a statement, with these settings."""
+    code = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CALLSCRIBE_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | settings,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return set(done.stdout.split())
 
 
 @pytest.mark.parametrize("layer", ALLOWED)
@@ -67,25 +101,34 @@ def test_only_the_engines_the_memory_and_the_polish_know_a_model_library():
     }
 
 
+def test_no_modules_import_each_other_in_a_circle():
+    try:
+        TopologicalSorter(import_graph()).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
 @pytest.mark.parametrize("module", ["producer.cli.main", "producer.intake.examine"])
 def test_a_producer_loads_no_model_library_and_no_worker(module: str):
-    code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    ).stdout.split()
-    assert not set(loaded) & (MODEL_LIBRARIES | {"workers", "ops"})
+    assert not loaded_by(f"import {module}") & (MODEL_LIBRARIES | {"workers", "ops"})
 
 
-def test_the_parent_of_a_worker_loads_no_model_library():
-    code = (
-        "import os, sys;"
-        "os.environ.update(CALLSCRIBE_DATABASE_URL='postgresql://', CALLSCRIBE_REDIS_URL='redis://');"
-        "import workers.app, workers.tasks; print(*{name.split('.')[0] for name in sys.modules})"
-    )
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    ).stdout.split()
-    assert not set(loaded) & MODEL_LIBRARIES
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "workers.app, workers.tasks, workers.transcript.reduce",
+        "workers.background.sweeper, workers.background.webhooks",
+        "workers.background.fleet_metrics",
+    ],
+    ids=["the reducer", "the sweep", "the metrics"],
+)
+def test_what_decodes_nothing_loads_no_library_of_models_or_audio(modules: str):
+    assert not loaded_by(f"import {modules}", CALLSCRIBE_REDIS_URL="redis://") & DECODING_LIBRARIES
+
+
+def test_flower_needs_no_ledger_and_loads_no_library_of_models_or_audio():
+    loaded = loaded_by("import workers.app", CALLSCRIBE_REDIS_URL="redis://")
+    assert not loaded & DECODING_LIBRARIES
 
 
 def test_no_dependency_installs_a_package_of_our_names():

@@ -11,7 +11,8 @@ from ops.eval.merges import audit, twins, unreported
 from schema.span import Span
 from schema.transcript import Seam, SeamRule
 from schema.words import Word
-from workers.transcript.stitch import Heard, Track, stitch
+from workers.transcript.seams import DecodedSegment
+from workers.transcript.stitch import Track, stitch
 
 
 def spoken(text: str, first_ms: int = 0, each_ms: int = 500) -> tuple[Word, ...]:
@@ -21,8 +22,8 @@ def spoken(text: str, first_ms: int = 0, each_ms: int = 500) -> tuple[Word, ...]
     )
 
 
-LEFT = Heard(Span(0, 10_000), spoken("a b c d", 6_000))
-RIGHT = Heard(Span(5_000, 20_000), spoken("a b c d e", 6_040))
+LEFT = DecodedSegment(Span(0, 10_000), spoken("a b c d", 6_000))
+RIGHT = DecodedSegment(Span(5_000, 20_000), spoken("a b c d e", 6_040))
 
 
 def seam(kept_left: int, kept_right: int) -> Seam:
@@ -79,8 +80,8 @@ texts = st.lists(st.sampled_from(["a", "b", "one"]), max_size=10).map(" ".join)
 @given(texts, texts, st.integers(-300, 300))
 def test_the_cascade_accounts_for_every_word(left: str, right: str, by_ms: int):
     sides = [
-        Heard(Span(0, 12_000), spoken(left, 6_000)),
-        Heard(Span(5_000, 20_000), spoken(right, 6_000 + by_ms)),
+        DecodedSegment(Span(0, 12_000), spoken(left, 6_000)),
+        DecodedSegment(Span(5_000, 20_000), spoken(right, 6_000 + by_ms)),
     ]
     assert unreported(sides, stitch(None, sides)) == 0
 

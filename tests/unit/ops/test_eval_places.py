@@ -19,7 +19,8 @@ from producer.intake.scan import Signal
 from schema.records import AudioFormat
 from schema.span import Span
 from schema.words import Word
-from workers.transcript.stitch import Heard, stitch
+from workers.transcript.seams import DecodedSegment
+from workers.transcript.stitch import stitch
 
 DURATION_MS = 120_000
 SPOKEN = tuple(Word("abc"[i % 3], 1_000 * i + 100, 1_000 * i + 700) for i in range(120))
@@ -36,14 +37,14 @@ CASE = Case(
 LEFT, RIGHT = Span(0, 64_000), Span(56_000, DURATION_MS)
 
 
-def heard(span: Span, wrong_ms: int | None = None) -> Heard:
+def heard(span: Span, wrong_ms: int | None = None) -> DecodedSegment:
     """All that is said in a span; the word at a moment is written wrongly."""
     words = tuple(
         replace(word, text="z") if wrong_ms and abs(word.middle_ms - wrong_ms) < 500 else word
         for word in SPOKEN
         if span.start_ms <= word.start_ms < span.end_ms
     )
-    return Heard(span, words)
+    return DecodedSegment(span, words)
 
 
 def swept(wrong_ms: int | None = None, whole_wrong_ms: int | None = None) -> Swept:

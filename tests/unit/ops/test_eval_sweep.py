@@ -17,7 +17,7 @@ from producer.intake.scan import Signal
 from schema.records import AudioFormat
 from schema.span import Span
 from schema.words import Word
-from workers.transcript.stitch import Heard
+from workers.transcript.seams import DecodedSegment
 
 
 def case(duration_ms: int) -> Case:
@@ -65,7 +65,7 @@ def test_a_wider_sweep_holds_the_narrower_one(shifts: int, times: int):
 def test_the_simple_merge_gives_each_moment_to_one_side():
     words = tuple(Word(str(ms), ms, ms + 100) for ms in range(0, 20_000, 500))
     heard = [
-        Heard(span, tuple(w for w in words if span.start_ms <= w.start_ms < span.end_ms))
+        DecodedSegment(span, tuple(w for w in words if span.start_ms <= w.start_ms < span.end_ms))
         for span in (Span(0, 10_000), Span(6_000, 14_000), Span(11_000, 20_000))
     ]
     assert middle_cut(heard) == list(words)

@@ -15,7 +15,7 @@ from ops.bench import gpu, gpu_checks, gpu_models, gpu_speed
 from ops.bench.gpu_checks import differing
 from ops.bench.gpu_models import regions_of
 from ops.bench.gpu_speed import Ran, given_back, shares_of
-from workers.engines.funasr.networks import NO_TOKENS, Tokens
+from workers.engines.funasr.networks import NO_TOKENS, RegionTokens
 from workers.process.memory import DeviceFigures, MemoryFigures
 
 DRY = ["--device", "cpu", "--small", "--tasks", "2"]
@@ -88,7 +88,7 @@ def test_other_words_than_the_cpus_fail(capsys, monkeypatch):
 )
 def test_tokens_are_the_same_and_times_but_for_their_rounding(ids, times_ms, passed):
     def tokens(ids, times_ms):
-        return Tokens(np.array(ids), np.array(times_ms), np.ones(len(ids), np.float32))
+        return RegionTokens(np.array(ids), np.array(times_ms), np.ones(len(ids), np.float32))
 
     expected = [tokens([7, 8], [[0, 50], [50, 90]])]
     assert gpu_checks.alike(expected, [tokens(ids, times_ms)])[0] is passed
@@ -122,7 +122,7 @@ def test_a_budget_that_is_not_halved_fails(monkeypatch, tmp_path):
 
 
 def test_a_stuck_process_that_is_not_seen_fails(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_checks.GpuMemory, "is_stuck", False)
+    monkeypatch.setattr(gpu_checks.GpuMemory, "is_device_full", False)
     passed, _ = gpu_checks._stuck(gpu_models.Bench(tmp_path, "cpu", True, 2, None, 0))
     assert not passed
 

@@ -5,7 +5,7 @@ import pytest
 
 from ops.local import models
 from ops.local.models import ModelError, Source, fetch, is_sound
-from schema.models import KNOWN, ModelFiles
+from schema.models import KNOWN_MODELS, ModelFiles
 
 PACKED = {"config.json": b"{}", "model.bin": b"first half second half"}
 MODEL = ModelFiles(
@@ -103,7 +103,7 @@ def test_an_unknown_name_lists_the_known(directory):
 
 
 def test_every_known_model_has_a_source():
-    assert models.SOURCES.keys() == KNOWN.keys()
+    assert models.SOURCES.keys() == KNOWN_MODELS.keys()
 
 
 def test_missing_files_are_not_sound(tmp_path):

@@ -38,7 +38,9 @@ def test_nothing_is_held_in_the_ledger_while_audio_is_copied(
         return np.zeros((1, 2), np.float32)
 
     monkeypatch.setattr(files, "copy_audio", copy)
-    done = files.deliver(ledger, to.id, tmp_path / "out", ["html", "txt"], audio=settings)
+    done = files.export_files(
+        ledger, to.id, tmp_path / "out", ["html", "txt"], audio_settings=settings
+    )
     assert (done.recordings, done.files) == (2, 5)
     assert held == [0, 0]
     assert len(list((tmp_path / "out").glob("*.page.flac"))) == 2
@@ -49,7 +51,7 @@ def test_a_call_whose_audio_is_gone_has_a_page_that_says_so(
 ):
     to = submission(ledger)
     transcribed(ledger, utterance("agent", "hello there"), to=to)
-    files.deliver(ledger, to.id, tmp_path / "out", ["html"], audio=settings)
+    files.export_files(ledger, to.id, tmp_path / "out", ["html"], audio_settings=settings)
     [page] = [p for p in (tmp_path / "out").glob("*.html") if p.name != "index.html"]
     assert ErrorCode.FILE_VANISHED in page.read_text()
     assert "hello there<" in page.read_text()
@@ -83,7 +85,7 @@ def test_a_call_without_a_header_is_heard_as_it_was_submitted(
         )
     )
 
-    files.deliver(ledger, to.id, tmp_path / "out", ["html"], audio=settings)
+    files.export_files(ledger, to.id, tmp_path / "out", ["html"], audio_settings=settings)
 
     [copy] = (tmp_path / "out").glob("*.page.flac")
     samples, rate_hz = soundfile.read(copy)
@@ -97,4 +99,4 @@ def test_a_directory_that_cannot_be_written_is_named(
     transcribed(ledger, utterance("agent", "hello"), to=to)
     (tmp_path / "out").write_text("a file")
     with pytest.raises(Misconfigured, match="out"):
-        files.deliver(ledger, to.id, tmp_path / "out", ["html"], audio=settings)
+        files.export_files(ledger, to.id, tmp_path / "out", ["html"], audio_settings=settings)

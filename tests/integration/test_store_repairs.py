@@ -15,9 +15,11 @@ from schema.pcm import PlannedPart, excerpt_digest
 from schema.span import Span
 from schema.states import RecordingState, SegmentKind, SegmentState
 from schema.store.erasure import forget
-from schema.store.intake.cancel import cancel
+from schema.store.intake.cancel import cancel_submission
 from schema.store.ledger import Ledger
 from schema.store.read import recordings
+from schema.store.read.progress import Quality, read_progress, read_quality
+from schema.store.read.transcripts import read_transcript
 from schema.store.work import reduces
 from schema.store.work import segments as work
 from schema.store.work.reduces import ReduceClaim
@@ -35,7 +37,7 @@ from schema.transcript import (
     Seam,
     SeamRule,
 )
-from schema.wire import Dispatch, Message, Priority, Queued
+from schema.wire import Dispatch, Message, Priority, QueueLengths
 from schema.words import Word
 from tests.factories import PROFILE, added, recording, result, submission
 
@@ -44,24 +46,26 @@ DRAFT = Draft("en", (), 0, 0, (), ())
 
 
 def claimed(ledger: Ledger, dispatch: Dispatch) -> work.Claim | None:
-    return ledger.single(lambda c: work.claim(c, dispatch.message, owner="w", lease_s=60))
+    return ledger.run_statement(
+        lambda c: work.claim_segment(c, dispatch.message, owner="w", lease_s=60)
+    )
 
 
-def finished(ledger: Ledger, dispatch: Dispatch, *texts: str) -> work.Ended:
+def finished(ledger: Ledger, dispatch: Dispatch, *texts: str) -> work.EndResult:
     claim = claimed(ledger, dispatch)
     assert claim is not None
-    return ledger.single(lambda c: work.finish(c, claim, result(*texts)))
+    return ledger.run_statement(lambda c: work.finish_segment(c, claim, result(*texts)))
 
 
-def failed(ledger: Ledger, dispatch: Dispatch) -> work.Ended:
+def failed(ledger: Ledger, dispatch: Dispatch) -> work.EndResult:
     claim = claimed(ledger, dispatch)
     assert claim is not None
     code, fate = ErrorCode.AUDIO_CHANGED, Fate.FOR_GOOD
-    return ledger.transact(lambda c: work.fail(c, claim, code, "changed", fate))
+    return ledger.transact(lambda c: work.fail_segment(c, claim, code, "changed", fate))
 
 
 def reducing(ledger: Ledger, message: Message) -> ReduceClaim:
-    held = ledger.single(lambda c: reduces.claim_reduce(c, message, owner="r", lease_s=60))
+    held = ledger.run_statement(lambda c: reduces.claim_reduce(c, message, owner="r", lease_s=60))
     assert held is not None
     return held
 
@@ -79,7 +83,7 @@ def ordered(ledger: Ledger, held: ReduceClaim, *places: PlannedRepair) -> list[D
 
 
 def row(ledger: Ledger, *columns, **where):
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         query = select(*columns)
         for name, value in where.items():
             query = query.where(getattr(SegmentRow, name) == value)
@@ -87,7 +91,7 @@ def row(ledger: Ledger, *columns, **where):
 
 
 def state(ledger: Ledger) -> tuple[str, int]:
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return connection.execute(select(Recording.state, Recording.open_segments)).one()
 
 
@@ -98,8 +102,8 @@ def age(ledger: Ledger) -> None:
 
 
 def swept(ledger: Ledger) -> list[Dispatch]:
-    queued = Queued(0, 0)
-    done = ledger.transact(lambda c: sweep(c, queued=queued, high_water=100, interval_s=15))
+    queued = QueueLengths(0, 0)
+    done = ledger.transact(lambda c: sweep(c, queue_lengths=queued, high_water=100, interval_s=15))
     assert done is not None
     return done.dispatches
 
@@ -113,7 +117,7 @@ def test_a_recording_runs_again_until_its_repair_has_ended(ledger: Ledger):
     end = finished(ledger, dispatch, "mended")
     assert state(ledger) == (RecordingState.STITCHING, 0)
     again = reducing(ledger, end.reduce.message)
-    segments = ledger.transact(lambda c: reduces.ended_segments(c, again.recording_id))
+    segments = ledger.transact(lambda c: reduces.read_ended_segments(c, again.recording_id))
     (repair,) = [s for s in segments if s.kind == SegmentKind.REPAIR]
     assert (repair.span, repair.core, repair.reason) == (PLACE.span, PLACE.core, "seam")
     ledger.transact(lambda c: reduces.store_transcript(c, again, segments, DRAFT))
@@ -124,14 +128,14 @@ def test_a_recording_runs_again_until_its_repair_has_ended(ledger: Ledger):
 def test_a_repair_goes_before_what_nobody_began_and_says_what_it_is(ledger: Ledger):
     (dispatch,) = ordered(ledger, stitching(ledger, "a", "b"))
 
-    assert dispatch.priority is Priority.FIRST
+    assert dispatch.priority is Priority.URGENT
     assert " ch 0 repair 0:01-0:15, " in dispatch.label
 
 
 def test_the_worker_is_told_by_what_to_verify_the_samples(ledger: Ledger):
     (dispatch,) = ordered(ledger, stitching(ledger, "a", "b"))
 
-    ahead = ledger.single(lambda c: work.source_ahead(c, dispatch.message))
+    ahead = ledger.run_statement(lambda c: work.read_source_ahead(c, dispatch.message))
     claim = claimed(ledger, dispatch)
 
     assert ahead == claim.source
@@ -165,7 +169,7 @@ def test_a_place_is_never_ordered_twice(ledger: Ledger, end):
 
     assert ordered(ledger, held) == []
     assert state(ledger) == (RecordingState.STITCHING, 0), "its reduce goes on"
-    segments = ledger.transact(lambda c: reduces.ended_segments(c, held.recording_id))
+    segments = ledger.transact(lambda c: reduces.read_ended_segments(c, held.recording_id))
     assert ledger.transact(lambda c: reduces.store_transcript(c, held, segments, DRAFT)) == "done"
 
 
@@ -179,7 +183,7 @@ def test_a_reducer_that_was_taken_over_orders_nothing(ledger: Ledger):
         ordered(ledger, held)
 
     assert state(ledger) == (RecordingState.STITCHING, 0)
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         assert connection.scalars(select(SegmentRow.kind)).all() == ["plan", "plan"]
 
 
@@ -224,10 +228,10 @@ def test_a_failed_repair_leaves_a_recording_done(ledger: Ledger):
     (dispatch,) = ordered(ledger, stitching(ledger, "a", "b"))
 
     held = reducing(ledger, failed(ledger, dispatch).reduce.message)
-    segments = ledger.transact(lambda c: reduces.ended_segments(c, held.recording_id))
+    segments = ledger.transact(lambda c: reduces.read_ended_segments(c, held.recording_id))
 
     assert ledger.transact(lambda c: reduces.store_transcript(c, held, segments, DRAFT)) == "done"
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         assert connection.scalars(select(Recording.error_code)).one() is None
 
 
@@ -240,8 +244,8 @@ def test_two_recordings_of_one_content_share_a_repair(ledger: Ledger):
 
     claim = claimed(ledger, second)
 
-    assert claim.known
-    assert ledger.single(lambda c: work.finish(c, claim, None)).reduce is not None
+    assert claim.is_cached
+    assert ledger.run_statement(lambda c: work.finish_segment(c, claim, None)).reduce is not None
 
 
 def test_a_forced_submission_decodes_its_repairs_anew(ledger: Ledger):
@@ -251,7 +255,7 @@ def test_a_forced_submission_decodes_its_repairs_anew(ledger: Ledger):
     held = stitching(ledger, "a", "b", to=submission(ledger, force=True))
     (second,) = ordered(ledger, held)
 
-    assert not claimed(ledger, second).known
+    assert not claimed(ledger, second).is_cached
 
 
 def test_cancel_ends_a_repair(ledger: Ledger):
@@ -259,24 +263,24 @@ def test_cancel_ends_a_repair(ledger: Ledger):
     (dispatch,) = ordered(ledger, stitching(ledger, "a", "b", to=mine))
     claim = claimed(ledger, dispatch)
 
-    cancelled = ledger.transact(lambda c: cancel(c, mine.id))
+    cancelled = ledger.transact(lambda c: cancel_submission(c, mine.id))
 
     assert (cancelled.recordings, cancelled.segments) == (1, 1)
     with pytest.raises(LeaseLost):
-        ledger.single(lambda c: work.finish(c, claim, result("late")))
+        ledger.run_statement(lambda c: work.finish_segment(c, claim, result("late")))
     assert state(ledger) == (RecordingState.CANCELLED, 0)
 
 
 def test_forget_erases_a_repair_and_its_words(ledger: Ledger):
     (dispatch,) = ordered(ledger, stitching(ledger, "a", "b"))
     finished(ledger, dispatch, "mended")
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         ids: list[UUID] = list(connection.scalars(select(Recording.id)))
 
-    forgotten = ledger.transact(lambda c: forget.forget(c, ids, lambda _: None))
+    forgotten = ledger.transact(lambda c: forget.erase_recordings(c, ids, lambda _: None))
 
     assert forgotten.results == 3
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         assert connection.scalars(select(SegmentRow.id)).all() == []
         assert connection.scalars(select(ResultRow.decode_key)).all() == []
 
@@ -288,13 +292,13 @@ def test_retry_takes_up_a_failed_repair_beside_a_failed_segment(ledger: Ledger):
     place = PlannedRepair(0, Span(0, 9_000), Span(2_000, 4_000), RepairReason.SPEECH)
     (dispatch,) = ordered(ledger, held, place)
     held = reducing(ledger, failed(ledger, dispatch).reduce.message)
-    segments = ledger.transact(lambda c: reduces.ended_segments(c, held.recording_id))
+    segments = ledger.transact(lambda c: reduces.read_ended_segments(c, held.recording_id))
     ledger.transact(lambda c: reduces.store_transcript(c, held, segments, DRAFT))
     assert state(ledger) == (RecordingState.PARTIAL, 0)
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         mine = connection.scalars(select(Recording.submission_id)).one()
 
-    counts = ledger.transact(lambda c: reduces.retry_failed(c, mine))
+    counts = ledger.transact(lambda c: reduces.retry_failed_segments(c, mine))
 
     assert counts == (2, 1)
     assert state(ledger) == (RecordingState.RUNNING, 2)
@@ -318,13 +322,13 @@ def test_a_submission_sent_again_resumes_a_recording_under_repair(ledger: Ledger
 def test_the_audio_of_a_submission_is_that_of_its_plan(ledger: Ledger):
     mine = submission(ledger)
     held = stitching(ledger, "a", "b", to=mine)
-    with ledger.reading() as connection:
-        before = recordings.progress(connection, mine.id)
+    with ledger.connect() as connection:
+        before = read_progress(connection, mine.id)
 
     ordered(ledger, held)
 
-    with ledger.reading() as connection:
-        after = recordings.progress(connection, mine.id)
+    with ledger.connect() as connection:
+        after = read_progress(connection, mine.id)
     assert (after.audio_ms, after.segments) == (before.audio_ms, before.segments)
     assert after.repairs == {"pending": 1}
 
@@ -332,7 +336,7 @@ def test_the_audio_of_a_submission_is_that_of_its_plan(ledger: Ledger):
 def test_what_a_transcript_proves_is_kept_and_summed_up(ledger: Ledger):
     mine = submission(ledger)
     held = stitching(ledger, "a", "b", to=mine)
-    segments = ledger.transact(lambda c: reduces.ended_segments(c, held.recording_id))
+    segments = ledger.transact(lambda c: reduces.read_ended_segments(c, held.recording_id))
     repair = Repair(
         channel=0,
         core=PLACE.core,
@@ -356,14 +360,14 @@ def test_what_a_transcript_proves_is_kept_and_summed_up(ledger: Ledger):
 
     ledger.transact(lambda c: reduces.store_transcript(c, held, segments, draft))
 
-    with ledger.reading() as connection:
-        (found,) = recordings.recordings(connection, mine.id)
-        transcript = recordings.transcript(connection, found)
-        quality = recordings.quality(connection, mine.id)
+    with ledger.connect() as connection:
+        (found,) = recordings.list_recordings(connection, mine.id)
+        transcript = read_transcript(connection, found)
+        quality = read_quality(connection, mine.id)
     assert transcript.segments == draft.coverage
     assert transcript.repairs == draft.repairs
     assert transcript.languages == draft.languages
-    assert quality == recordings.Quality(
+    assert quality == Quality(
         seams={"midpoint": 1},
         repairs={"failed": 1, "repaired": 1},
         speech_ms=8_000,
@@ -378,15 +382,15 @@ def test_only_the_latest_transcript_of_a_recording_counts(ledger: Ledger):
     finished(ledger, first, "hi")
     held = reducing(ledger, failed(ledger, second).reduce.message)
     for speech_ms in (1_000, 5_000):
-        segments = ledger.transact(lambda c, h=held: reduces.ended_segments(c, h.recording_id))
+        segments = ledger.transact(lambda c, h=held: reduces.read_ended_segments(c, h.recording_id))
         draft = replace(DRAFT, speech_ms=speech_ms, worded_ms=1_000)
         ledger.transact(lambda c, h=held, s=segments, d=draft: reduces.store_transcript(c, h, s, d))
-        ledger.transact(lambda c: reduces.retry_failed(c, mine.id))
+        ledger.transact(lambda c: reduces.retry_failed_segments(c, mine.id))
         for dispatch in swept(ledger):
             held = reducing(ledger, failed(ledger, dispatch).reduce.message)
 
-    with ledger.reading() as connection:
-        assert recordings.quality(connection, mine.id).speech_ms == 5_000
+    with ledger.connect() as connection:
+        assert read_quality(connection, mine.id).speech_ms == 5_000
 
 
 def test_a_reducer_of_the_revision_before_stores_a_transcript(ledger: Ledger):
@@ -397,8 +401,8 @@ def test_a_reducer_of_the_revision_before_stores_a_transcript(ledger: Ledger):
 
     ledger.transact(lambda c: c.execute(text(old), {"id": held.recording_id}))
 
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         mine = connection.scalars(select(Recording.submission_id)).one()
-        (found,) = recordings.recordings(connection, mine)
-        transcript = recordings.transcript(connection, found)
+        (found,) = recordings.list_recordings(connection, mine)
+        transcript = read_transcript(connection, found)
     assert (transcript.segments, transcript.repairs, transcript.languages) == ((), (), ())

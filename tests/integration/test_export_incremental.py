@@ -17,14 +17,14 @@ from sqlalchemy import Connection, text
 from ops.local.servers import PostgresServer
 from producer.export import incremental as module
 from producer.export.formats import to_jsonl
-from producer.export.incremental import stream
+from producer.export.incremental import write_changes
 from schema.errors import Transient
-from schema.migrate import migrate
+from schema.migrate import migrate_ledger
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
 from schema.store.read import changes as store
-from schema.store.read.changes import Mark
-from schema.store.read.recordings import StoredTranscript
+from schema.store.read.changes import Watermark
+from schema.store.read.transcripts import StoredTranscript
 from tests.factories import added, recording, reduced_again, submission, transcribed, utterance
 
 _BEGIN = text(
@@ -38,11 +38,11 @@ def to(written: list[str]) -> Callable[[StoredTranscript], None]:
 
 
 def lines(
-    ledger: Ledger, since: datetime | Mark | None = None, **options
-) -> tuple[list[str], Mark]:
+    ledger: Ledger, since: datetime | Watermark | None = None, **options
+) -> tuple[list[str], Watermark]:
     """Return the recordings that an export writes, and where the next one goes on."""
     written: list[str] = []
-    streamed = stream(ledger, to(written), since=since, **options)
+    streamed = write_changes(ledger, to(written), since=since, **options)
     assert streamed.recordings == len(written)
     assert all(line.splitlines(keepends=True) == [line] for line in written)
     return [json.loads(line)["recording"] for line in written], streamed.mark
@@ -50,7 +50,7 @@ def lines(
 
 def untranscribed(ledger: Ledger) -> UUID:
     (dispatch,) = added(ledger, recording("pcm")).dispatches
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         query = text("select recording_id from segments where id = :id")
         return connection.scalar(query, {"id": dispatch.message.id})
 
@@ -71,7 +71,7 @@ def test_a_line_says_all_that_json_says_and_when_it_was_stored(ledger: Ledger):
     transcribed(ledger, utterance("agent", "我要退款"))
     written: list[str] = []
 
-    until = stream(ledger, to(written)).mark
+    until = write_changes(ledger, to(written)).mark
 
     document = json.loads(written[0])
     assert document["utterances"][0]["text"] == "我要退款"
@@ -94,8 +94,8 @@ def test_a_transcript_that_is_being_stored_is_waited_for(
                 worker.commit()
             return found
 
-        real = store.writers
-        monkeypatch.setattr(store, "writers", writers)
+        real = store.list_open_writers
+        monkeypatch.setattr(store, "list_open_writers", writers)
         written, until = lines(ledger)
 
     assert asked == [1, 1, 1, 0]
@@ -108,7 +108,7 @@ def test_one_that_is_stored_for_ever_is_said(ledger: Ledger, monkeypatch: pytest
     with ledger.engine.connect() as worker:
         worker.execute(_BEGIN, {"id": untranscribed(ledger)})
 
-        with pytest.raises(Transient, match="in the storing"):
+        with pytest.raises(Transient, match="still being stored"):
             lines(ledger)
 
 
@@ -146,7 +146,7 @@ def test_a_recording_with_a_newer_transcript_comes_again_with_that_alone(ledger:
     reduced_again(ledger, once, utterance("agent", "three"))
     written: list[str] = []
 
-    stream(ledger, to(written), since=until)
+    write_changes(ledger, to(written), since=until)
 
     assert [json.loads(line)["version"] for line in written] == [3]
 
@@ -159,7 +159,7 @@ def test_one_that_gets_a_newer_transcript_meanwhile_is_left_to_the_next_export(l
         written.append(str(found.recording.id))
         reduced_again(ledger, second)
 
-    until = stream(ledger, write).mark
+    until = write_changes(ledger, write).mark
 
     assert written == [str(first)]
     assert lines(ledger, until)[0] == [str(second)]
@@ -173,7 +173,7 @@ def test_one_that_is_erased_meanwhile_is_left_out(ledger: Ledger):
         written.append(str(found.recording.id))
         ledger.transact(lambda c: c.execute(text("delete from recordings")))
 
-    stream(ledger, write)
+    write_changes(ledger, write)
 
     assert written == [str(first)]
 
@@ -209,7 +209,7 @@ def test_a_mark_without_a_position_goes_on_by_its_moment_and_then_by_position(le
     mark = lines(ledger)[1]
     later = str(transcribed(ledger))
 
-    written, following = lines(ledger, Mark(mark.moment))
+    written, following = lines(ledger, Watermark(mark.moment))
 
     assert written == [later]
     assert lines(ledger, following)[0] == []
@@ -223,23 +223,23 @@ def test_after_a_failover_what_has_a_position_of_before_is_written(ledger: Ledge
     before = replace(mark, history="of the server that was lost")
     new = str(transcribed(ledger))
 
-    streamed = stream(ledger, to(written := []), since=before)
+    streamed = write_changes(ledger, to(written := []), since=before)
 
-    assert streamed.repeats
+    assert streamed.may_repeat
     assert [json.loads(line)["recording"] for line in written] == [kept, lost, new]
     assert lines(ledger, streamed.mark)[0] == []
 
 
 def test_a_restored_ledger_has_another_history(ledger: Ledger, postgres_server: PostgresServer):
-    with ledger.reading() as connection:
-        here = store.now(connection)
-        again = store.now(connection)
+    with ledger.connect() as connection:
+        here = store.read_watermark(connection)
+        again = store.read_watermark(connection)
     url = postgres_server.create_database("restored_history")
     try:
         other = Ledger(create_ledger_engine(url))
-        migrate(other.engine)
-        with other.reading() as connection:
-            there = store.now(connection)
+        migrate_ledger(other.engine)
+        with other.connect() as connection:
+            there = store.read_watermark(connection)
         other.close()
     finally:
         postgres_server.drop_database("restored_history")

@@ -16,11 +16,11 @@ from sqlalchemy import select, text, update
 from schema.errors import ErrorCode, LeaseLost
 from schema.records import SegmentSource
 from schema.states import RecordingState, SegmentState
-from schema.store.erasure.forget import forget
+from schema.store.erasure.forget import erase_recordings
 from schema.store.ledger import Ledger
 from schema.store.work import reduces as reduce
 from schema.store.work import segments as work
-from schema.store.work.segments import ATTEMPTS_MAX, STRIKES_MAX, Claim, Fate, Turn
+from schema.store.work.segments import ATTEMPTS_MAX, STRIKES_MAX, Claim, DecodeTurn, Fate
 from schema.tables import Recording, ResultRow, SegmentRow
 from schema.transcript import Draft, Utterance
 from schema.wire import Dispatch, Message
@@ -31,33 +31,37 @@ from tests.factories import added, recording, result, submission
 def claimed(
     ledger: Ledger, dispatch: Dispatch, owner: str = "w", lease_s: int = 60
 ) -> Claim | None:
-    return ledger.single(lambda c: work.claim(c, dispatch.message, owner=owner, lease_s=lease_s))
+    return ledger.run_statement(
+        lambda c: work.claim_segment(c, dispatch.message, owner=owner, lease_s=lease_s)
+    )
 
 
-def finished(ledger: Ledger, claim: Claim, *texts: str) -> work.Ended:
-    return ledger.single(lambda c: work.finish(c, claim, result(*texts)))
+def finished(ledger: Ledger, claim: Claim, *texts: str) -> work.EndResult:
+    return ledger.run_statement(lambda c: work.finish_segment(c, claim, result(*texts)))
 
 
 def source_ahead(ledger: Ledger, message: Message) -> SegmentSource | None:
-    return ledger.single(lambda c: work.source_ahead(c, message))
+    return ledger.run_statement(lambda c: work.read_source_ahead(c, message))
 
 
-def failed(ledger: Ledger, claim: Claim, fate: Fate) -> work.Ended:
-    return ledger.transact(lambda c: work.fail(c, claim, ErrorCode.ENGINE_FAILED, "boom", fate))
+def failed(ledger: Ledger, claim: Claim, fate: Fate) -> work.EndResult:
+    return ledger.transact(
+        lambda c: work.fail_segment(c, claim, ErrorCode.ENGINE_FAILED, "boom", fate)
+    )
 
 
 def segment(ledger: Ledger, *columns):
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return connection.execute(select(*columns)).one()
 
 
 def states(ledger: Ledger) -> list[str]:
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return list(connection.scalars(select(SegmentRow.state).order_by(SegmentRow.index)))
 
 
 def recording_state(ledger: Ledger) -> str:
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return connection.scalars(select(Recording.state)).one()
 
 
@@ -96,7 +100,12 @@ def test_a_forged_or_stale_message_claims_nothing(ledger: Ledger):
     unknown = Message(uuid4(), uuid4())
 
     for message in (forged, unknown):
-        assert ledger.single(lambda c, m=message: work.claim(c, m, owner="w", lease_s=60)) is None
+        assert (
+            ledger.run_statement(
+                lambda c, m=message: work.claim_segment(c, m, owner="w", lease_s=60)
+            )
+            is None
+        )
 
 
 def test_the_last_finish_asks_for_the_reduce_once(ledger: Ledger):
@@ -114,7 +123,7 @@ def test_two_that_finish_together_ask_for_one_reduce(ledger: Ledger, run: int):
     claims = [claimed(ledger, d) for d in added(ledger, recording("a", "b")).dispatches]
     barrier = Barrier(2)
 
-    def finish(claim: Claim) -> work.Ended:
+    def finish(claim: Claim) -> work.EndResult:
         barrier.wait()
         return finished(ledger, claim, "hi")
 
@@ -129,7 +138,7 @@ def test_an_expired_lease_that_nobody_took_may_renew_and_finish(ledger: Ledger):
     claim = claimed(ledger, dispatch)
     expire(ledger)
 
-    assert ledger.single(lambda c: work.renew(c, claim, lease_s=60))
+    assert ledger.run_statement(lambda c: work.renew_lease(c, claim, lease_s=60))
     assert finished(ledger, claim, "hi").reduce is not None
 
 
@@ -140,13 +149,13 @@ def test_a_takeover_fences_the_zombie(ledger: Ledger):
     heir = claimed(ledger, dispatch, "heir")
 
     assert heir is not None
-    assert not ledger.single(lambda c: work.renew(c, zombie, lease_s=60))
+    assert not ledger.run_statement(lambda c: work.renew_lease(c, zombie, lease_s=60))
     with pytest.raises(LeaseLost):
         finished(ledger, zombie, "late")
     with pytest.raises(LeaseLost):
         failed(ledger, zombie, Fate.STRIKE)
     finished(ledger, heir, "right")
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         (body,) = connection.scalars(select(ResultRow.body)).all()
     assert [word.text for word in SegmentResult.from_json(body).words] == ["right"]
 
@@ -167,9 +176,11 @@ def test_twins_are_decoded_once_and_both_end(ledger: Ledger):
 
     assert claimed(ledger, second) is None
     end = finished(ledger, claim, "hi")
-    reduces = ledger.transact(lambda c: work.settle_twins(c, claim.decode_key, decoded=True))
+    reduces = ledger.transact(
+        lambda c: work.finish_waiting_duplicates(c, claim.decode_key, just_decoded=True)
+    )
 
-    assert end.twins
+    assert end.has_waiting_duplicates
     assert len(reduces) == 1
     assert states(ledger) == [SegmentState.DONE] * 2
 
@@ -190,7 +201,9 @@ def test_old_words_are_not_for_a_forced_twin(ledger: Ledger):
     finished(ledger, claim, "old")
     added(ledger, recording("same"), to=submission(ledger, force=True))
 
-    ledger.transact(lambda c: work.settle_twins(c, claim.decode_key, decoded=False))
+    ledger.transact(
+        lambda c: work.finish_waiting_duplicates(c, claim.decode_key, just_decoded=False)
+    )
 
     assert sorted(states(ledger)) == [SegmentState.DONE, SegmentState.PENDING]
 
@@ -202,8 +215,8 @@ def test_a_claim_tells_that_the_words_are_known(ledger: Ledger):
     claim = claimed(ledger, second)
 
     assert claim is not None
-    assert claim.known
-    assert ledger.single(lambda c: work.finish(c, claim, None)).reduce is not None
+    assert claim.is_cached
+    assert ledger.run_statement(lambda c: work.finish_segment(c, claim, None)).reduce is not None
 
 
 def test_the_source_that_is_read_ahead_is_the_one_that_is_claimed(ledger: Ledger):
@@ -276,7 +289,7 @@ def test_a_new_child_returns_what_its_predecessor_died_on(ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
     claimed(ledger, dispatch, "host:boot")
 
-    (again,) = ledger.transact(lambda c: work.return_leases(c, "host:boot", died=True))
+    (again,) = ledger.transact(lambda c: work.return_leases(c, "host:boot", child_died=True))
 
     assert claimed(ledger, dispatch) is None, "another worker may have dropped the old message"
     assert claimed(ledger, again, "host:boot") is not None
@@ -287,9 +300,9 @@ def test_a_worker_that_stops_in_order_gives_the_attempt_back(ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
     claimed(ledger, dispatch, "host:boot")
 
-    ledger.transact(lambda c: work.return_leases(c, "another", died=False))
+    ledger.transact(lambda c: work.return_leases(c, "another", child_died=False))
     assert states(ledger) == [SegmentState.LEASED]
-    ledger.transact(lambda c: work.return_leases(c, "host:boot", died=False))
+    ledger.transact(lambda c: work.return_leases(c, "host:boot", child_died=False))
 
     row = segment(ledger, SegmentRow.state, SegmentRow.strikes, SegmentRow.attempts)
     assert row == (SegmentState.PENDING, 0, 0)
@@ -299,7 +312,7 @@ def test_no_worker_claims_what_killed_three(ledger: Ledger):
     (dispatch,) = added(ledger, recording("poison")).dispatches
     for _ in range(STRIKES_MAX):
         assert claimed(ledger, dispatch, "w") is not None
-        (dispatch,) = ledger.transact(lambda c: work.return_leases(c, "w", died=True))
+        (dispatch,) = ledger.transact(lambda c: work.return_leases(c, "w", child_died=True))
 
     assert claimed(ledger, dispatch) is None
 
@@ -316,7 +329,7 @@ def test_nothing_is_stored_for_a_cancelled_recording(ledger: Ledger):
     claim = claimed(ledger, dispatch)
     ledger.transact(lambda c: c.execute(update(Recording).values(state="cancelled")))
 
-    assert not ledger.single(lambda c: work.renew(c, claim, lease_s=60))
+    assert not ledger.run_statement(lambda c: work.renew_lease(c, claim, lease_s=60))
     with pytest.raises(LeaseLost):
         finished(ledger, claim, "hi")
 
@@ -326,17 +339,17 @@ def test_retry_takes_up_what_failed_and_only_that(ledger: Ledger):
     good, bad = target.dispatches
     finished(ledger, claimed(ledger, good), "hi")
     end = failed(ledger, claimed(ledger, bad), Fate.FOR_GOOD)
-    held = ledger.single(
+    held = ledger.run_statement(
         lambda c: reduce.claim_reduce(c, end.reduce.message, owner="r", lease_s=60)
     )
-    segments = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
+    segments = ledger.transact(lambda c: reduce.read_ended_segments(c, held.recording_id))
     draft = Draft("en", (), 0, 0, (), ())
     ledger.transact(lambda c: reduce.store_transcript(c, held, segments, draft))
     assert recording_state(ledger) == RecordingState.PARTIAL
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         submission_id = connection.scalars(select(Recording.submission_id)).one()
 
-    counts = ledger.transact(lambda c: reduce.retry_failed(c, submission_id))
+    counts = ledger.transact(lambda c: reduce.retry_failed_segments(c, submission_id))
 
     assert counts == (1, 1)
     assert states(ledger) == [SegmentState.DONE, SegmentState.PENDING]
@@ -350,12 +363,14 @@ def test_what_waited_for_a_decode_that_is_given_up_is_named_and_woken(ledger: Le
     assert claimed(ledger, second) is None
 
     end = failed(ledger, claim, Fate.FOR_GOOD)
-    (woken,) = ledger.transact(lambda c: work.wake(c, end.left))
+    (woken,) = ledger.transact(lambda c: work.resend_waiting_duplicates(c, end.abandoned_keys))
 
-    assert end.left == (claim.decode_key,)
+    assert end.abandoned_keys == (claim.decode_key,)
     assert woken.message == second.message, "a second message that is still on its way is no harm"
     assert claimed(ledger, woken) is not None
-    assert ledger.transact(lambda c: work.wake(c, end.left)) == [], "it is decoded by now"
+    assert ledger.transact(lambda c: work.resend_waiting_duplicates(c, end.abandoned_keys)) == [], (
+        "it is decoded by now"
+    )
 
 
 def test_of_two_that_decode_by_one_key_one_waits_for_the_other(ledger: Ledger):
@@ -365,20 +380,20 @@ def test_of_two_that_decode_by_one_key_one_waits_for_the_other(ledger: Ledger):
         lambda c: c.scalar(select(SegmentRow.decode_key).where(SegmentRow.id == planned.message.id))
     )
 
-    turns = [ledger.transact(lambda c, h=h: work.decode_as(c, h, key)) for h in held]
+    turns = [ledger.transact(lambda c, h=h: work.claim_decode_key(c, h, key)) for h in held]
 
-    assert turns == [Turn(), Turn(busy=True)]
+    assert turns == [DecodeTurn(), DecodeTurn(is_busy=True)]
     assert claimed(ledger, planned) is None, "whom the producer gave that key waits as well"
     with pytest.raises(LeaseLost):
         finished(ledger, held[1], "twice")
     end = finished(ledger, replace(held[0], decode_key=key), "once")
-    assert end.twins
-    assert end.left == (held[0].decode_key,)
+    assert end.has_waiting_duplicates
+    assert end.abandoned_keys == (held[0].decode_key,)
     row = segment_of(ledger, other)
     assert (row.state, row.attempts, row.dispatched_at) == (SegmentState.PENDING, 0, None)
     make_due(ledger)
     again = claimed(ledger, other)
-    known = ledger.transact(lambda c: work.decode_as(c, again, key)).known
+    known = ledger.transact(lambda c: work.claim_decode_key(c, again, key)).cached_result
     assert [word.text for word in known.words] == ["once"]
 
 
@@ -387,9 +402,11 @@ def test_a_forced_segment_is_decoded_whatever_is_known_by_its_other_key(ledger: 
     finished(ledger, replace(claimed(ledger, first), decode_key="fallback's"), "old")
     (second,) = added(ledger, recording("a"), to=submission(ledger, force=True)).dispatches
 
-    turn = ledger.transact(lambda c: work.decode_as(c, claimed(ledger, second), "fallback's"))
+    turn = ledger.transact(
+        lambda c: work.claim_decode_key(c, claimed(ledger, second), "fallback's")
+    )
 
-    assert turn == Turn()
+    assert turn == DecodeTurn()
 
 
 @pytest.mark.parametrize("run", range(10))
@@ -398,30 +415,30 @@ def test_racing_fallbacks_decode_one_audio_once(ledger: Ledger, run: int):
     held = [claimed(ledger, dispatch) for dispatch in dispatches]
     barrier = Barrier(4)
 
-    def ask(claim: Claim) -> Turn:
+    def ask(claim: Claim) -> DecodeTurn:
         barrier.wait()
-        return ledger.transact(lambda c: work.decode_as(c, claim, "fallback's"))
+        return ledger.transact(lambda c: work.claim_decode_key(c, claim, "fallback's"))
 
     with ThreadPoolExecutor(4) as pool:
         turns = list(pool.map(ask, held))
 
-    assert sorted(turn.busy for turn in turns) == [False, True, True, True]
+    assert sorted(turn.is_busy for turn in turns) == [False, True, True, True]
 
 
 def test_a_key_that_a_worker_of_the_release_before_left_behind_holds_up_nobody(ledger: Ledger):
     first, second = added(ledger, recording("a"), recording("b")).dispatches
     held = claimed(ledger, first)
-    ledger.transact(lambda c: work.decode_as(c, held, "other"))
-    ledger.transact(lambda c: work.return_leases(c, "w", died=False))
+    ledger.transact(lambda c: work.claim_decode_key(c, held, "other"))
+    ledger.transact(lambda c: work.return_leases(c, "w", child_died=False))
 
-    turn = ledger.transact(lambda c: work.decode_as(c, claimed(ledger, second), "other"))
+    turn = ledger.transact(lambda c: work.claim_decode_key(c, claimed(ledger, second), "other"))
 
-    assert turn == Turn()
+    assert turn == DecodeTurn()
 
 
 def segment_of(ledger: Ledger, dispatch: Dispatch):
     columns = (SegmentRow.state, SegmentRow.attempts, SegmentRow.dispatched_at)
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return connection.execute(
             select(*columns).where(SegmentRow.id == dispatch.message.id)
         ).one()
@@ -445,11 +462,13 @@ def test_whatever_a_recognizer_writes_costs_no_segment_and_no_transcript(
     (dispatch,) = added(ledger, recording("odd"), to=submission(ledger, force=True)).dispatches
     claim = claimed(ledger, dispatch)
 
-    end = ledger.single(lambda c: work.finish(c, claim, SegmentResult(words, (), said, tags)))
-    held = ledger.single(
+    end = ledger.run_statement(
+        lambda c: work.finish_segment(c, claim, SegmentResult(words, (), said, tags))
+    )
+    held = ledger.run_statement(
         lambda c: reduce.claim_reduce(c, end.reduce.message, owner="r", lease_s=60)
     )
-    (ended,) = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
+    (ended,) = ledger.transact(lambda c: reduce.read_ended_segments(c, held.recording_id))
     utterances = (Utterance(0, said, "".join(texts), words),)
     draft = Draft(said, (), 0, 0, utterances, ())
     ledger.transact(lambda c: reduce.store_transcript(c, held, [ended], draft))
@@ -463,11 +482,11 @@ def test_a_nul_that_was_stored_before_is_read_as_a_letter_that_can_be_stored(led
     end = finished(ledger, claimed(ledger, dispatch), "hi")
     stored = text("update results set body = cast(replace(body::text, 'hi', 'h\\u0000') as json)")
     ledger.transact(lambda c: c.execute(stored))
-    held = ledger.single(
+    held = ledger.run_statement(
         lambda c: reduce.claim_reduce(c, end.reduce.message, owner="r", lease_s=60)
     )
 
-    (ended,) = ledger.transact(lambda c: reduce.ended_segments(c, held.recording_id))
+    (ended,) = ledger.transact(lambda c: reduce.read_ended_segments(c, held.recording_id))
 
     assert ended.result.words[0].text == "h\ufffd"
 
@@ -476,7 +495,9 @@ def test_an_error_that_quotes_a_nul_is_recorded(ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
     claim = claimed(ledger, dispatch)
 
-    ledger.transact(lambda c: work.fail(c, claim, ErrorCode.ENGINE_FAILED, "a\0b", Fate.FOR_GOOD))
+    ledger.transact(
+        lambda c: work.fail_segment(c, claim, ErrorCode.ENGINE_FAILED, "a\0b", Fate.FOR_GOOD)
+    )
 
     assert segment(ledger, SegmentRow.error_message) == ("a\ufffdb",)
 
@@ -484,10 +505,12 @@ def test_an_error_that_quotes_a_nul_is_recorded(ledger: Ledger):
 def test_a_reduce_that_fails_after_its_recording_was_forgotten_records_nothing(ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
     due = finished(ledger, claimed(ledger, dispatch), "hi").reduce
-    held = ledger.single(lambda c: reduce.claim_reduce(c, due.message, owner="r", lease_s=60))
-    ledger.transact(lambda c: forget(c, [held.recording_id], lambda path: None))
+    held = ledger.run_statement(
+        lambda c: reduce.claim_reduce(c, due.message, owner="r", lease_s=60)
+    )
+    ledger.transact(lambda c: erase_recordings(c, [held.recording_id], lambda path: None))
 
-    for put_back in (reduce.fail_reduce, reduce.leave_reduce):
+    for put_back in (reduce.fail_reduce, reduce.postpone_reduce):
         ledger.transact(lambda c, p=put_back: p(c, held, ErrorCode.ENGINE_FAILED, "x"))
 
     assert states(ledger) == []

@@ -8,22 +8,22 @@ import pytest
 from sqlalchemy import Connection, text
 
 from schema.errors import BadRecording, ErrorCode, Transient
-from schema.store.intake.cancel import cancel
+from schema.store.intake.cancel import cancel_submission
 from schema.store.ledger import Ledger
-from schema.store.read.fleet import Figures, figures
+from schema.store.read.fleet import LedgerFigures, read_figures
 from schema.store.work import segments
 from schema.store.work.segments import Claim, Fate
 from schema.wire import Dispatch
 from tests.factories import added, quarantined, recording, result, submission
 
 
-def seen(ledger: Ledger) -> Figures:
-    return ledger.transact(figures)
+def seen(ledger: Ledger) -> LedgerFigures:
+    return ledger.transact(read_figures)
 
 
 def claimed(ledger: Ledger, dispatch: Dispatch) -> Claim:
-    claim = ledger.single(
-        lambda c: segments.claim(c, dispatch.message, owner="host:boot", lease_s=60)
+    claim = ledger.run_statement(
+        lambda c: segments.claim_segment(c, dispatch.message, owner="host:boot", lease_s=60)
     )
     assert claim is not None
     return claim
@@ -38,16 +38,16 @@ def test_an_empty_ledger_has_a_zero_for_all(ledger: Ledger):
 
     assert dict(found.open_segments) == {"pending": 0, "leased": 0}
     assert dict(found.hour_segments) == {"done": 0, "failed": 0}
-    assert (found.oldest_pending_s, found.expired, found.hour_audio_ms) == (0, 0, 0)
+    assert (found.oldest_pending_s, found.expired_leases, found.hour_audio_ms) == (0, 0, 0)
     assert set(found.day_recordings.values()) == {0}
-    assert found.waiting == {}
+    assert found.waiting_segments == {}
 
 
 def test_what_waits_what_runs_and_what_is_done(ledger: Ledger):
     dispatches = added(ledger, recording("a", "b", "c"), quarantined()).dispatches
     claimed(ledger, dispatches[0])
     done = claimed(ledger, dispatches[1])
-    ledger.single(lambda c: segments.finish(c, done, result("hello")))
+    ledger.run_statement(lambda c: segments.finish_segment(c, done, result("hello")))
 
     found = seen(ledger)
 
@@ -62,10 +62,10 @@ def test_a_failure_counts_among_the_last_hours_and_a_cancelled_segment_does_not(
     (dispatch,) = added(ledger, recording("a")).dispatches
     error = BadRecording(ErrorCode.AUDIO_CHANGED, "x", "changed")
     claim = claimed(ledger, dispatch)
-    ledger.transact(lambda c: segments.fail(c, claim, error.code, "changed", Fate.FOR_GOOD))
+    ledger.transact(lambda c: segments.fail_segment(c, claim, error.code, "changed", Fate.FOR_GOOD))
     withdrawn = submission(ledger)
     added(ledger, recording("b"), to=withdrawn)
-    ledger.transact(lambda c: cancel(c, withdrawn.id))
+    ledger.transact(lambda c: cancel_submission(c, withdrawn.id))
 
     found = seen(ledger)
 
@@ -77,11 +77,11 @@ def test_what_waits_for_its_next_attempt_is_told_by_its_reason(ledger: Ledger):
     dispatches = added(ledger, recording("a"), recording("b")).dispatches
     claim = claimed(ledger, dispatches[0])
     error = Transient(ErrorCode.STORAGE_UNREACHABLE, "x", "away")
-    ledger.transact(lambda c: segments.fail(c, claim, error.code, "away", Fate.PAUSE))
+    ledger.transact(lambda c: segments.fail_segment(c, claim, error.code, "away", Fate.PAUSE))
 
     found = seen(ledger)
 
-    assert dict(found.waiting) == {"storage.unreachable": 1}
+    assert dict(found.waiting_segments) == {"storage.unreachable": 1}
     assert found.open_segments["pending"] == 2
 
 
@@ -96,21 +96,21 @@ def test_the_age_of_the_oldest_recording_that_waits(ledger: Ledger):
 def test_a_lease_that_expired_and_that_nobody_took_up(ledger: Ledger):
     for dispatch in added(ledger, recording("a"), recording("b")).dispatches:
         claimed(ledger, dispatch)
-    assert seen(ledger).expired == 0
+    assert seen(ledger).expired_leases == 0
     changed(
         ledger,
         "update segments set lease_expires_at = now() - interval '1 s'"
         " where id = (select min(id::text)::uuid from segments)",
     )
 
-    assert seen(ledger).expired == 1
+    assert seen(ledger).expired_leases == 1
 
 
 def test_what_is_long_past_is_left_out(ledger: Ledger):
     old = submission(ledger)
     dispatches = added(ledger, recording("a"), to=old).dispatches
     claim = claimed(ledger, dispatches[0])
-    ledger.single(lambda c: segments.finish(c, claim, result("hello")))
+    ledger.run_statement(lambda c: segments.finish_segment(c, claim, result("hello")))
     changed(
         ledger,
         "update submissions set state = 'sealed', sealed_at = now() - interval '9 days'",
@@ -138,10 +138,10 @@ def rows_read(ledger: Ledger) -> int:
         return int(autocommit.scalar(_READ) or 0)
 
 
-def by_indexes(connection: Connection) -> Figures:
+def by_indexes(connection: Connection) -> LedgerFigures:
     """Look as in a large ledger: a table of a few pages would be read whole."""
     connection.execute(text("set local enable_seqscan = off"))
-    return figures(connection)
+    return read_figures(connection)
 
 
 def test_what_ended_in_a_submission_that_is_never_sealed_is_not_read(ledger: Ledger):

@@ -14,24 +14,25 @@ from schema.states import RecordingState, SegmentState
 from schema.store.intake import submissions
 from schema.store.ledger import Ledger
 from schema.store.read import recordings
+from schema.store.read.progress import list_notices, read_progress
 from schema.store.work import segments
 from schema.tables import Recording, SegmentRow
 from tests.factories import added, quarantined, recording, result, submission
 
 
 def rows(ledger: Ledger, *columns):
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return connection.execute(select(*columns)).all()
 
 
 def test_the_same_command_again_resumes_until_it_is_sealed(ledger: Ledger):
     first = submission(ledger, key="k")
     second = submission(ledger, key="k")
-    ledger.transact(lambda c: submissions.seal(c, first.id))
+    ledger.transact(lambda c: submissions.seal_submission(c, first.id))
     third = submission(ledger, key="k")
 
-    assert (second.id, second.resumed) == (first.id, True)
-    assert (third.id != first.id, third.resumed) == (True, False)
+    assert (second.id, second.is_resumed) == (first.id, True)
+    assert (third.id != first.id, third.is_resumed) == (True, False)
 
 
 def test_a_recording_is_added_once_however_often_it_is_handed_in(ledger: Ledger):
@@ -41,7 +42,7 @@ def test_a_recording_is_added_once_however_often_it_is_handed_in(ledger: Ledger)
 
     assert [a.recordings for a in again] == [1, 0]
     assert again[1].dispatches == []
-    assert ledger.transact(lambda c: submissions.known_sources(c, target.id)) == {one.source}
+    assert ledger.transact(lambda c: submissions.list_sources(c, target.id)) == {one.source}
 
 
 def test_three_silent_calls_of_equal_content_are_three_recordings(ledger: Ledger):
@@ -56,26 +57,32 @@ def test_three_silent_calls_of_equal_content_are_three_recordings(ledger: Ledger
 
 def test_known_words_are_not_decoded_again(ledger: Ledger):
     (dispatch,) = added(ledger, recording("same")).dispatches
-    claim = ledger.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
-    ledger.single(lambda c: segments.finish(c, claim, result("hi")))
+    claim = ledger.run_statement(
+        lambda c: segments.claim_segment(c, dispatch.message, owner="w", lease_s=60)
+    )
+    ledger.run_statement(lambda c: segments.finish_segment(c, claim, result("hi")))
 
     again = added(ledger, recording("same"))
 
-    assert (again.segments, again.known_segments) == (1, 1)
+    assert (again.segments, again.cached_segments) == (1, 1)
     assert [d.task for d in again.dispatches] == ["reduce_recording"]
 
 
 def test_a_forced_submission_decodes_what_is_known(ledger: Ledger):
     (dispatch,) = added(ledger, recording("same")).dispatches
-    claim = ledger.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
-    ledger.single(lambda c: segments.finish(c, claim, result("hi")))
+    claim = ledger.run_statement(
+        lambda c: segments.claim_segment(c, dispatch.message, owner="w", lease_s=60)
+    )
+    ledger.run_statement(lambda c: segments.finish_segment(c, claim, result("hi")))
 
     forced = added(ledger, recording("same"), to=submission(ledger, force=True))
     (dispatch,) = forced.dispatches
-    claim = ledger.single(lambda c: segments.claim(c, dispatch.message, owner="w", lease_s=60))
+    claim = ledger.run_statement(
+        lambda c: segments.claim_segment(c, dispatch.message, owner="w", lease_s=60)
+    )
 
     assert claim is not None
-    assert not claim.known
+    assert not claim.is_cached
 
 
 def test_segments_beyond_the_queues_room_wait_for_the_sweep(ledger: Ledger):
@@ -90,15 +97,15 @@ def test_a_quarantined_recording_is_kept_with_its_reason(ledger: Ledger):
     target = submission(ledger)
     added(ledger, quarantined("audio.truncated"), recording("a"), to=target)
 
-    with ledger.reading() as connection:
-        progress = recordings.progress(connection, target.id)
-        (bad,) = recordings.recordings(
+    with ledger.connect() as connection:
+        progress = read_progress(connection, target.id)
+        (bad,) = recordings.list_recordings(
             connection, target.id, frozenset({RecordingState.QUARANTINED})
         )
 
     assert progress.recordings == {"quarantined": 1, "planned": 1}
     assert bad.error_code == "audio.truncated"
-    assert not progress.finished
+    assert not progress.is_finished
 
 
 def test_text_that_postgres_refuses_is_escaped_and_costs_no_batch(ledger: Ledger):
@@ -107,8 +114,8 @@ def test_text_that_postgres_refuses_is_escaped_and_costs_no_batch(ledger: Ledger
 
     added(ledger, recording("a", call=hostile), to=target)
 
-    with ledger.reading() as connection:
-        (kept,) = recordings.recordings(connection, target.id)
+    with ledger.connect() as connection:
+        (kept,) = recordings.list_recordings(connection, target.id)
     assert kept.call.agent == "a\\0b"
     assert kept.call.attributes == {"k\\0": ["\\ud800", {"x": "y\\0"}]}
 
@@ -120,8 +127,8 @@ def test_a_finding_is_kept_once(ledger: Ledger):
     for _ in range(2):
         ledger.transact(lambda c: submissions.add_notices(c, target.id, [notice]))
 
-    with ledger.reading() as connection:
-        assert [n.subject for n in recordings.notices(connection, target.id)] == ["calls/loop"]
+    with ledger.connect() as connection:
+        assert [n.subject for n in list_notices(connection, target.id)] == ["calls/loop"]
 
 
 def test_open_segments_count_what_is_pending(ledger: Ledger):
@@ -137,7 +144,7 @@ def test_producers_of_one_command_meet_without_an_error(ledger: Ledger):
     def hand_in(_: int) -> None:
         for _ in range(40):
             to = submission(ledger, key="same")
-            ledger.transact(partial(submissions.seal, submission_id=to.id))
+            ledger.transact(partial(submissions.seal_submission, submission_id=to.id))
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(hand_in, range(3)))

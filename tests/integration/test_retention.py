@@ -8,16 +8,16 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select, text
 
-from producer.erasure.retention import purge
+from producer.erasure.retention import run_retention
 from schema.errors import BadRequest, ErrorCode
 from schema.records import CallInfo
 from schema.store.erasure import forget, retention
-from schema.store.erasure.forget import Forgotten
+from schema.store.erasure.forget import ErasureResult
 from schema.store.intake import submissions
-from schema.store.intake.cancel import cancel
+from schema.store.intake.cancel import cancel_submission
 from schema.store.ledger import Ledger
-from schema.store.read import recordings
-from schema.store.read.fleet import figures
+from schema.store.read.fleet import read_figures
+from schema.store.read.progress import list_submission_ids
 from schema.store.read.search import Filters
 from schema.store.work import segments
 from schema.tables import Recording
@@ -27,12 +27,12 @@ DAY = timedelta(days=1)
 NOW = datetime.now(UTC)
 
 
-def purged(ledger: Ledger, before: datetime = NOW - 30 * DAY, **told) -> Forgotten:
-    return purge(ledger, before, [].append, told.pop("publish", lambda _: None), **told)
+def purged(ledger: Ledger, before: datetime = NOW - 30 * DAY, **told) -> ErasureResult:
+    return run_retention(ledger, before, [].append, told.pop("publish", lambda _: None), **told)
 
 
 def names(ledger: Ledger) -> set[str | None]:
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return set(connection.scalars(select(Recording.call_id)))
 
 
@@ -73,16 +73,18 @@ def test_what_is_being_transcribed_is_left_to_end_however_old_it_is(ledger: Ledg
         for name in ("waits", "runs")
     )
     _, claimed = added(ledger, waits, runs, to=mine).dispatches
-    ledger.single(lambda c: segments.claim(c, claimed.message, owner="w", lease_s=60))
+    ledger.run_statement(
+        lambda c: segments.claim_segment(c, claimed.message, owner="w", lease_s=60)
+    )
     ledger.transact(lambda c: c.execute(text("update recordings set created_at = '2020-01-01'")))
-    with ledger.reading() as connection:
-        old = forget.count_older(connection, NOW - 30 * DAY)
+    with ledger.connect() as connection:
+        old = forget.preview_retention(connection, NOW - 30 * DAY)
 
-    assert (old.recordings, old.spared) == (0, 2)
+    assert (old.recordings, old.unfinished_recordings) == (0, 2)
     assert purged(ledger).recordings == 0
     assert names(ledger) == {"waits", "runs"}
 
-    ledger.transact(lambda c: cancel(c, mine.id))
+    ledger.transact(lambda c: cancel_submission(c, mine.id))
     assert purged(ledger).recordings == 2
 
 
@@ -115,8 +117,8 @@ def test_what_is_old_may_be_narrowed_as_a_search_is(
         info = CallInfo(call_id=name, line=line, started_at=NOW - days * DAY)
         transcribed(ledger, utterance(speaker, "hello"), call=info)
     before = NOW - 30 * DAY
-    with ledger.reading() as connection:
-        old = forget.count_older(connection, before, filters)
+    with ledger.connect() as connection:
+        old = forget.preview_retention(connection, before, filters)
 
     assert old.recordings == purged(ledger, before, filters=filters).recordings == len(gone)
     assert names(ledger) == {"billed", "billed lately", "sold", "young"} - gone
@@ -129,19 +131,21 @@ def test_a_copy_that_may_not_be_removed_keeps_its_own_recording_alone(ledger: Le
         " where audio_root is not null"
     )
     ledger.transact(lambda c: c.execute(spool))
-    ledger.transact(lambda c: [submissions.seal(c, i) for i in recordings.submission_ids(c, 5)])
-    with ledger.reading() as connection:
+    ledger.transact(
+        lambda c: [submissions.seal_submission(c, i) for i in list_submission_ids(c, 5)]
+    )
+    with ledger.connect() as connection:
         kept = connection.scalar(select(func.max(Recording.name)))
 
     def remove(path: bytes) -> None:
         if path == kept.encode():
             raise BadRequest(ErrorCode.FILE_UNREADABLE, kept, "this user may not remove it")
 
-    done = purge(ledger, NOW - 30 * DAY, remove, lambda _: None)
+    done = run_retention(ledger, NOW - 30 * DAY, remove, lambda _: None)
 
     assert done.recordings == 119
-    assert [error.subject for error in done.refused] == [kept]
-    with ledger.reading() as connection:
+    assert [error.subject for error in done.refusals] == [kept]
+    with ledger.connect() as connection:
         assert connection.scalars(select(Recording.name)).all() == [kept]
 
 
@@ -149,23 +153,23 @@ def test_a_narrowed_run_does_not_pass_for_retention(ledger: Ledger):
     call(ledger, "old", started=31)
 
     purged(ledger, filters=Filters(line="billing"))
-    with ledger.reading() as connection:
-        assert figures(connection).purged is None
+    with ledger.connect() as connection:
+        assert read_figures(connection).last_retention is None
     purged(ledger)
-    with ledger.reading() as connection:
-        assert figures(connection).purged is not None
+    with ledger.connect() as connection:
+        assert read_figures(connection).last_retention is not None
 
 
 def test_what_would_go_is_counted_as_what_goes(ledger: Ledger):
     for days in (40, 50, 60):
         call(ledger, str(days), started=days)
 
-    with ledger.reading() as connection:
-        old = forget.count_older(connection, forget.ago(connection, 45 * DAY))
+    with ledger.connect() as connection:
+        old = forget.preview_retention(connection, forget.compute_cutoff(connection, 45 * DAY))
 
-    assert (old.recordings, old.audio_ms, old.spared) == (2, 20_000, 0)
-    assert old.first == NOW - 60 * DAY
-    assert purged(ledger, before=old.before).recordings == old.recordings
+    assert (old.recordings, old.audio_ms, old.unfinished_recordings) == (2, 20_000, 0)
+    assert old.oldest_call_at == NOW - 60 * DAY
+    assert purged(ledger, before=old.cutoff).recordings == old.recordings
 
 
 def test_each_batch_is_erased_by_itself_and_the_next_purge_goes_on(ledger: Ledger):
@@ -187,14 +191,14 @@ def old_and_ended(ledger: Ledger, count: int) -> None:
     mine = submission(ledger)
     added(ledger, *(quarantined() for _ in range(5)), to=mine)
     added(ledger, *(recording(str(n)) for n in range(count - 5)), to=mine)
-    ledger.transact(lambda c: cancel(c, mine.id))
+    ledger.transact(lambda c: cancel_submission(c, mine.id))
     ledger.transact(lambda c: c.execute(text("update recordings set created_at = '2020-01-01'")))
 
 
 def runs(ledger: Ledger) -> list[tuple[bool, int, int, int]]:
     """Return whether each run came to its end, what it erased and what it spared."""
     query = text("select ended_at is not null, recordings, results, spared from purges order by id")
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return [tuple(row) for row in connection.execute(query)]
 
 
@@ -217,13 +221,13 @@ def test_a_run_that_was_broken_off_is_counted_as_far_as_it_got(ledger: Ledger):
     with pytest.raises(KeyboardInterrupt):
         purged(ledger, advance=break_off)
     assert runs(ledger) == [(False, 100, 0, 0)]
-    assert ledger.transact(figures).purged is None
+    assert ledger.transact(read_figures).last_retention is None
 
     purged(ledger)
-    found = ledger.transact(figures).purged
+    found = ledger.transact(read_figures).last_retention
 
     assert runs(ledger)[1:] == [(True, 50, 0, 0)]
-    assert (found.recordings, found.spared) == (50, 0)
+    assert (found.recordings, found.unfinished_recordings) == (50, 0)
     assert found.age_s < 3_600
 
 
@@ -237,7 +241,7 @@ def test_a_batch_that_is_not_erased_is_not_counted(ledger: Ledger):
         raise PermissionError(path)
 
     with pytest.raises(PermissionError):
-        purge(ledger, NOW - 30 * DAY, refuse, lambda _: None)
+        run_retention(ledger, NOW - 30 * DAY, refuse, lambda _: None)
 
     assert runs(ledger) == [(False, 0, 0, 0)]
     assert names(ledger) == {"old"}
@@ -245,7 +249,7 @@ def test_a_batch_that_is_not_erased_is_not_counted(ledger: Ledger):
 
 def pages(ledger: Ledger) -> int:
     query = text("select pg_relation_size('utterances') / 8192")
-    with ledger.reading() as connection:
+    with ledger.connect() as connection:
         return connection.scalar(query)
 
 
@@ -256,7 +260,7 @@ def test_a_vacuum_gives_room_back(ledger: Ledger):
     assert purged(ledger).recordings == 1
     assert pages(ledger) > 5
 
-    assert retention.vacuum(ledger.engine) == []
+    assert retention.vacuum_tables(ledger.engine) == []
 
     assert pages(ledger) == 0
     assert found not in names(ledger)

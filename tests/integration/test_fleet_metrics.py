@@ -18,16 +18,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ops.local.bootstrap import ROOT
 from ops.local.sockets import free_port
-from producer.erasure.retention import purge
+from producer.erasure.retention import run_retention
 from schema.metrics import CATALOGUE
 from schema.settings import Settings
 from schema.store.connection import create_ledger_engine
 from schema.store.ledger import Ledger
-from schema.wire import Queued
+from schema.wire import QueueLengths
 from tests.factories import added, recording, transcribed
-from workers.background.fleet_metrics import FleetFigures, Patient
+from workers.background.fleet_metrics import BoundedQuery, FleetFigures
 
-QUEUED = Queued(segments=3, reduces=1)
+QUEUED = QueueLengths(segments=3, reduces=1)
 
 
 def scraped(ledger: Ledger, queued=lambda: QUEUED, spool: Path | None = None) -> dict[str, float]:
@@ -35,7 +35,7 @@ def scraped(ledger: Ledger, queued=lambda: QUEUED, spool: Path | None = None) ->
         database_url="postgresql://", redis_url="redis://", spool=spool, spool_reserve_bytes=7
     )
     registry = CollectorRegistry()
-    registry.register(FleetFigures(ledger, SimpleNamespace(queued=queued), settings))
+    registry.register(FleetFigures(ledger, SimpleNamespace(queue_lengths=queued), settings))
     return {
         sample.name + "".join(sample.labels.values()): sample.value
         for family in text_string_to_metric_families(generate_latest(registry).decode())
@@ -67,7 +67,7 @@ def test_a_scrape_tells_what_waits_and_where(ledger: Ledger, tmp_path: Path):
 def test_a_scrape_tells_when_retention_last_ran_if_it_ever_did(ledger: Ledger):
     never = scraped(ledger)
     transcribed(ledger)
-    purge(ledger, datetime(2100, 1, 1, tzinfo=UTC), [].append, lambda _: None)
+    run_retention(ledger, datetime(2100, 1, 1, tzinfo=UTC), [].append, lambda _: None)
 
     found = scraped(ledger)
 
@@ -81,7 +81,7 @@ def test_a_scrape_tells_when_retention_last_ran_if_it_ever_did(ledger: Ledger):
 def test_all_that_is_told_is_in_the_catalogue(ledger: Ledger, tmp_path: Path):
     known = {(metric.name, *sorted(metric.labels)) for metric in CATALOGUE}
     settings = Settings(database_url="postgresql://", redis_url="redis://", spool=tmp_path)
-    collector = FleetFigures(ledger, SimpleNamespace(queued=lambda: QUEUED), settings)
+    collector = FleetFigures(ledger, SimpleNamespace(queue_lengths=lambda: QUEUED), settings)
 
     told = {
         (sample.name, *sorted(sample.labels))
@@ -115,7 +115,7 @@ def test_a_server_that_hangs_ends_no_scrape_and_is_asked_once():
         asked.append(1)
         over.wait()
 
-    patient = Patient("redis", hang, limit_s=0.01)
+    patient = BoundedQuery("redis", hang, limit_s=0.01)
     try:
         assert patient.start()() is None
         assert patient.start()() is None
@@ -133,7 +133,7 @@ def test_a_server_that_answers_again_is_asked_again():
             raise answer
         return answer
 
-    patient = Patient("redis", ask)
+    patient = BoundedQuery("redis", ask)
 
     assert patient.start()() is None
     assert patient.start()() == 5
