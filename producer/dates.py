@@ -73,7 +73,7 @@ def parse_call_moment(text: str, zone: tzinfo | None, now: datetime | None = Non
             call can have started then.
     """
     text = text.strip()
-    moment = _parse_number(text, now) if _IS_NUMBER(text) else datetime.fromisoformat(text)
+    moment = _parse_number(text, now) if _IS_NUMBER(text) else _parse_iso(text)
     if moment.tzinfo is None:
         if zone is None:
             raise ValueError(f"{text} has no time zone")
@@ -105,6 +105,13 @@ def _parse_number(number: str, now: datetime | None) -> datetime:
         if is_plausible(moment, now):
             return moment
     raise ValueError(f"{number} is neither a date nor seconds or milliseconds since 1970")
+
+
+def _parse_iso(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a date like 2026-11-28 09:15") from None
 
 
 def _moment(text: str, *, end: bool) -> datetime:

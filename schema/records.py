@@ -36,7 +36,7 @@ class Location:
 
 
 #: The container of what has no header.
-HEADLESS = "RAW"
+RAW_CONTAINER = "RAW"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Start a worker: ``python -m workers segments``, ``reduce``, ``sweep`` or ``metrics``; or ask one.
+"""Start a worker (segments, reduce, sweep or metrics), or ask whether one is alive.
 
 Celery's own command line would do, with the right options; here they cannot be wrong.
 """
@@ -21,15 +21,13 @@ if TYPE_CHECKING:
 _EPILOG = """examples:
   python -m workers segments --name gpu0     one per GPU (CUDA_VISIBLE_DEVICES) or CPU core
   python -m workers reduce                   stitches; the sweep and notifications run inside it
-  python -m workers sweep                    these two alone, where Redis itself is in doubt
+  python -m workers sweep                    sweep and notifications alone, where Redis is in doubt
   python -m workers metrics                  serves the ledger's figures at CALLSCRIBE_METRICS
   python -m workers alive --name gpu0        asks whether this host's worker takes work: for probes
 """
 
 #: As ``producer`` ends where its host lacks something.
 MISCONFIGURED = 6
-#: How long the ledger has to answer before a worker starts without having asked it.
-_LEDGER_ANSWER_S = 10
 
 
 def main(argv: list[str] | None = None, prepare: Callable[[Worker], None] = lambda _: None) -> int:
@@ -65,14 +63,15 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
 
     from celery.signals import celeryd_after_setup, worker_shutting_down
 
-    from workers.app import app, release_leases, worker  # after the environment is set
+    # After the environment is set.
+    from workers.app import app, is_namespace_taken, release_leases, worker
     from workers.process import metrics
     from workers.process.liveness import HeartbeatFile
     from workers.process.redis_transport import install_transport
 
     # Before anything connects: kombu keeps the first transport that it finds.
     install_transport()
-    if is_namespace_taken(worker):
+    if is_namespace_taken():
         return MISCONFIGURED
     prepare(worker)
     workers: list[Any] = []
@@ -102,39 +101,18 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
     return 1 if not signals and any(instance.exitcode for instance in workers) else 0
 
 
-def is_namespace_taken(worker: Worker) -> bool:
-    """Tell whether another ledger's fleet is in this one's namespace in Redis, and say so.
-
-    Connections that this takes are closed again: a worker is about to fork.
-    """
-    from schema.errors import Misconfigured
-    from schema.namespace import Namespace
-    from schema.store.ledger import Ledger
-    from workers.app import owns_namespace
-
-    ledger = Ledger.open(worker.settings, answer_s=_LEDGER_ANSWER_S)
-    try:
-        Namespace(worker.celery, ledger, worker.settings, is_ours=owns_namespace).check()
-    except Misconfigured as error:
-        print(error, file=sys.stderr)
-        return True
-    finally:
-        ledger.close()
-    return False
-
-
 def _sweep() -> int:
     from schema.metrics import Source
     from schema.namespace import Namespace
     from schema.store.ledger import Ledger
-    from workers.app import owns_namespace, worker
+    from workers.app import is_namespace_taken, owns_namespace, worker
     from workers.background.sweeper import Sweeper
     from workers.background.webhooks import Notifier
     from workers.process import metrics
     from workers.process.logs import configure_logging
 
     configure_logging()
-    if is_namespace_taken(worker):
+    if is_namespace_taken():
         return MISCONFIGURED
     metrics.serve_alone(Source.SWEEP, worker.settings.metrics)
     stop = _stop_event()
@@ -187,7 +165,6 @@ def _alive(name: str) -> int:
 
 
 def _stop_event() -> threading.Event:
-    """Return an event that is set when this process is told to stop."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -18,14 +18,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from celery import Celery
-from celery.signals import (
-    celeryd_after_setup,
-    celeryd_init,
-    setup_logging,
-    task_received,
-    worker_process_init,
-)
+from celery import Celery, signals
 
 from schema.errors import Misconfigured
 from schema.metrics import Source
@@ -51,6 +44,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _PARENT = os.getpid()
+#: How long the ledger has to answer before a worker starts without having asked it.
+_LEDGER_ANSWER_S = 10
 #: Whether any process of this worker saw its own ledger's key in Redis; shared with its children.
 owns_namespace = get_context("fork").Value("b", False)
 
@@ -98,12 +93,12 @@ _queues: set[str] = set()
 _received_messages: ReceivedMessages | None = None
 
 
-@setup_logging.connect
+@signals.setup_logging.connect
 def _on_setup_logging(**_: Any) -> None:
     configure_logging()
 
 
-@celeryd_init.connect
+@signals.celeryd_init.connect
 def _on_init(**_: Any) -> None:
     install_transport()
     try:
@@ -112,7 +107,7 @@ def _on_init(**_: Any) -> None:
         sys.exit(str(error))
 
 
-@celeryd_after_setup.connect
+@signals.celeryd_after_setup.connect
 def _on_setup(instance: Any, **_: Any) -> None:
     _queues.update(instance.app.amqp.queues.consume_from)
     # Before the first fork: a child counts where its parent reads.
@@ -129,14 +124,13 @@ def _forward_received() -> None:
 
     messages = _received_messages = ReceivedMessages()
 
-    @task_received.connect(weak=False)
+    @signals.task_received.connect(weak=False)
     def _on_received(request: Any, **_: Any) -> None:
         messages.send(Message.from_kwargs(request.kwargs))
 
 
-@worker_process_init.connect
+@signals.worker_process_init.connect
 def _on_child_start(**_: Any) -> None:
-    """Release the leases of the child before this one; start the sweep in a reducer."""
     freeze_gc()
     mark_requests_done()
     metrics.start_child()
@@ -165,6 +159,22 @@ def release_leases(*, child_died: bool) -> None:
     else:
         if due:
             log.warning("leases_returned", died=child_died, count=len(due))
+
+
+def is_namespace_taken() -> bool:
+    """Tell whether another ledger's fleet is in this one's namespace in Redis, and say so.
+
+    Connections that this takes are closed again: a worker is about to fork.
+    """
+    ledger = Ledger.open(worker.settings, answer_s=_LEDGER_ANSWER_S)
+    try:
+        Namespace(app, ledger, worker.settings, is_ours=owns_namespace).check()
+    except Misconfigured as error:
+        print(error, file=sys.stderr)
+        return True
+    finally:
+        ledger.close()
+    return False
 
 
 def _watch_namespace(*, keeps: bool) -> None:

@@ -109,7 +109,7 @@ def _megabytes(bed: Bed) -> float:
 
 
 def _export(bed: Bed, name: str, out: Path) -> Run:
-    command = [sys.executable, "-m", "producer", "export", "--format", name]
+    command = [sys.executable, "-m", "producer.cli", "export", "--format", name]
     begun_s = time.monotonic()
     process = subprocess.Popen(
         [*command, "--out", str(out), "--since", "2020-01-01"], env=bed.environment

@@ -29,7 +29,7 @@ from schema.span import Span
 from workers.engines.features import FilterBank, open_filter_bank
 from workers.engines.funasr.networks import RegionTokens
 from workers.engines.minibatch import ROUNDED_SIZES
-from workers.process.memory import CudaMemory, DeviceFigures, GpuMemory, NoDevice, freeze_gc
+from workers.process.memory import CudaMemory, DeviceFigures, DeviceMemory, GpuMemory, freeze_gc
 
 #: Of each kind that is measured, the families that share its networks.
 _FAMILIES = {"paraformer": ("paraformer", "bicif", "seaco"), "sensevoice": ("sensevoice",)}
@@ -226,7 +226,7 @@ def _pretending_to_be_short(
         recognizer._family = family
 
 
-class _Filled(NoDevice):
+class _Filled(DeviceMemory):
     """A device that a task leaves nearly full, where there is none."""
 
     def __init__(self) -> None:

@@ -38,7 +38,7 @@ from schema.records import AudioFormat, Location, SegmentSource
 from schema.settings import Settings
 from schema.span import GRID_MS, Span
 from schema.store.work.segments import Claim
-from workers.process.memory import GpuMemory, NoDevice, limit_caches
+from workers.process.memory import DeviceMemory, GpuMemory, limit_caches
 from workers.segment.pipeline import Route
 
 _RATE_HZ = 8_000
@@ -139,7 +139,7 @@ def _work(directory: Path, path: Path, spans: Sequence[Span]) -> tuple[list[int]
     route, resident = Route(settings), []
     for number, span in enumerate(spans, start=1):
         claim = _claim(profile, path, audio, span, span_digest(digests, span))
-        with GpuMemory(NoDevice()) as memory:
+        with GpuMemory(DeviceMemory()) as memory:
             route.decode(claim, lambda: None)
         resident.append(memory.after.rss)
         if number % 100 == 0:

@@ -142,6 +142,8 @@ class Field:
         )
         self.ledger = Ledger(create_ledger_engine(self.stack.postgres.url))
         self._submitting: subprocess.Popen[str] | None = None
+        #: The checkout whose ``producer`` submits; None is this one.
+        self.producer_directory: Path | None = None
         self.celery = Celery(broker=self.stack.redis.url, set_as_current=False)
         self.celery.conf.update(BROKER_SETTINGS)
 
@@ -174,6 +176,7 @@ class Field:
         """Start ``producer ... --json``."""
         return subprocess.Popen(
             [*producer_command(*arguments), "--json"],
+            cwd=self.producer_directory,
             env=self.stack.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

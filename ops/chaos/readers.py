@@ -174,7 +174,7 @@ class Bench:
                 yield Outcome(cases.pop(name), Fate.LEFT_OUT, "", 0.0)
             jobs = [Job(item.path) for item in found if os.fsdecode(item.relative) in cases]
             begun_s = time.monotonic()
-            for result in examine_all(jobs, self._settings, _PROFILE, workers=1):
+            for result in examine_all(jobs, self._settings, _PROFILE, processes=1):
                 if isinstance(result, reader_pool.Tick):
                     continue
                 seconds = time.monotonic() - begun_s

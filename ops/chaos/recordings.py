@@ -49,7 +49,7 @@ from ops.chaos.recorders import Case, MissingToolError, Shop, Written
 from ops.chaos.tones import Finding, Truth, compare, listen
 from ops.chaos.verdicts import FAILURES, Outcome, Verdict, verdict_of
 from producer.intake.examine import Job, examine_all
-from producer.intake.headless import RAW_DEFAULTS, parse_raw_option
+from producer.intake.raw_audio import RAW_DEFAULTS, parse_raw_option
 from producer.intake.reader_pool import Tick
 from schema.errors import CallscribeError
 from schema.pcm import Samples
@@ -195,7 +195,7 @@ class Bench:
             yield from ((file.path.name, error) for file in files)
             return
         jobs = [Job(os.fsencode(file.path)) for file in files]
-        for result in examine_all(jobs, self._settings, profile, raw=raw, workers=self._jobs):
+        for result in examine_all(jobs, self._settings, profile, raw=raw, processes=self._jobs):
             if not isinstance(result, Tick):
                 yield os.fsdecode(result.source.path), result
 

@@ -100,7 +100,7 @@ def quickstart_options(arguments: Sequence[str]) -> argparse.Namespace:
         "has it, if yours has another",
     )
     parser.add_argument("--language", metavar="xx", help="spoken language, such as en (found out)")
-    parser.add_argument("--speakers", metavar="A,B", help="names of channel 1, 2, ...")
+    parser.add_argument("--speakers", metavar="A,B", help="names of channels 0, 1, ...")
     options = parser.parse_args(arguments)
     if options.dir is not None and not options.dir.exists():
         parser.error(f"{options.dir} does not exist")

@@ -84,7 +84,7 @@ def metrics_command() -> list[str]:
 
 def producer_command(*arguments: str) -> list[str]:
     """Return a command line of ``producer``."""
-    return [sys.executable, "-m", "producer", *arguments]
+    return [sys.executable, "-m", "producer.cli", *arguments]
 
 
 @dataclass(frozen=True, slots=True)

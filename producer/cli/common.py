@@ -1,14 +1,17 @@
-"""What several commands need: the ledger, the register of erasures, filters, a timer."""
+"""What several commands need: options, the ledger, the register of erasures, filters, a timer."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
+from typer.core import TyperCommand
+from typer.models import CommandFunctionType
 
 from producer.dates import parse_moment
 from producer.submit.enqueue import Enqueuer, celery_app
@@ -24,10 +27,42 @@ from schema.store.read.search import Filters
 
 SubmissionArgument = Annotated[
     str | None,
-    typer.Argument(
+    Argument(
         metavar="ID", help="A submission's id, or its first characters; by default the latest."
     ),
 ]
+JsonOption = Annotated[bool, Option("--json", help="Print JSON instead, for scripts.")]
+
+
+def hide_types(parameters: list[Any]) -> list[Any]:
+    """Keep the types of flags and arguments out of help: ``--json <bool>`` says nothing more."""
+    for parameter in parameters:
+        if parameter.param_type_name == "argument" or parameter.is_flag:
+            parameter.display_type_rich = lambda **_: None
+    return parameters
+
+
+class _Command(TyperCommand):
+    """A command whose help has no types of flags and arguments."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters."""
+        return hide_types(super().get_params(ctx))
+
+
+class CommandGroup(typer.Typer):
+    """Commands that help lists under one heading."""
+
+    def __init__(self, heading: str) -> None:
+        super().__init__()
+        self._heading = heading
+
+    def with_examples(
+        self, *lines: str, name: str | None = None
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """Return what makes a function a command, whose help ends with commands that run."""
+        epilog = "\n".join(["Examples:" if len(lines) > 1 else "Example:", *lines])
+        return self.command(name, cls=_Command, rich_help_panel=self._heading, epilog=epilog)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery import Celery
 from redis.exceptions import AuthenticationError
@@ -63,9 +63,26 @@ class CheckResult:
     remedy: str = ""
 
 
+class CheckFinding(NamedTuple):
+    """What a check found, and what to do."""
+
+    verdict: CheckVerdict
+    detail: str
+    remedy: str = ""
+
+
+_ok = partial(CheckFinding, CheckVerdict.OK)
+_warn = partial(CheckFinding, CheckVerdict.WARN)
+_fail = partial(CheckFinding, CheckVerdict.FAIL)
+
+_OTHER_RELEASE = _warn("not checked: the ledger is another release's")
+_NO_TABLES = _warn("not checked: the ledger has no tables yet", "Run: producer migrate.")
+
+
 def examine_host(settings: Settings, ledger: Ledger, app: Celery) -> Iterator[CheckResult]:
     """Yield the result of every check, as it is made."""
-    yield CheckResult("versions", CheckVerdict.OK, _versions())
+    versions = [f"python {platform.python_version()}", *map(_version, _PACKAGES)]
+    yield CheckResult("versions", *_ok(", ".join(versions)))
     yield _run("ledger", lambda: _ledger(ledger))
     yield _run("pooler", lambda: _pooler(ledger))
     yield _run("roles", lambda: _roles(ledger))
@@ -74,39 +91,34 @@ def examine_host(settings: Settings, ledger: Ledger, app: Celery) -> Iterator[Ch
     redis = _run("redis", lambda: _redis(app, settings))
     yield redis
     if redis.verdict is CheckVerdict.FAIL:
-        namespace = CheckResult(
-            "namespace", CheckVerdict.WARN, "not checked: Redis does not answer"
-        )
+        namespace = CheckResult("namespace", *_warn("not checked: Redis does not answer"))
     else:
         namespace = _run("namespace", lambda: _namespace(app, settings, ledger))
     yield namespace
     for root in settings.roots:
         yield _run(f"root {root}", partial(_root, settings, root))
     if not settings.roots:
-        yield CheckResult(
-            "roots", CheckVerdict.FAIL, "none is set", "Set CALLSCRIBE_ROOTS=calls=/path."
-        )
+        yield CheckResult("roots", *_fail("none is set", "Set CALLSCRIBE_ROOTS=calls=/path."))
     yield _run("spool", lambda: _spool(settings))
-    yield from _models(settings)
+    for model in KNOWN_MODELS:
+        yield CheckResult(f"model {model}", *_model(settings, model))
     yield _run("device", lambda: device(settings))
+    workers = partial(_workers, app)
     if redis.verdict is CheckVerdict.FAIL:
-        yield CheckResult("workers", CheckVerdict.WARN, "not checked: workers answer through Redis")
+        workers = partial(_warn, "not checked: workers answer through Redis")
     elif namespace.verdict is CheckVerdict.FAIL:
-        yield CheckResult(
-            "workers", CheckVerdict.WARN, "not checked: the workers that answer are another fleet's"
-        )
-    else:
-        yield _run("workers", lambda: _workers(app))
+        workers = partial(_warn, "not checked: the workers that answer are another fleet's")
+    yield _run("workers", workers)
 
 
-def _run(check: str, function: Callable[[], CheckResult]) -> CheckResult:
+def _run(check: str, function: Callable[[], CheckFinding]) -> CheckResult:
     """Run a check; an error in it is its result. Never a URL: it may hold a password."""
     try:
-        return function()
+        return CheckResult(check, *function())
     except CallscribeError as error:
-        return CheckResult(check, CheckVerdict.FAIL, error.cause, error.remedy)
+        return CheckResult(check, *_fail(error.cause, error.remedy))
     except Exception as error:
-        return CheckResult(check, CheckVerdict.FAIL, *_explain(error))
+        return CheckResult(check, *_fail(*_explain(error)))
 
 
 def _explain(error: Exception) -> tuple[str, str]:
@@ -122,42 +134,33 @@ def _explain(error: Exception) -> tuple[str, str]:
     return f"{type(error).__name__}: it does not answer", ""
 
 
-def _pooler(ledger: Ledger) -> CheckResult:
+def _pooler(ledger: Ledger) -> CheckFinding:
     """Return whether a pooler is in front of the ledger, and where time limits come from."""
     if not is_pooled(ledger.engine):
-        return CheckResult("pooler", CheckVerdict.OK, "none, so statements are prepared once")
+        return _ok("none, so statements are prepared once")
     if not sets_limits(ledger.engine):
-        return CheckResult("pooler", CheckVerdict.OK, "present; this login has our time limits")
-    return CheckResult(
-        "pooler",
-        CheckVerdict.WARN,
+        return _ok("present; this login has our time limits")
+    return _warn(
         "present; this login lacks our time limits, so each transaction costs one more round trip",
         "Run producer migrate --roles with the URL of Postgres itself, then RECONNECT the pooler.",
     )
 
 
-def _values(ledger: Ledger) -> CheckResult:
-    """Return how many stored values are impossible."""
+def _values(ledger: Ledger) -> CheckFinding:
     with ledger.connect() as connection:
+        if current_revision(connection) is None:
+            return _NO_TABLES
         count = count_odd_dates(connection)
     if not count:
-        return CheckResult("values", CheckVerdict.OK, "every call has a possible date")
+        return _ok("every call has a possible date")
     detail = f"{count:,} recordings have a date on which no call can have started"
-    return CheckResult(
-        "values", CheckVerdict.WARN, detail, "Remove these dates: producer doctor --fix."
-    )
+    return _warn(detail, "Remove these dates: producer doctor --fix.")
 
 
 def fix(ledger: Ledger) -> CheckResult:
     """Remove stored values that cannot be; return how many they were."""
     count = ledger.transact(mend_dates)
-    return CheckResult(
-        "values", CheckVerdict.OK, f"dates of {count:,} recordings removed, and flagged"
-    )
-
-
-def _versions() -> str:
-    return ", ".join([f"python {platform.python_version()}", *map(_version, _PACKAGES)])
+    return CheckResult("values", *_ok(f"dates of {count:,} recordings removed, and flagged"))
 
 
 def _version(package: str) -> str:
@@ -167,70 +170,60 @@ def _version(package: str) -> str:
         return f"{package} missing"
 
 
-def _ledger(ledger: Ledger) -> CheckResult:
+def _ledger(ledger: Ledger) -> CheckFinding:
     with ledger.connect() as connection:
         check_database(connection)
         revision = current_revision(connection)
         server = connection.exec_driver_sql("show server_version").scalar()
         missing = [str(index.name) for index in missing_indexes(connection)]
     if revision != head_revision():
-        error = outdated_ledger(revision)
-        return CheckResult("ledger", CheckVerdict.FAIL, error.cause, error.remedy)
+        raise outdated_ledger(revision)
     detail = f"Postgres {server}, revision {revision}"
     if missing:
         detail = f"{detail}; missing indexes: {', '.join(missing)}; queries are slow without them"
-        return CheckResult("ledger", CheckVerdict.WARN, detail, "Run: producer migrate.")
-    return CheckResult("ledger", CheckVerdict.OK, detail)
+        return _warn(detail, "Run: producer migrate.")
+    return _ok(detail)
 
 
-def _roles(ledger: Ledger) -> CheckResult:
-    """Return which privileges the roles of Postgres have and do not need."""
+def _roles(ledger: Ledger) -> CheckFinding:
     with ledger.connect() as connection:
-        if current_revision(connection) != head_revision():
-            return CheckResult(
-                "roles", CheckVerdict.WARN, "not checked: the ledger is another release's"
-            )
+        if (revision := current_revision(connection)) != head_revision():
+            return _OTHER_RELEASE if revision else _NO_TABLES
         roles, privileges = existing_roles(connection), find_excess_rights(connection)
     if not roles:
-        return CheckResult("roles", CheckVerdict.OK, "none: every login owns the tables")
+        return _ok("none: every login owns the tables")
     if privileges:
         causes, remedies = zip(*((p.cause, p.remedy) for p in privileges), strict=True)
-        return CheckResult("roles", CheckVerdict.WARN, "; ".join(causes), ". ".join(remedies))
-    return CheckResult("roles", CheckVerdict.OK, "no role has more privileges than it needs")
+        return _warn("; ".join(causes), ". ".join(remedies))
+    return _ok("no role has more privileges than it needs")
 
 
-def _notify(settings: Settings, ledger: Ledger) -> CheckResult:
+def _notify(settings: Settings, ledger: Ledger) -> CheckFinding:
     with ledger.connect() as connection:
-        if current_revision(connection) != head_revision():
-            return CheckResult(
-                "notify", CheckVerdict.WARN, "not checked: the ledger is another release's"
-            )
-        waiting = find_pending_receivers(connection)
+        if (revision := current_revision(connection)) != head_revision():
+            return _OTHER_RELEASE if revision else _NO_TABLES
+        receivers = find_pending_receivers(connection)
     signed = "signed" if settings.notify_secret else "no secret on this host"
-    events = sum(receiver.events for receiver in waiting)
-    failing = [receiver for receiver in waiting if receiver.failing_since]
+    events = sum(receiver.events for receiver in receivers)
+    failing = [receiver for receiver in receivers if receiver.failing_since]
     if failing:
         hosts = ", ".join(f"{r.host} ({r.events} since {r.failing_since:%F %R})" for r in failing)
         remedy = "Repair the receiver: events are retried for a day. producer status has the error."
-        return CheckResult(
-            "notify", CheckVerdict.WARN, f"{signed}; not accepted by {hosts}", remedy
-        )
+        return _warn(f"{signed}; not accepted by {hosts}", remedy)
     if events and settings.notify_secret is None:
         remedy = "Set CALLSCRIBE_NOTIFY_SECRET on reducer hosts (ignore this elsewhere)."
-        return CheckResult("notify", CheckVerdict.WARN, f"{signed}; {events} events wait", remedy)
-    return CheckResult("notify", CheckVerdict.OK, f"{signed}; {events} events wait")
+        return _warn(f"{signed}; {events} events wait", remedy)
+    return _ok(f"{signed}; {events} events wait")
 
 
-def _other_kind(info: Mapping[str, Any]) -> CheckResult | None:
+def _other_kind(info: Mapping[str, Any]) -> CheckFinding | None:
     """Return what is wrong with a server that is a Redis and accepts no messages."""
     mode = info.get("redis_mode", "standalone")
     if mode != "standalone":
         remedy = "Name a single Redis in CALLSCRIBE_REDIS_URL, no Sentinel and no Cluster."
-        detail = f"it is a Redis {mode.title()}, which accepts no messages"
-        return CheckResult("redis", CheckVerdict.FAIL, detail, remedy)
+        return _fail(f"it is a Redis {mode.title()}, which accepts no messages", remedy)
     if info.get("role") == "slave":
-        remedy = "Name the primary in CALLSCRIBE_REDIS_URL."
-        return CheckResult("redis", CheckVerdict.FAIL, "it is a replica", remedy)
+        return _fail("it is a replica", "Name the primary in CALLSCRIBE_REDIS_URL.")
     return None
 
 
@@ -238,8 +231,7 @@ def _try_as_a_worker(channel: Any) -> None:
     """Do what a worker does and a producer does not, so that a missing privilege shows here."""
     listener = channel.client.pubsub()
     try:
-        mailbox = f"{channel.keyprefix_fanout}celery.pidbox"
-        listener.psubscribe(mailbox)
+        listener.psubscribe(f"{channel.keyprefix_fanout}celery.pidbox")
         listener.get_message(timeout=_PING_S)
     finally:
         listener.close()
@@ -248,107 +240,88 @@ def _try_as_a_worker(channel: Any) -> None:
     channel.client.time()
 
 
-def _redis(app: Celery, settings: Settings) -> CheckResult:
+def _redis(app: Celery, settings: Settings) -> CheckFinding:
     try:
         with app.connection_for_write() as connection:
             client = connection.default_channel.client
             info = client.info()
-            if other := _other_kind(info):
-                return other
-            waiting = read_queue_lengths(client)
+            if wrong_server := _other_kind(info):
+                return wrong_server
+            lengths = read_queue_lengths(client)
             _try_as_a_worker(connection.default_channel)
     except Exception as error:
-        return CheckResult("redis", CheckVerdict.FAIL, *explain_redis_error(error))
-    normal = waiting.segments - waiting.urgent
+        return _fail(*explain_redis_error(error))
+    normal = lengths.segments - lengths.urgent
     detail = (
-        f"Redis {info['redis_version']}, {normal} normal and {waiting.urgent} urgent messages"
+        f"Redis {info['redis_version']}, {normal} normal and {lengths.urgent} urgent messages"
         f" queued (limit {settings.high_water})"
     )
     if (app.conf.broker_use_ssl or {}).get("ssl_cert_reqs") is ssl.CERT_NONE:
         remedy = "Name the CA by ssl_ca_certs, and leave out ssl_cert_reqs."
-        return CheckResult(
-            "redis", CheckVerdict.WARN, f"{detail}; its TLS certificate is not verified", remedy
-        )
+        return _warn(f"{detail}; its TLS certificate is not verified", remedy)
     if info.get("maxmemory_policy") not in (None, "noeviction"):
         remedy = "Set maxmemory-policy noeviction. Otherwise messages are lost until the sweep."
-        return CheckResult(
-            "redis", CheckVerdict.WARN, f"{detail}; it evicts keys when full", remedy
-        )
+        return _warn(f"{detail}; it evicts keys when full", remedy)
     if not info.get("aof_enabled"):
         remedy = "Set appendonly yes. Otherwise the sweep sends everything again after a restart."
-        return CheckResult(
-            "redis", CheckVerdict.WARN, f"{detail}; a restart loses its messages", remedy
-        )
-    return CheckResult("redis", CheckVerdict.OK, detail)
+        return _warn(f"{detail}; a restart loses its messages", remedy)
+    return _ok(detail)
 
 
-def _namespace(app: Celery, settings: Settings, ledger: Ledger) -> CheckResult:
-    """Return whose fleet uses this host's namespace in Redis."""
+def _namespace(app: Celery, settings: Settings, ledger: Ledger) -> CheckFinding:
+
     namespace = Namespace(app, ledger, settings)
     holder = namespace.holder()
     if holder is None:
-        detail = f"{settings.namespace}, in which no sweep runs now"
-        return CheckResult("namespace", CheckVerdict.OK, detail)
+        return _ok(f"{settings.namespace}, in which no sweep runs now")
     try:
         identity = namespace.identity()
     except CallscribeError:
-        detail = f"{settings.namespace}; its owner is unknown without the ledger"
-        return CheckResult("namespace", CheckVerdict.WARN, detail)
+        return _warn(f"{settings.namespace}; its owner is unknown without the ledger")
     if holder.ledger != identity:
         raise namespace_taken(settings.namespace, holder, identity)
-    return CheckResult(
-        "namespace", CheckVerdict.OK, f"{settings.namespace}, used by this ledger's sweep"
-    )
+    return _ok(f"{settings.namespace}, used by this ledger's sweep")
 
 
-def _root(settings: Settings, root: str) -> CheckResult:
+def _root(settings: Settings, root: str) -> CheckFinding:
     storage_of(settings, root).check()
-    return CheckResult(f"root {root}", CheckVerdict.OK, str(settings.roots[root]))
+    return _ok(str(settings.roots[root]))
 
 
-def _spool(settings: Settings) -> CheckResult:
+def _spool(settings: Settings) -> CheckFinding:
     if settings.spool is None:
         remedy = "Set CALLSCRIBE_SPOOL. Without it m4a, amr, GSM and the like are refused."
-        return CheckResult("spool", CheckVerdict.WARN, "not set", remedy)
+        return _warn("not set", remedy)
     path = settings.root_path(SPOOL_ROOT)
     if not os.path.isdir(path) or not os.access(path, os.W_OK):
         remedy = "Create the directory, and let this user write to it."
-        return CheckResult("spool", CheckVerdict.FAIL, f"{path} cannot be written to", remedy)
+        return _fail(f"{path} cannot be written to", remedy)
     free = shutil.disk_usage(path).free
     detail = f"{path}, {free / 1024**3:.1f} GiB free"
     if free < settings.spool_reserve_bytes:
-        return CheckResult(
-            "spool",
-            CheckVerdict.FAIL,
-            detail,
-            "Free space, or lower CALLSCRIBE_SPOOL_RESERVE_BYTES.",
-        )
-    return CheckResult("spool", CheckVerdict.OK, detail)
+        return _fail(detail, "Free space, or lower CALLSCRIBE_SPOOL_RESERVE_BYTES.")
+    return _ok(detail)
 
 
-def _models(settings: Settings) -> Iterator[CheckResult]:
-    for name, model in KNOWN_MODELS.items():
-        directory = settings.models / name
-        missing = [file for file in model.files if not (directory / file).is_file()]
-        if not missing:
-            yield CheckResult(f"model {name}", CheckVerdict.OK, str(directory))
-        else:
-            detail = f"{', '.join(missing)} missing in {directory}"
-            remedy = f"Only workers need it: python -m ops.local.models {name}."
-            yield CheckResult(f"model {name}", CheckVerdict.WARN, detail, remedy)
+def _model(settings: Settings, name: str) -> CheckFinding:
+    directory = settings.models / name
+    missing = [file for file in KNOWN_MODELS[name].files if not (directory / file).is_file()]
+    if not missing:
+        return _ok(str(directory))
+    detail = f"{', '.join(missing)} missing in {directory}"
+    return _warn(detail, f"Only workers need it: python -m ops.local.models {name}.")
 
 
-def device(settings: Settings) -> CheckResult:
+def device(settings: Settings) -> CheckFinding:
     """Return what this host's workers decode on; a GPU is asked through its driver, not torch."""
     if not settings.device.startswith("cuda"):
         cores = len(os.sched_getaffinity(0))
-        half = "bfloat16 is fast" if has_bfloat16() else "bfloat16 is slow"
-        detail = f"{settings.device}, {cores} cores: run one worker for each; {half}"
-        return CheckResult("device", CheckVerdict.OK, detail)
+        precision_text = "bfloat16 is fast" if has_bfloat16() else "bfloat16 is slow"
+        return _ok(f"{settings.device}, {cores} cores: run one worker for each; {precision_text}")
     index = settings.device.partition(":")[2] or "0"
     fields = "name,driver_version,memory.total,memory.free"
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [_DRIVER, "-i", index, f"--query-gpu={fields}", "--format=csv,noheader"],
             capture_output=True,
             text=True,
@@ -357,30 +330,24 @@ def device(settings: Settings) -> CheckResult:
         )
     except (OSError, subprocess.SubprocessError):
         remedy = "Install NVIDIA's driver, or set CALLSCRIBE_DEVICE to a device of this host."
-        return CheckResult(
-            "device", CheckVerdict.FAIL, f"{settings.device}: no GPU answers", remedy
-        )
-    name, driver, total, free = (part.strip() for part in done.stdout.strip().split(","))
+        return _fail(f"{settings.device}: no GPU answers", remedy)
+    name, driver, total, free = (part.strip() for part in process.stdout.strip().split(","))
     detail = f"{settings.device}: {name}, driver {driver}, {free} free of {total}"
     return _with_libraries(detail, _torch_cuda(), has_cublas=_has_cublas())
 
 
-def _with_libraries(detail: str, cuda: str | None, *, has_cublas: bool) -> CheckResult:
+def _with_libraries(detail: str, cuda: str | None, *, has_cublas: bool) -> CheckFinding:
     """Add what torch was built for, and whether Whisper finds its library."""
     if cuda is None:
-        remedy = (
-            "Install torch for CUDA: ops/quickstart --torch cuda, or torch's own package index."
-        )
-        return CheckResult(
-            "device", CheckVerdict.FAIL, f"{detail}; no torch for CUDA is installed", remedy
+        return _fail(
+            f"{detail}; no torch for CUDA is installed",
+            "Install torch for CUDA: ops/quickstart --torch cuda, or torch's own package index.",
         )
     detail = f"{detail}; torch for CUDA {cuda}"
     if not has_cublas:
         remedy = "Install the extra cuda beside worker. FunASR alone does not need it."
-        return CheckResult(
-            "device", CheckVerdict.WARN, f"{detail}, no cuBLAS 12 for Whisper", remedy
-        )
-    return CheckResult("device", CheckVerdict.OK, f"{detail}, cuBLAS 12")
+        return _warn(f"{detail}, no cuBLAS 12 for Whisper", remedy)
+    return _ok(f"{detail}, cuBLAS 12")
 
 
 def _torch_cuda() -> str | None:
@@ -407,17 +374,16 @@ def _has_cublas() -> bool:
         return False
 
 
-def _workers(app: Celery) -> CheckResult:
+def _workers(app: Celery) -> CheckFinding:
     answers = app.control.inspect(timeout=_PING_S).active_queues() or {}
     if not answers:
         remedy = "Start them: python -m workers segments, and python -m workers reduce."
-        return CheckResult("workers", CheckVerdict.WARN, "no worker answers", remedy)
+        return _warn("no worker answers", remedy)
     idle = sorted(
         name
         for name, queues in answers.items()
         if not {queue["name"] for queue in queues} & {SEGMENTS_QUEUE, REDUCE_QUEUE}
     )
     if idle:
-        detail = f"{', '.join(idle)}: it answers, but takes work from no queue"
-        return CheckResult("workers", CheckVerdict.FAIL, detail, "Restart it.")
-    return CheckResult("workers", CheckVerdict.OK, ", ".join(sorted(answers)))
+        return _fail(f"{', '.join(idle)}: it answers, but takes work from no queue", "Restart it.")
+    return _ok(", ".join(sorted(answers)))

@@ -11,37 +11,28 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
+from typer import Option
 
-from producer.cli.common import SubmissionArgument, open_ledger, parse_since
-from producer.cli.exit_codes import ExitCode
-from producer.cli.output import (
+from producer.cli.common import (
+    CommandGroup,
     JsonOption,
-    err,
-    examples,
-    out,
-    print_errors,
-    print_json,
-    show_status,
+    SubmissionArgument,
+    open_ledger,
+    parse_since,
 )
+from producer.cli.exit_codes import ExitCode
+from producer.cli.output import count_of, err, out, print_errors, print_json, show_status
 from producer.cli.tables import printable
+from producer.export import incremental
 from producer.export.files import FILE_FORMATS, export_files, parse_formats
 from producer.export.formats import to_jsonl
-from producer.export.incremental import (
-    STANDARD_OUTPUT,
-    file_name,
-    format_moment,
-    open_lines,
-    read_cursor,
-    write_changes,
-    write_cursor,
-)
 from producer.export.parquet import open_table
 from schema.settings import load_settings
 from schema.store.read.changes import Watermark
 from schema.store.read.progress import find_submission
 from schema.store.read.transcripts import StoredTranscript
 
-commands = typer.Typer()
+commands = CommandGroup("Read transcripts")
 
 #: Of all submissions, in the order in which transcripts were stored: one file, and a place in it.
 _STREAM_FORMATS = ("jsonl", "parquet")
@@ -53,22 +44,19 @@ _REPEATS = (
 )
 
 
-@commands.command(
-    rich_help_panel="Read transcripts",
-    epilog=examples(
-        "producer export --out transcripts",
-        "producer export 1f3a --format json,srt --out /srv/transcripts",
-        "producer export --format html --out pages",
-        "producer export --format jsonl --out lake --cursor lake.cursor",
-        "producer export --format parquet --out lake --cursor lake.cursor",
-        "producer export --format jsonl --since 2026-05-01 --out -",
-    ),
+@commands.with_examples(
+    "producer export --out transcripts",
+    "producer export 1f3a --format json,srt --out /srv/transcripts",
+    "producer export --format html --out pages",
+    "producer export --format jsonl --out lake --cursor lake.cursor",
+    "producer export --format parquet --out lake --cursor lake.cursor",
+    "producer export --format jsonl --since 2026-05-01 --out -",
 )
 def export(
     submission: SubmissionArgument = None,
     formats: Annotated[
         str,
-        typer.Option(
+        Option(
             "--format",
             help=f"One or more of {','.join(FILE_FORMATS)}; or of {','.join(_STREAM_FORMATS)}.",
             metavar="LIST",
@@ -76,39 +64,41 @@ def export(
     ] = "json,txt",
     directory: Annotated[
         Path,
-        typer.Option(
+        Option(
             "--out",
             help="Output directory (keeps sub-directories); - writes jsonl to standard output.",
+            metavar="DIR",
         ),
     ] = Path("transcripts"),
     audio: Annotated[
-        bool, typer.Option(help="With html: copy each call's audio beside its page.")
+        bool, Option(help="With html: copy each call's audio beside its page.")
     ] = True,
     since: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="With jsonl or parquet: transcripts of all submissions stored since then.",
             metavar="DATE",
         ),
     ] = None,
     cursor: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="With jsonl or parquet: only what is new since the last run. "
             "This file stores the position.",
+            metavar="FILE",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write transcripts to files.
 
-    jsonl and parquet are one file with a row per recording. Other formats are one file per
-    recording; html has an index as well.
+    jsonl and parquet are one file with a row per recording.
+    Other formats are one file per recording; html has an index as well.
     """
     names = list(dict.fromkeys(name.strip() for name in formats.split(",")))
     if set(names) <= set(_STREAM_FORMATS):
         code = _export_rows(names, submission, directory, since, cursor, as_json=as_json)
-    elif since or cursor or directory == STANDARD_OUTPUT:
+    elif since or cursor or directory == incremental.STANDARD_OUTPUT:
         raise typer.BadParameter("--since, --cursor and --out - need --format jsonl or parquet")
     else:
         names = parse_formats(formats)
@@ -119,7 +109,6 @@ def export(
 def _export_files(
     formats: list[str], submission: str | None, directory: Path, *, audio: bool, as_json: bool
 ) -> ExitCode:
-    """Write files for each recording of a submission."""
     settings = load_settings()
     with open_ledger(settings) as ledger:
         with ledger.connect() as connection:
@@ -138,10 +127,8 @@ def _export_files(
         without = [{"file": r.name, "state": r.state} for r in result.without_transcript]
         print_json({**counts, "without": without, "unreadable": list(map(str, result.errors))})
     else:
-        out.print(
-            f"{result.files} files of {result.recordings} recordings in {directory}",
-            soft_wrap=True,
-        )
+        files, recordings = count_of(result.files, "file"), count_of(result.recordings, "recording")
+        out.print(f"{files} of {recordings} in {directory}", soft_wrap=True)
         print_errors(result.errors)
         for recording in result.without_transcript:
             err.print(printable(f"no transcript: {recording.name} ({recording.state})"))
@@ -158,9 +145,9 @@ def _export_rows(
     as_json: bool,
 ) -> ExitCode:
     """Write a row for each recording, and print or store where the next export goes on."""
-    if directory == STANDARD_OUTPUT and formats != ["jsonl"]:
+    if directory == incremental.STANDARD_OUTPUT and formats != ["jsonl"]:
         raise typer.BadParameter("--out - needs --format jsonl")
-    if as_json and directory == STANDARD_OUTPUT:
+    if as_json and directory == incremental.STANDARD_OUTPUT:
         raise typer.BadParameter("--json and --out - cannot both write to standard output")
     since_at = parse_since(since)
     with open_ledger(load_settings()) as ledger:
@@ -168,14 +155,14 @@ def _export_rows(
         if submission or not (since or cursor):
             with ledger.connect() as connection:
                 submission_id = find_submission(connection, submission)
-        begin = (read_cursor(cursor, submission_id) if cursor else None) or since_at
+        begin = (incremental.read_cursor(cursor, submission_id) if cursor else None) or since_at
         with _open_writers(formats, directory, begin, submission_id) as (write, advance):
-            result = write_changes(
+            result = incremental.write_changes(
                 ledger, write, since=begin, submission=submission_id, advance=advance
             )
     if cursor:
-        write_cursor(cursor, result.mark, submission_id)
-    next_since = format_moment(result.mark.moment)
+        incremental.write_cursor(cursor, result.mark, submission_id)
+    next_since = incremental.format_moment(result.mark.moment)
     if as_json:
         counts = {"recordings": result.recordings, "out": str(directory), "next": next_since}
         unreadable = list(map(str, result.errors))
@@ -184,9 +171,9 @@ def _export_rows(
         print_errors(result.errors)
         if result.may_repeat:
             err.print(_REPEATS)
-        err.print(
-            f"{result.recordings} recordings. Next time: --since {next_since}", soft_wrap=True
-        )
+        command = "the same command." if cursor else f"--since {next_since}"
+        recordings = count_of(result.recordings, "recording")
+        err.print(f"{recordings}. Next time: {command}", soft_wrap=True)
     return ExitCode.INCOMPLETE if result.errors else ExitCode.OK
 
 
@@ -211,19 +198,19 @@ def _open_writer(
     name: str, directory: Path, begin: datetime | None, submission: UUID | None
 ) -> Iterator[Callable[[StoredTranscript], object]]:
     """Yield what writes a transcript to the file of a format."""
-    file = file_name(begin, submission, name)
+    file = incremental.file_name(begin, submission, name)
     if name == "parquet":
         with open_table(directory / file) as add:
             yield add
     else:
-        with open_lines(directory, file) as write:
+        with incremental.open_lines(directory, file) as write:
             yield lambda transcript: write(to_jsonl(transcript))
 
 
 @contextmanager
 def _show_count(directory: Path) -> Iterator[Callable[[int], None]]:
     """Yield what shows how many recordings are written, but between lines on the same screen."""
-    if directory == STANDARD_OUTPUT and sys.stdout.isatty():
+    if directory == incremental.STANDARD_OUTPUT and sys.stdout.isatty():
         yield lambda _done: None
         return
     with show_status("writing ...") as status:

@@ -9,18 +9,18 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
+from typer import Option
 
-from producer.cli.common import open_ledger, open_register, parse_filters, repeat_every
-from producer.cli.exit_codes import ExitCode
-from producer.cli.output import (
+from producer.cli.common import (
+    CommandGroup,
     JsonOption,
-    err,
-    examples,
-    out,
-    print_errors,
-    print_json,
-    show_status,
+    open_ledger,
+    open_register,
+    parse_filters,
+    repeat_every,
 )
+from producer.cli.exit_codes import ExitCode
+from producer.cli.output import count_of, err, out, print_errors, print_json, show_status
 from producer.cli.tables import plain_table
 from producer.dates import parse_age
 from producer.erasure.retention import run_retention
@@ -42,7 +42,7 @@ from schema.store.read.recordings import RecordingSummary
 from schema.store.read.search import EVERYTHING, Filters
 from schema.text import format_clock, short_id
 
-commands = typer.Typer()
+commands = CommandGroup("Erase and hold")
 
 #: Recordings that are named where several share what stays.
 _NAMED_MAX = 5
@@ -56,69 +56,62 @@ _NOT_REGISTERED = (
 )
 
 
-@commands.command(
-    rich_help_panel="Erase and hold",
-    epilog=examples(
-        "producer forget --call ACD-20431",
-        "producer forget --recording 7c2e1b90 --yes",
-        "producer forget --submission 1f3a --yes",
-        "producer forget --check ACD-20431",
-        "producer forget --older-than 90d --line billing",
-        "producer forget --older-than 30d --yes",
-        "producer forget --older-than 30d --yes --every 24h",
-    ),
+@commands.with_examples(
+    "producer forget --call ACD-20431",
+    "producer forget --recording 7c2e1b90 --yes",
+    "producer forget --submission 1f3a --yes",
+    "producer forget --check ACD-20431",
+    "producer forget --older-than 90d --line billing",
+    "producer forget --older-than 30d --yes",
+    "producer forget --older-than 30d --yes --every 24h",
 )
 def forget(
     recording: Annotated[
-        list[str] | None, typer.Option(help="A recording's id (repeatable).", metavar="ID")
+        list[str] | None, Option(help="A recording's id (repeatable).", metavar="ID")
     ] = None,
     call: Annotated[
-        list[str] | None,
-        typer.Option(help="All recordings of a call (repeatable).", metavar="CALL_ID"),
+        list[str] | None, Option(help="All recordings of a call (repeatable).", metavar="CALL_ID")
     ] = None,
     submission: Annotated[
-        list[str] | None,
-        typer.Option(help="All recordings of a submission (repeatable).", metavar="ID"),
+        list[str] | None, Option(help="All recordings of a submission (repeatable).", metavar="ID")
     ] = None,
     older_than: Annotated[
         str | None,
-        typer.Option(
-            help="Retention: all calls older than this, e.g. 36h, 30d, 12w.", metavar="AGE"
+        Option(
+            help="Retention: all calls older than this (by when the call began, else when it was "
+            "submitted), e.g. 36h, 30d, 12w.",
+            metavar="AGE",
         ),
     ] = None,
     every: Annotated[
         str | None,
-        typer.Option(
-            help="With --older-than: repeat after this time, until Ctrl-C.", metavar="AGE"
-        ),
+        Option(help="With --older-than: repeat after this time, until Ctrl-C.", metavar="AGE"),
     ] = None,
     line: Annotated[
-        str | None,
-        typer.Option(help="With --older-than: only calls of this line.", metavar="LINE"),
+        str | None, Option(help="With --older-than: only calls of this line.", metavar="LINE")
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(help="With --older-than: only calls of this date and later.", metavar="DATE"),
+        Option(help="With --older-than: only calls of this date and later.", metavar="DATE"),
     ] = None,
     until: Annotated[
-        str | None,
-        typer.Option(help="With --older-than: only calls up to this date.", metavar="DATE"),
+        str | None, Option(help="With --older-than: only calls up to this date.", metavar="DATE")
     ] = None,
     speaker: Annotated[
         str | None,
-        typer.Option(
-            help="With --older-than: only calls in which this speaker talks.", metavar="NAME"
-        ),
+        Option(help="With --older-than: only calls in which this speaker talks.", metavar="NAME"),
     ] = None,
     check: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="Erase nothing: search all tables and the spool for an id, a name or words "
             "(repeatable).",
             metavar="TEXT",
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Erase. Without it, only list.")] = False,
+    yes: Annotated[
+        bool, Option("--yes", help="Erase. Without it, only list what would be erased.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Erase recordings for good: rows, transcripts and spool copies.
@@ -150,7 +143,6 @@ def forget(
 
 
 def _check(texts: Sequence[str], *, as_json: bool) -> ExitCode:
-    """Search for texts wherever something of a recording may be."""
     if short := [text for text in texts if len(text.strip()) < _CHECK_MIN_CHARS]:
         cause = f"{short[0]!r} would be found nearly everywhere"
         remedy = f"Search for {_CHECK_MIN_CHARS} characters or more."
@@ -204,13 +196,14 @@ def _print_preview(
     recordings: Sequence[RecordingSummary], shared: Sequence[UUID], *, as_json: bool
 ) -> None:
     if as_json:
-        listed = [recording_json(recording) for recording in recordings]
-        print_json({"erased": False, "list": listed, "shared": list(map(str, shared))})
+        recordings_json = [recording_json(recording) for recording in recordings]
+        print_json({"erased": False, "list": recordings_json, "shared": list(map(str, shared))})
         return
     rows = [[short_id(r.id), r.state, r.call.call_id or "", r.name] for r in recordings]
     out.print(plain_table(["recording", "state", "call id", "file"], rows))
     _print_shared(shared)
-    err.print(f"{len(recordings)} recordings. Nothing was erased: add --yes to erase them.")
+    listed_count = count_of(len(recordings), "recording")
+    err.print(f"{listed_count}. Nothing was erased: add --yes to erase them.")
 
 
 def _forget_older(
@@ -231,17 +224,17 @@ def _forget_older(
                 preview.cutoff,
                 partial(remove_copy, settings),
                 publisher.publish,
-                lambda done: status.update(f"erased {done} of {preview.recordings} recordings"),
+                lambda count: status.update(f"erased {count} of {preview.recordings} recordings"),
                 open_register(settings),
                 filters,
             )
             status.update("vacuuming ...")
-            skipped = _vacuum(ledger) if result.recordings else None
+            vacuum_notice = _vacuum(ledger) if result.recordings else None
     _print_result(result, as_json=as_json)
     print_errors(result.refusals)
     _print_spared(preview)
-    if skipped:
-        err.print(skipped)
+    if vacuum_notice:
+        err.print(vacuum_notice)
     return ExitCode.INCOMPLETE if result.refusals else ExitCode.OK
 
 
@@ -254,9 +247,8 @@ def _vacuum(ledger: Ledger) -> str | None:
         )
     if store_retention.vacuum_tables(ledger.engine):
         # Before Postgres 17 that is as it should be: no reason to alarm anybody.
-        return (
-            "Skipped VACUUM: this login may not run it before Postgres 17. Autovacuum will do it."
-        )
+        reason = "this login may not run it before Postgres 17. Autovacuum will do it."
+        return f"Skipped VACUUM: {reason}"
     return None
 
 
@@ -275,7 +267,7 @@ def _print_retention_preview(preview: RetentionPreview, *, as_json: bool) -> Non
     cutoff = f"{preview.cutoff.astimezone():%Y-%m-%d %H:%M}"
     oldest = f", the oldest of {oldest_at.astimezone():%Y-%m-%d %H:%M}" if oldest_at else ""
     out.print(
-        f"{preview.recordings} recordings of calls before {cutoff}{oldest}: "
+        f"{count_of(preview.recordings, 'recording')} of calls before {cutoff}{oldest}: "
         f"{format_clock(preview.audio_ms)} of audio"
     )
     _print_spared(preview)
@@ -283,14 +275,11 @@ def _print_retention_preview(preview: RetentionPreview, *, as_json: bool) -> Non
 
 
 def _print_spared(preview: RetentionPreview) -> None:
-    if preview.unfinished_recordings:
-        err.print(
-            f"Skipped {preview.unfinished_recordings} recordings that are still being transcribed."
-        )
-    if preview.held_recordings:
-        err.print(
-            f"Skipped {preview.held_recordings} recordings on hold. List the holds: producer hold"
-        )
+    unfinished, held = preview.unfinished_recordings, preview.held_recordings
+    if unfinished:
+        err.print(f"Skipped {count_of(unfinished, 'recording')} still being transcribed.")
+    if held:
+        err.print(f"Skipped {count_of(held, 'recording')} on hold. List the holds: producer hold")
 
 
 def _print_result(
@@ -311,8 +300,8 @@ def _print_result(
         print_json({"erased": True, **counts, **remainder})
         return
     out.print(
-        f"{result.recordings} recordings erased, with {result.results} results "
-        f"and {result.copies} spool copies"
+        f"{count_of(result.recordings, 'recording')} erased, with "
+        f"{count_of(result.results, 'result')} and {result.copies} spool copies"
     )
     if result.copies_left:
         err.print(
@@ -321,8 +310,8 @@ def _print_result(
         )
     if result.held_ids:
         err.print(
-            f"[{ErrorCode.HELD}] {len(result.held_ids)} recordings: they are on hold and were not "
-            f"erased ({_name(result.held_ids)}). See why, and how to release them: producer hold"
+            f"[{ErrorCode.HELD}] {count_of(len(result.held_ids), 'recording')} on hold, not erased "
+            f"({_name(result.held_ids)}). See why, and how to release: producer hold"
         )
     _print_shared(result.shared_ids)
     if result.recordings and result.note is None:
@@ -332,22 +321,20 @@ def _print_result(
 
 
 def _print_shared(shared: Sequence[UUID]) -> None:
-    """Say which recordings keep their words: they are of the same audio."""
     if shared:
         err.print(
-            f"{len(shared)} other recordings are of the same audio and keep their transcripts: "
+            f"Transcripts stay with {count_of(len(shared), 'other recording')} of the same audio: "
             f"{_name(shared)}"
         )
 
 
 def _name(recordings: Sequence[UUID]) -> str:
-    """Return the ids of the first few recordings."""
     return ", ".join(map(short_id, recordings[:_NAMED_MAX]))
 
 
 def _print_traces(traces: Sequence[Trace]) -> None:
     for trace in traces:
-        out.print(f"{trace.table}: {trace.kind} in {trace.rows:,} rows")
+        out.print(f"{trace.table}: {trace.kind} in {count_of(trace.rows, 'row')}")
     if not traces:
         out.print("Nothing found: it is in no table and in no file of the spool.")
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from producer.cli.common import open_ledger, open_register
+from producer.cli.common import CommandGroup, JsonOption, open_ledger, open_register
 from producer.cli.exit_codes import ExitCode
-from producer.cli.output import JsonOption, err, examples, print_result
-from producer.cli.tables import plain_table
-from producer.erasure.holds import (
-    RegisterResult,
-    apply_register,
-    hold_json,
-    place_hold,
-    release_holds,
-)
+from producer.cli.output import count_of, err, out, print_result
+from producer.cli.tables import plain_table, printable
+from producer.erasure.holds import RegisterResult, apply_register, place_hold, release_holds
 from producer.intake.spool import remove_copy
 from producer.submit.enqueue import celery_app
 from schema.errors import ErrorCode, Misconfigured
@@ -28,26 +24,20 @@ from schema.store.erasure import holds as store_holds
 from schema.store.erasure.holds import Hold
 from schema.text import short_id
 
-commands = typer.Typer()
-
-_PANEL = "Erase and hold"
+commands = CommandGroup("Erase and hold")
 
 
-@commands.command(
-    rich_help_panel=_PANEL,
-    epilog=examples(
-        "producer hold",
-        "producer hold ACD-20431 --reason 'claim 77'",
-        "producer hold --line billing --reason 'audit 2026'",
-    ),
+@commands.with_examples(
+    "producer hold",
+    "producer hold ACD-20431 --reason 'claim 77'",
+    "producer hold --line billing --reason 'audit 2026'",
 )
 def hold(
-    call: Annotated[
-        str | None, typer.Argument(help="The call id to hold.", metavar="CALL_ID")
-    ] = None,
-    line: Annotated[str | None, typer.Option(help="Hold all calls of this line.")] = None,
+    call: Annotated[str | None, Argument(help="The call id to hold.", metavar="CALL_ID")] = None,
+    line: Annotated[str | None, Option(help="Hold all calls of this line.", metavar="LINE")] = None,
     reason: Annotated[
-        str | None, typer.Option(help="Why, for people who find that they cannot erase it.")
+        str | None,
+        Option(help="Why, for people who find that they cannot erase it.", metavar="TEXT"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -70,13 +60,11 @@ def hold(
     _print_holds(holds, as_json=as_json)
 
 
-@commands.command(rich_help_panel=_PANEL, epilog=examples("producer release ACD-20431"))
+@commands.with_examples("producer release ACD-20431")
 def release(
     subject: Annotated[
         str,
-        typer.Argument(
-            help="A call id, a line, or the id of a hold (producer hold).", metavar="NAME"
-        ),
+        Argument(help="A call id, a line, or the id of a hold (producer hold).", metavar="NAME"),
     ],
     as_json: JsonOption = False,
 ) -> None:
@@ -84,14 +72,14 @@ def release(
     settings = load_settings()
     with open_ledger(settings) as ledger:
         holds = release_holds(ledger, open_register(settings), subject)
+    if not as_json:
+        out.print(printable(f"Released: {', '.join(hold.subject for hold in holds)}"))
     _print_holds(holds, as_json=as_json)
 
 
-@commands.command(
-    rich_help_panel=_PANEL, epilog=examples("producer restored", "producer restored --yes")
-)
+@commands.with_examples("producer restored", "producer restored --yes")
 def restored(
-    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without it, only count.")] = False,
+    yes: Annotated[bool, Option("--yes", help="Do it. Without it, only count.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """After restoring a backup, before workers start: repeat erasures and holds made since."""
@@ -117,9 +105,9 @@ def restored(
     }
     would = "" if yes else "would be "
     text = (
-        f"{result.erased_recordings} recordings {would}erased again, "
-        f"{result.placed_holds} holds {would}placed again, "
-        f"{result.released_holds} holds {would}released again"
+        f"{count_of(result.erased_recordings, 'recording')} {would}erased again, "
+        f"{count_of(result.placed_holds, 'hold')} {would}placed again, "
+        f"{count_of(result.released_holds, 'hold')} {would}released again"
     )
     print_result(value, text, as_json=as_json)
     if not as_json:
@@ -131,7 +119,7 @@ def restored(
 def _print_doubts(result: RegisterResult) -> None:
     if result.unknown_erasures:
         err.print(
-            f"The register lacks {result.unknown_erasures} erasures that the ledger has. "
+            f"The register lacks {count_of(result.unknown_erasures, 'erasure')} of the ledger. "
             "Check that CALLSCRIBE_ERASURES names the right file, and that it is complete."
         )
     if result.unreadable_lines:
@@ -142,14 +130,12 @@ def _print_doubts(result: RegisterResult) -> None:
 
 
 def _print_holds(holds: Sequence[Hold], *, as_json: bool) -> None:
-    rows = [
-        [
-            short_id(hold.id),
-            hold.subject,
-            f"{hold.held_at.astimezone():%Y-%m-%d %H:%M}",
-            hold.reason,
-        ]
-        for hold in holds
-    ]
+    rows, value = [], []
+    for hold in holds:
+        since = f"{hold.held_at.astimezone():%Y-%m-%d %H:%M}"
+        rows.append([short_id(hold.id), hold.subject, since, hold.reason])
+        released_at = hold.released_at.isoformat() if hold.released_at else None
+        moments = {"held_at": hold.held_at.isoformat(), "released_at": released_at}
+        value.append({**asdict(hold), "id": str(hold.id), **moments})
     view = plain_table(["hold", "call or line", "since", "reason"], rows)
-    print_result([hold_json(hold) for hold in holds], view, as_json=as_json)
+    print_result(value, view, as_json=as_json)

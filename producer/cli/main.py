@@ -6,26 +6,31 @@ import errno
 import os
 import sys
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import structlog
 import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from producer.cli import explain, export, forget, holds, host, recheck, search, status, submit
+from producer.cli import export, forget, holds, host, recheck, search, status, submit
+from producer.cli.common import hide_types
 from producer.cli.exit_codes import ExitCode, exit_code
 from producer.cli.output import err, out
 from producer.cli.tables import printable
 from producer.dates import check_clock
 from producer.terminal import degrade_output
-from schema.errors import CallscribeError, ErrorCode
+from schema.errors import BadRequest, CallscribeError, ErrorCode, Misconfigured
 
 _EXIT_CODES = ", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
 
 
 class _Commands(TyperGroup):
     """The commands; one whose reader goes away, as ``head`` does, has done what was asked for."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters."""
+        return hide_types(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -47,7 +52,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (submit, status, recheck, export, search, forget, holds, host, explain):
+for module in (submit, status, recheck, export, search, forget, holds, host):
     app.add_typer(module.commands)
 
 
@@ -55,26 +60,25 @@ for module in (submit, status, recheck, export, search, forget, holds, host, exp
 _DISK_ERRORS = (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
 
 
-def _print_version(*, is_requested: bool) -> None:
+def _print_version(is_requested: bool) -> None:
     if is_requested:
         out.print(f"callscribe {version('callscribe')}")
         raise typer.Exit
 
 
+_version_option = typer.Option(
+    "--version", help="Print the release and exit.", callback=_print_version, is_eager=True
+)
+
+
 @app.callback()
-def options(
-    *,
-    show_version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            help="Print the release and exit.",
-            callback=lambda value: _print_version(is_requested=value),
-            is_eager=True,
-        ),
-    ] = False,
-) -> None:
+def options(*, show_version: Annotated[bool, _version_option] = False) -> None:
     """Take the options that stand before a command."""
+
+
+def _fail(error: CallscribeError) -> NoReturn:
+    err.print(Text(printable(str(error)).plain, style="red"))
+    sys.exit(exit_code(error))
 
 
 def main() -> None:
@@ -88,26 +92,18 @@ def main() -> None:
         check_clock()
         app()
     except CallscribeError as error:
-        err.print(Text(printable(str(error)).plain, style="red"))
-        sys.exit(exit_code(error))
+        _fail(error)
     except UnicodeEncodeError:
         # Of an argument: a terminal of another country writes bytes that are no UTF-8.
-        err.print(
-            f"[{ErrorCode.OPTION_INVALID}] an argument: its text is not UTF-8. Write it in UTF-8.",
-            style="red",
-        )
-        sys.exit(ExitCode.USAGE)
+        cause, remedy = "its text is not UTF-8", "Write it in UTF-8."
+        _fail(BadRequest(ErrorCode.OPTION_INVALID, "an argument", cause, remedy))
     except OSError as error:
         if error.errno not in _DISK_ERRORS or error.filename is not None:
             raise
         # Or Python would try once more at its end.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        err.print(
-            f"[{ErrorCode.FILE_UNWRITABLE}] standard output: {error.strerror}. Free space there,"
-            " or write elsewhere.",
-            style="red",
-        )
-        sys.exit(ExitCode.MISCONFIGURED)
+        cause, remedy = str(error.strerror), "Free space there, or write elsewhere."
+        _fail(Misconfigured(ErrorCode.FILE_UNWRITABLE, "standard output", cause, remedy))
     except SystemExit as end:
         if end.code == ExitCode.INTERRUPTED:
             err.print("Interrupted. What was stored stays. The same command goes on from there.")

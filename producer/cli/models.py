@@ -71,18 +71,15 @@ def _tiers_by_model() -> dict[str, str]:
     for engine, tiers in TIERS.items():
         for tier, settings in tiers.items():
             name = settings["model"]
-            tiers_by_model[name] = (
-                f"{tiers_by_model[name]}, {tier}" if name in tiers_by_model else f"{engine}: {tier}"
-            )
+            earlier = tiers_by_model.get(name)
+            tiers_by_model[name] = f"{earlier}, {tier}" if earlier else f"{engine}: {tier}"
     return tiers_by_model
 
 
 def _state(model: ModelFiles, directory: Path, file_count: int) -> str:
     if file_count < len(model.files):
         return "not there"
-    is_published = all(
-        _digest(directory / name) == expected for name, expected in model.files.items()
-    )
+    is_published = all(_digest(directory / name) == digest for name, digest in model.files.items())
     return "ready" if is_published else "changed"
 
 
@@ -93,17 +90,15 @@ def digest_files(models_dir: Path, name: str) -> dict[str, str]:
         BadRequest: it cannot be read.
     """
     directory = models_dir / name
-    try:
-        return _digests(directory) if directory.is_dir() else {}
-    except OSError as error:
-        raise _not_a_model(directory, error.strerror or "cannot be read") from error
+    return _digests(directory) if directory.is_dir() else {}
 
 
 def _digests(directory: Path) -> dict[str, str]:
-    files = sorted(
-        path for path in directory.iterdir() if path.is_file() and not path.name.startswith(".")
-    )
-    return {path.name: _digest(path) for path in files}
+    try:
+        paths = [path for path in sorted(directory.iterdir()) if not path.name.startswith(".")]
+        return {path.name: _digest(path) for path in paths if path.is_file()}
+    except OSError as error:
+        raise _not_a_model(directory, error.strerror or "cannot be read") from error
 
 
 def profile_section(directory: Path, engine: str) -> str:
@@ -114,10 +109,7 @@ def profile_section(directory: Path, engine: str) -> str:
     Raises:
         BadRequest: the directory holds no file, or cannot be read.
     """
-    try:
-        digests = _digests(directory)
-    except OSError as error:
-        raise _not_a_model(directory, error.strerror or "cannot be read") from error
+    digests = _digests(directory)
     if not digests:
         raise _not_a_model(directory, "holds no file")
     is_punctuation = engine == "punctuation"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import RenderableType
 from rich.status import Status
 
@@ -20,12 +19,10 @@ from schema.store.read.progress import NoticeSummary
 out = PlainConsole(soft_wrap=False)
 err = PlainConsole(stderr=True)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead, for scripts.")]
 
-
-def examples(*commands: str) -> str:
-    """Return the end of a command's help: commands that run, a line each."""
-    return "\n".join(["Examples:" if len(commands) > 1 else "Example:", *commands])
+def count_of(count: int, noun: str) -> str:
+    """Return a count as people write it: 1 recording, 2,000 recordings."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def show_status(text: str) -> Status:

@@ -128,8 +128,8 @@ def render(progress: Progress, speed: Speed) -> Table:
     table = Table.grid()
     table.add_row(grid)
     table.add_row(_counts(progress))
-    for waiting in progress.postponed_segments:
-        message = printable(f"{waiting.segments} segments are waiting: {waiting.message}")
+    for group in progress.postponed_segments:
+        message = printable(f"{group.segments} segments are waiting: {group.message}")
         table.add_row(Text(message.plain, "yellow"))
     return table
 

@@ -6,49 +6,27 @@ from collections import Counter
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from producer.cli.common import SubmissionArgument, open_ledger
+from producer.cli import tables
+from producer.cli.common import CommandGroup, JsonOption, SubmissionArgument, open_ledger
 from producer.cli.exit_codes import ExitCode
-from producer.cli.output import (
-    JsonOption,
-    err,
-    examples,
-    out,
-    print_json,
-    print_notices,
-    print_result,
-)
+from producer.cli.output import count_of, err, out, print_json, print_notices, print_result
 from producer.cli.progress import show_progress
-from producer.cli.tables import (
-    PROBLEM_STATES,
-    progress_json,
-    submission_json,
-    submission_view,
-    submissions_view,
-)
 from producer.submit.enqueue import celery_app
 from schema.publish import Publisher
 from schema.settings import load_settings
 from schema.states import RecordingState
-from schema.store.intake import cancel as store_cancel
+from schema.store.intake.cancel import cancel_submission
 from schema.store.ledger import Ledger
-from schema.store.read import recordings as read
-from schema.store.read.progress import (
-    Progress,
-    find_submission,
-    list_notices,
-    list_submission_ids,
-    read_progress,
-    read_quality,
-    read_talks,
-)
-from schema.store.work import reduces
+from schema.store.read import progress as store_progress
+from schema.store.read.progress import Progress, find_submission, read_progress
+from schema.store.read.recordings import list_recordings
 from schema.store.work.events import read_notification_status
+from schema.store.work.reduces import retry_failed_segments
 from schema.text import short_id
 
-commands = typer.Typer()
-
-_PANEL = "Transcribe"
+commands = CommandGroup("Transcribe")
 
 #: Notices that are printed in full beneath a submission.
 _NOTICES_MAX = 3
@@ -57,28 +35,30 @@ _NOTICES_MAX = 3
 def print_submission(ledger: Ledger, progress: Progress, *, as_json: bool) -> None:
     """Print a submission in full: for scripts every recording, for people those with problems."""
     with ledger.connect() as connection:
-        states = None if as_json else PROBLEM_STATES
-        recordings = read.list_recordings(connection, progress.id, states)
-        notices = list_notices(connection, progress.id)
-        quality = read_quality(connection, progress.id)
+        states = None if as_json else tables.PROBLEM_STATES
+        recordings = list_recordings(connection, progress.id, states)
+        notices = store_progress.list_notices(connection, progress.id)
+        quality = store_progress.read_quality(connection, progress.id)
         notification = read_notification_status(connection, progress.id)
-        talks = read_talks(connection, progress.id) if as_json else {}
+        talks = store_progress.read_talks(connection, progress.id) if as_json else {}
     if as_json:
-        print_json(submission_json(progress, quality, recordings, notices, talks, notification))
+        value = tables.submission_json(progress, quality, recordings, notices, talks, notification)
+        print_json(value)
     else:
-        out.print(submission_view(progress, quality, recordings, notices, notification))
+        out.print(tables.submission_view(progress, quality, recordings, notices, notification))
 
 
 def print_problems(ledger: Ledger, progress: Progress) -> None:
     """Print a few notices as they are, and how many recordings have problems."""
     with ledger.connect() as connection:
-        problems = read.list_recordings(connection, progress.id, PROBLEM_STATES)
-        notices = list_notices(connection, progress.id)
+        problems = list_recordings(connection, progress.id, tables.PROBLEM_STATES)
+        notices = store_progress.list_notices(connection, progress.id)
     counts = []
     if problems:
         codes = Counter(str(recording.error_code) for recording in problems).most_common()
         reasons = ", ".join(f"{count} {code}" for code, count in codes)
-        counts.append(f"{len(problems)} recordings need attention ({reasons})")
+        needs = "needs" if len(problems) == 1 else "need"
+        counts.append(f"{count_of(len(problems), 'recording')} {needs} attention ({reasons})")
     if len(notices) > _NOTICES_MAX:
         counts.append(f"{len(notices)} notices")
     else:
@@ -91,19 +71,16 @@ def submission_exit(progress: Progress, unmatched_rows: int = 0) -> ExitCode:
     """Return the exit code for a submission as it stands."""
     if not progress.total:
         return ExitCode.NOTHING
-    if unmatched_rows or progress.count(*PROBLEM_STATES):
+    if unmatched_rows or progress.count(*tables.PROBLEM_STATES):
         return ExitCode.INCOMPLETE
     return ExitCode.OK
 
 
-@commands.command(
-    rich_help_panel=_PANEL,
-    epilog=examples("producer status", "producer status 1f3a --json", "producer status --all"),
-)
+@commands.with_examples("producer status", "producer status 1f3a --json", "producer status --all")
 def status(
     submission: SubmissionArgument = None,
     list_all: Annotated[
-        bool, typer.Option("--all", "-a", help="List the latest 50 submissions.")
+        bool, Option("--all", "-a", help="List the latest 50 submissions.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -120,12 +97,13 @@ def status(
 
 def _list_submissions(ledger: Ledger, *, as_json: bool) -> None:
     with ledger.connect() as connection:
-        submissions = [read_progress(connection, i) for i in list_submission_ids(connection, 50)]
-    value = [progress_json(progress) for progress in submissions]
-    print_result(value, submissions_view(submissions), as_json=as_json)
+        ids = store_progress.list_submission_ids(connection, 50)
+        submissions = [read_progress(connection, submission_id) for submission_id in ids]
+    value = [tables.progress_json(progress) for progress in submissions]
+    print_result(value, tables.submissions_view(submissions), as_json=as_json)
 
 
-@commands.command(rich_help_panel=_PANEL, epilog=examples("producer watch", "producer watch 1f3a"))
+@commands.with_examples("producer watch", "producer watch 1f3a")
 def watch(submission: SubmissionArgument = None, as_json: JsonOption = False) -> None:
     """Show live progress until every recording has ended."""
     with open_ledger(load_settings()) as ledger:
@@ -136,22 +114,20 @@ def watch(submission: SubmissionArgument = None, as_json: JsonOption = False) ->
     raise typer.Exit(submission_exit(progress))
 
 
-@commands.command(rich_help_panel=_PANEL, epilog=examples("producer retry 1f3a"))
+@commands.with_examples("producer retry 1f3a")
 def retry(submission: SubmissionArgument = None, as_json: JsonOption = False) -> None:
     """Decode failed segments again. Quarantined files must be submitted again instead."""
     with open_ledger(load_settings()) as ledger:
         with ledger.connect() as connection:
             submission_id = find_submission(connection, submission)
-        segments, recordings = ledger.transact(
-            lambda c: reduces.retry_failed_segments(c, submission_id)
-        )
+        segments, recordings = ledger.transact(lambda c: retry_failed_segments(c, submission_id))
         with ledger.connect() as connection:
             progress = read_progress(connection, submission_id)
     quarantined = progress.count(RecordingState.QUARANTINED)
     cancelled = progress.count(RecordingState.CANCELLED)
     counts = {"segments": segments, "recordings": recordings, "quarantined": quarantined}
     value = {"submission": str(submission_id), **counts, "cancelled": cancelled}
-    text = f"Retrying {segments} segments of {recordings} recordings."
+    text = f"Retrying {count_of(segments, 'segment')} of {count_of(recordings, 'recording')}."
     if not recordings:
         text = f"Submission {short_id(submission_id)} has no failed recordings."
     print_result(value, text, as_json=as_json)
@@ -161,10 +137,10 @@ def retry(submission: SubmissionArgument = None, as_json: JsonOption = False) ->
         err.print(f"{cancelled} cancelled: submit these files again.")
 
 
-@commands.command(rich_help_panel=_PANEL, epilog=examples("producer cancel 1f3a"))
+@commands.with_examples("producer cancel 1f3a")
 def cancel(
     submission: Annotated[
-        str, typer.Argument(metavar="ID", help="A submission's id, or its first characters.")
+        str, Argument(metavar="ID", help="A submission's id, or its first characters.")
     ],
     as_json: JsonOption = False,
 ) -> None:
@@ -173,8 +149,9 @@ def cancel(
     with open_ledger(settings) as ledger:
         with ledger.connect() as connection:
             submission_id = find_submission(connection, submission)
-        result = ledger.transact(lambda c: store_cancel.cancel_submission(c, submission_id))
+        result = ledger.transact(lambda c: cancel_submission(c, submission_id))
     Publisher(celery_app(settings)).publish(result.dispatches)
     counts = {"recordings": result.recordings, "segments": result.segments}
-    text = f"Cancelled {result.recordings} recordings and stopped {result.segments} segments."
+    cancelled = count_of(result.recordings, "recording")
+    text = f"Cancelled {cancelled} and stopped {count_of(result.segments, 'segment')}."
     print_result({"submission": str(submission_id), **counts}, text, as_json=as_json)

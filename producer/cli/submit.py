@@ -11,19 +11,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.status import Status
+from typer import Argument, Option
 
-from producer.cli.common import open_ledger, open_queue, repeat_every
+from producer.cli.common import CommandGroup, JsonOption, open_ledger, open_queue, repeat_every
 from producer.cli.exit_codes import ExitCode
 from producer.cli.models import digest_files
-from producer.cli.output import (
-    JsonOption,
-    err,
-    examples,
-    out,
-    print_notices,
-    print_result,
-    show_status,
-)
+from producer.cli.output import count_of, err, out, print_notices, print_result, show_status
 from producer.cli.progress import show_progress
 from producer.cli.status import print_problems, print_submission, submission_exit
 from producer.cli.tables import plain_table, printable
@@ -45,64 +38,66 @@ from schema.settings import Settings, load_settings
 from schema.store.read.progress import read_progress
 from schema.text import short_id
 
-commands = typer.Typer()
+commands = CommandGroup("Transcribe")
 
 #: Options, by what they are about.
-_take = partial(typer.Option, rich_help_panel="What to take")
-_decode = partial(typer.Option, rich_help_panel="How to decode")
-_write = partial(typer.Option, rich_help_panel="How to write")
-_then = partial(typer.Option, rich_help_panel="What happens then")
+_take = partial(Option, rich_help_panel="What to take")
+_decode = partial(Option, rich_help_panel="How to decode")
+_write = partial(Option, rich_help_panel="How to write")
+_then = partial(Option, rich_help_panel="What happens then")
 
 #: A folder that cannot be read is reported within a minute.
 _ROUND_S = 30.0
 
 
-@commands.command(
+@commands.with_examples(
+    "producer submit calls/",
+    "producer submit calls/ --speakers agent,customer --wait",
+    "producer submit calls/ --manifest calls.csv --zone Europe/Berlin",
+    "producer submit calls/ --manifest calls.csv --zone Europe/Berlin --dry-run",
+    "producer submit calls/ --name-pattern '{agent}_{call_id}.wav'",
+    "producer submit dump/ --raw .ulaw=mulaw:8000 --language en",
+    "producer submit broken.mp3 --truncated take",
+    "producer submit today/complaint.wav --priority --wait",
+    "producer submit calls/ --notify https://crm.example/callscribe",
+    "producer submit /srv/drop --watch",
     name="submit",
-    rich_help_panel="Transcribe",
-    epilog=examples(
-        "producer submit calls/",
-        "producer submit calls/ --speakers agent,customer --manifest calls.csv --wait",
-        "producer submit calls/ --manifest calls.csv --dry-run",
-        "producer submit dump/ --raw .ulaw=mulaw:8000 --language en",
-        "producer submit broken.mp3 --truncated take",
-        "producer submit today/complaint.wav --priority --wait",
-        "producer submit calls/ --notify https://crm.example/callscribe",
-        "producer submit /srv/drop --watch",
-    ),
 )
 def submit_command(
     paths: Annotated[
-        list[str], typer.Argument(help="Files and directories, with all below.", metavar="PATH")
+        list[str], Argument(help="Files and directories, with all below.", metavar="PATH")
     ],
-    manifest: Annotated[Path | None, _take(help="CSV or JSONL with one row per file.")] = None,
+    manifest: Annotated[
+        Path | None, _take(help="CSV or JSONL with one row per file.", metavar="FILE")
+    ] = None,
     name_pattern: Annotated[
         str | None,
-        _take(
-            help="What file names contain, e.g. '{started_at:%Y%m%d}_{call_id}.wav'.",
-            metavar="PATTERN",
-        ),
+        _take(help="What file names contain. See the examples.", metavar="PATTERN"),
     ] = None,
     zone: Annotated[
-        str | None, _take(help="Time zone for dates without one.", metavar="Europe/Berlin")
+        str | None,
+        _take(
+            help="Time zone of dates that name none, e.g. Europe/Berlin. Required for those.",
+            metavar="ZONE",
+        ),
     ] = None,
     encoding: Annotated[
         str | None,
-        _take(help="Encoding of manifest and sidecars, if not UTF-8.", metavar="gb18030"),
+        _take(
+            help="Encoding of manifest and sidecars, if not UTF-8, e.g. gb18030.",
+            metavar="ENCODING",
+        ),
     ] = None,
     raw: Annotated[
         list[str] | None,
         _take(
-            help="Format of files without a header, by suffix (repeatable).",
-            metavar=".ulaw=mulaw:8000",
+            help="Format of files without a header, by suffix, e.g. .ulaw=mulaw:8000 (repeatable).",
+            metavar="FORMAT",
         ),
     ] = None,
     truncated: Annotated[
         str | None,
-        _take(
-            help="Incomplete files: refuse them, or transcribe what is there.",
-            metavar="quarantine|take",
-        ),
+        _take(help="Incomplete files: quarantine them, or take what is there.", metavar="MODE"),
     ] = None,
     drop: Annotated[
         bool,
@@ -118,13 +113,14 @@ def submit_command(
             help="With --watch: take a file once it is unchanged for this many seconds.",
             min=1,
             max=86_400,
+            metavar="SECONDS",
         ),
     ] = 10.0,
     dry_run: Annotated[
         bool, _take("--dry-run", help="Show what would be submitted. Reads no audio.")
     ] = False,
     profile: Annotated[
-        str, _decode(help="call, fast, meeting, lecture, noisy, or a TOML file.")
+        str, _decode(help="call, fast, meeting, lecture, noisy, or a TOML file.", metavar="NAME")
     ] = "call",
     language: Annotated[
         str | None, _decode(help="ISO 639-1 code, or auto.", metavar="CODE")
@@ -134,7 +130,8 @@ def submit_command(
     ] = None,
     engine: Annotated[str | None, _decode(help="whisper or funasr.", metavar="ENGINE")] = None,
     model: Annotated[
-        str | None, _decode(help="Model name, e.g. whisper-tiny.en. List them: producer models.")
+        str | None,
+        _decode(help="E.g. whisper-tiny.en. List them: producer models.", metavar="NAME"),
     ] = None,
     channels: Annotated[
         str | None, _decode(help="auto, split (one speaker per channel) or mix.", metavar="MODE")
@@ -146,8 +143,8 @@ def submit_command(
             metavar="MODE",
         ),
     ] = None,
-    segment: Annotated[int | None, _decode(help="Segment length in seconds.")] = None,
-    overlap: Annotated[int | None, _decode(help="Overlap of segments in seconds.")] = None,
+    segment: Annotated[int | None, _decode(help="Segment length.", metavar="SECONDS")] = None,
+    overlap: Annotated[int | None, _decode(help="Overlap of segments.", metavar="SECONDS")] = None,
     force: Annotated[bool, _decode("--force", help="Ignore cached results.")] = False,
     priority: Annotated[
         bool, _decode("--priority", help="Urgent: process before all non-urgent work.")
@@ -200,18 +197,18 @@ def _without_none(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _print_preview(looked: SubmissionPreview, *, as_json: bool) -> None:
+def _print_preview(preview: SubmissionPreview, *, as_json: bool) -> None:
     rows, files = [], []
-    for source, call in looked.files:
+    for source, call in preview.files:
         files.append({"root": source.root, "file": source.name, "call": call_json(call)})
         started = f"{call.started_at:%Y-%m-%d %H:%M %Z}" if call.started_at else ""
         rows.append([source.name, call.call_id or "", started, call.agent or "", call.line or ""])
-    notices = [asdict(notice) for notice in looked.notices]
+    notices = [asdict(notice) for notice in preview.notices]
     view = plain_table(["file", "call id", "started", "agent", "line"], rows)
     print_result({"files": files, "notices": notices}, view, as_json=as_json)
     if not as_json:
-        print_notices(looked.notices)
-        err.print(f"{len(looked.files)} files found. Nothing was submitted.")
+        print_notices(preview.notices)
+        err.print(f"{count_of(len(preview.files), 'file')} found. Nothing was submitted.")
 
 
 def _submit_once(request: Request, settings: Settings, *, wait: bool, as_json: bool) -> ExitCode:
@@ -236,18 +233,19 @@ def _submit_once(request: Request, settings: Settings, *, wait: bool, as_json: b
 
 
 def _examining(summary: Summary) -> str:
-    examined = summary.recordings + summary.resumed_recordings
-    return f"examined {examined} recordings, {summary.quarantined} quarantined ..."
+    examined_count = summary.recordings + summary.resumed_recordings
+    return f"examined {examined_count} recordings, {summary.quarantined_recordings} quarantined ..."
 
 
 def _print_summary(summary: Summary, enqueuer: Enqueuer) -> None:
-    if summary.resumed:
+    if summary.is_resumed:
         err.print(f"resumed: {summary.resumed_recordings} recordings were submitted before")
     err.print(
-        f"submission {short_id(summary.submission)}: {summary.recordings} recordings, "
-        f"{summary.segments} segments to decode, {summary.known_segments} already decoded"
+        f"submission {short_id(summary.submission)}: {count_of(summary.recordings, 'recording')}, "
+        f"{count_of(summary.segments, 'segment')} to decode, "
+        f"{summary.cached_segments} already decoded"
     )
-    if enqueuer.failed:
+    if enqueuer.has_failed:
         err.print(f"{enqueuer.failure} The sweep sends the work once it does.", style="yellow")
 
 
@@ -274,13 +272,13 @@ class _FolderReport:
         self._status = status
         self._submitted = 0
 
-    def __call__(self, summary: Summary, waiting: int) -> None:
+    def __call__(self, summary: Summary, unsettled_files: int) -> None:
         while summary.messages:
             err.print(printable(summary.messages.pop(0)), style="yellow", soft_wrap=True)
         submitted = summary.resumed_recordings + summary.recordings
         line = (
             f"submission {short_id(summary.submission)}: {submitted} recordings submitted, "
-            f"{summary.quarantined} quarantined, {waiting} still being written"
+            f"{summary.quarantined_recordings} quarantined, {unsettled_files} still being written"
         )
         self._status.update(line)
         if submitted != self._submitted and not err.is_terminal:

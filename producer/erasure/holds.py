@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import Connection
 
@@ -35,20 +34,18 @@ def place_hold(
             check_text(value or "")
         except ValueError as error:
             raise BadRequest(ErrorCode.OPTION_INVALID, name, str(error)) from error
-
     subjects = [subject for subject in (call_id, line) if subject is not None]
     if len(subjects) != 1 or not subjects[0].strip() or not reason.strip():
-        cause, remedy = (
-            "it is blank, or both a call and a line",
-            "Name one call or line, and a reason.",
-        )
+        cause = "it is blank, or both a call and a line"
+        remedy = "Name one call or line, and a reason."
         raise BadRequest(ErrorCode.OPTION_INVALID, "hold", cause, remedy)
 
     def place(connection: Connection) -> Hold:
         hold = holds.insert_hold(connection, call_id=call_id, line=line, reason=reason)
         # Before the commit: what a crash leaves in the register alone, a restore holds.
         if register is not None:
-            _note_hold(register, hold)
+            held_at = hold.held_at.isoformat()
+            register.note_hold(hold.id, call_id=call_id, line=line, reason=reason, held_at=held_at)
         return hold
 
     return ledger.transact(place)
@@ -60,11 +57,7 @@ def release_holds(ledger: Ledger, register: ErasureRegister | None, subject: str
     Raises:
         BadRequest: it names none.
     """
-
-    def release(connection: Connection) -> list[Hold]:
-        return holds.mark_holds_released(connection, subject)
-
-    released_holds = ledger.transact(release)
+    released_holds = ledger.transact(lambda c: holds.mark_holds_released(c, subject))
     # After the commit: what a crash leaves held in the register alone, a restore holds.
     if register is not None:
         for hold in released_holds:
@@ -87,11 +80,7 @@ class RegisterResult:
 
 
 def apply_register(
-    ledger: Ledger,
-    register: ErasureRegister,
-    remove_copy: Callable[[bytes], None],
-    *,
-    really: bool,
+    ledger: Ledger, register: ErasureRegister, remove_copy: Callable[[bytes], None], *, really: bool
 ) -> RegisterResult:
     """Do to a ledger of a dump what was done since: hold, let go, then erase.
 
@@ -121,13 +110,10 @@ def apply_register(
         erasure = forget.erase_recordings(connection, erasures.erased_ids, remove_copy)
         holds.delete_holds(connection, active_holds)
         for hold_id, facts in active_holds.items():
+            subject = {name: facts.get(name) for name in ("call_id", "line")}
+            reason, held_at = facts["reason"], facts["held_at"]
             holds.insert_hold(
-                connection,
-                call_id=facts.get("call_id"),
-                line=facts.get("line"),
-                reason=facts["reason"],
-                hold_id=hold_id,
-                held_at=facts["held_at"],
+                connection, **subject, reason=reason, hold_id=hold_id, held_at=held_at
             )
         late_erasure = forget.erase_recordings(connection, erasures.unconfirmed_ids, remove_copy)
         result.erased_recordings = erasure.recordings + late_erasure.recordings
@@ -135,25 +121,3 @@ def apply_register(
         return result
 
     return ledger.transact(apply)
-
-
-def hold_json(hold: Hold) -> dict[str, Any]:
-    """Return a hold as JSON has it."""
-    return {
-        "id": str(hold.id),
-        "call_id": hold.call_id,
-        "line": hold.line,
-        "reason": hold.reason,
-        "held_at": hold.held_at.isoformat(),
-        "released_at": hold.released_at.isoformat() if hold.released_at else None,
-    }
-
-
-def _note_hold(register: ErasureRegister, hold: Hold) -> None:
-    register.note_hold(
-        hold.id,
-        call_id=hold.call_id,
-        line=hold.line,
-        reason=hold.reason,
-        held_at=hold.held_at.isoformat(),
-    )

@@ -11,8 +11,7 @@ from sqlalchemy import Connection
 
 from schema.erasure_register import ErasureRegister
 from schema.errors import BadRequest
-from schema.store.erasure import forget as store
-from schema.store.erasure import retention
+from schema.store.erasure import forget, retention
 from schema.store.erasure.forget import ErasureResult, confirm_erasure
 from schema.store.ledger import Ledger
 from schema.store.read.search import EVERYTHING, Filters
@@ -22,7 +21,7 @@ from schema.wire import Dispatch
 _BATCH = 100
 
 #: As many as are looked for at a time.
-_MAX_FOUND = 10_000
+_PAGE = 10_000
 
 
 def run_retention(
@@ -46,7 +45,7 @@ def run_retention(
     run_id = ledger.transact(lambda c: retention.begin_run(c, cutoff, has_filters=has_filters))
     erase = partial(_erase_in_transaction, ledger, run_id, remove_copy, register)
     refused_ids: set[UUID] = set()
-    find = partial(store.find_expired_recordings, cutoff=cutoff, filters=filters, limit=_MAX_FOUND)
+    find = partial(forget.find_expired_recordings, cutoff=cutoff, filters=filters, limit=_PAGE)
     while ids := ledger.transact(partial(find, excluded_ids=refused_ids)):
         for start in range(0, len(ids), _BATCH):
             batch = ids[start : start + _BATCH]
@@ -55,7 +54,7 @@ def run_retention(
                 publish(erasure.dispatches)
                 total.add(erasure)
             advance(total.recordings)
-    preview = ledger.transact(lambda c: store.preview_retention(c, cutoff, filters))
+    preview = ledger.transact(lambda c: forget.preview_retention(c, cutoff, filters))
     ledger.transact(lambda c: retention.end_run(c, run_id, preview.unfinished_recordings))
     return total
 
@@ -82,9 +81,9 @@ def _erase_in_transaction(
     register: ErasureRegister | None,
     batch: Sequence[UUID],
 ) -> ErasureResult:
-    def work(connection: Connection) -> ErasureResult:
-        erasure = store.erase_recordings(connection, batch, remove_copy, register)
+    def erase_batch(connection: Connection) -> ErasureResult:
+        erasure = forget.erase_recordings(connection, batch, remove_copy, register)
         retention.add_to_run(connection, run, erasure)
         return erasure
 
-    return ledger.transact(work)
+    return ledger.transact(erase_batch)

@@ -69,12 +69,9 @@ def parse_formats(text: str) -> list[str]:
     formats = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in formats if name not in FILE_FORMATS]
     if unknown or not formats:
-        raise BadRequest(
-            ErrorCode.OPTION_INVALID,
-            "--format",
-            f"{', '.join(unknown) or 'nothing'} is not a format",
-            f"Formats are {','.join(FILE_FORMATS)}; or jsonl, parquet.",
-        )
+        cause = f"{', '.join(unknown) or 'nothing'} is not a format"
+        remedy = f"Formats are {','.join(FILE_FORMATS)}; or jsonl, parquet."
+        raise BadRequest(ErrorCode.OPTION_INVALID, "--format", cause, remedy)
     return formats
 
 
@@ -108,12 +105,12 @@ def export_files(
             if transcript is None:
                 result.without_transcript.append(recording)
             else:
-                source, headless = read.read_source(connection, recording.id)
+                source, raw_format = read.read_source(connection, recording.id)
                 # Copying hours of audio takes longer than the server waits in a transaction.
                 connection.rollback()
                 for name in formats:
                     if name == HTML:
-                        _write_page(directory, stem, transcript, source, audio_settings, headless)
+                        _write_page(directory, stem, transcript, source, audio_settings, raw_format)
                         entries.append(to_entry(transcript, f"{stem}.html"))
                     else:
                         _write(directory / f"{stem}.{name}", FORMATS[name](transcript))
@@ -134,7 +131,7 @@ def _write_page(
     transcript: StoredTranscript,
     source: Location,
     audio_settings: Settings | None,
-    headless: AudioFormat | None,
+    raw_format: AudioFormat | None,
 ) -> None:
     """Write a call's page, and its audio where that can be had."""
     if audio_settings is None:
@@ -145,7 +142,7 @@ def _write_page(
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             flags = transcript.recording.flags
-            peaks = copy_audio(source, audio_settings, path, headless, flags)
+            peaks = copy_audio(source, audio_settings, path, raw_format, flags)
             page_audio, no_audio_reason = PageAudio(path.name, peaks), ""
         except CallscribeError as error:
             # The transcript is worth its page; where the file went, only its host knows.
@@ -212,9 +209,6 @@ def _refuse_unwritable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Misconfigured(
-            ErrorCode.FILE_UNWRITABLE,
-            str(path),
-            error.strerror or str(error),
-            "Choose another directory with --out.",
-        ) from error
+        cause = error.strerror or str(error)
+        remedy = "Choose another directory with --out."
+        raise Misconfigured(ErrorCode.FILE_UNWRITABLE, str(path), cause, remedy) from error

@@ -55,9 +55,8 @@ _LINE_ENDS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 
 def document(transcript: StoredTranscript) -> dict[str, Any]:
     """Return everything known of a recording and its words, as an object."""
-    recording = transcript.recording
     return {
-        **recording_json(recording),
+        **recording_json(transcript.recording),
         "version": transcript.version,
         "language": transcript.language,
         "languages": [
@@ -69,7 +68,7 @@ def document(transcript: StoredTranscript) -> dict[str, Any]:
         "crosstalk_words": flag_count(transcript.flags, Flag.CROSSTALK),
         "noise_words": flag_count(transcript.flags, Flag.NOISE_WORDS),
         "talk": transcript.talk.to_json(),
-        "text": _text(transcript),
+        "text": "\n".join(u.text for u in transcript.utterances),
         "utterances": [_utterance_json(u) for u in transcript.utterances],
         "gaps": [_gap_json(gap) for gap in transcript.gaps],
         "seams": [_seam_json(seam) for seam in transcript.seams],
@@ -80,7 +79,6 @@ def document(transcript: StoredTranscript) -> dict[str, Any]:
 
 def recording_json(recording: RecordingSummary) -> dict[str, Any]:
     """Return what is known of a recording beside its words."""
-    call = recording.call
     return {
         "recording": str(recording.id),
         "file": recording.name,
@@ -90,7 +88,7 @@ def recording_json(recording: RecordingSummary) -> dict[str, Any]:
             if recording.error_code
             else None
         ),
-        **call_json(call),
+        **call_json(recording.call),
         "duration_ms": recording.duration_ms,
         "channels": recording.channels,
         "flags": list(recording.flags),
@@ -182,18 +180,9 @@ def to_csv(transcript: StoredTranscript) -> str:
         for gap in transcript.gaps
     ]
     rows += [("", None, r.at_ms, r.at_ms, r.text) for r in file_remarks(transcript)]
+    name, call_id = _cell(recording.name), _cell(recording.call.call_id or "")
     for speaker, channel, start_ms, end_ms, text in sorted(rows, key=lambda row: row[2]):
-        writer.writerow(
-            [
-                _cell(recording.name),
-                _cell(recording.call.call_id or ""),
-                _cell(speaker),
-                "" if channel is None else channel,
-                start_ms,
-                end_ms,
-                _cell(text),
-            ]
-        )
+        writer.writerow([name, call_id, _cell(speaker), channel, start_ms, end_ms, _cell(text)])
     return table.getvalue()
 
 
@@ -215,7 +204,6 @@ class _Cue:
 
 
 def _cues(transcript: StoredTranscript) -> list[_Cue]:
-    """Return captions in order of their starts."""
     gap_cues = (
         _Cue(gap.speaker, gap.span.start_ms, gap.span.end_ms, _gap_text(gap))
         for gap in transcript.gaps
@@ -257,10 +245,6 @@ def _split_words(words: tuple[Word, ...]) -> Iterator[list[Word]]:
         cue.append(word)
     if cue:
         yield cue
-
-
-def _text(transcript: StoredTranscript) -> str:
-    return "\n".join(u.text for u in transcript.utterances)
 
 
 def _utterance_json(utterance: Utterance) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from producer.terminal import json_for
 from schema.bounds import is_plausible
 from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured, Transient
 from schema.store.ledger import Ledger
-from schema.store.read import changes as store
+from schema.store.read import changes as store_changes
 from schema.store.read.changes import TranscriptPosition, TranscriptRange, Watermark
 from schema.store.read.transcripts import StoredTranscript
 from schema.text import short_id
@@ -75,7 +75,7 @@ def write_changes(
     result = StreamResult(mark, may_repeat=len(ranges) > 1)
     for position in _positions(ledger, ranges, submission):
         try:
-            transcript = ledger.transact(partial(store.read_if_latest, position=position))
+            transcript = ledger.transact(partial(store_changes.read_if_latest, position=position))
         except BadRecording as error:
             result.errors.append(error)
             continue
@@ -98,30 +98,27 @@ def _ranges(since: datetime | Watermark | None, until: Watermark) -> list[Transc
         return [TranscriptRange(since=since, until=until.moment)]
     if since.position is None:
         return [TranscriptRange(since=since.moment, upto_position=until.position)]
-    later = TranscriptRange(after_position=since.position, upto_position=until.position)
+    new_range = TranscriptRange(after_position=since.position, upto_position=until.position)
     if since.history == until.history:
-        return [later]
+        return [new_range]
     return [
         TranscriptRange(since=since.moment - _CLOCKS_DIFFER, upto_position=since.position),
-        later,
+        new_range,
     ]
 
 
 def _safe_mark(ledger: Ledger) -> Watermark:
     """Return a mark before which nothing more will be stored."""
-    mark = ledger.transact(store.read_watermark)
-    open_writers = ledger.transact(store.list_open_writers)
+    mark = ledger.transact(store_changes.read_watermark)
+    open_writers = ledger.transact(store_changes.list_open_writers)
     deadline_s = time.monotonic() + _PATIENCE_S
     while open_writers:
         if time.monotonic() > deadline_s:
-            raise Transient(
-                ErrorCode.LEDGER_UNREACHABLE,
-                "ledger",
-                f"a transcript is still being stored after {_PATIENCE_S:.0f} s",
-                "Run the command again.",
-            )
+            cause = f"a transcript is still being stored after {_PATIENCE_S:.0f} s"
+            remedy = "Run the command again."
+            raise Transient(ErrorCode.LEDGER_UNREACHABLE, "ledger", cause, remedy)
         time.sleep(_POLL_S)
-        open_writers &= ledger.transact(store.list_open_writers)
+        open_writers &= ledger.transact(store_changes.list_open_writers)
     return mark
 
 
@@ -132,7 +129,7 @@ def _positions(
         last_position: TranscriptPosition | None = None
         while True:
             list_page = partial(
-                store.list_positions,
+                store_changes.list_positions,
                 transcript_range=transcript_range,
                 last_position=last_position,
                 submission=submission,
@@ -189,7 +186,9 @@ def open_new_file(path: Path) -> Iterator[BinaryIO]:
         with writing as partial, partial.open("wb") as file:
             yield file
     except OSError as error:
-        raise _unwritable_error(path, error) from error
+        cause = error.strerror or str(error)
+        remedy = "Choose another place with --out or --cursor."
+        raise Misconfigured(ErrorCode.FILE_UNWRITABLE, str(path), cause, remedy) from error
 
 
 def read_cursor(path: Path, submission: UUID | None = None) -> Watermark | None:
@@ -205,41 +204,28 @@ def read_cursor(path: Path, submission: UUID | None = None) -> Watermark | None:
     """
     try:
         if path.exists() and not path.is_file():
-            raise Misconfigured(
-                ErrorCode.FILE_UNREADABLE,
-                str(path),
-                "it is not a file",
-                "Name another with --cursor.",
-            )
+            cause = "it is not a file"
+            remedy = "Name another with --cursor."
+            raise Misconfigured(ErrorCode.FILE_UNREADABLE, str(path), cause, remedy)
         lines = path.read_text("utf-8", "replace").strip().splitlines()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Misconfigured(
-            ErrorCode.FILE_UNREADABLE,
-            str(path),
-            error.strerror or str(error),
-            "Let this user read it, or name another file with --cursor.",
-        ) from error
+        cause = error.strerror or str(error)
+        remedy = "Let this user read it, or name another file with --cursor."
+        raise Misconfigured(ErrorCode.FILE_UNREADABLE, str(path), cause, remedy) from error
     moment, _, owner = (lines[0] if lines else "").strip().partition(" ")
     if owner != ("" if submission is None else str(submission)):
-        raise BadRequest(
-            ErrorCode.OPTION_INVALID,
-            str(path),
-            f"it is the cursor of exports of submission {owner}"
-            if owner
-            else "it is of all submissions",
-            "Use one cursor for each: --cursor FILE.",
-        )
+        cause = f"it is the cursor of exports of submission {owner}"
+        cause = cause if owner else "it is of all submissions"
+        remedy = "Use one cursor for each: --cursor FILE."
+        raise BadRequest(ErrorCode.OPTION_INVALID, str(path), cause, remedy)
     position, history = _parse_position(lines[1:])
     written_at = parse_moment(moment, str(path))
     if not is_plausible(written_at):
-        raise BadRequest(
-            ErrorCode.OPTION_INVALID,
-            str(path),
-            f"no export was written at {written_at.isoformat()}",
-            "Name another cursor file, or remove this one.",
-        )
+        cause = f"no export was written at {written_at.isoformat()}"
+        remedy = "Name another cursor file, or remove this one."
+        raise BadRequest(ErrorCode.OPTION_INVALID, str(path), cause, remedy)
     return Watermark(written_at, position, history)
 
 
@@ -267,9 +253,3 @@ def write_cursor(path: Path, mark: Watermark, submission: UUID | None = None) ->
 def format_moment(moment: datetime) -> str:
     """Return a moment to the microsecond, as ``--since`` takes it."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _unwritable_error(path: Path, error: OSError) -> Misconfigured:
-    cause = error.strerror or str(error)
-    remedy = "Choose another place with --out or --cursor."
-    return Misconfigured(ErrorCode.FILE_UNWRITABLE, str(path), cause, remedy)

@@ -17,7 +17,7 @@ import soundfile
 from producer.atomic import atomic_write
 from producer.intake.containers.account import Break
 from producer.intake.full_decode import read_blocks
-from producer.intake.probe import ReadOptions, SourceInfo, probe
+from producer.intake.probe import AudioInfo, ReadOptions, probe
 from schema.pcm import Samples
 from schema.profile import TracksMode
 from schema.records import AudioFormat, Location
@@ -30,7 +30,6 @@ POINTS = 1_000
 
 _STEPS_A_SECOND = 20
 
-
 #: The peaks of each channel, 0..1: float32 ``(channels, points)``.
 Peaks = npt.NDArray[np.float32]
 
@@ -39,12 +38,12 @@ def copy_audio(
     location: Location,
     settings: Settings,
     target: Path,
-    headless: AudioFormat | None = None,
+    raw_format: AudioFormat | None = None,
     flags: Iterable[str] = (),
 ) -> Peaks:
     """Write a recording's audio to ``target`` as FLAC; return its peaks, :data:`POINTS` at most.
 
-    ``headless`` says how the file is to be read if it has no header; the recording's ``flags``
+    ``raw_format`` says how the file is to be read if it has no header; the recording's ``flags``
     what was chosen of its tracks, and that it was taken though it is broken.
 
     Raises:
@@ -55,8 +54,8 @@ def copy_audio(
     options = _read_options(flag_names(flags))
     with atomic_write(target) as partial, storage.on_disk(location, lambda _: None) as path:
         info = (
-            SourceInfo(headless, needs_copy=False)
-            if headless
+            AudioInfo(raw_format, needs_copy=False)
+            if raw_format
             else probe(path, {}, settings.limits, location, options)
         )
         breaks: list[Break] | None = [] if options.accept_truncated else None
@@ -71,7 +70,7 @@ def _read_options(flags: Collection[str]) -> ReadOptions:
     return ReadOptions(tracks, accept_truncated=Flag.TRUNCATED in flags)
 
 
-def _write_flac(blocks: Iterator[Samples], info: SourceInfo, target: Path) -> Peaks:
+def _write_flac(blocks: Iterator[Samples], info: AudioInfo, target: Path) -> Peaks:
     """Write blocks to a file; return their peaks.
 
     Raises:

@@ -61,7 +61,6 @@ class _Table:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is gathered as one row group."""
         if not self._rows:
             return
         if self._writer is None:
@@ -73,7 +72,6 @@ class _Table:
         self._rows, self._bytes = [], 0
 
     def close(self) -> None:
-        """Write the end of the file, if it has begun."""
         if self._writer is not None:
             self._writer.close()
 
@@ -127,10 +125,7 @@ def _pyarrow() -> Any:
     try:
         import pyarrow
     except ImportError:
-        raise Misconfigured(
-            ErrorCode.SETTING_MISSING,
-            "--format parquet",
-            "Parquet cannot be written without pyarrow",
-            "Install it: pip install -c ops/constraints.txt '.[parquet]'",
-        ) from None
+        cause = "Parquet cannot be written without pyarrow"
+        remedy = "Install it: pip install -c ops/constraints.txt '.[parquet]'"
+        raise Misconfigured(ErrorCode.SETTING_MISSING, "--format parquet", cause, remedy) from None
     return pyarrow

@@ -8,12 +8,8 @@ from schema.errors import BadRecording, ErrorCode
 
 def truncated_error(name: str, cause: str) -> BadRecording:
     """Return the error of a file that ends before its audio does."""
-    return BadRecording(
-        ErrorCode.AUDIO_TRUNCATED,
-        name,
-        cause,
-        "Submit the complete file, or transcribe what is there: --truncated take.",
-    )
+    remedy = "Submit the complete file, or transcribe what is there: --truncated take."
+    return BadRecording(ErrorCode.AUDIO_TRUNCATED, name, cause, remedy)
 
 
 def break_error(name: str, audio_break: Break) -> BadRecording:

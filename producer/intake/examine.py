@@ -10,19 +10,19 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from producer.intake.headless import RAW_DEFAULTS, RawFormat
 from producer.intake.plan import check_channels, choose_channels, plan_segments
-from producer.intake.probe import ReadOptions, SourceInfo, check_format, check_size, probe
+from producer.intake.probe import ReadOptions, check_format, check_size, probe
+from producer.intake.raw_audio import RAW_DEFAULTS, RawFormat
 from producer.intake.reader_pool import ReaderDied, Tick, run_jobs
 from producer.intake.scan import scan
 from producer.intake.spool import NoSpool, SpoolCopy, copy_to_spool
 from schema.errors import BadRecording, CallscribeError, ErrorCode
-from schema.profile import ChannelMode, Profile
+from schema.profile import Profile
 from schema.records import CallInfo, Location, NewRecording, QuarantinedRecording
 from schema.settings import SPOOL_ROOT, Settings
 from schema.storage.bucket_path import absolute_path, is_url, resolve_links
@@ -51,15 +51,7 @@ class Job:
 ExaminedRecording = NewRecording | QuarantinedRecording
 
 
-class _Context(NamedTuple):
-    """What holds for every file of a submission."""
-
-    settings: Settings
-    profile: Profile
-    raw: Mapping[str, RawFormat]
-
-
-class _FileId(NamedTuple):
+class _Version(NamedTuple):
     """What changes when a file is written to or replaced."""
 
     device: int
@@ -69,10 +61,7 @@ class _FileId(NamedTuple):
 
 
 def examine(
-    job: Job,
-    settings: Settings,
-    profile: Profile,
-    raw: Mapping[str, RawFormat] = RAW_DEFAULTS,
+    job: Job, settings: Settings, profile: Profile, raw: Mapping[str, RawFormat] = RAW_DEFAULTS
 ) -> ExaminedRecording:
     """Return a file as a recording to be, or why it cannot be one.
 
@@ -85,7 +74,7 @@ def examine(
     check = partial(check_size, limits=settings.limits, name=location.name)
     try:
         with storage_of(settings, location.root).on_disk(location, check) as path:
-            return _examine(path, location, job.call, _Context(settings, profile, raw))
+            return _examine_on_disk(path, location, job.call, settings, profile, raw)
     except BadRecording as error:
         return _quarantine(job.path, location, job.call, error)
     except CallscribeError:
@@ -103,33 +92,33 @@ def examine_all(
     profile: Profile,
     *,
     raw: Mapping[str, RawFormat] = RAW_DEFAULTS,
-    workers: int | None = None,
+    processes: int | None = None,
     tick_s: float = float("inf"),
-    postponed: list[NoSpool] | None = None,
+    no_spool_errors: list[NoSpool] | None = None,
 ) -> Iterator[ExaminedRecording | Tick]:
-    """Examine files in ``workers`` child processes (one per core), in order of completion.
+    """Examine files in ``processes`` child processes (one per core), in order of completion.
 
     A ``Tick`` is yielded whenever nothing was done for ``tick_s`` seconds.
 
     A file that kills its reader, or keeps it for too long, is quarantined. Jobs are taken as
-    there is room for them, and no process outlives the iteration. With a list of what is
-    ``postponed``, a file for which there is no spool is added there, and the others go on.
+    there is room for them, and no process outlives the iteration. With
+    ``no_spool_errors``, a file that lacks a spool is added there, and the others go on.
 
     Raises:
         Misconfigured, Transient: as :func:`examine`.
     """
     work = partial(_examine_or_postpone, settings=settings, profile=profile, raw=raw)
     allow_s = partial(_job_limit_s, longest_s=settings.limits.duration_s)
-    for outcome in run_jobs(work, jobs, allow_s, workers, tick_s):
+    for outcome in run_jobs(work, jobs, allow_s, processes, tick_s):
         if isinstance(outcome, ReaderDied):
             job, error = outcome.job, _reader_died_error(outcome.cause)
             yield _quarantine(job.path, settings.locate(job.path), job.call, error)
         elif not isinstance(outcome, NoSpool):
             yield outcome
-        elif postponed is None:
+        elif no_spool_errors is None:
             raise outcome
         else:
-            postponed.append(outcome)
+            no_spool_errors.append(outcome)
 
 
 def _examine_or_postpone(
@@ -141,24 +130,36 @@ def _examine_or_postpone(
         return error
 
 
-def _examine(path: bytes, source: Location, call: CallInfo, context: _Context) -> NewRecording:
-    name, limits, plan = source.name, context.settings.limits, context.profile.plan
-    file_id = _read_file_id(path)
+def _examine_on_disk(
+    path: bytes,
+    source: Location,
+    call: CallInfo,
+    settings: Settings,
+    profile: Profile,
+    raw: Mapping[str, RawFormat],
+) -> NewRecording:
+    name, limits, plan = source.name, settings.limits, profile.plan
+    version = _read_version(path)
     try:
         options = ReadOptions(plan.tracks or "auto", plan.truncated == "take")
-        info = probe(path, context.raw, limits, source, options)
-        mode = _channel_mode(info, plan.channels)
+        info = probe(path, raw, limits, source, options)
+        # Of tracks each is a speaker, however many there are.
+        has_many_speakers = info.tracks_are_speakers and info.format.channels > 2
+        mode = "split" if plan.channels == "auto" and has_many_speakers else plan.channels
         check_channels(info.format.channels, mode, limits, name)
         content_digest = _content_digest(path)
-        audio = _audio_for_workers(path, source, info, content_digest, context.settings, options)
+        audio = SpoolCopy(source, info.format)
+        if info.needs_copy:
+            lenient = options.accept_truncated
+            audio = copy_to_spool(path, info, content_digest, settings, name, lenient=lenient)
         check_format(audio.format, limits, name)
-        with _audio_on_disk(path, audio, context.settings) as audio_path:
+        with _audio_on_disk(path, audio, settings) as audio_path:
             scan_result = scan(audio_path, audio.format, name, mix=mode == "mix")
     except BadRecording:
         # A file still being written to looks truncated, or worse; that it grows is the cause.
-        _check_unchanged(path, source, file_id, context.settings)
+        _check_unchanged(path, source, version, settings)
         raise
-    _check_unchanged(path, source, file_id, context.settings)
+    _check_unchanged(path, source, version, settings)
     channels, flags = choose_channels(scan_result, mode, limits, name)
     truncated_flags = sorted({Flag.TRUNCATED.with_number(b.at_ms or 0) for b in audio.breaks})
     return NewRecording(
@@ -166,7 +167,7 @@ def _examine(path: bytes, source: Location, call: CallInfo, context: _Context) -
         audio=audio.location,
         format=audio.format,
         duration_ms=scan_result.duration_ms,
-        size_bytes=file_id.size,
+        size_bytes=version.size,
         content_digest=content_digest,
         call=call,
         flags=(*info.flags, *truncated_flags, *flags),
@@ -174,35 +175,13 @@ def _examine(path: bytes, source: Location, call: CallInfo, context: _Context) -
     )
 
 
-def _audio_for_workers(
-    path: bytes,
-    source: Location,
-    info: SourceInfo,
-    content_digest: str,
-    settings: Settings,
-    options: ReadOptions,
-) -> SpoolCopy:
-    """Return what workers will read: the source, or its copy."""
-    if not info.needs_copy:
-        return SpoolCopy(source, info.format)
-    accept = options.accept_truncated
-    return copy_to_spool(path, info, content_digest, settings, source.name, lenient=accept)
-
-
-@contextmanager
-def _audio_on_disk(path: bytes, audio: SpoolCopy, settings: Settings) -> Iterator[bytes]:
+def _audio_on_disk(
+    path: bytes, audio: SpoolCopy, settings: Settings
+) -> AbstractContextManager[bytes]:
     """Give where what workers will read is on this host, the source being at ``path``."""
     if audio.location.root != SPOOL_ROOT:
-        yield path
-        return
-    with storage_of(settings, SPOOL_ROOT).on_disk(audio.location, lambda _: None) as copy:
-        yield copy
-
-
-def _channel_mode(info: SourceInfo, mode: ChannelMode) -> ChannelMode:
-    """Return how channels are taken: of tracks each is a speaker, however many there are."""
-    has_many_speakers = info.tracks_are_speakers and info.format.channels > 2
-    return "split" if mode == "auto" and has_many_speakers else mode
+        return nullcontext(path)
+    return storage_of(settings, SPOOL_ROOT).on_disk(audio.location, lambda _: None)
 
 
 def _content_digest(path: bytes) -> str:
@@ -212,23 +191,20 @@ def _content_digest(path: bytes) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_file_id(path: bytes) -> _FileId:
+def _read_version(path: bytes) -> _Version:
     status = os.stat(path)
-    return _FileId(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _Version(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _check_unchanged(path: bytes, source: Location, file_id: _FileId, settings: Settings) -> None:
+def _check_unchanged(path: bytes, source: Location, version: _Version, settings: Settings) -> None:
     """Refuse a file that was written to, or another of whose name was put in its place."""
-    current_ids = [_read_file_id(path)]
+    current_versions = [_read_version(path)]
     if not is_url(named_path := settings.path_of(source)):
-        current_ids.append(_read_file_id(named_path))
-    if current_ids != [file_id] * len(current_ids):
-        raise BadRecording(
-            ErrorCode.AUDIO_CHANGED,
-            source.name,
-            "it changed while it was read",
-            "Submit it again once the recorder has finished.",
-        )
+        current_versions.append(_read_version(named_path))
+    if current_versions != [version] * len(current_versions):
+        cause = "it changed while it was read"
+        remedy = "Submit it again once the recorder has finished."
+        raise BadRecording(ErrorCode.AUDIO_CHANGED, source.name, cause, remedy)
 
 
 def outside_roots_error(path: bytes, settings: Settings) -> BadRecording:
@@ -263,7 +239,6 @@ def _quarantine(
 
 
 def _job_limit_s(job: Job, longest_s: int) -> float:
-    """Return how many seconds a file may take."""
     try:
         size = os.stat(job.path).st_size if job.size_bytes is None else job.size_bytes
     except OSError:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 
-class FileSpans(io.RawIOBase):
+class _FileSpans(io.RawIOBase):
     """Bytes of our own and then parts of a file, as one file."""
 
     def __init__(self, file: BinaryIO, head: bytes, spans: tuple[tuple[int, int], ...]) -> None:
@@ -18,31 +18,25 @@ class FileSpans(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Say that it can be read."""
         return True
 
     def seekable(self) -> bool:
-        """Say that it can be sought in."""
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place, which may lie behind the end."""
         self._position = max(offset + (0, self._position, self._size)[whence], 0)
         return self._position
 
     def tell(self) -> int:
-        """Return where it is."""
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Read into a buffer, up to the end of one part; return how many bytes."""
         data = self._read_next(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def _read_next(self, count: int) -> bytes:
         """Return the next bytes, up to the end of the part that they lie in."""
-        part_start = 0
         if self._position < len(self._head):
             data = self._head[self._position : self._position + count]
             self._position += len(data)
@@ -65,4 +59,4 @@ def open_spans(
 ) -> Iterator[io.BufferedReader]:
     """Open parts of a file as one, behind bytes of our own."""
     with open(path, "rb") as file:
-        yield io.BufferedReader(FileSpans(file, head, spans))
+        yield io.BufferedReader(_FileSpans(file, head, spans))

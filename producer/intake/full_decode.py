@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 from producer.intake.audio_errors import break_error, empty_error, truncated_error
 from producer.intake.containers.account import TOLERANCE_MS, Break, format_seconds
-from producer.intake.libsndfile import NativeReader
+from producer.intake.libsndfile import read_native
 from producer.intake.pieces import Piece, UndecodableError, conform
-from producer.intake.probe import SourceInfo
+from producer.intake.probe import AudioInfo
 from schema.pcm import Samples
 from schema.storage.roots import unreachable_error
 
 
 def read_blocks(
-    path: bytes, info: SourceInfo, name: str, breaks: list[Break] | None = None
+    path: bytes, info: AudioInfo, name: str, breaks: list[Break] | None = None
 ) -> Iterator[Samples]:
     """Yield all samples of a source: float32, ``(frames, channels)``, at its format's rate.
 
@@ -24,11 +24,15 @@ def read_blocks(
     Raises:
         BadRecording: it cannot be decoded to its end, or holds less than its own account says.
     """
-    reader = info.reader or NativeReader(info.format, big_endian=info.big_endian)
+    pieces = (
+        info.reader.pieces(path)
+        if info.reader
+        else read_native(path, info.format, big_endian=info.big_endian)
+    )
     reported_breaks: list[Break] = []
     rate_hz, frames, lost_ms = info.format.rate_hz, 0, 0.0
     try:
-        for piece in conform(reader.pieces(path), rate_hz, info.format.channels):
+        for piece in conform(pieces, rate_hz, info.format.channels):
             if isinstance(piece, Piece):
                 frames += len(piece.samples)
                 yield piece.samples
@@ -43,8 +47,7 @@ def read_blocks(
             raise truncated_error(name, f"decoding fails: {error}") from error
         cause = f"decoding fails ({error})"
         if info.account.duration_ms is not None:
-            stated_text = format_seconds(info.account.duration_ms)
-            cause += f", and its own account promises {stated_text}"
+            cause += f", and its own account promises {format_seconds(info.account.duration_ms)}"
         _add_break(reported_breaks, breaks, Break(at_ms, cause), name)
     except OSError as error:  # whoever writes a copy would take it for the spool's
         raise unreachable_error(name, error) from error

@@ -12,11 +12,18 @@ import soundfile
 from producer.intake import pyav
 from producer.intake.containers import mpeg
 from producer.intake.containers.mpeg import MpegStream
-from producer.intake.containers.riff import Take, is_mpeg
+from producer.intake.containers.riff import WavTake, is_mpeg
 from producer.intake.file_spans import open_spans
 from producer.intake.packets import MpegReader
-from producer.intake.pieces import AudioReader, LostAudio, Piece, Pieces, UndecodableError
-from schema.records import HEADLESS, AudioFormat
+from producer.intake.pieces import (
+    AudioReader,
+    CopyFormat,
+    LostAudio,
+    Piece,
+    Pieces,
+    UndecodableError,
+)
+from schema.records import RAW_CONTAINER, AudioFormat
 
 #: Frames read at a time: of a block that cannot be decoded to its end, nothing is known.
 _BLOCK_FRAMES = 1 << 13
@@ -72,15 +79,15 @@ def frames_before_damage(path: bytes, audio: AudioFormat) -> int:
 def open_sound(
     source: Any, audio: AudioFormat | None = None, *, big_endian: bool = False
 ) -> Iterator[Any]:
-    """Open a file, by descriptor or as an object, to be read once; ``audio`` tells a headless one.
+    """Open a file, by descriptor or as an object, to be read once; ``audio`` tells a raw one.
 
     Raises:
         UndecodableError: libsndfile cannot read it.
     """
     options: dict[str, Any] = {}
-    if audio is not None and audio.container == HEADLESS:
+    if audio is not None and audio.container == RAW_CONTAINER:
         options = {
-            "format": HEADLESS,
+            "format": RAW_CONTAINER,
             "subtype": audio.encoding,
             "samplerate": audio.rate_hz,
             "channels": audio.channels,
@@ -94,35 +101,17 @@ def open_sound(
         yield file
 
 
-@dataclass(frozen=True, slots=True)
-class NativeReader:
-    """A file as libsndfile reads it."""
+def read_native(path: bytes, audio: AudioFormat, *, big_endian: bool) -> Pieces:
+    """Yield all of a file that libsndfile reads as it is.
 
-    audio: AudioFormat
-    big_endian: bool = False
-
-    @property
-    def rate_hz(self) -> int:
-        """The file's."""
-        return self.audio.rate_hz
-
-    @property
-    def channels(self) -> int:
-        """The file's."""
-        return self.audio.channels
-
-    @property
-    def bits(self) -> int:
-        """What its samples need."""
-        return bits_of(self.audio.encoding)
-
-    def pieces(self, path: bytes) -> Pieces:
-        """Yield all of the file."""
-        with (
-            open(path, "rb") as handle,
-            open_sound(handle.fileno(), self.audio, big_endian=self.big_endian) as file,
-        ):
-            yield from read_pieces(file)
+    Raises:
+        UndecodableError: it cannot be read on.
+    """
+    with (
+        open(path, "rb") as handle,
+        open_sound(handle.fileno(), audio, big_endian=big_endian) as file,
+    ):
+        yield from read_pieces(file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +119,7 @@ class JoinedFilesReader:
     """Whole files that were joined to one, each as libsndfile reads it."""
 
     files: tuple[tuple[int, int], ...]
-    rate_hz: int
-    channels: int
-    bits: int
+    copy_format: CopyFormat
     #: By their headers, in milliseconds.
     duration_ms: int
     #: What is put before each.
@@ -153,34 +140,31 @@ def joined_files_reader(
     Raises:
         UndecodableError: libsndfile cannot open one of them.
     """
-    file_shapes, duration_ms = [], 0
+    formats, duration_ms = [], 0
     for span in files:
         with open_spans(path, header, (span,)) as source, open_sound(source) as file:
-            file_shapes.append((file.samplerate, file.channels, bits_of(file.subtype)))
+            formats.append((file.samplerate, file.channels, bits_of(file.subtype)))
             duration_ms += file.frames * 1000 // file.samplerate
-    rate_hz, channels, bits = (max(values) for values in zip(*file_shapes, strict=True))
-    return JoinedFilesReader(files, rate_hz, channels, bits, duration_ms, header)
+    copy_format = CopyFormat(*map(max, zip(*formats, strict=True)))
+    return JoinedFilesReader(files, copy_format, duration_ms, header)
 
 
 @dataclass(frozen=True, slots=True)
 class _TakeReader:
     """One take of a WAV, behind a header that is true."""
 
-    take: Take
-    rate_hz: int
-    channels: int
-    bits: int
+    take: WavTake
+    copy_format: CopyFormat
     is_native: bool
 
     def pieces(self, path: bytes) -> Pieces:
-        """Yield the take."""
         with open_spans(path, self.take.header(), self.take.spans) as source:
             frames = self.take.frames_in(self.take.size)
-            if not self.is_native:
+            if self.is_native:
+                with open_sound(source) as file:
+                    yield from _limit_frames(read_pieces(file), frames)
+            else:
                 yield from _limit_frames(pyav.read_track(source), frames)
-                return
-            with open_sound(source) as file:
-                yield from _limit_frames(read_pieces(file), frames)
 
 
 def _limit_frames(pieces: Pieces, frames: int | None) -> Pieces:
@@ -204,19 +188,10 @@ class SequenceReader:
     readers: tuple[AudioReader, ...]
 
     @property
-    def rate_hz(self) -> int:
-        """The highest of all."""
-        return max(reader.rate_hz for reader in self.readers)
-
-    @property
-    def channels(self) -> int:
+    def copy_format(self) -> CopyFormat:
         """The most of all."""
-        return max(reader.channels for reader in self.readers)
-
-    @property
-    def bits(self) -> int:
-        """The most of all."""
-        return max(reader.bits for reader in self.readers)
+        formats = [reader.copy_format for reader in self.readers]
+        return CopyFormat(*map(max, zip(*formats, strict=True)))
 
     def pieces(self, path: bytes) -> Pieces:
         """Yield all of them."""
@@ -224,7 +199,7 @@ class SequenceReader:
             yield from reader.pieces(path)
 
 
-def take_reader(path: bytes, take: Take) -> tuple[AudioReader, str]:
+def take_reader(path: bytes, take: WavTake) -> tuple[AudioReader, str]:
     """Return what reads a take, and its encoding: libsndfile, where it knows that, or FFmpeg.
 
     Raises:
@@ -233,25 +208,24 @@ def take_reader(path: bytes, take: Take) -> tuple[AudioReader, str]:
     with open(path, "rb") as file:
         streams: list[MpegStream] = []
         for start, end in take.spans if is_mpeg(file, take) else ():
-            streams += mpeg.walk_mpeg(file, start, end).streams
+            streams += mpeg.parse_mpeg(file, start, end).streams
         if streams:
             return MpegReader(tuple(streams)), f"MPEG_LAYER_{'I' * streams[0].shape.layer}"
     with open_spans(path, take.header(), take.spans) as source:
         if (native := _native_take_reader(source, take)) is not None:
             return native
         facts = pyav.describe_tracks(source)
-        reader = _TakeReader(take, facts.rate_hz, facts.channels, facts.bits, is_native=False)
-        return reader, facts.encoding
+        copy_format = CopyFormat(facts.tracks[0].rate_hz, facts.tracks[0].channels, facts.bits)
+        return _TakeReader(take, copy_format, is_native=False), facts.encoding
 
 
-def _native_take_reader(source: Any, take: Take) -> tuple[AudioReader, str] | None:
+def _native_take_reader(source: Any, take: WavTake) -> tuple[AudioReader, str] | None:
     """Return how libsndfile reads a take; None where it does not, or not all of it."""
     if take.rest_frames(take.size):
         return None
     try:
         with open_sound(source) as file:
-            bits = bits_of(file.subtype)
-            reader = _TakeReader(take, file.samplerate, file.channels, bits, is_native=True)
-            return reader, file.subtype
+            copy_format = CopyFormat(file.samplerate, file.channels, bits_of(file.subtype))
+            return _TakeReader(take, copy_format, is_native=True), file.subtype
     except UndecodableError:
         return None

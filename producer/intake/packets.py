@@ -1,4 +1,4 @@
-"""Frames and packets that were found by our own walks, through FFmpeg's decoders.
+"""Frames and packets that were found by our own parsers, through FFmpeg's decoders.
 
 FFmpeg's demuxers of MP3 and Ogg believe the first header they see, lose what was joined behind, and
 cut lengths they have estimated. Decoders get here exactly the frames that
@@ -8,7 +8,7 @@ accounted for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,12 @@ from producer.intake.containers.mpeg import MpegStream
 from producer.intake.containers.ogg import OggStream
 from producer.intake.containers.window import Window
 from producer.intake.pieces import (
-    GAPS_PER_AUDIO,
+    CopyFormat,
     LostAudio,
     Piece,
     Pieces,
     UndecodableError,
+    check_gaps,
     samples_of,
     side_by_side,
     silent_pieces,
@@ -45,19 +46,10 @@ class MpegReader:
     streams: tuple[MpegStream, ...]
 
     @property
-    def rate_hz(self) -> int:
-        """The highest of all streams."""
-        return max(stream.shape.rate_hz for stream in self.streams)
-
-    @property
-    def channels(self) -> int:
-        """The most of all streams."""
-        return max(stream.shape.channels for stream in self.streams)
-
-    @property
-    def bits(self) -> int:
-        """What a lossy codec left out is more than what the 17th bit holds."""
-        return 16
+    def copy_format(self) -> CopyFormat:
+        """What a copy needs; a lossy codec left out more than what the 17th bit holds."""
+        shapes = [stream.shape for stream in self.streams]
+        return CopyFormat(max(s.rate_hz for s in shapes), max(s.channels for s in shapes), bits=16)
 
     def pieces(self, path: bytes) -> Pieces:
         """Yield all streams of a file."""
@@ -118,31 +110,21 @@ class OggReader:
     streams_are_speakers: bool = False
 
     @property
-    def rate_hz(self) -> int:
-        """The highest of all streams."""
-        return max(stream.rate_hz for link in self.links for stream in self._selected_streams(link))
-
-    @property
-    def channels(self) -> int:
-        """The most of all links."""
+    def copy_format(self) -> CopyFormat:
+        """What a copy needs; FLAC alone may hold more than 16 bits."""
+        bits = 24 if any(_is_deep(stream) for link in self.links for stream in link) else 16
         if self.streams_are_speakers:
-            return max(len(link) for link in self.links)
-        return max(link[0].channels for link in self.links)
-
-    @property
-    def bits(self) -> int:
-        """FLAC alone may hold more than 16."""
-        return 24 if any(_is_deep(stream) for link in self.links for stream in link) else 16
-
-    def _selected_streams(self, link: Sequence[OggStream]) -> Sequence[OggStream]:
-        return link if self.streams_are_speakers else link[:1]
+            rate_hz = max(stream.rate_hz for link in self.links for stream in link)
+            return CopyFormat(rate_hz, max(len(link) for link in self.links), bits)
+        streams = [link[0] for link in self.links]
+        return CopyFormat(max(s.rate_hz for s in streams), max(s.channels for s in streams), bits)
 
     def pieces(self, path: bytes) -> Pieces:
         """Yield all links of a file."""
         for link in self.links:
             if self.streams_are_speakers and len(link) > 1:
                 tracks = [_ogg_pieces(path, stream) for stream in link]
-                yield from side_by_side(tracks, self.rate_hz)
+                yield from side_by_side(tracks, self.copy_format.rate_hz)
             else:
                 yield from _ogg_pieces(path, link[0])
 
@@ -234,7 +216,7 @@ class _GranuleClock:
             silent_samples = late_samples if is_gap else 0
         self._samples += silent_samples + decoded_samples
         self._silent_samples += silent_samples
-        self._check_gaps()
+        check_gaps(self._silent_samples / self._clock_hz, self._samples / self._clock_hz)
         if is_forward and page.is_last and self._origin is not None:
             surplus = self._samples - (page.granule - self._origin)
             if 0 < surplus < decoded_samples:
@@ -242,9 +224,3 @@ class _GranuleClock:
         if is_forward:
             self._granule = page.granule
         return silent_samples, samples
-
-    def _check_gaps(self) -> None:
-        audible_samples = max(self._samples - self._silent_samples, self._clock_hz)
-        if self._silent_samples > GAPS_PER_AUDIO * audible_samples:
-            gaps_s = self._silent_samples // self._clock_hz
-            raise UndecodableError(f"its time stamps leave {gaps_s} s without audio")

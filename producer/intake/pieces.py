@@ -21,11 +21,10 @@ _BLOCK_FRAMES = 8_000
 #: Layouts that FFmpeg resamples without mixing them.
 _LAYOUTS = ("", "mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")
 
-
 #: Whoever is muted through a long meeting leaves gaps of hours. But stamps that leave more than
 #: half an hour for each second heard so far are wrong: without a limit, a file of a few KiB would
 #: be ten hours of silence, which take a minute to write and read.
-GAPS_PER_AUDIO = 1_800
+_GAPS_PER_AUDIO = 1_800
 
 
 class Piece(NamedTuple):
@@ -46,24 +45,20 @@ class LostAudio(NamedTuple):
 Pieces = Iterator[Piece | LostAudio]
 
 
+class CopyFormat(NamedTuple):
+    """What a copy needs: the most of any part of its source; 24 bits where that has over 16."""
+
+    rate_hz: int
+    channels: int
+    bits: int
+
+
 class AudioReader(Protocol):
-    """How the samples of a file are decoded.
-
-    ``rate_hz`` and ``channels`` are the most that any part of it has; ``bits`` what a copy of
-    its samples needs.
-    """
+    """How the samples of a file are decoded."""
 
     @property
-    def rate_hz(self) -> int:
-        """Frames a second."""
-
-    @property
-    def channels(self) -> int:
-        """Channels of a frame."""
-
-    @property
-    def bits(self) -> int:
-        """16, or 24 where the source is finer."""
+    def copy_format(self) -> CopyFormat:
+        """What a copy of its samples needs."""
 
     def pieces(self, path: bytes) -> Pieces:
         """Yield all of a file.
@@ -94,6 +89,16 @@ def silent_pieces(frames: int, channels: int, rate_hz: int) -> Iterator[Piece]:
         length = min(frames, rate_hz)
         yield Piece(np.zeros((length, channels), np.float32), rate_hz)
         frames -= length
+
+
+def check_gaps(silent_s: float, total_s: float) -> None:
+    """Refuse a file whose time stamps leave next to nothing but silence.
+
+    Raises:
+        UndecodableError: they do.
+    """
+    if silent_s > _GAPS_PER_AUDIO * max(total_s - silent_s, 1.0):
+        raise UndecodableError(f"its time stamps leave {int(silent_s)} s without audio")
 
 
 def conform(pieces: Pieces, rate_hz: int, channels: int) -> Pieces:
@@ -131,8 +136,10 @@ def _resample(pieces: Pieces, rate_hz: int) -> Pieces:
     """Yield pieces at one rate; each stretch of another is resampled as a whole."""
     resampler: _Resampler | None = None
     for piece in pieces:
-        is_other = isinstance(piece, Piece) and not (resampler and resampler.accepts(piece))
-        if resampler and (is_other or isinstance(piece, LostAudio)):
+        needs_new_resampler = isinstance(piece, Piece) and not (
+            resampler and resampler.accepts(piece)
+        )
+        if resampler and (needs_new_resampler or isinstance(piece, LostAudio)):
             yield from resampler.finish()
             resampler = None
         if isinstance(piece, LostAudio) or piece.rate_hz == rate_hz:
@@ -158,7 +165,6 @@ class _Resampler:
         return (piece.rate_hz, piece.samples.shape[1]) == self._from
 
     def feed(self, samples: Samples) -> Iterator[Piece]:
-        """Yield what is ready once these are in."""
         if len(samples):
             packed = np.ascontiguousarray(samples).reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(packed, "flt", self._layout)
@@ -166,7 +172,6 @@ class _Resampler:
             yield from self._convert(frame)
 
     def finish(self) -> Iterator[Piece]:
-        """Yield what is left."""
         yield from self._convert(None)
 
     def _convert(self, frame: Any) -> Iterator[Piece]:
@@ -177,9 +182,11 @@ class _Resampler:
 def side_by_side(tracks: Sequence[Pieces], rate_hz: int) -> Pieces:
     """Yield tracks as channels, each the mean of its own; who ends early is silent from then on."""
     feeds = [_Feed(conform(_mix_to_mono(track), rate_hz, 1)) for track in tracks]
-    while _fill_all(feeds):
+    # Each is filled that has more: any() would stop at the first.
+    while max([feed.fill() for feed in feeds]):
         for feed in feeds:
-            yield from feed.take_lost_audio()
+            yield from feed.lost_audio
+            feed.lost_audio = []
         length = min(len(feed.samples) for feed in feeds if len(feed.samples))
         block = np.zeros((length, len(feeds)), np.float32)
         for number, feed in enumerate(feeds):
@@ -196,17 +203,12 @@ def _mix_to_mono(pieces: Pieces) -> Pieces:
             yield piece
 
 
-def _fill_all(feeds: Sequence[_Feed]) -> bool:
-    """Have samples of every track at hand that has more; tell whether any has."""
-    return max([feed.fill() for feed in feeds])
-
-
 class _Feed:
     """One track on its way to be a channel."""
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
-        self._lost_audio: list[LostAudio] = []
+        self.lost_audio: list[LostAudio] = []
         self.samples: Samples = np.zeros(0, np.float32)
 
     def fill(self) -> bool:
@@ -216,15 +218,10 @@ class _Feed:
             if piece is None:
                 return False
             if isinstance(piece, LostAudio):
-                self._lost_audio.append(piece)
+                self.lost_audio.append(piece)
             else:
                 self.samples = piece.samples[:, 0]
         return True
-
-    def take_lost_audio(self) -> Iterator[LostAudio]:
-        """Yield what was lost since the last time."""
-        lost_audio, self._lost_audio = self._lost_audio, []
-        yield from lost_audio
 
     def take(self, length: int) -> Samples:
         """Return the next samples, up to so many."""

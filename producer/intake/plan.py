@@ -60,8 +60,8 @@ def check_channels(channels: int, mode: ChannelMode, limits: Limits, name: str) 
     Raises:
         BadRecording: more than 2 channels in mode "auto", or more than the limit in "split".
     """
-    most = {"auto": 2, "split": limits.channels, "mix": channels}[mode]
-    if channels <= most:
+    max_channels = {"auto": 2, "split": limits.channels, "mix": channels}[mode]
+    if channels <= max_channels:
         return
     remedy = "Submit it with --channels mix, which decodes their mean"
     remedy += (
@@ -69,12 +69,8 @@ def check_channels(channels: int, mode: ChannelMode, limits: Limits, name: str) 
         if mode == "auto"
         else ", or raise CALLSCRIBE_MAX_CHANNELS."
     )
-    raise BadRecording(
-        ErrorCode.AUDIO_TOO_MANY_CHANNELS,
-        name,
-        f"it has {channels} channels, and --channels {mode} takes {most}",
-        remedy,
-    )
+    cause = f"it has {channels} channels, and --channels {mode} takes {max_channels}"
+    raise BadRecording(ErrorCode.AUDIO_TOO_MANY_CHANNELS, name, cause, remedy)
 
 
 def choose_channels(
@@ -103,12 +99,12 @@ def choose_channels(
 def _boundaries(duration_ms: int, envelope_db: Envelope, settings: PlanSettings) -> list[int]:
     segment_ms, search_ms = settings.segment_s * 1000, settings.search_s * 1000
     # The overlap reaches half its length beyond the boundary, and must end inside the recording.
-    least_tail_ms = 1000 * max(settings.min_tail_s, settings.overlap_s)
+    min_tail_ms = 1000 * max(settings.min_tail_s, settings.overlap_s)
     cuts: list[int] = []
     start_ms = 0
-    while duration_ms - start_ms > segment_ms + least_tail_ms:
+    while duration_ms - start_ms > segment_ms + min_tail_ms:
         nominal_ms = start_ms + segment_ms
-        latest_ms = min(nominal_ms + search_ms, duration_ms - least_tail_ms)
+        latest_ms = min(nominal_ms + search_ms, duration_ms - min_tail_ms)
         start_ms = _quietest(envelope_db, nominal_ms - search_ms, latest_ms, nominal_ms)
         cuts.append(start_ms)
     return cuts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -18,11 +18,12 @@ import av.error
 from producer.intake.containers.account import LATEST_START_MS
 from producer.intake.file_spans import open_spans
 from producer.intake.pieces import (
-    GAPS_PER_AUDIO,
+    CopyFormat,
     LostAudio,
     Piece,
     Pieces,
     UndecodableError,
+    check_gaps,
     samples_of,
     side_by_side,
     silent_pieces,
@@ -55,14 +56,15 @@ class NoAudioError(UndecodableError):
 
 @dataclass(frozen=True, slots=True)
 class AudioTrack:
-    """One track of audio: ``late_ms`` is when it begins on the recording's clock."""
+    """One track of audio: ``start_offset_ms`` is when it begins on the recording's clock."""
 
     index: int
     rate_hz: int
     channels: int
-    late_ms: int
+    start_offset_ms: int
     language: str
     is_alternative: bool
+    bits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +75,6 @@ class TrackFacts:
     encoding: str
     bits: int
     tracks: tuple[AudioTrack, ...]
-
-    @property
-    def rate_hz(self) -> int:
-        """The first track's."""
-        return self.tracks[0].rate_hz
-
-    @property
-    def channels(self) -> int:
-        """The first track's."""
-        return self.tracks[0].channels
 
     @property
     def are_speakers(self) -> bool:
@@ -102,23 +94,15 @@ def describe_tracks(source: bytes | BinaryIO, demuxer: str | None = None) -> Tra
     """
     with _open_container(source, demuxer) as container:
         streams = _audio_streams(container)
-        stream_count = len(streams)
-        container_name, first_stream = container.format.name, streams[0]
-        encoding = first_stream.codec_context.name.upper()
-        codec = first_stream.codec_context.codec
-    candidates = (_describe_track(source, demuxer, n) for n in range(stream_count))
-    tracks = [track for track in candidates if track is not None]
+        container_name = container.format.name.split(",")[0].upper()
+        encoding, codec = streams[0].codec_context.name.upper(), streams[0].codec_context.codec
+    candidates = [_describe_track(source, demuxer, n) for n in range(len(streams))]
+    tracks = tuple(track for track in candidates if track is not None)
     if not tracks:
         raise UndecodableError("it holds no audio frame")
-    bits = max(bits for _, bits in tracks)
-    is_exact = codec.lossless and not codec.lossy
-    return TrackFacts(
-        container_name.split(",")[0].upper(),
-        encoding,
-        # What a lossy codec left out is more than what the 17th bit holds.
-        24 if is_exact and bits > 16 else 16,
-        tuple(track for track, _ in tracks),
-    )
+    # What a lossy codec left out is more than what the 17th bit holds.
+    is_deep = codec.lossless and not codec.lossy and max(track.bits for track in tracks) > 16
+    return TrackFacts(container_name, encoding, 24 if is_deep else 16, tracks)
 
 
 def _audio_streams(container: Any) -> Sequence[Any]:
@@ -132,27 +116,24 @@ def _audio_streams(container: Any) -> Sequence[Any]:
 
 def _describe_track(
     source: bytes | BinaryIO, demuxer: str | None, number: int
-) -> tuple[AudioTrack, int] | None:
-    """Return a track by its first frame, and the bits of its samples; None of one without any."""
+) -> AudioTrack | None:
+    """Return a track by its first frame; None of one without any."""
     with _open_container(source, demuxer) as container:
         stream = _audio_streams(container)[number]
         frame, lead_ms = _first_frame(container, stream)
         if frame is None:
             return None
-        language = stream.metadata.get("language", "und")
         title = stream.metadata.get("title", "").casefold()
         disposition = str(getattr(stream, "disposition", "")).casefold()
-        return (
-            AudioTrack(
-                index=number,
-                rate_hz=frame.sample_rate,
-                channels=frame.layout.nb_channels,
-                late_ms=_late_ms(container, frame, lead_ms),
-                language=language,
-                is_alternative=any(word in title for word in _ALTERNATIVE_TITLES)
-                or any(word in disposition for word in _ALTERNATIVES),
-            ),
-            frame.format.bits,
+        return AudioTrack(
+            index=number,
+            rate_hz=frame.sample_rate,
+            channels=frame.layout.nb_channels,
+            start_offset_ms=_start_offset_ms(container, frame, lead_ms),
+            language=stream.metadata.get("language", "und"),
+            is_alternative=any(word in title for word in _ALTERNATIVE_TITLES)
+            or any(word in disposition for word in _ALTERNATIVES),
+            bits=frame.format.bits,
         )
 
 
@@ -168,8 +149,8 @@ def _first_frame(container: Any, stream: Any) -> tuple[Any, float]:
     for number, packet in enumerate(container.demux(stream)):
         try:
             frames = packet.decode()
-        except av.error.FFmpegError as undecodable:
-            error = undecodable
+        except av.error.FFmpegError as decode_error:
+            error = decode_error
             lead_ms += _packet_ms(packet)
             if number > _MAX_UNDECODABLE:
                 break
@@ -181,18 +162,18 @@ def _first_frame(container: Any, stream: Any) -> tuple[Any, float]:
     return None, 0.0
 
 
-def _late_ms(container: Any, frame: Any, lead_ms: float) -> int:
+def _start_offset_ms(container: Any, frame: Any, lead_ms: float) -> int:
     """Return when a track begins on the recording's clock, in milliseconds."""
     if frame.pts is None:
         return 0
-    begin_ms = round(float(frame.pts * frame.time_base) * 1000 - lead_ms)
+    track_start_ms = round(float(frame.pts * frame.time_base) * 1000 - lead_ms)
     if container.format.name in _RECORDINGS_CLOCK:
-        return max(begin_ms, 0) if begin_ms <= LATEST_START_MS else 0
+        return max(track_start_ms, 0) if track_start_ms <= LATEST_START_MS else 0
     if len(container.streams) == 1:
         # There is nothing that it could be late for: its decoder's delay is not the call's.
         return 0
-    start_ms = round((container.start_time or 0) * 1000 / av.time_base)
-    return max(begin_ms - start_ms, 0)
+    container_start_ms = round((container.start_time or 0) * 1000 / av.time_base)
+    return max(track_start_ms - container_start_ms, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +190,10 @@ class TrackReader:
     demuxer: str | None = None
 
     @property
-    def rate_hz(self) -> int:
-        """The highest of all tracks."""
-        return max(track.rate_hz for track in self.tracks)
-
-    @property
-    def channels(self) -> int:
-        """The first track's, or one for each."""
-        return len(self.tracks) if len(self.tracks) > 1 else self.tracks[0].channels
+    def copy_format(self) -> CopyFormat:
+        """The highest rate of all tracks; the first one's channels, or one for each."""
+        channels = len(self.tracks) if len(self.tracks) > 1 else self.tracks[0].channels
+        return CopyFormat(max(track.rate_hz for track in self.tracks), channels, self.bits)
 
     def pieces(self, path: bytes) -> Pieces:
         """Yield all files."""
@@ -228,13 +205,13 @@ class TrackReader:
                 yield from self._decode(path, part, self.tracks[0], is_first=not number)
                 continue
             tracks = [self._decode(path, part, track, is_first=not number) for track in self.tracks]
-            yield from side_by_side(tracks, self.rate_hz)
+            yield from side_by_side(tracks, self.copy_format.rate_hz)
 
     def _decode(
         self, path: bytes, span: tuple[int, int] | None, track: AudioTrack, *, is_first: bool
     ) -> Pieces:
-        if is_first and track.late_ms > _GAP_MS:
-            frames = track.late_ms * track.rate_hz // 1000
+        if is_first and track.start_offset_ms > _GAP_MS:
+            frames = track.start_offset_ms * track.rate_hz // 1000
             yield from silent_pieces(frames, track.channels, track.rate_hz)
         if span is None:
             yield from read_track(path, self.demuxer, track.index)
@@ -320,10 +297,7 @@ class _TimestampClock:
             silent_samples = late_samples if late_samples * 1000 > _GAP_MS * rate_hz else 0
         self._decoded_s += (silent_samples + frame.samples) / rate_hz
         self._silence_s += silent_samples / rate_hz
-        audible_s = max(self._decoded_s - self._silence_s, 1.0)
-        if self._silence_s > GAPS_PER_AUDIO * audible_s:
-            gaps_s = int(self._silence_s)
-            raise UndecodableError(f"its time stamps leave {gaps_s} s without audio")
+        check_gaps(self._silence_s, self._decoded_s)
         return silent_samples
 
 
@@ -332,7 +306,7 @@ def _open_container(source: bytes | BinaryIO, demuxer: str | None) -> Iterator[A
     """Open a file; FFmpeg's errors become ours."""
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": ""}
     try:
-        with _open_or_borrow(source) as file:
+        with open(source, "rb") if isinstance(source, bytes) else nullcontext(source) as file:
             file.seek(0)
             # Tags are nobody's business here, and many are in the code page of their day.
             with av.open(
@@ -341,11 +315,6 @@ def _open_container(source: bytes | BinaryIO, demuxer: str | None) -> Iterator[A
                 yield container
     except (av.error.FFmpegError, OSError) as error:
         raise UndecodableError(error.strerror or str(error)) from error
-
-
-def _open_or_borrow(source: bytes | BinaryIO) -> AbstractContextManager[BinaryIO]:
-    """Return a file that is opened here and closed, or one that is open and stays so."""
-    return open(source, "rb") if isinstance(source, bytes) else nullcontext(source)
 
 
 class _NamelessFile:

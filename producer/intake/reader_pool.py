@@ -142,11 +142,11 @@ class _ReaderPool(Generic[JobT, ResultT]):
             if not busy:
                 return
             timeout_s = max(0.0, min(child.deadline_s for child in busy) - time.monotonic())
-            answered = set(wait([child.connection for child in busy], min(timeout_s, tick_s)))
-            if not answered and tick_s < timeout_s:
+            ready_connections = wait([child.connection for child in busy], min(timeout_s, tick_s))
+            if not ready_connections and tick_s < timeout_s:
                 yield Tick()
             for child in busy:
-                if child.connection in answered:
+                if child.connection in ready_connections:
                     yield from self._receive(child)
                 # An answer may have come while whoever iterates was busy with another's.
                 elif time.monotonic() > child.deadline_s and not child.connection.poll():

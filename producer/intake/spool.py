@@ -20,7 +20,7 @@ import soundfile
 
 from producer.intake.containers.account import Break
 from producer.intake.full_decode import read_blocks
-from producer.intake.probe import SourceInfo, check_format
+from producer.intake.probe import AudioInfo, check_format
 from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured
 from schema.pcm import Samples
 from schema.records import AudioFormat, Location
@@ -53,7 +53,7 @@ class SpoolCopy:
 
 def copy_to_spool(
     source: bytes,
-    info: SourceInfo,
+    info: AudioInfo,
     content_digest: str,
     settings: Settings,
     name: str,
@@ -71,22 +71,21 @@ def copy_to_spool(
         Misconfigured: no spool is configured, or it is full.
     """
     if info.format.channels > _MAX_CHANNELS:
-        raise BadRecording(
-            ErrorCode.AUDIO_TOO_MANY_CHANNELS,
-            name,
-            f"it has {info.format.channels} channels, and a copy holds {_MAX_CHANNELS}",
-            "Convert it to WAV.",
-        )
+        cause = f"it has {info.format.channels} channels, and a copy holds {_MAX_CHANNELS}"
+        remedy = "Convert it to WAV."
+        raise BadRecording(ErrorCode.AUDIO_TOO_MANY_CHANNELS, name, cause, remedy)
     spool = _spool_directory(settings, name)
     location = Location(SPOOL_ROOT, _copy_name(info, content_digest, lenient=lenient))
-    breaks = list(info.breaks)
+    breaks = list(info.account.breaks)
     try:
         if lenient or not _touch_existing(spool, location):
-            collected = breaks if lenient else None
-            _make_copy(source, info, spool, location, settings, name, collected)
+            _make_copy(source, info, spool, location, settings, name, breaks if lenient else None)
         audio = _format_of(spool, location)
     except OutsideError:
-        raise _outside_error(location.under(os.fsdecode(spool)), name) from None
+        path = os.fsdecode(location.under(os.fsdecode(spool)))
+        cause = f"its copy cannot be written to the spool ({path} leads out of it)"
+        remedy = "Remove the link there, and let nobody else write to the spool; then submit again."
+        raise Misconfigured(ErrorCode.STORAGE_UNREACHABLE, name, cause, remedy) from None
     end_ms = duration_of(audio.frames, audio.rate_hz)
     placed_breaks = [Break(end_ms, b.cause) if b.at_ms is None else b for b in breaks]
     return SpoolCopy(location, audio, placed_breaks)
@@ -108,12 +107,9 @@ def remove_copy(settings: Settings, path: bytes) -> None:
         cause = "it leads out of the spool"
         raise BadRequest(ErrorCode.PATH_OUTSIDE_ROOTS, name, cause) from None
     except PermissionError as error:
-        raise BadRequest(
-            ErrorCode.FILE_UNREADABLE,
-            name,
-            f"this user may not remove it ({os.strerror(error.errno or errno.EPERM)})",
-            "Run the command as the user that submitted it; nothing was erased.",
-        ) from error
+        cause = f"this user may not remove it ({os.strerror(error.errno or errno.EPERM)})"
+        remedy = "Run the command as the user that submitted it; nothing was erased."
+        raise BadRequest(ErrorCode.FILE_UNREADABLE, name, cause, remedy) from error
 
 
 def _remove(directory: int, name: bytes) -> None:
@@ -139,27 +135,21 @@ def _touch(directory: int, name: bytes) -> None:
 
 def _spool_directory(settings: Settings, name: str) -> bytes:
     if settings.spool is None:
-        raise NoSpool(
-            ErrorCode.SETTING_MISSING,
-            name,
-            f"it must be copied for the workers, and {settings.node} has no spool",
-            "Set CALLSCRIBE_SPOOL to a directory that all workers share.",
-        )
+        cause = f"it must be copied for the workers, and {settings.node} has no spool"
+        remedy = "Set CALLSCRIBE_SPOOL to a directory that all workers share."
+        raise NoSpool(ErrorCode.SETTING_MISSING, name, cause, remedy)
     spool = settings.root_path(SPOOL_ROOT)
     if not os.path.isdir(spool):
-        raise NoSpool(
-            ErrorCode.SETTING_MISSING,
-            name,
-            f"it must be copied for the workers, and the spool {spool} is no directory",
-            "Make the directory, or correct CALLSCRIBE_SPOOL.",
-        )
+        cause = f"it must be copied for the workers, and the spool {spool} is no directory"
+        remedy = "Make the directory, or correct CALLSCRIBE_SPOOL."
+        raise NoSpool(ErrorCode.SETTING_MISSING, name, cause, remedy)
     return os.fsencode(spool)
 
 
-def _copy_name(info: SourceInfo, content_digest: str, *, lenient: bool) -> bytes:
+def _copy_name(info: AudioInfo, content_digest: str, *, lenient: bool) -> bytes:
     """Return the path of a copy below the spool: its source's bytes, and how they are read."""
-    reading = (info.format, info.copy_bits, info.big_endian, info.tracks_are_speakers, lenient)
-    key = hashlib.sha256(f"{_COPY_VERSION} {content_digest} {reading}".encode()).hexdigest()
+    read_params = (info.format, info.copy_bits, info.big_endian, info.tracks_are_speakers, lenient)
+    key = hashlib.sha256(f"{_COPY_VERSION} {content_digest} {read_params}".encode()).hexdigest()
     return os.fsencode(f"{key[:2]}/{key}.flac")
 
 
@@ -173,7 +163,7 @@ def _format_of(spool: bytes, location: Location) -> AudioFormat:
 
 def _make_copy(
     source: bytes,
-    info: SourceInfo,
+    info: AudioInfo,
     spool: bytes,
     location: Location,
     settings: Settings,
@@ -201,30 +191,15 @@ def _make_copy(
         raise _write_error(name, location.under(os.fsdecode(spool)), error) from error
 
 
-def _outside_error(path: bytes, name: str) -> Misconfigured:
-    return Misconfigured(
-        ErrorCode.STORAGE_UNREACHABLE,
-        name,
-        f"its copy cannot be written to the spool ({os.fsdecode(path)} leads out of it)",
-        "Remove the link there, and let nobody else write to the spool; then submit again.",
-    )
-
-
 def _write_error(name: str, path: bytes, error: OSError) -> Misconfigured:
     directory = os.fsdecode(os.path.dirname(path))
     if error.errno in _FULL_ERRNOS:
-        return Misconfigured(
-            ErrorCode.SPOOL_FULL,
-            name,
-            f"its copy does not fit into the spool ({directory})",
-            "Free space there, or lower CALLSCRIBE_SPOOL_RESERVE_BYTES; then submit again.",
-        )
-    return Misconfigured(
-        ErrorCode.STORAGE_UNREACHABLE,
-        name,
-        f"its copy cannot be written to the spool ({directory}: {error.strerror})",
-        "Let this user write there; then submit again.",
-    )
+        cause = f"its copy does not fit into the spool ({directory})"
+        remedy = "Free space there, or lower CALLSCRIBE_SPOOL_RESERVE_BYTES; then submit again."
+        return Misconfigured(ErrorCode.SPOOL_FULL, name, cause, remedy)
+    cause = f"its copy cannot be written to the spool ({directory}: {error.strerror})"
+    remedy = "Let this user write there; then submit again."
+    return Misconfigured(ErrorCode.STORAGE_UNREACHABLE, name, cause, remedy)
 
 
 def _sync_directory(directory: int) -> None:
@@ -238,7 +213,7 @@ def _sync_directory(directory: int) -> None:
 
 def _write_samples(
     source: bytes,
-    info: SourceInfo,
+    info: AudioInfo,
     sink: _Sink,
     settings: Settings,
     name: str,
@@ -248,13 +223,9 @@ def _write_samples(
     max_frames = settings.limits.duration_s * audio.rate_hz
     frames = 0
     sink.check()
+    subtype = f"PCM_{info.copy_bits}"
     with soundfile.SoundFile(
-        sink,
-        "w",
-        samplerate=audio.rate_hz,
-        channels=audio.channels,
-        format="FLAC",
-        subtype=f"PCM_{info.copy_bits}",
+        sink, "w", audio.rate_hz, audio.channels, subtype, format="FLAC"
     ) as copy:
         for block in read_blocks(source, info, name, breaks):
             frames += len(block)

@@ -21,29 +21,13 @@ from itertools import islice
 from typing import Any, NoReturn
 
 from producer.dates import parse_call_moment
+from producer.metadata import manifest
 from producer.metadata.column_names import FILE, STARTED_AT, TEXT_FIELDS, find_meanings
-from producer.metadata.manifest import (
-    InterpretationCode,
-    ManifestRecord,
-    ManifestTable,
-    WrittenFloat,
-    describe_meanings,
-    fields_left_out,
-    manifest_error,
-    parse_json_object,
-    read_table,
-)
 from producer.metadata.matching import ManifestRow, Matches, match_rows, refuse_duplicates
 from producer.metadata.name_pattern import NameParts
 from producer.metadata.text_encodings import ENCODING_HINT, WINDOWS, decode_text
 from producer.sources.walk import FoundFile, ReadHeads, sidecar_paths
-from schema.bounds import (
-    ATTRIBUTES_MAX_BYTES,
-    OmittedField,
-    check_attributes,
-    check_moment,
-    check_text,
-)
+from schema import bounds
 from schema.errors import BadRequest, ErrorCode
 from schema.records import CallInfo, Notice
 from schema.text import printable_path
@@ -111,25 +95,25 @@ def load_manifest(path: bytes, zone: tzinfo | None = None, encoding: str | None 
         BadRequest: it cannot be read or understood, describes a file twice, or none of its moments
             names a zone and no other is given; says which line.
     """
-    table = read_table(path, encoding)
-    rows, left_out = [], []
+    table = manifest.read_table(path, encoding)
+    rows, omitted_fields = [], []
     for record in table.records:
-        call, left_out_fields = _parse_record(record.values, zone)
+        call, record_omissions = _parse_record(record.values, zone)
         rows.append(_row(record, call))
-        left_out += [(record.line, item.field, item.cause) for item in left_out_fields]
+        omitted_fields += [(record.line, item.field, item.cause) for item in record_omissions]
     if zone is None:
         _refuse_zoneless(table, rows)
-    notices = [*table.notices, *fields_left_out(path, left_out)]
+    notices = [*table.notices, *manifest.omitted_field_notices(path, omitted_fields)]
     return Manifest(path, rows, notices, table.digest)
 
 
-def _row(record: ManifestRecord, call: CallInfo) -> ManifestRow:
+def _row(record: manifest.ManifestRecord, call: CallInfo) -> ManifestRow:
     file = os.path.normpath(record.values[FILE].encode("utf-8", "surrogatepass"))
     raw = os.path.normpath(record.file)
     return ManifestRow(record.line, file, call, None if raw == file else raw)
 
 
-def _refuse_zoneless(table: ManifestTable, rows: Sequence[ManifestRow]) -> None:
+def _refuse_zoneless(table: manifest.ManifestTable, rows: Sequence[ManifestRow]) -> None:
     """Refuse a manifest whose moments all lack what ``--zone`` says: nothing else is wrong."""
     if any(row.call.started_at for row in rows):
         return
@@ -137,7 +121,8 @@ def _refuse_zoneless(table: ManifestTable, rows: Sequence[ManifestRow]) -> None:
         call, _ = _parse_record({STARTED_AT: record.values.get(STARTED_AT)}, UTC)
         if call.started_at is not None:
             cause = f"started_at {record.values[STARTED_AT]} has no time zone"
-            raise manifest_error(table.path, record.line, cause, "Add --zone, e.g. Europe/Berlin.")
+            remedy = "Add --zone, e.g. Europe/Berlin."
+            raise manifest.manifest_error(table.path, record.line, cause, remedy)
 
 
 def read_sidecars(
@@ -151,14 +136,14 @@ def read_sidecars(
     A sidecar that cannot be understood gives a notice: the recording is worth more than it. So
     does a field, and the others are kept.
     """
-    reported: set[Notice] = set()
+    old_notices: set[Notice] = set()
     path_iterator = iter(recordings)
     while chunk := list(islice(path_iterator, _SIDECAR_BATCH)):
         candidates = [sidecar_paths(path) for path in chunk]
-        contents = iter(read([name for names in candidates for name in names], _SIDECAR_BYTES + 1))
+        data = iter(read([name for names in candidates for name in names], _SIDECAR_BYTES + 1))
         for names in candidates:
             # Each is read, so that the contents stay in step with their names.
-            sidecars = [_read_sidecar(n, next(contents), zone, encoding, reported) for n in names]
+            sidecars = [_read_sidecar(n, next(data), zone, encoding, old_notices) for n in names]
             yield next((sidecar for sidecar in sidecars if sidecar is not None), None)
 
 
@@ -167,40 +152,40 @@ def _read_sidecar(
     content: bytes | OSError,
     zone: tzinfo | None,
     encoding: str | None,
-    reported: set[Notice],
+    old_notices: set[Notice],
 ) -> CallDescription | None:
-    """Return what a sidecar says; what holds for many of them is ``reported`` once."""
+    """Return what a sidecar says; what ``old_notices`` has is not repeated."""
     if isinstance(content, FileNotFoundError | NotADirectoryError):
         return None
     if isinstance(content, OSError):
         return _invalid_sidecar(sidecar, content.strerror or str(content))
     try:
-        return _parse_sidecar(sidecar, content, zone, encoding, reported)
+        return _parse_sidecar(sidecar, content, zone, encoding, old_notices)
     except ValueError as error:
         return _invalid_sidecar(sidecar, str(error))
 
 
 def _parse_sidecar(
-    path: bytes, data: bytes, zone: tzinfo | None, encoding: str | None, reported: set[Notice]
+    path: bytes, data: bytes, zone: tzinfo | None, encoding: str | None, old_notices: set[Notice]
 ) -> CallDescription:
     if len(data) > _SIDECAR_BYTES:
         raise ValueError(f"it is larger than {_SIDECAR_BYTES} bytes")
     source = decode_text(data, lambda text: text.lstrip()[:1] == "{", encoding)
-    record = parse_json_object(source.without_stray_bytes(source.text))
+    record = manifest.parse_json_object(source.without_stray_bytes(source.text))
     meanings = find_meanings(tuple(record), (*TEXT_FIELDS, STARTED_AT))
-    call, left_out = _parse_record(meanings.apply(record), zone)
+    call, omitted_fields = _parse_record(meanings.apply(record), zone)
     notices = set()
     if meanings.near_misses:
         names = ", ".join(map(repr, meanings.near_misses))
-        subject, message = f"sidecars: {names}", describe_meanings(meanings)
-        notices.add(Notice(InterpretationCode.SIDECAR, subject, message))
+        subject, message = f"sidecars: {names}", manifest.describe_meanings(meanings)
+        notices.add(Notice(manifest.InterpretationCode.SIDECAR, subject, message))
     if source.encoding == WINDOWS or source.has_stray_bytes:
         cause = f"some are not UTF-8, and were read as {WINDOWS}; {ENCODING_HINT}"
-        notices.add(Notice(InterpretationCode.SIDECAR, "sidecars: encoding", cause))
-    new_notices = sorted(notices - reported, key=lambda notice: notice.subject)
-    reported |= notices
-    if left_out:
-        cause = _left_out_cause(left_out)
+        notices.add(Notice(manifest.InterpretationCode.SIDECAR, "sidecars: encoding", cause))
+    new_notices = sorted(notices - old_notices, key=lambda notice: notice.subject)
+    old_notices |= notices
+    if omitted_fields:
+        cause = _omission_cause(omitted_fields)
         new_notices.append(Notice(ErrorCode.SIDECAR_INVALID, printable_path(path), cause))
     return CallDescription(call, tuple(new_notices))
 
@@ -211,8 +196,8 @@ def _invalid_sidecar(path: bytes, cause: str) -> CallDescription:
     return CallDescription(notices=(notice,))
 
 
-def _left_out_cause(left_out: Iterable[OmittedField]) -> str:
-    causes = ", ".join(f"{item.field} ({item.cause})" for item in left_out)
+def _omission_cause(omitted_fields: Iterable[bounds.OmittedField]) -> str:
+    causes = ", ".join(f"{item.field} ({item.cause})" for item in omitted_fields)
     return f"left out: {causes}; the recording is submitted without it, and with the rest"
 
 
@@ -246,24 +231,24 @@ class NamePattern:
         values = self._parts.read(name)
         if values is None:
             return _unmatched_name(path, f"its name is not {self._pattern}")
-        moment, left_out = None, []
+        moment, omitted_fields = None, []
         if self._parts.moment_format and STARTED_AT in values:
             try:
                 moment = self._moment(values.pop(STARTED_AT), self._parts.moment_format)
             except ValueError as error:
-                left_out = [OmittedField(STARTED_AT, str(error))]
-        call, more_left_out = _parse_record(values, self._zone)
-        call = _merge_two(CallInfo(started_at=moment), call)
-        left_out += more_left_out
-        if not left_out:
+                omitted_fields = [bounds.OmittedField(STARTED_AT, str(error))]
+        call, more_omitted_fields = _parse_record(values, self._zone)
+        call = merge_calls(CallInfo(started_at=moment), call)
+        omitted_fields += more_omitted_fields
+        if not omitted_fields:
             return CallDescription(call)
-        return _unmatched_name(path, _left_out_cause(left_out), call)
+        return _unmatched_name(path, _omission_cause(omitted_fields), call)
 
     def _moment(self, text: str, form: str) -> datetime:
         moment = datetime.strptime(text, form)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=self._zone)
-        check_moment(moment)
+        bounds.check_moment(moment)
         return moment
 
     def _refuse(self, cause: str) -> NoReturn:
@@ -277,11 +262,13 @@ class NamePattern:
 
 def merge_calls(*calls: CallInfo | None) -> CallInfo:
     """Return each field from the first that has it; attributes likewise, each by itself."""
-    result = CallInfo()
-    for call in calls:
+    values: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
+    for call in reversed(calls):
         if call is not None:
-            result = _merge_two(result, call)
-    return result
+            values |= {f.name: v for f in fields(call) if (v := getattr(call, f.name)) is not None}
+            attributes |= call.attributes
+    return CallInfo(**values | {"attributes": attributes})
 
 
 def describe_call(
@@ -297,15 +284,6 @@ def describe_call(
     return merge_calls(from_manifest, *(source.call for source in sources)), notices
 
 
-def _merge_two(preferred: CallInfo, other: CallInfo) -> CallInfo:
-    values: dict[str, Any] = {}
-    for item in fields(CallInfo):
-        value = getattr(preferred, item.name)
-        values[item.name] = getattr(other, item.name) if value is None else value
-    values["attributes"] = other.attributes | preferred.attributes
-    return CallInfo(**values)
-
-
 def _unmatched_name(path: bytes, cause: str, call: CallInfo | None = None) -> CallDescription:
     notice = Notice(NAME_UNMATCHED, printable_path(path), cause)
     return CallDescription(call or CallInfo(), (notice,))
@@ -313,10 +291,9 @@ def _unmatched_name(path: bytes, cause: str, call: CallInfo | None = None) -> Ca
 
 def _parse_record(
     record: Mapping[str, Any], zone: tzinfo | None
-) -> tuple[CallInfo, list[OmittedField]]:
-    """Return a record's fields, and those that cannot be understood or stored."""
+) -> tuple[CallInfo, list[bounds.OmittedField]]:
     values: dict[str, Any] = {}
-    left_out: list[OmittedField] = []
+    omitted_fields: list[bounds.OmittedField] = []
     for name in (*TEXT_FIELDS, STARTED_AT):
         try:
             value = _text(record.get(name))
@@ -326,32 +303,31 @@ def _parse_record(
                 is_moment = name == STARTED_AT
                 values[name] = parse_call_moment(value, zone) if is_moment else value
         except (ValueError, OverflowError) as error:
-            left_out.append(OmittedField(name, str(error)))
+            omitted_fields.append(bounds.OmittedField(name, str(error)))
     field_names = {*TEXT_FIELDS, STARTED_AT, FILE}
     custom_fields = {name: value for name, value in record.items() if name not in field_names}
-    attributes, more_left_out = _check_custom_fields(custom_fields)
-    return CallInfo(**values, attributes=attributes), left_out + more_left_out
+    attributes, more_omitted_fields = _check_custom_fields(custom_fields)
+    return CallInfo(**values, attributes=attributes), omitted_fields + more_omitted_fields
 
 
 def _check_custom_fields(
     custom_fields: Mapping[str, Any],
-) -> tuple[dict[str, Any], list[OmittedField]]:
-    """Return what of a call's own fields can be stored, and what cannot."""
+) -> tuple[dict[str, Any], list[bounds.OmittedField]]:
     attributes: dict[str, Any] = {}
-    left_out: list[OmittedField] = []
+    omitted_fields: list[bounds.OmittedField] = []
     total_bytes = 0
     for name, value in custom_fields.items():
         try:
-            check_attributes({name: value})
+            bounds.check_attributes({name: value})
             field_bytes = len(json.dumps({name: value}, ensure_ascii=False).encode())
-            if total_bytes + field_bytes > ATTRIBUTES_MAX_BYTES:
+            if total_bytes + field_bytes > bounds.ATTRIBUTES_MAX_BYTES:
                 raise ValueError("the call's other fields leave no room for it")  # noqa: TRY301
         except (ValueError, RecursionError) as error:
-            left_out.append(OmittedField(name[:_NAME_CHARS], str(error)))
+            omitted_fields.append(bounds.OmittedField(name[:_NAME_CHARS], str(error)))
         else:
             attributes[name] = value
             total_bytes += field_bytes
-    return attributes, left_out
+    return attributes, omitted_fields
 
 
 def _text(value: Any) -> str | None:
@@ -369,7 +345,7 @@ def _text(value: Any) -> str | None:
     if not isinstance(value, str):
         raise ValueError("it is neither text nor a number")  # noqa: TRY004
     text = _strip(value)
-    check_text(text)
+    bounds.check_text(text)
     if _is_rounded(text):
         raise ValueError(f"a spreadsheet rounded it to {text}; format the column as text")
     if text.upper() in _ERROR_VALUES:
@@ -379,7 +355,7 @@ def _text(value: Any) -> str | None:
 
 def _digits(number: float) -> str:
     """Return a number as it was written, but for a fraction of nothing; one in powers as it is."""
-    text = number.text if isinstance(number, WrittenFloat) else str(number)
+    text = number.text if isinstance(number, manifest.WrittenFloat) else str(number)
     if "e" in text.lower():
         text = str(int(number)) if float(number).is_integer() else str(float(number))
     integer, _, fraction = text.partition(".")

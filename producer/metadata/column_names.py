@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -72,11 +72,6 @@ def find_meanings(
         by_spelling.setdefault(_normalise(name), name)
     meanings = {field: _names_of(field, names, by_spelling) for field in fields}
     return ColumnMeanings({f: field_names for f, field_names in meanings.items() if field_names})
-
-
-def has_file_column(names: Iterable[str]) -> bool:
-    """Tell whether a header has a column of files."""
-    return any(_normalise(name) in _SPELLINGS[FILE] for name in names)
 
 
 def _names_of(

@@ -26,7 +26,6 @@ from producer.metadata.column_names import (
     TEXT_FIELDS,
     ColumnMeanings,
     find_meanings,
-    has_file_column,
 )
 from producer.metadata.text_encodings import ENCODING_HINT, WINDOWS, DecodedText, decode_text
 from schema.errors import BadRequest, ErrorCode
@@ -51,6 +50,7 @@ _HEADER_SEARCH_ROWS = 20
 #: How Excel is told that digits are text.
 _AS_TEXT = re.compile(r'="(.*)"', re.DOTALL).fullmatch
 _EXAMPLES = 3
+_ROW_LEFT_OUT = "; this row is left out"
 #: A million calls' rows are some 200 MB.
 _BYTES_MAX = 512 * 2**20
 #: Longer digits are no number of anybody's; Python refuses those of 4,300.
@@ -86,17 +86,15 @@ class ManifestTable:
     records: list[ManifestRecord] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
 
-    def note(self, where: str, message: str) -> None:
+    def note(self, position: str, message: str) -> None:
         """Say how something was understood."""
-        subject = f"{printable_path(self.path)}{where}"
+        subject = f"{printable_path(self.path)}{position}"
         self.notices.append(Notice(InterpretationCode.MANIFEST, subject, message))
 
     def leave_out(self, line: int, cause: str) -> None:
         """Go on without a row."""
-        subject = f"{printable_path(self.path)}, line {line}"
-        self.notices.append(
-            Notice(ErrorCode.MANIFEST_INVALID, subject, f"{cause}; this row is left out")
-        )
+        subject, message = f"{printable_path(self.path)}, line {line}", f"{cause}{_ROW_LEFT_OUT}"
+        self.notices.append(Notice(ErrorCode.MANIFEST_INVALID, subject, message))
 
 
 def read_table(path: bytes, encoding: str | None = None) -> ManifestTable:
@@ -127,7 +125,7 @@ def read_table(path: bytes, encoding: str | None = None) -> ManifestTable:
         _read_csv(table, text)
     first_invalid = next((n for n in table.notices if n.code == ErrorCode.MANIFEST_INVALID), None)
     if first_invalid is not None and not table.records:
-        cause = first_invalid.message.removesuffix("; this row is left out")
+        cause = first_invalid.message.removesuffix(_ROW_LEFT_OUT)
         raise BadRequest(ErrorCode.MANIFEST_INVALID, first_invalid.subject, cause, _REMEDY)
     return table
 
@@ -158,7 +156,7 @@ def _read_csv(table: ManifestTable, source: DecodedText) -> None:
         if any(map(str.strip, cells[len(names) :])):
             table.leave_out(line, f"it has {len(cells)} columns, the header {len(names)}")
             continue
-        cells_by_name = zip(names, map(_cell, cells), strict=False)
+        cells_by_name = zip(names, (_unescape_cell(cell).strip() for cell in cells), strict=False)
         values = {name: source.without_stray_bytes(value) for name, value in cells_by_name if value}
         file = _unescape_cell(cells[column]) if column < len(cells) else ""
         if not file.strip() or "\0" in file:
@@ -214,7 +212,7 @@ def _find_header_with(text: str, delimiter: str, below_sep: bool) -> _Header | N
     line = 1
     try:
         for cells in islice(reader, _HEADER_SEARCH_ROWS):
-            if has_file_column(cells):
+            if FILE in find_meanings(tuple(cells)).names:
                 return _Header(delimiter, reader.line_num + below_sep, line + below_sep, cells)
             line = reader.line_num + 1
     except csv.Error:
@@ -244,10 +242,6 @@ def _read_rows(table: ManifestTable, text: str, header: _Header) -> Iterator[tup
             return
 
 
-def _cell(cell: str) -> str:
-    return _unescape_cell(cell).strip()
-
-
 def _unescape_cell(cell: str) -> str:
     """Return what a cell holds that Excel was told is text; any other as it is."""
     as_text = _AS_TEXT(cell.strip())
@@ -275,12 +269,9 @@ def _read_json_lines(table: ManifestTable, source: DecodedText) -> None:
         if not isinstance(file, str) or not file.strip() or "\0" in file:
             table.leave_out(line, "it names no file")
             continue
-        values = {name: _readable_value(value, source) for name, value in record.items()}
-        table.records.append(ManifestRecord(line, values, _file_bytes(file, source)))
-
-
-def _readable_value(value: Any, source: DecodedText) -> Any:
-    return source.without_stray_bytes(value) if isinstance(value, str) else value
+        for name, value in record.items():
+            record[name] = source.without_stray_bytes(value) if isinstance(value, str) else value
+        table.records.append(ManifestRecord(line, record, _file_bytes(file, source)))
 
 
 def _file_bytes(file: str, source: DecodedText) -> bytes:
@@ -328,18 +319,18 @@ def _note_encoding(table: ManifestTable, source: DecodedText) -> None:
         table.note(": encoding", f"some of it is not UTF-8, and was read as {WINDOWS}")
 
 
-def _note_names(table: ManifestTable, where: str, meanings: ColumnMeanings) -> None:
+def _note_names(table: ManifestTable, position: str, meanings: ColumnMeanings) -> None:
     if meanings.near_misses:
-        table.note(where, describe_meanings(meanings))
+        table.note(position, describe_meanings(meanings))
 
 
 def describe_meanings(meanings: ColumnMeanings) -> str:
-    """Return how names were understood that are near misses."""
+    """Return how near misses were understood."""
     names = ", ".join(f"{printable_text(n)!r} as {f}" for n, f in meanings.near_misses.items())
     return f"understood {names}"
 
 
-def fields_left_out(path: bytes, causes: Iterable[tuple[int, str, str]]) -> Iterator[Notice]:
+def omitted_field_notices(path: bytes, causes: Iterable[tuple[int, str, str]]) -> Iterator[Notice]:
     """Yield a notice for each field that some rows are without: of each its line and its cause."""
     by_field: dict[str, list[str]] = defaultdict(list)
     for line, name, cause in causes:
@@ -366,9 +357,5 @@ def manifest_error(path: bytes, line: int | None, cause: str, remedy: str = _REM
 
 def printable_text(text: str) -> str:
     """Return a text as people read it."""
-    errors = "surrogateescape" if _is_escaped(text) else "replace"
-    return printable_path(text.encode("utf-8", errors))
-
-
-def _is_escaped(text: str) -> bool:
-    return all(not "\ud800" <= c <= "\udfff" or "\udc80" <= c <= "\udcff" for c in text)
+    is_escaped = all(not "\ud800" <= c <= "\udfff" or "\udc80" <= c <= "\udcff" for c in text)
+    return printable_path(text.encode("utf-8", "surrogateescape" if is_escaped else "replace"))

@@ -52,7 +52,7 @@ class Matches:
     notices: tuple[Notice, ...]
 
 
-class _Way(IntEnum):
+class MatchKind(IntEnum):
     """How a row names a file, the most exact first."""
 
     EXACT = 0
@@ -64,13 +64,13 @@ class _Way(IntEnum):
     CASE_NAME = 6
 
 
-_WAY_TEXTS = {
-    _Way.SPELLING: "another spelling (accents, backslashes, spaces around it)",
-    _Way.TAIL: "the end of its path",
-    _Way.NAME: "its bare name, which one file has",
-    _Way.CASE: "other capitals",
-    _Way.CASE_TAIL: "the end of its path, in other capitals",
-    _Way.CASE_NAME: "its bare name in other capitals, which one file has",
+_KIND_TEXTS = {
+    MatchKind.SPELLING: "another spelling (accents, backslashes, spaces around it)",
+    MatchKind.TAIL: "the end of its path",
+    MatchKind.NAME: "its bare name, which one file has",
+    MatchKind.CASE: "other capitals",
+    MatchKind.CASE_TAIL: "the end of its path, in other capitals",
+    MatchKind.CASE_NAME: "its bare name in other capitals, which one file has",
 }
 
 
@@ -89,7 +89,7 @@ class _RowMatch(NamedTuple):
     """The files that a row may mean, and by which way."""
 
     row: ManifestRow
-    way: _Way
+    kind: MatchKind
     paths: _Paths
 
 
@@ -108,7 +108,7 @@ def match_rows(manifest: bytes, rows: Sequence[ManifestRow], files: Iterable[Fou
     base = os.path.dirname(os.path.abspath(manifest))
     named_files = [_NamedFile(file, tuple(_file_names(file, base))) for file in all_files]
     row_matches = list(_look_up(rows, named_files))
-    exact = [m for m in row_matches if m.way is _Way.EXACT and len(m.paths) == 1]
+    exact = [m for m in row_matches if m.kind is MatchKind.EXACT and len(m.paths) == 1]
     refuse_duplicates(manifest, ((match.paths, match.row) for match in exact))
     matches = _assign_files(row_matches)
     calls = {path: match.row.call for path, match in matches.items()}
@@ -116,7 +116,12 @@ def match_rows(manifest: bytes, rows: Sequence[ManifestRow], files: Iterable[Fou
     unmatched = [match for match in row_matches if match.row.line not in matched_lines]
     notices = [_unmatched_notice(manifest, match, matches) for match in unmatched]
     notices += _loose_notices(manifest, matches)
-    notices += [_no_row_notice(file.path, manifest) for file in all_files if file.path not in calls]
+    cause = f"no row of {printable_path(manifest)} describes it; it is submitted without"
+    notices += [
+        Notice(ErrorCode.MANIFEST_UNMATCHED_FILE, printable_path(file.path), cause)
+        for file in all_files
+        if file.path not in calls
+    ]
     return Matches(calls, tuple(notices))
 
 
@@ -144,18 +149,18 @@ def _look_up(rows: Sequence[ManifestRow], files: Sequence[_NamedFile]) -> Iterat
     for row in rows:
         paths = exact_index.paths(row)
         if paths:
-            yield _RowMatch(row, _Way.EXACT, paths)
+            yield _RowMatch(row, MatchKind.EXACT, paths)
             continue
         if not loose_indexes:
             loose_indexes = [(n, _LooseIndex(files, fold)) for n, fold in _FOLDS]
         yield next(
             (
-                _RowMatch(row, _Way(way + step), paths)
+                _RowMatch(row, MatchKind(kind + step), paths)
                 for step, index in loose_indexes
-                for way, paths in index.paths(row)
+                for kind, paths in index.paths(row)
                 if paths
             ),
-            _RowMatch(row, _Way.EXACT, {}),
+            _RowMatch(row, MatchKind.EXACT, {}),
         )
 
 
@@ -187,12 +192,12 @@ class _LooseIndex:
         self._by_name: dict[str, _Paths] = defaultdict(dict)
         #: By every end of a path that has a directory, and by all of it below what was submitted.
         self._by_end: dict[tuple[str, ...], _Paths] = defaultdict(dict)
-        self._by_below: dict[tuple[str, ...], _Paths] = defaultdict(dict)
+        self._by_relative_path: dict[tuple[str, ...], _Paths] = defaultdict(dict)
         for file, names in files:
             parts = self._parts(file.path, is_row=False)
-            below = max(2, names[1].count(b"/") + 1)
+            depth = max(2, names[1].count(b"/") + 1)
             self._by_name[parts[-1]][file.path] = None
-            self._by_below[parts[-below:]][file.path] = None
+            self._by_relative_path[parts[-depth:]][file.path] = None
             for index in range(len(parts) - 1):
                 self._by_end[parts[index:]][file.path] = None
             for name in names:
@@ -206,16 +211,16 @@ class _LooseIndex:
             return
         same_name_paths = self._by_name.get(parts[-1], {})
         same_path_paths = self._by_path.get(parts, {})
-        yield _Way.SPELLING, same_path_paths or (same_name_paths if len(parts) == 1 else {})
-        yield _Way.TAIL, self._by_tail(parts)
+        yield MatchKind.SPELLING, same_path_paths or (same_name_paths if len(parts) == 1 else {})
+        yield MatchKind.TAIL, self._by_tail(parts)
         if _is_foreign(name):
-            yield _Way.NAME, same_name_paths
+            yield MatchKind.NAME, same_name_paths
 
     def _by_tail(self, parts: tuple[str, ...]) -> _Paths:
         """Return files whose path ends as all of the row's does, or all of theirs as the row's."""
         paths = dict(self._by_end.get(parts, {}))
         for index in range(len(parts) - 1):
-            paths |= self._by_below.get(parts[index:], {})
+            paths |= self._by_relative_path.get(parts[index:], {})
         return paths
 
     def _parts(self, name: bytes, *, is_row: bool) -> tuple[str, ...]:
@@ -237,7 +242,7 @@ def _fold_case(part: str) -> str:
 
 
 #: How names are folded, and how many ways later that comes.
-_FOLDS = ((0, _normalise), (_Way.CASE - _Way.SPELLING, _fold_case))
+_FOLDS = ((0, _normalise), (MatchKind.CASE - MatchKind.SPELLING, _fold_case))
 
 
 def _portable(file: bytes) -> bytes:
@@ -253,15 +258,14 @@ def _is_foreign(name: bytes) -> bool:
 
 
 def _assign_files(row_matches: Iterable[_RowMatch]) -> dict[bytes, _RowMatch]:
-    """Return which row each file goes to."""
     candidates_by_path: dict[bytes, list[_RowMatch]] = defaultdict(list)
     for row_match in row_matches:
         if len(row_match.paths) == 1:
             candidates_by_path[next(iter(row_match.paths))].append(row_match)
     matches = {}
     for path, candidates in candidates_by_path.items():
-        best = min(row_match.way for row_match in candidates)
-        closest = [row_match for row_match in candidates if row_match.way == best]
+        best = min(row_match.kind for row_match in candidates)
+        closest = [row_match for row_match in candidates if row_match.kind == best]
         if len(closest) == 1:
             matches[path] = closest[0]
     return matches
@@ -287,17 +291,17 @@ def _unmatched_notice(
 
 def _loose_notices(manifest: bytes, matches: Mapping[bytes, _RowMatch]) -> Iterator[Notice]:
     """Yield a notice for each looser way, with the rows that named their file by it."""
-    by_way: dict[_Way, list[str]] = defaultdict(list)
+    by_kind: dict[MatchKind, list[str]] = defaultdict(list)
     for path, row_match in matches.items():
-        if row_match.way in _WAY_TEXTS:
+        if row_match.kind in _KIND_TEXTS:
             row = row_match.row
             text = f"line {row.line}, {printable_path(row.file)} is {printable_path(path)}"
-            by_way[row_match.way].append(text)
-    for way, rows in sorted(by_way.items()):
+            by_kind[row_match.kind].append(text)
+    for kind, rows in sorted(by_kind.items()):
         ellipsis = "; ..." if len(rows) > _EXAMPLES else ""
         count = "1 row names its file" if len(rows) == 1 else f"{len(rows)} rows name their file"
-        message = f"{count} by {_WAY_TEXTS[way]}: {'; '.join(rows[:_EXAMPLES])}{ellipsis}"
-        subject = f"{printable_path(manifest)}: files by {way.name.lower().replace('_', ' ')}"
+        message = f"{count} by {_KIND_TEXTS[kind]}: {'; '.join(rows[:_EXAMPLES])}{ellipsis}"
+        subject = f"{printable_path(manifest)}: files by {kind.name.lower().replace('_', ' ')}"
         yield Notice(InterpretationCode.MANIFEST, subject, message)
 
 
@@ -311,8 +315,3 @@ def _file_names(file: FoundFile, manifest_directory: bytes) -> Iterator[bytes]:
     yield os.path.relpath(file.path, manifest_directory)
     if file.key is not None:
         yield file.key
-
-
-def _no_row_notice(path: bytes, manifest: bytes) -> Notice:
-    cause = f"no row of {printable_path(manifest)} describes it; it is submitted without"
-    return Notice(ErrorCode.MANIFEST_UNMATCHED_FILE, printable_path(path), cause)

@@ -16,12 +16,10 @@ from itertools import pairwise
 from producer.metadata.column_names import STARTED_AT
 
 _DIRECTIVES: Mapping[str, str] = {
-    **{
-        "Y": r"[0-9]{4}",
-        "j": r"[0-9]{3}",
-        "f": r"[0-9]{1,6}",
-        "z": r"(?:Z|[+-][0-9]{2}:?[0-9]{2})",
-    },
+    "Y": r"[0-9]{4}",
+    "j": r"[0-9]{3}",
+    "f": r"[0-9]{1,6}",
+    "z": r"(?:Z|[+-][0-9]{2}:?[0-9]{2})",
     **dict.fromkeys("ymdHMSI", r"[0-9]{2}"),
     **{"b": "[A-Za-z]{3}", "B": "[A-Za-z]{3,9}", "p": "[AaPp][Mm]", "%": "%"},
 }
@@ -35,7 +33,7 @@ class _Part:
     """
 
     fixed: re.Pattern[str] | None = None
-    least: int = 1
+    min_chars: int = 1
     is_long: bool = False
     field: str | None = None
 
@@ -47,7 +45,7 @@ class _Part:
             return
         slash = name.find("/", start)
         limit = len(name) if slash < 0 else slash
-        ends: Iterable[int] = range(start + self.least, limit + 1)
+        ends: Iterable[int] = range(start + self.min_chars, limit + 1)
         yield from reversed(ends) if self.is_long else ends  # type: ignore[call-overload]
 
 
@@ -103,7 +101,7 @@ class NameParts:
         for literal, name, spec, conversion in string.Formatter().parse(pattern):
             for number, text in enumerate(literal.split("*")):
                 if number:
-                    yield _Part(least=0, is_long=True)
+                    yield _Part(min_chars=0, is_long=True)
                 if text:
                     yield _Part(re.compile(re.escape(text)))
             if name is None:
@@ -121,7 +119,6 @@ class NameParts:
 
 
 def _moment_regex(spec: str) -> str:
-    """Return a moment's format as a regular expression."""
     literal, *directives = re.split("%(.)", spec)
     pairs = list(zip(directives[::2], directives[1::2], strict=True))
     names = [directive for directive, _ in pairs if directive != "%"]
@@ -130,6 +127,4 @@ def _moment_regex(spec: str) -> str:
         raise ValueError(f"%{repeated_name} is there twice{hint}")
     if unknown_name := next((name for name in names if name not in _DIRECTIVES), None):
         raise ValueError(f"%{unknown_name} is not among the directives known")
-    return re.escape(literal) + "".join(
-        _DIRECTIVES[directive] + re.escape(text) for directive, text in pairs
-    )
+    return re.escape(literal) + "".join(_DIRECTIVES[name] + re.escape(text) for name, text in pairs)

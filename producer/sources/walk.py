@@ -73,8 +73,6 @@ class FoundFile:
 #: Reads the first bytes, so many at most, of one file after the other: they, or why not. There is
 #: no file (FileNotFoundError) where something else has its name.
 ReadHeads = Callable[[Sequence[bytes], int], Iterable[bytes | OSError]]
-
-
 #: Files to probe, and notices about the rest.
 WalkItems = Iterator[FoundFile | Notice]
 
@@ -88,7 +86,7 @@ class FileSource(Protocol):
     def walk(self, path: bytes, file_filter: FileFilter) -> WalkItems:
         """Yield what passes the filter of the files at or below ``path``, and what could not."""
 
-    def read(self, paths: Sequence[bytes], most_bytes: int) -> Iterable[bytes | OSError]:
+    def read(self, paths: Sequence[bytes], max_bytes: int) -> Iterable[bytes | OSError]:
         """Read the first bytes of files, see :data:`ReadHeads`."""
 
 
@@ -118,8 +116,6 @@ def walk_paths(
 
 @dataclass(slots=True)
 class _SkippedFiles:
-    """Files of one kind that are not handed on."""
-
     count: int = 0
     examples: list[str] = field(default_factory=list)
 
@@ -154,7 +150,7 @@ class FileFilter:
 
     def select(self, files: list[bytes], base: bytes, read: ReadHeads) -> WalkItems:
         """Yield those of a directory's files that are handed on; others may be read to tell."""
-        calls = {path for path in files if self._is_call(path)}
+        calls = {path for path in files if os.path.splitext(path)[1].lower() in self._suffixes}
         sidecars = {sidecar for path in calls for sidecar in sidecar_paths(path)}
         candidates = [p for p in files if p in calls or not self._is_companion(p, sidecars)]
         heads = iter(read([path for path in candidates if path not in calls], HEAD_BYTES))
@@ -190,9 +186,6 @@ class FileFilter:
         else:
             yield _unreachable_notice(path, head)
 
-    def _is_call(self, path: bytes) -> bool:
-        return os.path.splitext(path)[1].lower() in self._suffixes
-
     def _is_companion(self, path: bytes, sidecars: Collection[bytes]) -> bool:
         if path in sidecars:
             return True
@@ -217,7 +210,7 @@ class LocalDisk:
             yield FoundFile(path, os.path.dirname(path))
 
     def read(
-        self, paths: Sequence[bytes], most_bytes: int, roots: Sequence[bytes] | None = None
+        self, paths: Sequence[bytes], max_bytes: int, roots: Sequence[bytes] | None = None
     ) -> Iterator[bytes | OSError]:
         """Read the first bytes of files, see :data:`ReadHeads`.
 
@@ -225,7 +218,7 @@ class LocalDisk:
         """
         for path in paths:
             try:
-                yield _read_head(path, most_bytes, roots)
+                yield _read_head(path, max_bytes, roots)
             except OSError as error:
                 yield error
 
@@ -290,23 +283,22 @@ def _is_directory(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _read_head(path: bytes, most_bytes: int, roots: Sequence[bytes] | None) -> bytes:
+def _read_head(path: bytes, max_bytes: int, roots: Sequence[bytes] | None) -> bytes:
     # A pipe would block whoever opens it, and is no recording; a dangling link is neither.
     if not os.path.isfile(path):
         raise FileNotFoundError(errno.ENOENT, "no file")
     with open(open_regular(path), "rb") as file:
         if roots is not None and not is_beneath(file.fileno(), roots):
             raise PermissionError(errno.EACCES, "it leads out of the roots")
-        return file.read(most_bytes)
+        return file.read(max_bytes)
 
 
 def _repeat_notice(directory: bytes, *, loop: bool) -> Notice:
     if loop:
         cause = "a link leads back into a directory above it; it was not followed"
         return Notice(ErrorCode.PATH_LOOP, printable_path(directory), cause)
-    return Notice(
-        REPEATED, printable_path(directory), "the same directory was walked by another path"
-    )
+    cause = "the same directory was walked by another path"
+    return Notice(REPEATED, printable_path(directory), cause)
 
 
 def _unreachable_notice(path: bytes, error: OSError) -> Notice:

@@ -47,29 +47,27 @@ class DiskOrBucket:
         """Yield what passes of what lies at or below ``path``."""
         return self._source_of(path).walk(path, file_filter)
 
-    def read(self, paths: Sequence[bytes], most_bytes: int) -> Iterator[bytes | OSError]:
+    def read(self, paths: Sequence[bytes], max_bytes: int) -> Iterator[bytes | OSError]:
         """Read the first bytes of files, see :data:`producer.sources.walk.ReadHeads`."""
         for _, group in groupby(paths, is_url):
             batch = list(group)
-            yield from self._source_of(batch[0]).read(batch, most_bytes)
+            yield from self._source_of(batch[0]).read(batch, max_bytes)
 
-    def read_in_roots(self, paths: Sequence[bytes], most_bytes: int) -> Iterator[bytes | OSError]:
+    def read_in_roots(self, paths: Sequence[bytes], max_bytes: int) -> Iterator[bytes | OSError]:
         """Read as :meth:`read` does, but no file that a link out of the roots leads to."""
         for in_bucket, group in groupby(paths, is_url):
             if in_bucket:
-                yield from self._buckets.read(list(group), most_bytes)
+                yield from self._buckets.read(list(group), max_bytes)
             else:
-                yield from self._disk.read(list(group), most_bytes, self._roots)
+                yield from self._disk.read(list(group), max_bytes, self._roots)
 
     def _source_of(self, path: bytes) -> FileSource:
         return self._buckets if is_url(path) else self._disk
 
 
 class _Object(NamedTuple):
-    """An object of a listing."""
-
     bucket: Bucket
-    listed: ListedObject
+    listed_object: ListedObject
 
 
 class Buckets:
@@ -95,8 +93,8 @@ class Buckets:
         if listing == [path]:
             yield self._with_listing(FoundFile(path, os.path.dirname(path)))
             return
-        yield from (_ambiguous(url) for url in listing if not is_plain(_below(path, url)))
-        urls = [url for url in listing if is_plain(_below(path, url))]
+        yield from (_ambiguous(url) for url in listing if not is_plain(_relative_path(path, url)))
+        urls = [url for url in listing if is_plain(_relative_path(path, url))]
         hidden_parts = {url: _hidden_part(path, url) for url in urls}
         for part in sorted(set(filter(None, hidden_parts.values()))):
             # A directory has a name that something lies below.
@@ -109,26 +107,25 @@ class Buckets:
             for item in file_filter.select(list(files), path, self.read):
                 yield self._with_listing(item) if isinstance(item, FoundFile) else item
 
-    def read(self, paths: Sequence[bytes], most_bytes: int) -> Iterator[bytes | OSError]:
+    def read(self, paths: Sequence[bytes], max_bytes: int) -> Iterator[bytes | OSError]:
         """Read the first bytes of listed objects, see :data:`producer.sources.walk.ReadHeads`."""
         path_iterator = iter(paths)
         while chunk := list(islice(path_iterator, _CHUNK)):
-            heads = self._heads([url for url in chunk if url in self._objects], most_bytes)
+            heads = self._heads([url for url in chunk if url in self._objects], max_bytes)
             for url in chunk:
                 yield heads.get(url, FileNotFoundError(errno.ENOENT, "no such object"))
 
-    def _heads(self, urls: Sequence[bytes], most_bytes: int) -> dict[bytes, bytes | OSError]:
+    def _heads(self, urls: Sequence[bytes], max_bytes: int) -> dict[bytes, bytes | OSError]:
         """Return the first bytes of each object; the empty ones are known to have none."""
         heads: dict[bytes, bytes | OSError] = dict.fromkeys(urls, b"")
-        filled = [url for url in urls if self._objects[url].listed.size_bytes]
-        for bucket, group in groupby(filled, lambda url: self._objects[url].bucket):
+        nonempty_urls = [url for url in urls if self._objects[url].listed_object.size_bytes]
+        for bucket, group in groupby(nonempty_urls, lambda url: self._objects[url].bucket):
             batch = list(group)
-            paths = [self._objects[url].listed.path for url in batch]
-            heads.update(zip(batch, bucket.read_heads(paths, most_bytes), strict=True))
+            paths = [self._objects[url].listed_object.path for url in batch]
+            heads.update(zip(batch, bucket.read_heads(paths, max_bytes), strict=True))
         return heads
 
     def _listing(self, url: bytes) -> Sequence[bytes]:
-        """Return the URLs of the objects at or below a URL."""
         if url not in self._listings:
             bucket, path = self._bucket(url)
             objects = {bucket.base.url(item.path): item for item in bucket.listing(path)}
@@ -150,14 +147,13 @@ class Buckets:
             ErrorCode.PATH_OUTSIDE_ROOTS,
             printable_path(url),
             "it lies under no bucket of CALLSCRIBE_ROOTS",
-            f"Add it there: name={printable_path(url)}",
+            # The bucket and the first part of the key: a day's prefix would be a root a day.
+            f"Add it there: name={printable_path(b'/'.join(url.split(b'/')[:4]))}",
         )
 
     def _with_listing(self, file: FoundFile) -> FoundFile:
-        """Return a file with what its listing tells of it."""
-        bucket, listed = self._objects[file.path]
-        key = bucket.base.key(listed.path)
-        return replace(file, key=key, size_bytes=listed.size_bytes)
+        bucket, item = self._objects[file.path]
+        return replace(file, key=bucket.base.key(item.path), size_bytes=item.size_bytes)
 
 
 def _walk_order(url: bytes) -> list[tuple[bool, bytes]]:
@@ -166,7 +162,7 @@ def _walk_order(url: bytes) -> list[tuple[bool, bytes]]:
     return [*((True, directory) for directory in directories), (False, name)]
 
 
-def _below(base: bytes, url: bytes) -> bytes:
+def _relative_path(base: bytes, url: bytes) -> bytes:
     return url[len(base) + 1 :]
 
 
@@ -175,17 +171,11 @@ def _hidden_part(base: bytes, url: bytes) -> bytes | None:
 
     That is one that starts with a dot, or a directory that is set aside.
     """
-    names = _below(base, url).split(b"/")
-    last_index = len(names) - 1
-    hidden = next(
-        (
-            index
-            for index, name in enumerate(names)
-            if name.startswith(b".") or (index < last_index and is_system_directory(name))
-        ),
-        None,
-    )
-    return None if hidden is None else b"/".join([base, *names[: hidden + 1]])
+    names = _relative_path(base, url).split(b"/")
+    for end, name in enumerate(names, start=1):
+        if name.startswith(b".") or (end < len(names) and is_system_directory(name)):
+            return b"/".join([base, *names[:end]])
+    return None
 
 
 def _ambiguous(url: bytes) -> Notice:

@@ -24,6 +24,7 @@ from schema.errors import ErrorCode, Transient
 from schema.records import Location, Notice
 from schema.storage.beneath import open_regular
 from schema.storage.bucket_path import is_url
+from schema.store.intake.drop_folder import FolderFile
 from schema.text import printable_path
 
 #: The code of a notice: what lies there now is not transcribed.
@@ -40,12 +41,8 @@ UNREADABLE_S = 600.0
 #: A share whose server is gone may let whoever asks wait for ever.
 _ANSWER_S = 20.0
 
-
-class FileState(NamedTuple):
-    """How a file looked: bytes, and when it was changed, ns (0 where nobody tells)."""
-
-    size_bytes: int
-    changed_ns: int
+#: How a file's content looked: bytes, and when it was changed, ns (0 where nobody tells).
+_ContentStat = tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -54,8 +51,8 @@ class StabilityTracker:
 
     settle_s: float
     clock: Callable[[], float] = time.monotonic
-    _since: dict[bytes, tuple[FileState, float]] = field(default_factory=dict)
-    _unreadable_states: dict[bytes, FileState] = field(default_factory=dict)
+    _since: dict[bytes, tuple[_ContentStat, float]] = field(default_factory=dict)
+    _unreadable_stats: dict[bytes, _ContentStat] = field(default_factory=dict)
 
     def stable_files(self, files: Iterable[FoundFile]) -> Iterator[tuple[FoundFile, bool]]:
         """Yield files that can be taken, and whether their time of grace is over as well.
@@ -63,57 +60,39 @@ class StabilityTracker:
         ``files`` is all that is there and was not taken.
         """
         now_s = self.clock()
-        states = {}
+        stats = {}
         for file in files:
-            state = None if file.path.endswith(_UNFINISHED) else read_file_state(file)
-            if state is None:
+            file_stat = None if file.path.endswith(_UNFINISHED) else _read_stat(file)
+            if file_stat is None:
                 continue
-            last_state, since_s = self._since.get(file.path, (state, now_s))
-            states[file.path] = (state, since_s if last_state == state else now_s)
-            unchanged_s = now_s - states[file.path][1]
+            content_stat = (file_stat.size_bytes, file_stat.changed_ns)
+            last_stat, since_s = self._since.get(file.path, (content_stat, now_s))
+            stats[file.path] = (content_stat, since_s if last_stat == content_stat else now_s)
+            unchanged_s = now_s - stats[file.path][1]
             if unchanged_s < self.settle_s:
                 continue
             grace_is_over = unchanged_s >= UNREADABLE_GRACE_FACTOR * self.settle_s
             # What could not be read is not read again while it looks as it did.
-            if self._unreadable_states.get(file.path) != state or grace_is_over:
+            if self._unreadable_stats.get(file.path) != content_stat or grace_is_over:
                 yield file, grace_is_over
-        self._since = states
+        self._since = stats
         # Of what went away nothing is kept: a folder is watched for years.
-        for path in self._unreadable_states.keys() - states.keys():
-            del self._unreadable_states[path]
+        for path in self._unreadable_stats.keys() - stats.keys():
+            del self._unreadable_stats[path]
 
     def retry_when_changed(self, path: bytes) -> None:
         """Leave a file that cannot be read until it has changed, or its time of grace is over."""
-        self._unreadable_states[path] = self._since[path][0]
+        self._unreadable_stats[path] = self._since[path][0]
 
     def discard(self, path: bytes) -> None:
         """Let go of a file that was taken."""
         self._since.pop(path, None)
-        self._unreadable_states.pop(path, None)
+        self._unreadable_stats.pop(path, None)
 
     @property
     def pending_files(self) -> int:
         """How many files are there and not taken."""
         return len(self._since)
-
-
-def read_file_state(file: FoundFile) -> FileState | None:
-    """Return how a file looks now, or None where it is gone."""
-    if file.key is not None:
-        return FileState(file.size_bytes or 0, 0)
-    try:
-        status = os.stat(file.path)
-    except OSError:
-        return None
-    return FileState(status.st_size, status.st_mtime_ns)
-
-
-class TakenContent(NamedTuple):
-    """What the ledger has of a file that was taken: of one at the door neither size nor digest."""
-
-    taken_at_ns: int
-    size_bytes: int | None = None
-    digest: str | None = None
 
 
 class _FileStat(NamedTuple):
@@ -138,23 +117,17 @@ class TakenFiles:
     """
 
     def __init__(
-        self, contents: Mapping[Location, TakenContent], is_gone: Callable[[Location], bool]
+        self, contents: Mapping[Location, FolderFile], is_gone: Callable[[Location], bool]
     ) -> None:
         self.contents = dict(contents)
         self._is_gone = is_gone
         #: How each file looked before it was read: as what was taken, or refused, or may be taken.
-        self._looks: dict[Location, _FileStat] = {}
+        self._stats: dict[Location, _FileStat] = {}
         self._by_digest: dict[str, set[Location]] = defaultdict(set)
         self._by_identity: dict[tuple[int, int, int, int], Location] = {}
         for source, content in contents.items():
-            if content.digest is not None:
-                self._by_digest[content.digest].add(source)
-
-    def __len__(self) -> int:
-        return len(self.contents)
-
-    def __contains__(self, source: Location) -> bool:
-        return source in self.contents
+            if content.content_digest is not None:
+                self._by_digest[content.content_digest].add(source)
 
     def is_new(self, source: Location, file: FoundFile) -> bool:
         """Tell whether a file is new, or no more what it was when its name was taken."""
@@ -163,11 +136,11 @@ class TakenFiles:
         if file_stat is None:
             return content is None
         if content is None:
-            self._looks[source] = file_stat
+            self._stats[source] = file_stat
             return True
-        if self._looks.get(source) == file_stat:
+        if self._stats.get(source) == file_stat:
             return False
-        if source not in self._looks and not _is_later(file_stat, content):
+        if source not in self._stats and not _is_later(file_stat, content):
             self._remember(source, file_stat)
             return False
         return True
@@ -183,13 +156,15 @@ class TakenFiles:
         if _has_content(file, file_stat.size_bytes, self.contents[source]):
             self._remember(source, file_stat)
             return False
-        self._looks[source] = file_stat
+        self._stats[source] = file_stat
         return True
 
     def moved_from(self, file: FoundFile, digest: str | None = None) -> Location | None:
         """Return the name under which a file was taken that is gone from there, if any."""
-        stat = _read_stat(file)
-        same_file = self._by_identity.get(stat.identity) if stat and stat.identity else None
+        file_stat = _read_stat(file)
+        same_file = (
+            self._by_identity.get(file_stat.identity) if file_stat and file_stat.identity else None
+        )
         candidates = {same_file} if same_file in self.contents else set()
         candidates |= self._by_digest.get(digest, set()) if digest is not None else set()
         name = os.path.basename(file.path)
@@ -197,24 +172,24 @@ class TakenFiles:
         order = sorted(candidates, key=lambda c: (os.path.basename(c.path) != name, c))
         return next((source for source in order if self._is_gone(source)), None)
 
-    def add(self, source: Location, content: TakenContent) -> None:
+    def add(self, source: Location, content: FolderFile) -> None:
         """Note that a file was taken, which looked then as it did when it was news."""
         self.contents[source] = content
-        if content.digest is not None:
-            self._by_digest[content.digest].add(source)
-        if source in self._looks:
-            self._remember(source, self._looks[source])
+        if content.content_digest is not None:
+            self._by_digest[content.content_digest].add(source)
+        if source in self._stats:
+            self._remember(source, self._stats[source])
 
     def move(self, old_location: Location, new_location: Location) -> None:
         """Note that a file that was taken lies elsewhere now."""
         content = self.contents.pop(old_location)
-        self._looks.pop(old_location, None)
-        if content.digest is not None:
-            self._by_digest[content.digest].discard(old_location)
+        self._stats.pop(old_location, None)
+        if content.content_digest is not None:
+            self._by_digest[content.content_digest].discard(old_location)
         self.add(new_location, content)
 
     def _remember(self, source: Location, file_stat: _FileStat) -> None:
-        self._looks[source] = file_stat
+        self._stats[source] = file_stat
         if file_stat.identity is not None:
             self._by_identity[file_stat.identity] = source
 
@@ -232,10 +207,8 @@ def is_gone(path: bytes) -> bool:
     """Tell whether there is nothing at a path: that it cannot be asked for is no answer."""
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, (FileNotFoundError, NotADirectoryError))
     return False
 
 
@@ -250,21 +223,20 @@ def _read_stat(file: FoundFile) -> _FileStat | None:
     return _FileStat(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_dev, stat.st_ino)
 
 
-def _is_later(file_stat: _FileStat, content: TakenContent) -> bool:
+def _is_later(file_stat: _FileStat, content: FolderFile) -> bool:
     """Tell whether a file may have changed since it was taken, by an earlier producer perhaps."""
     has_other_size = content.size_bytes is not None and file_stat.size_bytes != content.size_bytes
-    return has_other_size or max(file_stat.changed_ns, file_stat.status_ns) > content.taken_at_ns
+    return has_other_size or max(file_stat.changed_ns, file_stat.status_ns) > content.added_at_ns
 
 
-def _has_content(file: FoundFile, size_bytes: int, content: TakenContent) -> bool:
-    """Tell whether a file has the content that was taken."""
-    if size_bytes != content.size_bytes or content.digest is None:
+def _has_content(file: FoundFile, size_bytes: int, content: FolderFile) -> bool:
+    if size_bytes != content.size_bytes or content.content_digest is None:
         return False
     if file.key is not None:
         return True
     try:
         with open(open_regular(file.path), "rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest() == content.digest
+            return hashlib.file_digest(handle, "sha256").hexdigest() == content.content_digest
     except OSError:
         return False
 
@@ -361,9 +333,6 @@ def _mount_of(path: bytes) -> bytes:
 
 
 def _unreachable_error(name: str, cause: str) -> Transient:
-    return Transient(
-        ErrorCode.STORAGE_UNREACHABLE,
-        name,
-        f"it could not be read for {UNREADABLE_S / 60:.0f} minutes: {cause}",
-        "Mount it, or give this user the right to read it; the same command then goes on.",
-    )
+    cause = f"it could not be read for {UNREADABLE_S / 60:.0f} minutes: {cause}"
+    remedy = "Mount it, or give this user the right to read it; the same command then goes on."
+    return Transient(ErrorCode.STORAGE_UNREACHABLE, name, cause, remedy)

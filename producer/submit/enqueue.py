@@ -30,7 +30,7 @@ class Enqueuer:
         self._high_water = high_water
         self._resume_at = 0.0
         #: Whether any message could not be sent.
-        self.failed = False
+        self.has_failed = False
 
     @property
     def failure(self) -> str:
@@ -59,5 +59,5 @@ class Enqueuer:
             self._pause()
 
     def _pause(self) -> None:
-        self.failed = True
+        self.has_failed = True
         self._resume_at = time.monotonic() + _PAUSE_S

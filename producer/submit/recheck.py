@@ -21,16 +21,15 @@ from producer.intake import reader_pool
 from producer.intake.containers.account import TOLERANCE_MS, format_seconds
 from producer.intake.examine import Job, examine_all, time_limit_s
 from producer.intake.full_decode import read_blocks
-from producer.intake.headless import RAW_DEFAULTS, RawFormat
-from producer.intake.probe import ReadOptions, SourceInfo, probe
+from producer.intake.probe import AudioInfo, ReadOptions, probe
+from producer.intake.raw_audio import RAW_DEFAULTS, RawFormat
 from producer.submit.enqueue import Enqueuer
 from schema.errors import BadRecording, ErrorCode, Misconfigured
-from schema.profile import Profile
-from schema.records import HEADLESS, NewRecording, QuarantinedRecording
+from schema.records import RAW_CONTAINER, NewRecording, QuarantinedRecording
 from schema.settings import Settings
 from schema.states import RecordingState
 from schema.storage.roots import storage_of
-from schema.store.intake import recheck as store
+from schema.store.intake import recheck as store_recheck
 from schema.store.intake.recheck import StoredRecording
 from schema.store.ledger import Ledger
 from schema.transcript import UNREAD_FLAGS, flag_names
@@ -41,13 +40,13 @@ _PAGE = 1_000
 _BATCH = 100
 
 
-class Reason(StrEnum):
+class RecheckReason(StrEnum):
     """Why a recording is listed, for people and for scripts."""
 
     #: Its file holds more than was transcribed.
     CUT_SHORT = "cut-short"
     #: Its file has tracks that were not read.
-    HALF_READ = "half-read"
+    TRACKS_UNREAD = "half-read"
     #: Its file has bytes that nobody reads, and no flag says so.
     UNREAD_DATA = "unread-data"
     #: It was refused, and can be read.
@@ -56,11 +55,11 @@ class Reason(StrEnum):
     BROKEN = "broken"
 
 
-class Verdict(StrEnum):
+class RecheckVerdict(StrEnum):
     """What a look came to that finds nothing: all was read, or the file cannot be looked at."""
 
-    WHOLE = "whole"
-    GONE = "gone"
+    ALL_READ = "whole"
+    FILE_MISSING = "gone"
     CHANGED = "changed"
     ELSEWHERE = "elsewhere"
 
@@ -70,7 +69,7 @@ class RecheckFinding:
     """A recording of which not all was read; ``now_ms`` is what its file holds, where known."""
 
     recording: StoredRecording
-    reason: Reason
+    reason: RecheckReason
     now_ms: int | None
     detail: str
 
@@ -85,12 +84,12 @@ class RecheckTally:
     changed_count: int = 0
     elsewhere_count: int = 0
 
-    def add(self, verdict: Verdict | None) -> None:
+    def add(self, verdict: RecheckVerdict | None) -> None:
         """Count a recording that was looked at, or cannot be."""
         self.examined_count += 1
-        self.gone_count += verdict is Verdict.GONE
-        self.changed_count += verdict is Verdict.CHANGED
-        self.elsewhere_count += verdict is Verdict.ELSEWHERE
+        self.gone_count += verdict is RecheckVerdict.FILE_MISSING
+        self.changed_count += verdict is RecheckVerdict.CHANGED
+        self.elsewhere_count += verdict is RecheckVerdict.ELSEWHERE
 
 
 def recheck_recordings(
@@ -104,7 +103,7 @@ def recheck_recordings(
     Raises:
         Misconfigured, Transient: the ledger or the recordings' storage is at fault.
     """
-    tally = RecheckTally(ledger.transact(lambda c: store.count_stored_recordings(c, since)))
+    tally = RecheckTally(ledger.transact(lambda c: store_recheck.count_stored_recordings(c, since)))
     report(tally)
     look = partial(_recheck_one, settings=settings)
 
@@ -112,24 +111,30 @@ def recheck_recordings(
         return time_limit_s(recording.size_bytes, settings.limits.duration_s)
 
     for outcome in reader_pool.run_jobs(look, _list_recordings(ledger, since), limit_s):
-        verdict = _judge_death(outcome) if isinstance(outcome, reader_pool.ReaderDied) else outcome
+        verdict = (
+            _judge_broken(outcome.job, outcome.cause)
+            if isinstance(outcome, reader_pool.ReaderDied)
+            else outcome
+        )
         if isinstance(verdict, RecheckFinding):
             yield verdict
-        tally.add(verdict if isinstance(verdict, Verdict) else None)
+        tally.add(verdict if isinstance(verdict, RecheckVerdict) else None)
         report(tally)
 
 
-def _judge_death(reader_died: reader_pool.ReaderDied[StoredRecording]) -> RecheckFinding | Verdict:
-    """Return what it means that a file kills its reader."""
-    if reader_died.job.state == RecordingState.QUARANTINED:
-        return Verdict.WHOLE
-    return RecheckFinding(reader_died.job, Reason.BROKEN, None, reader_died.cause)
+def _judge_broken(recording: StoredRecording, detail: str) -> RecheckFinding | RecheckVerdict:
+    """Return what it means that a file cannot be read."""
+    if recording.state == RecordingState.QUARANTINED:
+        return RecheckVerdict.ALL_READ
+    return RecheckFinding(recording, RecheckReason.BROKEN, None, detail)
 
 
 def _list_recordings(ledger: Ledger, since: datetime | None) -> Iterator[StoredRecording]:
     last_id: UUID | None = None
     while True:
-        page = partial(store.list_stored_recordings, since=since, after_id=last_id, limit=_PAGE)
+        page = partial(
+            store_recheck.list_stored_recordings, since=since, after_id=last_id, limit=_PAGE
+        )
         recordings = ledger.transact(page)
         yield from recordings
         if len(recordings) < _PAGE:
@@ -137,63 +142,55 @@ def _list_recordings(ledger: Ledger, since: datetime | None) -> Iterator[StoredR
         last_id = recordings[-1].id
 
 
-def _recheck_one(recording: StoredRecording, settings: Settings) -> RecheckFinding | Verdict:
-    """Look at one recording's source."""
+def _recheck_one(recording: StoredRecording, settings: Settings) -> RecheckFinding | RecheckVerdict:
     source = recording.source
     try:
         with storage_of(settings, source.root).on_disk(source, lambda _: None) as path:
             if recording.size_bytes not in {None, os.stat(path).st_size}:
-                return Verdict.CHANGED
+                return RecheckVerdict.CHANGED
             return _judge_content(recording, path, settings)
     except (FileNotFoundError, PermissionError):
-        return Verdict.GONE
+        return RecheckVerdict.FILE_MISSING
     except Misconfigured:
-        return Verdict.ELSEWHERE
+        return RecheckVerdict.ELSEWHERE
     except BadRecording as error:
-        return _judge_refusal(recording, error)
-
-
-def _judge_refusal(recording: StoredRecording, error: BadRecording) -> RecheckFinding | Verdict:
-    """Return what it means that a file is refused now."""
-    if error.code in {ErrorCode.FILE_VANISHED, ErrorCode.FILE_UNREADABLE}:
-        return Verdict.GONE
-    if recording.state == RecordingState.QUARANTINED:
-        return Verdict.WHOLE
-    return RecheckFinding(recording, Reason.BROKEN, None, f"[{error.code}] {error.cause}")
+        if error.code in {ErrorCode.FILE_VANISHED, ErrorCode.FILE_UNREADABLE}:
+            return RecheckVerdict.FILE_MISSING
+        return _judge_broken(recording, f"[{error.code}] {error.cause}")
 
 
 def _judge_content(
     recording: StoredRecording, path: bytes, settings: Settings
-) -> RecheckFinding | Verdict:
+) -> RecheckFinding | RecheckVerdict:
     """Hold what a file holds against what was read of it."""
     plan = recording.profile.plan
     options = ReadOptions(plan.tracks or "auto", plan.truncated == "take")
     info = probe(path, _raw_formats(recording), settings.limits, recording.source, options)
     if recording.state == RecordingState.QUARANTINED:
-        return _decode_refused(recording, path, info)
+        return _decode_quarantined(recording, path, info)
     now_ms = _duration_ms(info)
     was_ms = recording.duration_ms or 0
     if now_ms is not None and now_ms - was_ms > TOLERANCE_MS:
         detail = f"{format_seconds(was_ms)} of {format_seconds(now_ms)} were read"
-        return RecheckFinding(recording, Reason.CUT_SHORT, now_ms, detail)
+        return RecheckFinding(recording, RecheckReason.CUT_SHORT, now_ms, detail)
     if info.tracks_are_speakers and info.format.channels > (recording.channels or 0):
         detail = f"{recording.channels} of {info.format.channels} tracks were read"
-        return RecheckFinding(recording, Reason.HALF_READ, now_ms, detail)
+        return RecheckFinding(recording, RecheckReason.TRACKS_UNREAD, now_ms, detail)
     unread_flags = [flag for flag in info.flags if flag_names([flag]) & UNREAD_FLAGS]
     if unread_flags and not flag_names(recording.flags) & flag_names(unread_flags):
-        return RecheckFinding(recording, Reason.UNREAD_DATA, now_ms, ", ".join(unread_flags))
-    return Verdict.WHOLE
+        return RecheckFinding(recording, RecheckReason.UNREAD_DATA, now_ms, ", ".join(unread_flags))
+    return RecheckVerdict.ALL_READ
 
 
-def _decode_refused(recording: StoredRecording, path: bytes, info: SourceInfo) -> RecheckFinding:
+def _decode_quarantined(recording: StoredRecording, path: bytes, info: AudioInfo) -> RecheckFinding:
     """Decode what was refused; whoever asked hears of it if that fails."""
     frames = sum(map(len, read_blocks(path, info, recording.source.name)))
     now_ms = frames * 1000 // info.format.rate_hz
     detail = f"{format_seconds(now_ms)} can be read"
-    return RecheckFinding(recording, Reason.READABLE, now_ms, detail)
+    return RecheckFinding(recording, RecheckReason.READABLE, now_ms, detail)
 
 
-def _duration_ms(info: SourceInfo) -> int | None:
+def _duration_ms(info: AudioInfo) -> int | None:
     """Return how long a file's audio is; None where only decoding tells."""
     if info.account.duration_ms is not None:
         return info.account.duration_ms
@@ -204,7 +201,7 @@ def _duration_ms(info: SourceInfo) -> int | None:
 def _raw_formats(recording: StoredRecording) -> Mapping[str, RawFormat]:
     """Return how files without header are read: as this one was, or by their suffix."""
     audio = recording.format
-    if audio is None or audio.container != HEADLESS:
+    if audio is None or audio.container != RAW_CONTAINER:
         return RAW_DEFAULTS
     suffix = os.fsdecode(os.path.splitext(recording.source.path)[1]).lower()
     return {suffix: RawFormat(audio.encoding, audio.rate_hz, audio.channels)}
@@ -216,7 +213,7 @@ class ReplanResult:
 
     recordings: int = 0
     segments: int = 0
-    refused_recordings: int = 0
+    quarantined_recordings: int = 0
 
 
 def replan_findings(
@@ -230,7 +227,7 @@ def replan_findings(
     result = ReplanResult()
     by_submission: defaultdict[UUID, list[StoredRecording]] = defaultdict(list)
     for finding in findings:
-        if finding.reason is not Reason.BROKEN:
+        if finding.reason is not RecheckReason.BROKEN:
             by_submission[finding.recording.submission_id].append(finding.recording)
     for recordings in by_submission.values():
         for start in range(0, len(recordings), _BATCH):
@@ -247,16 +244,15 @@ def _replan_batch(
     result: ReplanResult,
 ) -> None:
     """Plan recordings of one submission anew."""
-    profile: Profile = batch[0].profile
     ids = {recording.source: recording.id for recording in batch}
     raw = {**RAW_DEFAULTS, **{s: f for r in batch for s, f in _raw_formats(r).items()}}
     jobs = [Job(settings.path_of(recording.source)) for recording in batch]
-    for item in examine_all(jobs, settings, profile, raw=raw):
+    for item in examine_all(jobs, settings, batch[0].profile, raw=raw):
         if isinstance(item, QuarantinedRecording):
-            result.refused_recordings += 1
+            result.quarantined_recordings += 1
         elif isinstance(item, NewRecording) and item.source in ids:
-            replan = partial(store.replan_recording, item=item, capacity=enqueuer.capacity())
-            added = ledger.transact(partial(replan, recording_id=ids[item.source]))
-            enqueuer.publish(added.dispatches)
-            result.recordings += added.recordings
-            result.segments += added.segments - added.cached_segments
+            plan = partial(store_recheck.replan_recording, item=item, capacity=enqueuer.capacity())
+            add_result = ledger.transact(partial(plan, recording_id=ids[item.source]))
+            enqueuer.publish(add_result.dispatches)
+            result.recordings += add_result.recordings
+            result.segments += add_result.segments - add_result.cached_segments

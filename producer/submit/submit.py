@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from sqlalchemy import Connection
 
 from producer.intake.examine import ExaminedRecording, Job, examine_all, outside_roots_error
-from producer.intake.headless import RAW_DEFAULTS, RawFormat, parse_raw_option
+from producer.intake.raw_audio import RAW_DEFAULTS, RawFormat, parse_raw_option
 from producer.intake.reader_pool import Tick
 from producer.intake.spool import NoSpool
 from producer.metadata.calls import (
@@ -38,7 +38,6 @@ from producer.sources.walk_s3 import DiskOrBucket
 from producer.submit.drop_folder import (
     FolderMonitor,
     StabilityTracker,
-    TakenContent,
     TakenFiles,
     is_gone,
     name_taken_notice,
@@ -50,6 +49,7 @@ from schema.records import CallInfo, Location, NewRecording, Notice, Quarantined
 from schema.settings import Settings
 from schema.storage.bucket_path import absolute_path, is_url
 from schema.store.intake import drop_folder, submissions
+from schema.store.intake.drop_folder import FolderFile
 from schema.store.intake.submissions import OpenSubmission
 from schema.store.ledger import Ledger
 from schema.store.work.events import find_or_add_receiver
@@ -114,12 +114,12 @@ class Summary:
     """What a submit did, so far."""
 
     submission: UUID
-    resumed: bool = False
+    is_resumed: bool = False
     resumed_recordings: int = 0
     recordings: int = 0
-    quarantined: int = 0
+    quarantined_recordings: int = 0
     segments: int = 0
-    known_segments: int = 0
+    cached_segments: int = 0
     #: Rows of the manifest without a file, or that could not be understood.
     unmatched_rows: int = 0
     #: Files that were taken and lie elsewhere now; they are the calls that they were.
@@ -143,23 +143,24 @@ def submit(
         Misconfigured: this host lacks something; what was committed stays.
         Transient: the ledger stayed out of reach; what was committed stays.
     """
-    calls, all_jobs, notices = _find_jobs(request, settings)
-    submission = _open_submission(request, calls, ledger)
-    summary = Summary(submission.id, resumed=submission.is_resumed)
+    describer, all_jobs, notices = _find_jobs(request, settings)
+    submission = _open_submission(request, describer, ledger)
+    summary = Summary(submission.id, is_resumed=submission.is_resumed)
     summary.unmatched_rows = sum(
         notice.code in {ErrorCode.MANIFEST_UNMATCHED_ROW, ErrorCode.MANIFEST_INVALID}
         for notice in notices
     )
     jobs = all_jobs
     if submission.is_resumed:
-        jobs = _new_jobs(all_jobs, settings, ledger, submission.id)
+        existing_locations = ledger.transact(lambda c: submissions.list_sources(c, submission.id))
+        jobs = [job for job in jobs if _location_of(job.path, settings) not in existing_locations]
         summary.resumed_recordings = len(all_jobs) - len(jobs)
     report(summary)
-    postponed: list[NoSpool] = []
-    for batch in _batches(jobs, request, settings, postponed):
+    no_spool_errors: list[NoSpool] = []
+    for batch in _batches(jobs, request, settings, no_spool_errors):
         _commit(batch, submission, ledger, enqueuer, summary)
         report(summary)
-    _raise_postponed(postponed)
+    _raise_no_spool(no_spool_errors)
     ledger.transact(lambda c: submissions.add_notices(c, submission.id, notices))
     ledger.transact(lambda c: submissions.seal_submission(c, submission.id))
     return summary
@@ -189,11 +190,11 @@ def _find_jobs(
 ) -> tuple[_CallDescriber, list[Job], list[Notice]]:
     """Return a job for each file of a request, and what could not be read or understood."""
     raw = request.raw_formats
-    calls, source = _CallDescriber(request), DiskOrBucket(settings)
+    describer, source = _CallDescriber(request), DiskOrBucket(settings)
     files, notices = _find_files(request, raw, source)
     _check_roots(files, settings)
-    jobs, call_notices = calls.describe(files, source)
-    return calls, jobs, [*notices, *call_notices]
+    jobs, call_notices = describer.describe(files, source)
+    return describer, jobs, [*notices, *call_notices]
 
 
 def watch_folder(
@@ -217,24 +218,24 @@ def watch_folder(
             what was committed stays.
     """
     raw = request.raw_formats
-    calls, source = _CallDescriber(request), DiskOrBucket(settings)
+    describer, source = _CallDescriber(request), DiskOrBucket(settings)
     _check_paths(request, source)
     monitor = FolderMonitor([os.fsencode(path) for path in request.paths], tracker.clock)
-    submission = _open_submission(request, calls, ledger)
-    drop = _DropFolder(submission, settings, ledger)
-    summary = Summary(submission.id, submission.is_resumed, len(drop.taken_files))
+    submission = _open_submission(request, describer, ledger)
+    folder = _DropFolder(submission, settings, ledger)
+    summary = Summary(submission.id, submission.is_resumed, len(folder.taken_files.contents))
     for _ in rounds:
         readable_paths, messages = monitor.look()
         summary.messages += messages
         readable_request = replace(request, paths=tuple(map(os.fsdecode, readable_paths)))
         # A source remembers where it walked: each round is a walk of its own.
-        new_files = drop.new_files(_walk_request(readable_request, raw, DiskOrBucket(settings)))
-        stable_files = list(drop.select_files(new_files, tracker, summary))
+        new_files = folder.new_files(_walk_request(readable_request, raw, DiskOrBucket(settings)))
+        stable_files = list(folder.select_files(new_files, tracker, summary))
         files = {_location_of(file.path, settings): file for file, _ in stable_files}
         in_grace = {_location_of(f.path, settings) for f, is_over in stable_files if not is_over}
-        jobs, notices = calls.describe([file for file, _ in stable_files], source)
-        postponed: list[NoSpool] = []
-        for batch in _batches(jobs, request, settings, postponed):
+        jobs, notices = describer.describe([file for file, _ in stable_files], source)
+        no_spool_errors: list[NoSpool] = []
+        for batch in _batches(jobs, request, settings, no_spool_errors):
             complete_items, new_items = [], []
             for item in batch:
                 if isinstance(item, QuarantinedRecording) and item.source in in_grace:
@@ -242,16 +243,16 @@ def watch_folder(
                     tracker.retry_when_changed(files[item.source].path)
                     continue
                 complete_items.append(item)
-                if not drop.is_moved(item, files[item.source], summary):
+                if not folder.is_moved(item, files[item.source], summary):
                     new_items.append(item)
             if new_items:
                 _commit(new_items, submission, ledger, enqueuer, summary)
             for item in complete_items:
                 tracker.discard(files[item.source].path)
             for item in new_items:
-                drop.add(item)
-        drop.note(notices)
-        _raise_postponed(postponed)
+                folder.add(item)
+        folder.note(notices)
+        _raise_no_spool(no_spool_errors)
         report(summary, tracker.pending_files)
     return summary
 
@@ -264,8 +265,7 @@ class _DropFolder:
         #: What the walk of this round saw, and what was noted in any.
         self._walked_locations: set[Location] = set()
         self._noted_keys: set[tuple[str, str]] = set()
-        rows = ledger.transact(lambda c: drop_folder.list_folder_files(c, submission.id))
-        contents = {source: TakenContent(*content) for source, content in rows.items()}
+        contents = ledger.transact(lambda c: drop_folder.list_folder_files(c, submission.id))
         self.taken_files = TakenFiles(contents, self._is_gone)
 
     def new_files(self, walk_items: Iterable[FoundFile | Notice]) -> list[FoundFile]:
@@ -287,7 +287,7 @@ class _DropFolder:
         """Yield what is to be examined, see :meth:`StabilityTracker.stable_files`."""
         for file, grace_is_over in list(tracker.stable_files(files)):
             source = _location_of(file.path, self._settings)
-            if source in self.taken_files:
+            if source in self.taken_files.contents:
                 if self.taken_files.is_replaced(source, file):
                     self.note([name_taken_notice(source)])
                     summary.messages.append(f"{source.name}: {name_taken_notice(source).message}")
@@ -304,9 +304,9 @@ class _DropFolder:
 
     def add(self, item: ExaminedRecording) -> None:
         """Note that a recording was committed."""
-        content = TakenContent(time.time_ns())
+        content = FolderFile(time.time_ns())
         if isinstance(item, NewRecording):
-            content = TakenContent(time.time_ns(), item.size_bytes, item.content_digest)
+            content = FolderFile(time.time_ns(), item.size_bytes, item.content_digest)
         self.taken_files.add(item.source, content)
 
     def note(self, notices: Iterable[Notice]) -> None:
@@ -343,7 +343,7 @@ class _DropFolder:
         return is_url(base) or is_gone(os.path.join(base, source.path))
 
 
-def _open_submission(request: Request, calls: _CallDescriber, ledger: Ledger) -> OpenSubmission:
+def _open_submission(request: Request, describer: _CallDescriber, ledger: Ledger) -> OpenSubmission:
     """Open a request's submission, or find the one that the same request opened."""
 
     def open_in_transaction(connection: Connection) -> OpenSubmission:
@@ -353,7 +353,7 @@ def _open_submission(request: Request, calls: _CallDescriber, ledger: Ledger) ->
             receiver = find_or_add_receiver(connection, request.notify, host)
         return submissions.open_submission(
             connection,
-            request.idempotency_key(calls.manifest_digest),
+            request.idempotency_key(describer.manifest_digest),
             _title(request),
             request.profile,
             force=request.force,
@@ -379,12 +379,9 @@ def check_notify(url: str, settings: Settings) -> str:
             ErrorCode.OPTION_INVALID, "--notify", str(error), "Write https://host/path."
         ) from None
     if settings.notify_secret is None:
-        raise Misconfigured(
-            ErrorCode.SETTING_MISSING,
-            "CALLSCRIBE_NOTIFY_SECRET",
-            "nothing would sign what --notify sends",
-            "Set it here and where the sweep runs, to the same: openssl rand -base64 32",
-        )
+        cause = "nothing would sign what --notify sends"
+        remedy = "Set it here and where the sweep runs, to the same: openssl rand -base64 32"
+        raise Misconfigured(ErrorCode.SETTING_MISSING, "CALLSCRIBE_NOTIFY_SECRET", cause, remedy)
     return url
 
 
@@ -420,15 +417,10 @@ def _walk_request(request: Request, raw: Mapping[str, RawFormat], source: FileSo
 def _find_files(
     request: Request, raw: Mapping[str, RawFormat], source: FileSource
 ) -> tuple[list[FoundFile], list[Notice]]:
-    """Walk the paths of a request."""
     _check_paths(request, source)
-    files: list[FoundFile] = []
-    notices: list[Notice] = []
-    for item in _walk_request(request, raw, source):
-        if isinstance(item, FoundFile):
-            files.append(item)
-        else:
-            notices.append(item)
+    items = list(_walk_request(request, raw, source))
+    files = [item for item in items if isinstance(item, FoundFile)]
+    notices = [item for item in items if isinstance(item, Notice)]
     if not files:
         causes = "; ".join(f"{n.subject}: {n.message}" for n in notices) or "it is empty"
         raise BadRequest(
@@ -458,12 +450,11 @@ class _CallDescriber:
         self, files: Sequence[FoundFile], source: DiskOrBucket
     ) -> tuple[list[Job], list[Notice]]:
         """Return a job for each file, and what could not be matched or understood."""
-        rows: dict[bytes, CallInfo] = {}
+        rows: Mapping[bytes, CallInfo] = {}
         notices: list[Notice] = []
         if self._manifest is not None:
             matches = self._manifest.match(files)
-            rows.update(matches.calls)
-            notices += matches.notices
+            rows, notices = matches.calls, list(matches.notices)
         jobs = []
         # Whoever may write beside recordings must not have us read what they may not.
         paths = (file.path for file in files)
@@ -480,32 +471,18 @@ def _parse_zone(name: str | None) -> tzinfo | None:
     try:
         return None if name is None else ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError):
-        raise BadRequest(
-            ErrorCode.OPTION_INVALID,
-            f"--zone {name}",
-            "no such time zone",
-            "Write e.g. Europe/Berlin.",
-        ) from None
+        cause = "no such time zone"
+        remedy = "Write e.g. Europe/Berlin."
+        raise BadRequest(ErrorCode.OPTION_INVALID, f"--zone {name}", cause, remedy) from None
 
 
 def _parse_encoding(name: str | None) -> str | None:
     try:
         return None if name is None else check_encoding(name)
     except (LookupError, ValueError):
-        raise BadRequest(
-            ErrorCode.OPTION_INVALID,
-            f"--encoding {name}",
-            "no such encoding",
-            "Write e.g. gb18030, cp1251 or shift_jis.",
-        ) from None
-
-
-def _new_jobs(
-    jobs: Sequence[Job], settings: Settings, ledger: Ledger, submission: UUID
-) -> list[Job]:
-    """Return the jobs whose recordings a resumed submission does not hold yet."""
-    known_locations = ledger.transact(lambda c: submissions.list_sources(c, submission))
-    return [job for job in jobs if _location_of(job.path, settings) not in known_locations]
+        cause = "no such encoding"
+        remedy = "Write e.g. gb18030, cp1251 or shift_jis."
+        raise BadRequest(ErrorCode.OPTION_INVALID, f"--encoding {name}", cause, remedy) from None
 
 
 def _location_of(path: bytes, settings: Settings) -> Location:
@@ -523,22 +500,22 @@ def _commit(
     """Commit a batch, then wake the workers for it."""
     capacity = enqueuer.capacity(urgent=submission.urgent)
     add = partial(submissions.add_recordings, submission=submission, batch=batch, capacity=capacity)
-    added = ledger.transact(add)
-    enqueuer.publish(added.dispatches)
-    summary.recordings += added.recordings
-    summary.quarantined += added.quarantined_recordings
-    summary.segments += added.segments - added.cached_segments
-    summary.known_segments += added.cached_segments
+    add_result = ledger.transact(add)
+    enqueuer.publish(add_result.dispatches)
+    summary.recordings += add_result.recordings
+    summary.quarantined_recordings += add_result.quarantined_recordings
+    summary.segments += add_result.segments - add_result.cached_segments
+    summary.cached_segments += add_result.cached_segments
 
 
 def _batches(
-    jobs: Iterable[Job], request: Request, settings: Settings, postponed: list[NoSpool]
+    jobs: Iterable[Job], request: Request, settings: Settings, no_spool_errors: list[NoSpool]
 ) -> Iterator[list[ExaminedRecording]]:
     """Yield what was examined, when there is enough of it or it has waited long enough."""
     batch: list[ExaminedRecording] = []
     since_s = time.monotonic()
-    examine = partial(examine_all, raw=request.raw_formats, tick_s=_BATCH_S, postponed=postponed)
-    for item in examine(jobs, settings, request.profile):
+    examine = partial(examine_all, raw=request.raw_formats, tick_s=_BATCH_S)
+    for item in examine(jobs, settings, request.profile, no_spool_errors=no_spool_errors):
         if not isinstance(item, Tick):
             batch.append(item)
         if len(batch) >= _BATCH or time.monotonic() - since_s >= _BATCH_S:
@@ -549,11 +526,11 @@ def _batches(
         yield batch
 
 
-def _raise_postponed(postponed: Sequence[NoSpool]) -> None:
+def _raise_no_spool(no_spool_errors: Sequence[NoSpool]) -> None:
     """Raise Misconfigured if anything was postponed; the rest has been handed in."""
-    if not postponed:
+    if not no_spool_errors:
         return
-    error, other_count = postponed[0], len(postponed) - 1
+    error, other_count = no_spool_errors[0], len(no_spool_errors) - 1
     other_text = f"; {other_count} more files need one, too" if other_count else ""
     remedy = f"{error.remedy} The rest is submitted. The same command goes on with these."
     raise Misconfigured(error.code, error.subject, f"{error.cause}{other_text}", remedy)

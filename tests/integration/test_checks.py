@@ -89,6 +89,20 @@ def test_a_database_that_is_no_ledger_is_named_by_all_in_one_sentence(
     assert cause in said
 
 
+def test_the_doctor_checks_nothing_in_a_ledger_without_tables(database: Callable[..., str]):
+    url = database()
+    settings = Settings(database_url=url, redis_url="redis://127.0.0.1:1/0")
+    ledger = Ledger(create_ledger_engine(url), retry_for_s=0.1)
+    results = {
+        result.check: result for result in examine_host(settings, ledger, celery_app(settings))
+    }
+    ledger.close()
+
+    for check in ("roles", "values", "notify"):
+        assert results[check].detail == "not checked: the ledger has no tables yet"
+        assert results[check].remedy == "Run: producer migrate."
+
+
 def refused(url: str) -> CallscribeError:
     ledger = Ledger(create_ledger_engine(url), retry_for_s=0.1)
     with pytest.raises(CallscribeError) as caught, ledger.connect():

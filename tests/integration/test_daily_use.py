@@ -85,7 +85,7 @@ def test_forget_by_age_erases_nothing_until_it_is_told_to(ledger: Ledger, produc
     counted = json.loads(producer("forget", "--older-than", "30d", "--json").out)
     erased = json.loads(producer("forget", "--older-than", "30d", "--yes", "--json").out)
 
-    assert dry.out.startswith("1 recordings of calls before ")
+    assert dry.out.startswith("1 recording of calls before ")
     assert "Nothing was erased: add --yes" in dry.err
     assert (counted["erased"], counted["recordings"], counted["audio_ms"]) == (False, 1, 10_000)
     assert (erased["erased"], erased["recordings"]) == (True, 1)
@@ -110,8 +110,8 @@ def test_a_purge_comes_again_and_says_each_time_what_it_erased(
     ran = producer("forget", "--older-than", "30d", "--yes", "--every", "24h")
 
     assert (ran.code, pauses) == (ExitCode.INTERRUPTED, [86_400, 86_400])
-    assert ran.out.count("1 recordings erased") == 2
-    assert ran.err.count("Skipped 1 recordings that are still being transcribed") == 2
+    assert ran.out.count("1 recording erased") == 2
+    assert ran.err.count("Skipped 1 recording still being transcribed") == 2
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,8 @@ def test_exports_with_a_cursor_write_every_call_once(ledger: Ledger, producer: P
     second = json.loads(producer(*lines, "--json").out)
 
     assert (first.code, first.out) == (ExitCode.OK, "")
-    assert begin in first.err
+    assert begin
+    assert first.err == "1 recording. Next time: the same command.\n"
     assert second["recordings"] == 1
     assert cursor.read_text().splitlines()[0] == second["next"]
     assert sorted(documents(tmp_path / "lake").values()) == [["ACD-1"], ["ACD-2"]]
@@ -175,7 +176,7 @@ def test_a_directory_of_exports_may_be_called_like_markup(ledger: Ledger, produc
 
     ran = producer("export", "--format", "txt", "--out", "[/b]")
 
-    assert (ran.code, ran.out) == (ExitCode.OK, "1 files of 1 recordings in [/b]\n")
+    assert (ran.code, ran.out) == (ExitCode.OK, "1 file of 1 recording in [/b]\n")
 
 
 def test_a_table_goes_on_from_its_cursor_as_lines_do(
@@ -231,7 +232,7 @@ def test_lines_go_to_the_pipe_also_where_a_terminal_shows_how_far_they_are(
     ran = producer("export", "--format", "jsonl", "--out", "-")
 
     assert [json.loads(line)["call_id"] for line in ran.out.splitlines()] == ["ACD-1"]
-    assert "1 recordings" in screen.getvalue()
+    assert "1 recording" in screen.getvalue()
 
 
 def test_what_lies_under_no_root_is_refused_before_it_is_a_submission(
@@ -254,7 +255,7 @@ def test_submit_says_by_code_what_is_wrong_with_files(producer: Producer, tmp_pa
     ran = producer("submit", "a.wav")
 
     assert ran.code == ExitCode.INCOMPLETE
-    assert "1 recordings need attention (1 audio." in ran.err
+    assert "1 recording needs attention (1 audio." in ran.err
 
 
 @pytest.mark.parametrize(
@@ -338,7 +339,7 @@ def test_whoever_is_forgotten_is_in_no_table_and_can_be_looked_for(
     ledger: Ledger, producer: Producer
 ):
     added(ledger, recording("a", call=CallInfo(call_id="ACD-20431", agent="ann")))
-    assert "recordings: text in 1 rows" in producer("forget", "--check", "ACD-20431").out
+    assert "recordings: text in 1 row" in producer("forget", "--check", "ACD-20431").out
     assert producer("forget", "--check", "ACD-20431").code == ExitCode.INCOMPLETE
     erased = producer("forget", "--call", "ACD-20431", "--yes")
     assert "Nothing found: it is in no table and in no file of the spool." in erased.out
@@ -399,7 +400,7 @@ def test_a_hold_is_placed_listed_respected_and_let_go(ledger: Ledger, producer: 
     assert "claim 77" in producer("hold").out
     spared = producer("forget", "--call", "ACD-20431", "--yes")
     assert spared.code == ExitCode.INCOMPLETE
-    assert "[held] 1 recordings" in spared.err
+    assert "[held] 1 recording on hold" in spared.err
     assert json.loads(producer("release", "ACD-20431", "--json").out)[0]["released_at"]
     assert json.loads(producer("hold", "--json").out) == []
     assert producer("release", "ACD-20431").code == ExitCode.NOTHING
@@ -426,5 +427,5 @@ def test_what_a_dump_brings_back_is_erased_again(
     ledger.transact(lambda c: c.execute(insert(Recording), [back]))
     assert json.loads(producer("restored", "--json").out)["erased"] == 1
     assert "ACD-20431" in producer("forget", "--call", "ACD-20431").out
-    assert "1 recordings erased again" in producer("restored", "--yes").out
+    assert "1 recording erased again" in producer("restored", "--yes").out
     assert producer("forget", "--check", "ACD-20431").code == ExitCode.OK

@@ -54,7 +54,7 @@ def test_a_file_that_is_moved_is_the_same_call(door: Door, watched):
 
     recordings = door.recordings(summary)
     assert set(recordings) == {"processed/a.wav"}
-    assert (summary.moved_files, summary.quarantined) == (1, 0)
+    assert (summary.moved_files, summary.quarantined_recordings) == (1, 0)
     assert len(door.publisher.sent) == 1
     assert not bad.exists()
     again = DropFolder(door).watch(range(TAKEN))

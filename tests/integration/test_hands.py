@@ -39,7 +39,7 @@ def test_who_shares_the_words_is_named_before_anything_is_erased(
 
     ran = producer("forget", "--recording", str(gone))
 
-    said = f"1 other recordings are of the same audio and keep their transcripts: {str(twin)[:8]}"
+    said = f"Transcripts stay with 1 other recording of the same audio: {str(twin)[:8]}"
     assert said in ran.err.replace("\n", " ")
     listed = json.loads(producer("forget", "--recording", str(gone), "--json").out)
     assert (listed["erased"], listed["shared"]) == (False, [str(twin)])

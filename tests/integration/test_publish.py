@@ -162,4 +162,4 @@ def test_a_redis_that_is_away_costs_a_bounded_time_and_no_error():
         assert enqueuer.capacity() == 0
         enqueuer.publish([segment()])
 
-        assert enqueuer.failed
+        assert enqueuer.has_failed

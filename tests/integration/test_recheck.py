@@ -16,8 +16,8 @@ from producer.cli.exit_codes import ExitCode
 from producer.intake.examine import Job, examine
 from producer.submit.enqueue import Enqueuer
 from producer.submit.recheck import (
-    Reason,
     RecheckFinding,
+    RecheckReason,
     RecheckTally,
     recheck_recordings,
     replan_findings,
@@ -145,7 +145,7 @@ def test_what_was_cut_short_is_listed_with_both_lengths(archive: Archive):
 
     (finding,) = archive.recheck().values()
 
-    assert (finding.reason, finding.now_ms) == (Reason.CUT_SHORT, 5000)
+    assert (finding.reason, finding.now_ms) == (RecheckReason.CUT_SHORT, 5000)
     assert finding.detail == "2.00 s of 5.00 s were read"
 
 
@@ -159,7 +159,7 @@ def test_what_was_refused_and_can_be_read_is_listed(archive: Archive):
 
     (finding,) = archive.recheck().values()
 
-    assert (finding.reason, finding.now_ms) == (Reason.READABLE, 2000)
+    assert (finding.reason, finding.now_ms) == (RecheckReason.READABLE, 2000)
     assert finding.recording.source.path == b"a.wav"
 
 
@@ -172,7 +172,7 @@ def test_tracks_and_bytes_that_nobody_read_are_listed(archive: Archive):
 
     reasons = {name: finding.reason for name, finding in archive.recheck().items()}
 
-    assert reasons == {"a.mka": Reason.HALF_READ, "b.wav": Reason.UNREAD_DATA}
+    assert reasons == {"a.mka": RecheckReason.TRACKS_UNREAD, "b.wav": RecheckReason.UNREAD_DATA}
 
 
 def test_a_file_that_turns_out_broken_is_listed_and_left(archive: Archive):
@@ -187,7 +187,7 @@ def test_a_file_that_turns_out_broken_is_listed_and_left(archive: Archive):
 
     (finding,) = archive.recheck().values()
 
-    assert finding.reason is Reason.BROKEN
+    assert finding.reason is RecheckReason.BROKEN
     assert "[audio.truncated]" in finding.detail
     assert archive.replan(finding).recordings == 0
     assert item.duration_ms == 2000
@@ -233,7 +233,7 @@ def test_planned_anew_a_recording_keeps_its_id_and_gets_another_version(archive:
 
     done = archive.replan(*archive.recheck().values())
 
-    assert (done.recordings, done.segments, done.refused_recordings) == (1, 1, 0)
+    assert (done.recordings, done.segments, done.quarantined_recordings) == (1, 1, 0)
     (dispatch,) = archive.publisher.sent
     ((state, duration_ms),) = archive.rows(Recording.state, Recording.duration_ms)
     assert (state, duration_ms) == (RecordingState.PLANNED, 5000)
@@ -305,4 +305,4 @@ def test_the_command_lists_and_says_that_nothing_was_changed(
     assert "Nothing was changed: add --retry" in listed.err
     assert [(each["file"], each["reason"]) for each in as_json["list"]] == [("a.wav", "cut-short")]
     assert again.code == ExitCode.OK
-    assert "Planned 1 recordings again: 0 segments to decode" in again.err  # its words are known
+    assert "Planned 1 recording again: 0 segments to decode" in again.err  # its words are known

@@ -357,7 +357,7 @@ def test_the_same_submit_again_goes_on_where_it_was(bucket, door, monkeypatch):
 
     summary = door.submit(paths=(f"{URL}/",))
 
-    assert summary.resumed
+    assert summary.is_resumed
     assert summary.resumed_recordings > 0
     assert summary.resumed_recordings + summary.recordings == 4
 

@@ -212,11 +212,11 @@ def test_what_a_killed_producer_committed_is_not_examined_again(door: Door, monk
 
     summary = door.submit()
 
-    assert summary.resumed
+    assert summary.is_resumed
     assert (summary.resumed_recordings, summary.recordings) == (2, 2)
     assert len(door.recordings(summary)) == 4
     assert len({d.message.id for d in door.publisher.sent}) == 4
-    assert not door.submit().resumed, "a sealed submission takes no more"
+    assert not door.submit().is_resumed, "a sealed submission takes no more"
 
 
 def test_redis_may_be_away_and_everything_is_ledgered(door: Door):
@@ -264,7 +264,7 @@ def test_without_a_spool_what_needs_no_copy_goes_in(door: Door):
     door.settings = door.settings.model_copy(update={"spool": spool})
     summary = door.submit()
 
-    assert (summary.resumed, summary.resumed_recordings) == (True, 1)
+    assert (summary.is_resumed, summary.resumed_recordings) == (True, 1)
     assert {name: r.state for name, r in door.recordings(summary).items()} == dict.fromkeys(
         ("a.wav", "x0.wav", "x1.wav"), RecordingState.PLANNED
     )
@@ -300,7 +300,7 @@ def test_a_spool_without_room_ends_the_submit_and_not_the_recording(door: Door):
     door.settings = roomy
     summary = door.submit()
 
-    assert summary.resumed
+    assert summary.is_resumed
     assert door.recordings(summary)["gsm.wav"].state == RecordingState.PLANNED
 
 
@@ -359,7 +359,7 @@ def test_a_thousand_dropped_files_are_taken_once_each_and_whole(door: Door):
     summary = folder.watch(drop())
 
     assert folder.states(summary) == {RecordingState.PLANNED: 1_000}
-    assert summary.quarantined == 0
+    assert summary.quarantined_recordings == 0
     assert len(door.publisher.sent) == 1_000
     again = folder.watch(range(5))
     assert (again.submission, again.resumed_recordings, again.recordings) == (

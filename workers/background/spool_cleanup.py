@@ -41,7 +41,6 @@ def remove_unused_copies(spool: Path, in_use: Callable[[], Collection[bytes]], n
 
 
 def _list_copies(spool: bytes) -> Iterator[bytes]:
-    """Yield the paths of copies below the spool, and of those that were not finished."""
     for directory in sorted(os.listdir(spool)):
         if len(directory) != _DIRECTORY_LETTERS:
             continue
@@ -65,11 +64,9 @@ def _list_names(directory: int) -> list[bytes]:
 
 def _is_old(spool: bytes, path: bytes, now_s: float) -> bool:
     try:
-        status = act_below(spool, path, _status)
+        status = act_below(
+            spool, path, lambda folder, name: os.stat(name, dir_fd=folder, follow_symlinks=False)
+        )
     except (FileNotFoundError, OutsideError):
         return False
     return now_s - status.st_mtime > _YOUNG_S
-
-
-def _status(directory: int, name: bytes) -> os.stat_result:
-    return os.stat(name, dir_fd=directory, follow_symlinks=False)

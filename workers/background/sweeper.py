@@ -66,17 +66,14 @@ class Sweeper:
     def _sweep(self) -> tuple[SweepResult | None, int]:
         """Do one transaction of a sweep; return its result and how many messages were sent."""
         lengths = self._publisher.queue_lengths()
-        messages_max = _FLOOD_FACTOR * self._settings.high_water
+        high_water = self._settings.high_water
+        messages_max = _FLOOD_FACTOR * high_water
         if lengths is not None and max(lengths.segments, lengths.reduces) > messages_max:
             log.error("queues_emptied", queues=self._publisher.empty_flooded(messages_max))
             lengths = self._publisher.queue_lengths()
+        sweep_s = self._settings.sweep_s
         result = self._ledger.transact(
-            lambda c: sweep(
-                c,
-                queue_lengths=lengths,
-                high_water=self._settings.high_water,
-                interval_s=self._settings.sweep_s,
-            )
+            partial(sweep, queue_lengths=lengths, high_water=high_water, interval_s=sweep_s)
         )
         metrics.set_gauge(SWEEP_LAST, time.time())
         if result is None:
@@ -97,7 +94,6 @@ class Sweeper:
         return result, sent
 
     def _clean_spool(self) -> None:
-        """Every ten minutes, remove spool copies that no recording needs any more."""
         if self._settings.spool is None or time.monotonic() < self._next_cleanup_s:
             return
         self._next_cleanup_s = time.monotonic() + _SPOOL_CLEANUP_S

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from http.client import HTTPException
 from urllib.parse import urlsplit
@@ -162,6 +163,7 @@ def post_json(
     Ends after ``limit_s``, or once the host's name is resolved and each of its addresses has had
     half as long.
     """
+    timeout_cause = f"no answer in {limit_s:g} s"
     parts = urlsplit(url)
     connection_class = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = connection_class(parts.hostname or "", parts.port, timeout=limit_s / 2)
@@ -173,7 +175,7 @@ def post_json(
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.connect()
         if is_timed_out.is_set():
-            return _timeout_cause(limit_s)
+            return timeout_cause
         # One for each read, so that who answers byte by byte has to be broken off.
         connection.timeout = limit_s
         connection.request(
@@ -184,12 +186,12 @@ def post_json(
         # A read's own limit may strike first. Of what else went wrong the name alone: what it says
         # may quote the URL.
         is_late = is_timed_out.is_set() or isinstance(error, TimeoutError)
-        return _timeout_cause(limit_s) if is_late else type(error).__name__
+        return timeout_cause if is_late else type(error).__name__
     finally:
         timer.cancel()
         connection.close()
     if is_timed_out.is_set():
-        return _timeout_cause(limit_s)
+        return timeout_cause
     return None if 200 <= status < 300 else f"HTTP {status}"
 
 
@@ -197,12 +199,6 @@ def _shut_down_socket(connection: HTTPConnection, is_timed_out: threading.Event)
     is_timed_out.set()
     connection_socket: socket.socket | None = connection.sock
     if connection_socket is not None:
-        try:
-            # The socket's own: the layer of TLS above it is the other thread's.
+        # The socket's own: the layer of TLS above it is the other thread's.
+        with suppress(OSError):
             socket.socket.shutdown(connection_socket, socket.SHUT_RDWR)
-        except OSError:
-            return
-
-
-def _timeout_cause(limit_s: float) -> str:
-    return f"no answer in {limit_s:g} s"

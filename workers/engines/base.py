@@ -47,7 +47,6 @@ class SpeechDetector(Protocol):
         but for those at its edges. ``samples`` last at least
         :data:`workers.segment.speech_regions.SHORTEST_MS`.
         """
-        ...
 
 
 def never_cancelled() -> None:

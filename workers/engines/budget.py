@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import structlog
 
@@ -27,7 +26,6 @@ MAX_BUDGET_MS = 3_600_000
 _FITS_BEFORE_DOUBLING = 100
 
 
-@dataclass(slots=True)
 class Budget:
     """Milliseconds of padded speech in one minibatch: members times the longest of them.
 
@@ -35,14 +33,10 @@ class Budget:
     again once enough minibatches have fitted.
     """
 
-    ms: int
-    _limit_ms: int = field(init=False)
-    _fits: int = field(init=False, default=0)
-    _fits_before_doubling: int = field(init=False, default=_FITS_BEFORE_DOUBLING)
-    _shortages: int = field(init=False, default=0)
-
-    def __post_init__(self) -> None:
-        self._limit_ms = self.ms
+    def __init__(self, ms: int) -> None:
+        self.ms = self._limit_ms = ms
+        self._fits, self._fits_before_doubling = 0, _FITS_BEFORE_DOUBLING
+        self._shortages = 0
 
     def learn(self, free_bytes: int, measure_bytes: Callable[[int], int]) -> None:
         """Set the budget by a trial: ``measure_bytes`` decodes so many ms, and returns its peak."""

@@ -57,11 +57,7 @@ def configure_torch() -> None:
 
 @contextmanager
 def report_device_errors(device: str) -> Iterator[None]:
-    """Raise errors of a GPU or its libraries as Misconfigured: the host's fault, not the segment's.
-
-    Raises:
-        Misconfigured: the GPU, or a library, failed in the block.
-    """
+    """Raise errors of a GPU or its libraries as Misconfigured: they are the host's fault."""
     try:
         yield
     except CallscribeError:

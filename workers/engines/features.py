@@ -171,8 +171,7 @@ def _mel_bands() -> _Array:
 
 
 def _to_mel(frequency_hz: float | _Array) -> _Array:
-    mel: _Array = 1127.0 * np.log1p(np.asarray(frequency_hz) / 700.0)
-    return mel
+    return np.asarray(1127.0 * np.log1p(np.asarray(frequency_hz) / 700.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """Loads a profile's models.
 
 Each engine is imported by its loader: the parent of the worker processes must stay light, and must
-not open a GPU.
+not open a GPU. What is raised is Misconfigured: weights are missing or changed, or the device is.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from schema.profile import Profile
 from schema.settings import Settings
@@ -20,37 +20,30 @@ def load_detector(profile: Profile, settings: Settings, bank: FilterBank) -> Spe
     """Load the profile's speech detector; another scene is another detector.
 
     A detector and a recognizer with the same ``bank`` share its features.
-
-    Raises:
-        Misconfigured: its weights are missing or changed, or the device is.
     """
-    from workers.engines.vad import fsmn
+    from workers.engines.vad.fsmn import load_fsmn
 
-    return fsmn.load_fsmn(profile, settings, bank)
+    return load_fsmn(profile, settings, bank)
 
 
 def load_filter_bank(settings: Settings) -> FilterBank:
-    """Return a filter bank on the device of this host.
+    """Return a filter bank on the device of this host."""
+    from workers.engines.features import open_filter_bank
 
-    Raises:
-        Misconfigured: the host has no such device.
-    """
-    from workers.engines import features
-
-    return features.open_filter_bank(settings.device)
+    return open_filter_bank(settings.device)
 
 
 def load_recognizer(profile: Profile, settings: Settings, bank: FilterBank) -> Recognizer:
-    """Load the profile's recognizer; only engine, model and precision choose it.
+    """Load the profile's recognizer; only engine, model and precision choose it."""
+    match profile.decode.engine:
+        case "whisper":
+            # Whisper computes features of its own.
+            from workers.engines.whisper import load_whisper
 
-    Raises:
-        Misconfigured: its weights are missing or changed, or the device is.
-    """
-    if profile.decode.engine == "whisper":
-        # Whisper computes features of its own.
-        from workers.engines import whisper
+            return load_whisper(profile, settings)
+        case "funasr":
+            from workers.engines.funasr.recognizer import load_funasr
 
-        return whisper.load_whisper(profile, settings)
-    from workers.engines.funasr import recognizer
-
-    return recognizer.load_funasr(profile, settings, bank)
+            return load_funasr(profile, settings, bank)
+        case engine:
+            assert_never(engine)

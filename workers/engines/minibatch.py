@@ -64,11 +64,6 @@ def pack_cheapest(
     or 9 s and 29 and 9. By dynamic programming over where the last window begins; of two ways that
     cost the same, the fuller last window.
 
-    Args:
-        regions: none longer than a window.
-        max_window_ms: what a window holds.
-        cost_ms: of a window, in any unit.
-
     Raises:
         ValueError: a region is longer than a window, whose rest would be lost without a word.
     """
@@ -153,12 +148,8 @@ def pack_minibatches(
     one is taken whose minibatches cost the least together: what they are padded to, and
     ``overhead`` each, by dynamic programming.
 
-    Args:
-        lengths: in any unit, which is that of ``budget`` and ``overhead``.
-        budget: what a minibatch may be padded to.
-        max_members: of a minibatch.
-        overhead: the fixed cost of a minibatch, as the length of a member that takes as long.
-        round_members: the number of members that is computed for so many.
+    ``overhead`` is the fixed cost of a minibatch, as the length of a member that takes as long;
+    ``round_members`` returns the number of members that is computed for so many.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     longest = np.array([lengths[index] for index in order], np.int64)

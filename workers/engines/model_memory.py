@@ -7,6 +7,7 @@ The check assumes the least that a model surely takes: no host that could decode
 from __future__ import annotations
 
 from pathlib import Path
+from typing import assert_never
 
 from schema.errors import ErrorCode, Misconfigured
 from schema.profile import Profile, Recognition
@@ -53,9 +54,14 @@ def needed_bytes(recognition: Recognition, settings: Settings) -> int:
     directory = settings.models / recognition.model
     paths = [directory / name for name in recognition.model_files.files]
     size_bytes = sum(path.stat().st_size for path in paths if path.is_file())
-    if recognition.engine == "whisper":
-        return int(size_bytes * _WHISPER_COPIES[recognition.precision])
-    return int(size_bytes * _FUNASR_COPIES[settings.device.partition(":")[0]])
+    match recognition.engine:
+        case "whisper":
+            copies = _WHISPER_COPIES[recognition.precision]
+        case "funasr":
+            copies = _FUNASR_COPIES[settings.device.partition(":")[0]]
+        case engine:
+            assert_never(engine)
+    return int(size_bytes * copies)
 
 
 def free_bytes(settings: Settings) -> int:

@@ -57,7 +57,6 @@ def _split_cjk(subword: Word) -> Iterator[Word]:
 
 
 def _continues_word(text: str, word: str) -> bool:
-    """Tell whether ``text`` continues the ``word`` before it, both as the model wrote them."""
     if text[0].isspace() or word[-1].isspace():
         return False
     if not _has_substance(word):

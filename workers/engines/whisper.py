@@ -24,15 +24,8 @@ from schema.profile import Profile
 from schema.settings import Settings
 from schema.span import Span
 from schema.words import ResultTag, Word
-from workers.engines.base import (
-    LOW_LOG_PROBABILITY,
-    NO_SPEECH_PROBABILITY,
-    Cancellations,
-    DecodeOutcome,
-    DecodeRequest,
-    Decoding,
-    Recognizer,
-)
+from workers.engines import base
+from workers.engines.base import Cancellations, DecodeOutcome, DecodeRequest, Decoding, Recognizer
 from workers.engines.device import is_gpu, load_cublas
 from workers.engines.minibatch import SpeechWindow, pack_cheapest, pack_windows
 from workers.engines.subwords import merge_subwords
@@ -124,11 +117,11 @@ class _Hypothesis:
 
     @property
     def is_unlikely(self) -> bool:
-        return self.log_probability < LOW_LOG_PROBABILITY
+        return self.log_probability < base.LOW_LOG_PROBABILITY
 
     def is_silence(self, *, is_retry: bool) -> bool:
         """Tell whether nobody spoke; a loop that was left for something unlikely is noise, too."""
-        return self.is_unlikely and (is_retry or self.no_speech > NO_SPEECH_PROBABILITY)
+        return self.is_unlikely and (is_retry or self.no_speech > base.NO_SPEECH_PROBABILITY)
 
     @property
     def is_doubtful(self) -> bool:
@@ -186,11 +179,7 @@ class WhisperRecognizer(Recognizer):
         return outcomes
 
     def _prepare(self, index: int, request: DecodeRequest) -> _PreparedRequest:
-        """Pack a request's regions into windows, and decide its language.
-
-        Raises:
-            BadRequest: the model does not know the language.
-        """
+        """Pack a request's regions into windows, and decide its language."""
         regions = pad_regions(request.regions, len(request.samples) // SAMPLES_PER_MS)
         if self._trims_windows:
             windows = pack_cheapest(regions, max_window_ms=_WINDOW_MS, cost_ms=_cost_ms)
@@ -212,13 +201,11 @@ class WhisperRecognizer(Recognizer):
         return _PreparedRequest(index, request.samples, regions, windows, language)
 
     def _detect_language(self, samples: Samples, window: SpeechWindow) -> str:
-        """Return the likeliest language of a window."""
         if not self._model.model.is_multilingual:
             return "en"
         encoding = self._model.encode(self._compute_features([(samples, window)]))
         [ranking] = self._model.model.detect_language(encoding)
-        token: str = ranking[0][0]
-        return token.strip("<|>")
+        return str(ranking[0][0]).strip("<|>")
 
     def _supports_language(self, language: str) -> bool:
         if not self._model.model.is_multilingual:
@@ -262,7 +249,6 @@ class WhisperRecognizer(Recognizer):
                 yield request, [decoded_windows[member] for member in members]
 
     def _pack_minibatches(self, windows: Sequence[SpeechWindow]) -> Iterator[list[int]]:
-        """Yield the indices of windows whose inputs are equally long, the longest first."""
         fullest_first = sorted(range(len(windows)), key=lambda i: (-windows[i].duration_ms, i))
         by_length: dict[int, list[int]] = {}
         for index in fullest_first:
@@ -398,7 +384,6 @@ def _cost_ms(window: SpeechWindow) -> int:
 
 
 def _join_regions(samples: Samples, window: SpeechWindow) -> Samples:
-    """Return the audio of a window's regions, one after the other."""
     bounds = [(region.start_ms, region.end_ms) for region in window.regions]
     return np.concatenate(
         [samples[start * SAMPLES_PER_MS : end * SAMPLES_PER_MS] for start, end in bounds]
@@ -406,7 +391,6 @@ def _join_regions(samples: Samples, window: SpeechWindow) -> Samples:
 
 
 def _make_hypothesis(result: Any, tokenizer: Any) -> _Hypothesis:
-    """Return CTranslate2's result for a window, with the figures that Whisper judges it by."""
     from faster_whisper.transcribe import get_compression_ratio
 
     tokens = [token for token in result.sequences_ids[0] if token < tokenizer.eot]

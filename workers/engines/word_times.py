@@ -113,7 +113,6 @@ def _find_end(word: Word, limit_ms: int, levels: Levels) -> int:
 
 
 def _find_pauses(span: Span, levels: Levels) -> Iterator[Span]:
-    """Yield the stretches of a span that are as quiet and as long as a pause."""
     first, last = span.start_ms // _STEP_MS, span.end_ms // _STEP_MS
     middle, reach = (first + last) // 2, _CONTEXT_MS // _STEP_MS
     context = levels[max(0, middle - reach) : middle + reach]

@@ -49,7 +49,7 @@ class BatchedEvents(bootsteps.StartStopStep):  # type: ignore[misc]
         def wait() -> None:
             if not self._is_scheduled:
                 self._is_scheduled = True
-                consumer.hub.call_later(_EVENTS_WAIT_S, self._send, consumer)
+                consumer.hub.call_later(_EVENTS_WAIT_S, self.stop, consumer)
 
         self._is_scheduled = False
         if consumer.hub and consumer.event_dispatcher:
@@ -57,9 +57,6 @@ class BatchedEvents(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def stop(self, consumer: Any) -> None:
         """Send what waits."""
-        self._send(consumer)
-
-    def _send(self, consumer: Any) -> None:
         self._is_scheduled = False
         if consumer.event_dispatcher:
             consumer.event_dispatcher.flush()

@@ -81,7 +81,6 @@ class _Renewer:
         self._thread: threading.Thread | None = None
 
     def add(self, lease: LeaseRenewal) -> None:
-        """Renew a lease from now on."""
         with self._changed:
             due_s = self._due_s[lease] = time.monotonic() + lease.interval_s
             if self._thread is None:
@@ -91,7 +90,6 @@ class _Renewer:
                 self._changed.notify()
 
     def remove(self, lease: LeaseRenewal) -> None:
-        """Stop renewing a lease."""
         with self._changed:
             self._due_s.pop(lease, None)
 
@@ -106,7 +104,6 @@ class _Renewer:
                     self._due_s.pop(lease, None)
 
     def _wait_for_due(self) -> LeaseRenewal:
-        """Wait for the next lease that is due."""
         with self._changed:
             while True:
                 now_s = time.monotonic()

@@ -44,7 +44,8 @@ class HeartbeatFile:
         Raises:
             OSError: the directory is another user's, or cannot be written to.
         """
-        _make_private(self._path.parent)
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        _check_private(self._path.parent)
         note = {"pid": os.getpid(), "at_s": time.monotonic(), "queues": queues and sorted(queues)}
         partial = self._path.with_suffix(f".{os.getpid()}")
         partial.write_text(json.dumps(note))
@@ -72,11 +73,6 @@ class HeartbeatFile:
         if not {SEGMENTS_QUEUE, REDUCE_QUEUE} & set(queues):
             return f"worker {self._name} takes work from no queue: start it again"
         return None
-
-
-def _make_private(directory: Path) -> None:
-    directory.mkdir(mode=0o700, exist_ok=True)
-    _check_private(directory)
 
 
 def _check_private(directory: Path) -> None:

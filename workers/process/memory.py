@@ -18,7 +18,7 @@ import os
 import traceback
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Self
 
 #: Tasks between two full collections, each of a tenth of a second.
 _FREEZE_GC_EVERY = 1_000
@@ -60,37 +60,24 @@ class MemoryFigures:
     device: DeviceFigures
 
 
-class DeviceMemory(Protocol):
-    """The allocator of the device that models run on."""
+class DeviceMemory:
+    """The allocator of the device that models run on.
+
+    This one is for a CPU: there is nothing to give back, and CUDA is never touched.
+    """
 
     def reset_peak(self) -> None:
         """Begin to count the peak anew."""
-        ...
 
     def figures(self) -> DeviceFigures:
         """Return the present figures."""
-        ...
-
-    def release(self) -> None:
-        """Wait for the device, then hand cached memory back to it."""
-        ...
-
-
-class NoDevice:
-    """A host that decodes on its CPU: there is nothing to give back, and CUDA is never touched."""
-
-    def reset_peak(self) -> None:
-        """Do nothing."""
-
-    def figures(self) -> DeviceFigures:
-        """Return zeros."""
         return DeviceFigures()
 
     def release(self) -> None:
-        """Do nothing."""
+        """Wait for the device, then hand cached memory back to it."""
 
 
-class CudaMemory:
+class CudaMemory(DeviceMemory):
     """torch's caching allocator on one CUDA device.
 
     CTranslate2 allocates by itself: of what it holds only ``free`` tells.
@@ -126,7 +113,7 @@ class CudaMemory:
 
 def device_memory(device: str) -> DeviceMemory:
     """Return the memory of a device as configured: "cpu", "cuda" or "cuda:1"."""
-    return CudaMemory(device) if device.startswith("cuda") else NoDevice()
+    return CudaMemory(device) if device.startswith("cuda") else DeviceMemory()
 
 
 @dataclass(slots=True)

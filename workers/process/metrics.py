@@ -19,17 +19,9 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import prometheus_client as prometheus
 import structlog
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Metric,
-    disable_created_metrics,
-    start_http_server,
-    values,
-)
+from prometheus_client import CollectorRegistry, values
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -58,7 +50,7 @@ _PREFIX = "callscribe-metrics-"
 _ABANDONED_AFTER_S = 60.0
 
 # When a counter was made says nothing that its resets do not.
-disable_created_metrics()
+prometheus.disable_created_metrics()
 
 _registry = CollectorRegistry()
 _families: dict[str, Any] = {}
@@ -154,11 +146,13 @@ def _family(metric: catalogue.Metric) -> Any:
 def _create_family(metric: catalogue.Metric) -> Any:
     options: dict[str, Any] = {"labelnames": tuple(metric.labels), "registry": _registry}
     if metric.kind is Kind.COUNTER:
-        return Counter(metric.name, metric.meaning, **options)
+        return prometheus.Counter(metric.name, metric.meaning, **options)
     if metric.kind is Kind.HISTOGRAM:
         buckets = catalogue.SECONDS_BUCKETS
-        return Histogram(metric.name, metric.meaning, buckets=buckets, **options)
-    return Gauge(metric.name, metric.meaning, multiprocess_mode="livemostrecent", **options)
+        return prometheus.Histogram(metric.name, metric.meaning, buckets=buckets, **options)
+    return prometheus.Gauge(
+        metric.name, metric.meaning, multiprocess_mode="livemostrecent", **options
+    )
 
 
 def _prepare(source: Source) -> None:
@@ -178,8 +172,7 @@ class _RoleCollector(Collector):
     def __init__(self, source: Source) -> None:
         self._source = source
 
-    def collect(self) -> Iterable[Metric]:
-        """Return the one gauge."""
+    def collect(self) -> Iterable[prometheus.Metric]:
         return [gauge(catalogue.UP, {self._source: 1})]
 
 
@@ -242,7 +235,7 @@ def serve_collector(collector: Collector, source: Source, address: Address) -> N
 def _serve(registry: CollectorRegistry, source: Source, address: Address) -> None:
     global _server
     registry.register(_RoleCollector(source))
-    _server, _ = start_http_server(address.port, address.host, registry)
+    _server, _ = prometheus.start_http_server(address.port, address.host, registry)
     log.info("metrics_served", host=address.host, port=_server.server_port)
 
 

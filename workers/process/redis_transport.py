@@ -18,7 +18,7 @@ import time
 from enum import StrEnum
 from itertools import count
 from queue import Empty
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import structlog
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
@@ -85,8 +85,6 @@ _COMMANDS_MAX = 100
 #: How long a reply of remote control waits to be fetched.
 _REPLY_LIFETIME_S = 60
 
-_TimeLimits = Annotated[list[float | None], Field(min_length=2, max_length=2)]
-
 
 class _StrictModel(BaseModel):
     model_config = ConfigDict(strict=True)
@@ -126,7 +124,7 @@ class _Headers(_StrictModel):
     origin: str | None = Field(None, max_length=_LABEL_MAX)
     ignore_result: bool | None = None
     group_index: None = None
-    timelimit: _TimeLimits | None = None
+    timelimit: list[float | None] | None = Field(None, min_length=2, max_length=2)
     retries: int = 0
     eta: None = None
     expires: None = None
@@ -141,10 +139,8 @@ class _ReplyTo(_StrictModel):
     routing_key: str = Field(pattern=_UUID)
 
 
-class _CommandOptions(_StrictModel):
+class _CommandOptions(_StrictModel, extra="forbid"):
     """Of a command; what else Celery's commands take, none that looks needs."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     safe: bool | None = None
     builtins: bool | None = None
@@ -152,10 +148,8 @@ class _CommandOptions(_StrictModel):
     taskinfoitems: list[str] | None = Field(None, max_length=0)
 
 
-class _Command(_StrictModel):
+class _Command(_StrictModel, extra="forbid"):
     """A command of remote control. By pattern it asks nobody: one can take for ever to match."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     method: str
     arguments: _CommandOptions | None = None
@@ -174,7 +168,7 @@ def parse(text: str) -> Any:
     """Return what a message's text holds; nothing in it makes an object of ours or of kombu's.
 
     Raises:
-        Unreadable: no JSON, too deep, or over :data:`MESSAGE_MAX` characters.
+        UnreadableMessage: no JSON, too deep, or over :data:`MESSAGE_MAX` characters.
     """
     if len(text) > MESSAGE_MAX:
         raise UnreadableMessage
@@ -218,7 +212,7 @@ def refusal_of(raw: Any, *, queue: str | None) -> Refusal | None:
         if queue is None:
             return _refusal_of_command(body)
         return _refusal_of_task(_Headers.model_validate(envelope.headers), body, queue)
-    except (ValidationError, ValueError, UnreadableMessage):
+    except (ValueError, UnreadableMessage):  # pydantic's are ValueErrors, too.
         return Refusal.MALFORMED
 
 
@@ -256,14 +250,6 @@ def _refusal_of_command(body: Any) -> Refusal | None:
 
 #: What a body embeds: nothing that comes after a task.
 _EMBEDDED = dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))
-#: What Celery reads of a task's headers, or shows; all else stays where it was.
-_HEADERS = frozenset(
-    {
-        *("lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries"),
-        *("timelimit", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin"),
-        "ignore_result",
-    }
-)
 
 
 def _rebuild_message(message: dict[str, Any], queue: str, *, is_task: bool) -> dict[str, Any]:
@@ -272,6 +258,8 @@ def _rebuild_message(message: dict[str, Any], queue: str, *, is_task: bool) -> d
     It goes back into the list that it was in, whatever it says itself. A command keeps no header: a
     clock that is far ahead would make the answers of all others look old.
     """
+    # What Celery reads of a task's headers, or shows; all else stays where it was.
+    fields = _Headers.model_fields
     headers = message["headers"] if is_task else {}
     properties = message["properties"]
     body = _decode_body(message["body"])
@@ -280,7 +268,7 @@ def _rebuild_message(message: dict[str, Any], queue: str, *, is_task: bool) -> d
     return {
         "body": base64.b64encode(json.dumps(body).encode()).decode(),
         **{name: message[name] for name in ("content-type", "content-encoding")},
-        "headers": {name: value for name, value in headers.items() if name in _HEADERS},
+        "headers": {name: value for name, value in headers.items() if name in fields},
         "properties": {
             **{name: properties[name] for name in ("delivery_tag", "body_encoding")},
             "priority": properties.get("priority") or 0,
@@ -306,7 +294,6 @@ class _CommandRate:
         self._second, self._count = 0, 0
 
     def admit(self) -> bool:
-        """Count a command; tell whether it is to be answered."""
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._count = second, 0
@@ -323,14 +310,9 @@ _refusal_count = count(1)
 def _refuse(reason: Refusal, queue: str | None = None, content_type: object = None) -> None:
     """Log a refusal, with the number of them in this process so far."""
     short_type = content_type[:_CONTENT_TYPE_CHARS_MAX] if isinstance(content_type, str) else None
+    total = next(_refusal_count)
     metrics.count(REFUSED)
-    log.warning(
-        "message_refused",
-        reason=reason,
-        queue=queue,
-        content_type=short_type,
-        count=next(_refusal_count),
-    )
+    log.warning("message_refused", reason=reason, queue=queue, content_type=short_type, count=total)
 
 
 class QoS(redis.QoS):
@@ -374,12 +356,7 @@ class Channel(redis.Channel):
     _client: Any = None
 
     def _do_restore_message(
-        self,
-        payload: Any,
-        exchange: Any,  # noqa: ARG002
-        routing_key: Any,  # noqa: ARG002
-        pipe: Any,
-        leftmost: bool = False,
+        self, payload: Any, _exchange: Any, _routing_key: Any, pipe: Any, leftmost: bool = False
     ) -> None:
         """Put a message back into its task's list, whatever the message says.
 
@@ -388,25 +365,16 @@ class Channel(redis.Channel):
         queue = _queue_of(payload)
         if reason := refusal_of(payload, queue=queue):
             _refuse(reason)
-            return
-        super()._do_restore_message(  # type: ignore[no-untyped-call]
-            payload, "", queue, pipe, leftmost
-        )
+        else:
+            super()._do_restore_message(payload, "", queue, pipe, leftmost)  # type: ignore[no-untyped-call]
 
-    def _lookup(
-        self,
-        exchange: str,
-        routing_key: str,
-        default: Any = None,  # noqa: ARG002
-    ) -> list[str]:
-        """Return the list that a message goes to, or none."""
+    def _lookup(self, exchange: str, routing_key: str, default: Any = None) -> list[str]:  # noqa: ARG002
         if exchange == _REPLIES:
             return self._reply_lists(routing_key)
         queue = routing_key or exchange
         return [queue] if queue in _QUEUES.values() else []
 
     def _reply_lists(self, routing_key: str) -> list[str]:
-        """Return the list of a command's sender, as long as it waits for replies."""
         queue = f"{routing_key}.{_REPLIES}"
         # kombu's client adds the prefix to its own commands only.
         key = self.global_keyprefix + self.keyprefix_queue % _REPLIES

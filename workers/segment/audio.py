@@ -14,17 +14,9 @@ import numpy as np
 import soundfile
 import soxr
 
+from schema import pcm
 from schema.errors import BadRecording, ErrorCode
-from schema.pcm import (
-    SAMPLE_RATE_HZ,
-    SAMPLES_PER_MS,
-    BlockDigests,
-    Samples,
-    downmix,
-    excerpt_digest,
-    join_digests,
-    samples_digest,
-)
+from schema.pcm import SAMPLE_RATE_HZ, SAMPLES_PER_MS, Samples
 from schema.records import AudioFormat, SegmentSource
 from schema.settings import Settings
 from schema.span import GRID_MS, frame_at
@@ -59,7 +51,12 @@ def read_segment(source: SegmentSource, settings: Settings) -> Samples:
             ) from error
         if samples is None:
             file.raise_read_error()
-            raise _changed_error(source)
+            raise BadRecording(
+                ErrorCode.AUDIO_CHANGED,
+                source.location.name,
+                "its samples are not those that were planned",
+                "Submit it again.",
+            )
     return _resample_span(samples, first_frame, source)
 
 
@@ -78,10 +75,11 @@ def _read_span(source: SegmentSource, handle: Any) -> tuple[Samples | None, int]
         if not _has_format(file, audio_format) or file.frames < read_last:
             return None, read_first
         file.seek(read_first)
-        samples = _read_channel(file, source.channel, read_last - read_first)
+        blocks = list(_channel_blocks(file, source.channel, read_last - read_first))
+        samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
         span_samples = samples[first - read_first : last - read_first]
         expected_digest = _excerpt_digest(file, source) if source.parts else source.pcm_digest
-    if samples_digest(span_samples, audio_format.rate_hz, span.start_ms) != expected_digest:
+    if pcm.samples_digest(span_samples, audio_format.rate_hz, span.start_ms) != expected_digest:
         return None, read_first
     return samples, read_first
 
@@ -96,17 +94,17 @@ def _excerpt_digest(file: soundfile.SoundFile, source: SegmentSource) -> str | N
     for part in source.parts:
         first, last = _frame_range(source.format, part.span.start_ms, part.span.end_ms)
         file.seek(first)
-        part_hash = BlockDigests(rate_hz, part.span.start_ms)
+        part_hash = pcm.BlockDigests(rate_hz, part.span.start_ms)
         for samples in _channel_blocks(file, source.channel, last - first):
             part_hash.update(samples)
         part_digests = part_hash.finish()
-        if join_digests(part_digests) != part.pcm_digest:
+        if pcm.join_digests(part_digests) != part.pcm_digest:
             return None
         blocks.update(enumerate(part_digests, start=part.span.start_ms // GRID_MS))
-    if excerpt_digest(source.parts, source.span) != source.pcm_digest:
+    if pcm.excerpt_digest(source.parts, source.span) != source.pcm_digest:
         return None
     block_numbers = range(source.span.start_ms // GRID_MS, -(-source.span.end_ms // GRID_MS))
-    return join_digests([blocks[number] for number in block_numbers])
+    return pcm.join_digests([blocks[number] for number in block_numbers])
 
 
 def _frame_range(audio_format: AudioFormat, start_ms: int, end_ms: int) -> tuple[int, int]:
@@ -134,17 +132,11 @@ def _has_format(file: soundfile.SoundFile, audio_format: AudioFormat) -> bool:
     return is_same_coding and (file.samplerate, file.channels) == (rate_hz, channels)
 
 
-def _read_channel(file: soundfile.SoundFile, channel: int | None, frames: int) -> Samples:
-    """Return up to ``frames`` frames of one channel, or of the mean of all: float32, 1-D."""
-    blocks = list(_channel_blocks(file, channel, frames))
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-
-
 def _channel_blocks(
     file: soundfile.SoundFile, channel: int | None, frames: int
 ) -> Iterator[Samples]:
     for block in file.blocks(_BLOCK_FRAMES, frames=frames, dtype="float32", always_2d=True):
-        yield downmix(block) if channel is None else block[:, channel].copy()
+        yield pcm.downmix(block) if channel is None else block[:, channel].copy()
 
 
 def _resample_span(samples: Samples, first_frame: int, source: SegmentSource) -> Samples:
@@ -164,15 +156,5 @@ def _resample_span(samples: Samples, first_frame: int, source: SegmentSource) ->
 
 
 def _limit_range(samples: Samples) -> None:
-    """Hold samples within -1..1, where they lie."""
     np.minimum(samples, 1.0, out=samples)
     np.maximum(samples, -1.0, out=samples)
-
-
-def _changed_error(source: SegmentSource) -> BadRecording:
-    return BadRecording(
-        ErrorCode.AUDIO_CHANGED,
-        source.location.name,
-        "its samples are not those that were planned",
-        "Submit it again.",
-    )

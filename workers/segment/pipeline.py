@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-
 #: A claim, and what raises once its lease is lost.
 LeasedClaim = tuple[Claim, Callable[[], None]]
 #: A segment's words and where its time went, or what was raised of it alone.
@@ -44,16 +43,15 @@ SegmentOutcome = tuple[SegmentResult, StageSeconds] | CallscribeError
 
 
 class LoadedModels(NamedTuple):
-    """What is loaded: features for both networks, and the networks."""
+    """What is loaded: the settings asked for, features for both networks, and the networks."""
 
+    settings: DecodeSettings
     bank: FilterBank
     detector: SpeechDetector
     recognizer: Recognizer
 
 
 class _ReadSegment(NamedTuple):
-    """A segment to be decoded, and how long it took to read it and to find its speech."""
-
     request: DecodeRequest
     speech: tuple[Span, ...]
     read_s: float
@@ -86,7 +84,6 @@ class Route:
         self._read = read or (lambda claim: read_segment(claim.source, settings))
         #: The settings of the models that were asked for: whether a smaller one stands in.
         self._uses_fallback: list[tuple[DecodeSettings, bool]] = []
-        self._loaded_settings: DecodeSettings | None = None
         self._filter_bank: FilterBank | None = None
         self._models: LoadedModels | None = None
 
@@ -145,7 +142,6 @@ class Route:
     def _read_speech(
         self, claim: Claim, check_cancelled: Callable[[], None], models: LoadedModels
     ) -> _ReadSegment:
-        """Read a segment, and find where in it someone speaks."""
         times = [time.monotonic()]
         samples = self._read(claim)
         times.append(time.monotonic())
@@ -170,7 +166,7 @@ class Route:
                 return profile.fallback_profile or profile if uses_fallback else profile
         # Other models are unloaded before new ones are loaded, and a device is opened before it
         # is asked what it has free: one that does not work says so in words of its own.
-        if self._loaded_settings != model_settings:
+        if self._models is not None and self._models.settings != model_settings:
             self.unload()
         self._open_filter_bank()
         host_profile = choose_profile(profile, self._settings)
@@ -186,11 +182,10 @@ class Route:
 
         After most errors of CUDA every later call fails as well, and fast.
         """
-        return self._settings.device.startswith("cuda")
+        return is_gpu(self._settings.device)
 
     def unload(self) -> None:
         """Let go of the models; the next segment loads them again."""
-        self._loaded_settings = None
         if self._models is not None:
             self._models = None
             freeze_gc()
@@ -206,7 +201,7 @@ class Route:
 
     def _load(self, profile: Profile) -> LoadedModels:
         model_settings = profile.model_settings
-        if self._loaded_settings == model_settings and self._models is not None:
+        if self._models is not None and self._models.settings == model_settings:
             return self._models
         self.unload()
         bank = self._open_filter_bank()
@@ -216,7 +211,6 @@ class Route:
             if is_gpu(self._settings.device):
                 run_trial(detector, recognizer)
                 bank.clear()
-        self._models = LoadedModels(bank, detector, recognizer)
-        self._loaded_settings = model_settings
+        self._models = LoadedModels(model_settings, bank, detector, recognizer)
         freeze_gc()
         return self._models

@@ -17,18 +17,15 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from schema.pcm import Samples
 from schema.records import SegmentSource
 
 #: An answer, and what is asked with it: a source's name and parts, or an error's text.
 _MESSAGE_BYTES = 1 << 17
-
-_MODULE = "workers.segment.reader_process"
 
 
 class ReaderError(Exception):
@@ -86,7 +83,7 @@ class Reader:
             parent_end, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with child_end:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", _MODULE, str(child_end.fileno())],
+                    [sys.executable, "-m", __name__, str(child_end.fileno())],
                     pass_fds=[child_end.fileno()],
                     stdin=subprocess.DEVNULL,
                     # A terminal's Ctrl-C is for the worker: it ends this one with itself.
@@ -103,7 +100,7 @@ def _map_samples(handle: int, size: int) -> Samples:
     return np.frombuffer(mmap.mmap(handle, size, flags), np.float32)
 
 
-_SOURCES: Any = TypeAdapter(SegmentSource)
+_SOURCES = TypeAdapter(SegmentSource)
 
 
 def _pack(source: SegmentSource) -> bytes:
@@ -116,8 +113,7 @@ def _pack(source: SegmentSource) -> bytes:
 def _unpack(request: bytes) -> SegmentSource:
     fields = json.loads(request)
     fields["location"]["path"] = os.fsencode(fields["location"]["path"])
-    source: SegmentSource = _SOURCES.validate_python(fields)
-    return source
+    return _SOURCES.validate_python(fields)
 
 
 def main() -> None:
@@ -131,7 +127,7 @@ def main() -> None:
             try:
                 samples = read_segment(_unpack(request), settings)
                 handle = _share_samples(samples)
-            except (Exception, ValidationError) as error:
+            except Exception as error:
                 connection.send(json.dumps({"error": type(error).__name__}).encode())
                 continue
             answer = json.dumps({"bytes": samples.nbytes}).encode()

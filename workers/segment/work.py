@@ -7,20 +7,14 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
-from schema.errors import (
-    BadRecording,
-    BadRequest,
-    CallscribeError,
-    ErrorCode,
-    LeaseLost,
-    Misconfigured,
-    Transient,
-)
+from schema import errors
+from schema.errors import CallscribeError, ErrorCode, LeaseLost, Misconfigured
 from schema.metrics import ERRORS, FENCED_WRITES, RECYCLES, SEGMENTS, Outcome, RecycleReason, Task
 from schema.store.dispatches import segment_limit_s
 from schema.store.work import segments
@@ -40,14 +34,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: Renewing stops here at the latest: no segment's limit is longer.
-_LEASE_LIMIT_S = BACKSTOP_S
-
 _FATES: dict[type[CallscribeError], Fate] = {
-    BadRecording: Fate.FOR_GOOD,
-    BadRequest: Fate.FOR_GOOD,
-    Transient: Fate.PAUSE,
-    Misconfigured: Fate.NOT_HERE,
+    errors.BadRecording: Fate.FOR_GOOD,
+    errors.BadRequest: Fate.FOR_GOOD,
+    errors.Transient: Fate.PAUSE,
+    errors.Misconfigured: Fate.NOT_HERE,
 }
 
 
@@ -60,8 +51,6 @@ class _ClaimedSegment(NamedTuple):
 
 
 class _DecodeResult(NamedTuple):
-    """A segment's words, how long they took, and the memory they took."""
-
     result: SegmentResult
     seconds: StageSeconds
     memory: GpuMemory
@@ -146,12 +135,10 @@ def _claim_waiting(worker: Worker, first: Claim, waiting: WaitingMessages) -> li
 
 def _lease(worker: Worker, claim: Claim) -> _ClaimedSegment:
     lease_s = worker.settings.lease_s
+    renew = partial(segments.renew_lease, claim=claim, lease_s=lease_s)
+    # Renewing stops at the backstop at the latest: no segment's limit is longer.
     lease = LeaseRenewal(
-        lambda: worker.ledger.run_statement(
-            lambda c: segments.renew_lease(c, claim, lease_s=lease_s)
-        ),
-        lease_s=lease_s,
-        limit_s=_LEASE_LIMIT_S,
+        lambda: worker.ledger.run_statement(renew), lease_s=lease_s, limit_s=BACKSTOP_S
     )
     return _ClaimedSegment(claim, lease, claim)
 
@@ -330,7 +317,6 @@ def _recycle_if_stuck(worker: Worker, memory: GpuMemory) -> None:
 
 
 def _store_cached(worker: Worker, claim: Claim, result: SegmentResult | None) -> EndResult:
-    """End a segment with words that are in the ledger already."""
     log.info("segment_known")
     end = worker.ledger.run_statement(lambda c: segments.finish_segment(c, claim, result))
     metrics.count_cached(claim.span.duration_ms)
@@ -340,7 +326,6 @@ def _store_cached(worker: Worker, claim: Claim, result: SegmentResult | None) ->
 def _store_result(
     worker: Worker, segment: _ClaimedSegment, decode_result: _DecodeResult
 ) -> EndResult:
-    """Store a segment's words, count and log them."""
     claim, (_, seconds, memory) = segment.local, decode_result
     result = _tag_smaller_model(segment, decode_result.result)
     start_s = time.monotonic()
@@ -402,12 +387,8 @@ def _publish_due_reduces(worker: Worker, claim: Claim, end: EndResult) -> None:
     """Ask for the reduces that this end made due, and wake who waited for it, after its commit."""
     dispatches = [end.reduce] if end.reduce else []
     if end.has_waiting_duplicates:
-        was_decoded = not claim.is_cached
-        dispatches += worker.ledger.transact(
-            lambda c: segments.finish_waiting_duplicates(
-                c, claim.decode_key, just_decoded=was_decoded
-            )
-        )
+        finish = partial(segments.finish_waiting_duplicates, just_decoded=not claim.is_cached)
+        dispatches += worker.ledger.transact(lambda c: finish(c, claim.decode_key))
     if end.abandoned_keys:
         dispatches += worker.ledger.transact(
             lambda c: segments.resend_waiting_duplicates(c, end.abandoned_keys)

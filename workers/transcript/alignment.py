@@ -129,7 +129,6 @@ def _likeness(one: str, other: str) -> float:
 
 
 def _cheapest_columns(left_count: int, right_count: int, pairs: _Pairs) -> list[Column]:
-    """Return the columns of the cheapest alignment of so many words of each side."""
     impossible = (_IMPOSSIBLE_COST, 0.0)
     costs = [[_ALONE_COST * j for j in range(right_count + 1)]]
     for i in range(1, left_count + 1):

@@ -138,18 +138,14 @@ def find_lost_speech(
 
 
 def _split_long(candidate: RepairCandidate) -> Iterator[RepairCandidate]:
-    """Yield a place in parts of equal length, none of them overlong."""
-    count = -(-candidate.core.duration_ms // _CORE_MAX_MS)
-    edges_ms = [
-        candidate.core.start_ms + candidate.core.duration_ms * part // count
-        for part in range(count + 1)
-    ]
+    core = candidate.core
+    count = -(-core.duration_ms // _CORE_MAX_MS)
+    edges_ms = [core.start_ms + core.duration_ms * part // count for part in range(count + 1)]
     for start_ms, end_ms in pairwise(edges_ms):
         yield replace(candidate, core=Span(start_ms, end_ms))
 
 
 def _merge_close(candidates: Iterable[RepairCandidate]) -> list[RepairCandidate]:
-    """Return places, those that are close to one another as one."""
     places: list[RepairCandidate] = []
     for candidate in candidates:
         if places:
@@ -189,15 +185,14 @@ def plan_repairs(
     for request in requests:
         if len(repairs) >= _REPAIRS_MAX:
             break
-        is_new = not any(_is_same_place(request, repair) for repair in repairs)
+        is_new = not any(
+            request.channel == repair.channel and request.core.overlap(repair.core)
+            for repair in repairs
+        )
         if is_new and request.span.duration_ms <= budget_ms:
             repairs.append(request)
             budget_ms -= request.span.duration_ms
     return tuple(repairs[earlier_count:])
-
-
-def _is_same_place(repair: PlannedRepair, other: PlannedRepair) -> bool:
-    return repair.channel == other.channel and repair.core.overlap(other.core) is not None
 
 
 def repair_span(core: Span, duration_ms: int) -> Span:
@@ -219,7 +214,6 @@ def is_confident(word: Word) -> bool:
 
 
 def _unworded_speech(track: Track) -> Iterator[Span]:
-    """Yield the stretches of speech that no words cover, in order."""
     worded_spans = list(bridge_pauses(track.words))
     for speech in track.speech:
         yield from minus(speech, _spans_within(worded_spans, speech))

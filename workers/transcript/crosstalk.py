@@ -19,7 +19,6 @@ from itertools import combinations, groupby
 from statistics import median
 
 from schema.text import is_cjk
-from schema.transcript import Flag
 from schema.words import Word
 from workers.transcript.alignment import comparison_form
 from workers.transcript.loudness import Loudness
@@ -58,15 +57,6 @@ class CrosstalkResult:
     tracks: tuple[Track, ...]
     removed_count: int
     suspected_count: int
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """What a reader of the recording should know, with the number of words."""
-        counts = {
-            Flag.CROSSTALK: self.removed_count,
-            Flag.CROSSTALK_SUSPECTED: self.suspected_count,
-        }
-        return tuple(flag.with_number(count) for flag, count in counts.items() if count)
 
 
 #: Indexes of equal words at equal times: the source's, the other's.
@@ -238,7 +228,6 @@ def _equal_runs(lefts: Sequence[Word], rights: Sequence[Word]) -> list[_Run]:
 
 
 def _simultaneous_pairs(lefts: Sequence[Word], rights: Sequence[Word]) -> Iterator[_Pair]:
-    """Yield the indexes of equal words at nearly equal times, in order."""
     texts = [comparison_form(word.text) for word in rights]
     begin = 0
     for i, left in enumerate(lefts):

@@ -16,7 +16,6 @@ from itertools import groupby
 
 from schema.span import Span
 from schema.text import is_cjk
-from schema.transcript import Flag
 from schema.words import ResultTag, SegmentResult, Word
 from workers.engines.base import LOW_LOG_PROBABILITY, NO_SPEECH_PROBABILITY
 from workers.transcript.alignment import comparison_form
@@ -82,15 +81,6 @@ class HallucinationResult:
     doubtful_count: int
 
 
-def hallucination_flags(results: Sequence[HallucinationResult]) -> tuple[str, ...]:
-    """Return what a reader of the recording should know, with the number of words."""
-    counts = {
-        Flag.NOISE_WORDS: sum(result.removed_count for result in results),
-        Flag.DOUBTFUL_WORDS: sum(result.doubtful_count for result in results),
-    }
-    return tuple(flag.with_number(count) for flag, count in counts.items() if count)
-
-
 def model_doubts(results: Iterable[tuple[int, SegmentResult]]) -> list[Doubt]:
     """Return what the model doubted, from results with the start of their segments in ms."""
     return [
@@ -129,7 +119,6 @@ def _is_noise(words: Sequence[Word], doubt: Doubt, are_odd: bool) -> bool:
 
 
 def _repeated_runs(words: Sequence[Word]) -> Iterator[range]:
-    """Yield the indexes of lines that come too often in a row to have been said."""
     texts = [_comparison_form([word]) for word in words]
     index = 0
     while index < len(texts):
@@ -151,7 +140,6 @@ def _repetition(texts: Sequence[str], index: int, length: int) -> range:
 
 
 def _too_fast_runs(words: Sequence[Word]) -> Iterator[range]:
-    """Yield the indexes of runs that no tongue keeps up with."""
     starts = range(len(words) - _RUN_WORDS + 1)
     for is_fast, run in groupby(starts, key=lambda i: _is_too_fast(words[i : i + _RUN_WORDS])):
         if is_fast:

@@ -30,7 +30,6 @@ def spoken_language(segments: Iterable[EndedSegment]) -> str | None:
 
 
 def _speech_ms_by_language(segments: Iterable[EndedSegment]) -> Counter[str]:
-    """Return how much speech there is in each language, in ms."""
     speech_ms: Counter[str] = Counter()
     for segment in segments:
         if segment.result is not None and segment.result.language is not None:

@@ -27,17 +27,14 @@ class Loudness:
     def level_db(self, span: Span) -> float | None:
         """Return the level within a span, in dB, or None where no speech was measured."""
         power = duration_ms = 0.0
-        for start_ms, end_ms, level_db in self._steps_near(span):
+        first = bisect_left(self._steps, (span.start_ms - LOUDNESS_STEP_MS,))
+        last = bisect_left(self._steps, (span.end_ms,))
+        for start_ms, end_ms, level_db in self._steps[first:last]:
             shared_ms = min(end_ms, span.end_ms) - max(start_ms, span.start_ms)
             if shared_ms > 0:
                 duration_ms += shared_ms
                 power += shared_ms * 10 ** (level_db / 10)
         return 10 * math.log10(power / duration_ms) if duration_ms else None
-
-    def _steps_near(self, span: Span) -> Iterable[tuple[int, int, int]]:
-        first = bisect_left(self._steps, (span.start_ms - LOUDNESS_STEP_MS,))
-        last = bisect_left(self._steps, (span.end_ms,))
-        return self._steps[first:last]
 
 
 def _steps(start_ms: int, result: SegmentResult) -> Iterable[tuple[int, int, int]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,22 +26,11 @@ from schema.words import ResultTag, SegmentResult
 from workers.process import metrics
 from workers.process.lease import LeaseRenewal
 from workers.process.time_limit import limit_time
-from workers.transcript.coverage import (
-    RepairCandidate,
-    find_lost_speech,
-    is_noise,
-    plan_repairs,
-    segment_coverage,
-    speech_ms,
-    worded_ms,
-)
-from workers.transcript.crosstalk import drop_crosstalk
+from workers.transcript import coverage
+from workers.transcript.coverage import find_lost_speech, speech_ms, worded_ms
+from workers.transcript.crosstalk import CrosstalkResult, drop_crosstalk
 from workers.transcript.dialogue import to_dialogue
-from workers.transcript.hallucinations import (
-    drop_hallucinations,
-    hallucination_flags,
-    model_doubts,
-)
+from workers.transcript.hallucinations import HallucinationResult, drop_hallucinations, model_doubts
 from workers.transcript.language import find_foreign_speech, spoken_language
 from workers.transcript.loudness import Loudness
 from workers.transcript.repair import DecodedRepair, apply_repairs
@@ -75,12 +65,9 @@ def reduce_recording(worker: Worker, message: Message) -> None:
     if claim is None:
         log.info("reduce_not_claimed", recording=str(message.id))
         return
+    renew = partial(reduces.renew_reduce, claim=claim, lease_s=lease_s)
     lease = LeaseRenewal(
-        lambda: worker.ledger.run_statement(
-            lambda c: reduces.renew_reduce(c, claim, lease_s=lease_s)
-        ),
-        lease_s=lease_s,
-        limit_s=_LEASE_LIMIT_S,
+        lambda: worker.ledger.run_statement(renew), lease_s=lease_s, limit_s=_LEASE_LIMIT_S
     )
     rests = False
     with structlog.contextvars.bound_contextvars(recording=str(claim.recording_id)), lease:
@@ -92,7 +79,11 @@ def reduce_recording(worker: Worker, message: Message) -> None:
             metrics.count(FENCED_WRITES, task=Task.REDUCE)
         except (Misconfigured, Transient) as error:
             rests = isinstance(error, Misconfigured)
-            _leave_to_another(worker, claim, error)
+            code, text = error.code, str(error)
+            log.warning("reduce_failed", error=text)
+            metrics.count(REDUCES, outcome=ReduceOutcome.ERROR)
+            # Its attempt is put back with it.
+            worker.ledger.transact(lambda c: reduces.postpone_reduce(c, claim, code, text))
         except Exception as error:
             log.exception("reduce_failed")
             metrics.count(REDUCES, outcome=ReduceOutcome.ERROR)
@@ -103,19 +94,8 @@ def reduce_recording(worker: Worker, message: Message) -> None:
         time.sleep(worker.settings.sweep_s)
 
 
-def _leave_to_another(worker: Worker, claim: ReduceClaim, error: CallscribeError) -> None:
-    """Put a recording back that cannot be reduced here or now, and its attempt with it."""
-    log.warning("reduce_failed", error=str(error))
-    metrics.count(REDUCES, outcome=ReduceOutcome.ERROR)
-    worker.ledger.transact(lambda c: reduces.postpone_reduce(c, claim, error.code, str(error)))
-
-
 def _reduce(worker: Worker, claim: ReduceClaim) -> None:
-    """Order repairs where words are missing, else store the transcript.
-
-    Raises:
-        Misconfigured: this host lacks a model that the profile asks for.
-    """
+    """Order repairs where words are missing, else store the transcript."""
     begun_s = time.monotonic()
     segments = worker.ledger.transact(lambda c: reduces.read_ended_segments(c, claim.recording_id))
     if _order_repairs(worker, claim, segments):
@@ -131,11 +111,7 @@ def _reduce(worker: Worker, claim: ReduceClaim) -> None:
 
 
 def _load_punctuator(worker: Worker, claim: ReduceClaim) -> Callable[[str], str] | None:
-    """Return the model that writes marks, for a profile that wants one.
-
-    Raises:
-        Misconfigured: its weights, or the library that reads them, are not here.
-    """
+    """Return the model that writes marks, for a profile that wants one."""
     punctuation = claim.profile.render.punctuation
     if punctuation is None:
         return None
@@ -169,7 +145,7 @@ def find_needed_repairs(
 ) -> tuple[PlannedRepair, ...]:
     """Return the places to decode once more, but for those that were already. Pure."""
     channels = _group_by_channel(segments)
-    candidates: list[RepairCandidate] = []
+    candidates: list[coverage.RepairCandidate] = []
     for channel in channels:
         track = stitch(channel.number, channel.decodes)
         lost_speech = find_lost_speech(track, channel.decodes)
@@ -180,7 +156,7 @@ def find_needed_repairs(
             candidates += find_foreign_speech(track, channel.planned_segments, channel.decodes)
         candidates += lost_speech
     earlier_repairs = [_planned_repair(s) for channel in channels for s in channel.repair_segments]
-    return plan_repairs(candidates, earlier_repairs, claim.duration_ms)
+    return coverage.plan_repairs(candidates, earlier_repairs, claim.duration_ms)
 
 
 def draft_transcript(
@@ -212,8 +188,7 @@ def draft_transcript(
         flags=(
             *claim.flags,
             *_flags(claim, channels, repaired_tracks, spoken_tracks),
-            *hallucination_flags(without_noise),
-            *without_echo.flags,
+            *_word_flags(without_noise, without_echo),
         ),
         speech_ms=sum(map(speech_ms, repaired_tracks)),
         worded_ms=sum(map(worded_ms, repaired_tracks)),
@@ -221,9 +196,9 @@ def draft_transcript(
         seams=tuple(seam for track in repaired_tracks for seam in track.seams),
         gaps=_merge_gaps(channels, repaired_tracks, render),
         coverage=tuple(
-            coverage
+            segment
             for track, channel in zip(repaired_tracks, channels, strict=True)
-            for coverage in segment_coverage(track, channel.decodes)
+            for segment in coverage.segment_coverage(track, channel.decodes)
         ),
         repairs=tuple(report for _, reports in repair_results for report in reports),
         languages=tuple(zip((channel.number for channel in channels), languages, strict=True)),
@@ -311,6 +286,19 @@ def _to_decode(segment: EndedSegment) -> DecodedSegment:
     )
 
 
+def _word_flags(
+    without_noise: Sequence[HallucinationResult], without_echo: CrosstalkResult
+) -> Iterator[str]:
+    """Yield what readers should know of words taken out or in doubt, with their number."""
+    counts = {
+        Flag.NOISE_WORDS: sum(result.removed_count for result in without_noise),
+        Flag.DOUBTFUL_WORDS: sum(result.doubtful_count for result in without_noise),
+        Flag.CROSSTALK: without_echo.removed_count,
+        Flag.CROSSTALK_SUSPECTED: without_echo.suspected_count,
+    }
+    return (flag.with_number(count) for flag, count in counts.items() if count)
+
+
 def _flags(
     claim: ReduceClaim,
     channels: Sequence[_Channel],
@@ -329,7 +317,7 @@ def _flags(
         flags.append(Flag.SMALLER_MODEL)
     words = [word for track in spoken_tracks for word in track.words]
     heard_ms = sum(map(speech_ms, repaired_tracks))
-    if not is_partial and is_noise(words, heard_ms):
+    if not is_partial and coverage.is_noise(words, heard_ms):
         flags.append(Flag.NO_SPEECH)
     has_low_coverage = is_coverage_low(heard_ms, sum(map(worded_ms, repaired_tracks))) or any(
         find_lost_speech(track, channel.decodes)

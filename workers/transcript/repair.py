@@ -21,7 +21,6 @@ from workers.transcript.stitch import Track, stitch
 #: Of the time that words covered, those in the right language must cover this share to be taken.
 _LANGUAGE_SHARE = 0.5
 
-
 #: So much of the channel on both sides of a repair is looked at, that joining it takes no longer in
 #: ten hours than in ten minutes; beyond, nothing changes.
 _AROUND_MS = 30_000
@@ -80,7 +79,6 @@ def _apply_repair(track: Track, repair: DecodedRepair) -> tuple[Track, Repair]:
 
 
 def _stitch_repair(track: Track, repair: DecodedRepair, window: Span) -> Track:
-    """Stitch a repair between what lies left and right of its core within ``window``."""
     core, segment = repair.core, _without_gaps(repair.segment, track.gaps)
     left = _track_part(track, Span(window.start_ms, core.start_ms))
     right = _track_part(track, Span(core.end_ms, window.end_ms))
@@ -90,7 +88,6 @@ def _stitch_repair(track: Track, repair: DecodedRepair, window: Span) -> Track:
 
 
 def _replace_part(track: Track, replacement: Track, window: Span) -> Track:
-    """Return a channel with another version of what lies in ``window``."""
     words_before = tuple(word for word in track.words if word.middle_ms < window.start_ms)
     words_after = tuple(word for word in track.words if word.middle_ms >= window.end_ms)
     speech_outside = [part for span in track.speech for part in minus(span, [window])]
@@ -101,14 +98,12 @@ def _replace_part(track: Track, replacement: Track, window: Span) -> Track:
 
 def _without_gaps(segment: DecodedSegment, gaps: Sequence[Span]) -> DecodedSegment:
     """Return what was heard but for gaps, of which the transcript says that they have no words."""
-    return replace(
-        segment,
-        words=tuple(
-            word
-            for word in segment.words
-            if not any(gap.start_ms <= word.middle_ms < gap.end_ms for gap in gaps)
-        ),
+    words = (
+        word
+        for word in segment.words
+        if not any(gap.start_ms <= word.middle_ms < gap.end_ms for gap in gaps)
     )
+    return replace(segment, words=tuple(words))
 
 
 def _track_part(track: Track, span: Span) -> DecodedSegment:

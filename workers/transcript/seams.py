@@ -140,12 +140,10 @@ class _Side:
 
     @property
     def overlap_words(self) -> Sequence[Word]:
-        """The words in the overlap."""
         return self.words[self.overlap_first - self.first : self.overlap_end - self.first]
 
     @property
     def is_wordless(self) -> bool:
-        """Whether it wrote nothing in the overlap."""
         return self.overlap_first >= self.overlap_end
 
     def count_before(self, at_ms: int) -> int:
@@ -213,7 +211,6 @@ class _AlignedOverlap:
 
     @property
     def words(self) -> list[Word]:
-        """All words in or near the overlap, of both sides."""
         return [*self.left.words, *self.right.words]
 
     def distance_ms(self, at_ms: int) -> int:
@@ -342,10 +339,9 @@ class _AlignedOverlap:
     def _moment_ms(self, point: _CutPoint) -> int:
         """Return the moment of a place: between the words around it, nearest the middle."""
         i, j = point.left_end - self.left.first, point.right_start - self.right.first
-        ends_ms = [word.end_ms for word in (*self.left.words[:i][-1:], *self.right.words[:j][-1:])]
-        starts_ms = [
-            word.start_ms for word in (*self.left.words[i : i + 1], *self.right.words[j : j + 1])
-        ]
+        lefts, rights = self.left.words, self.right.words
+        ends_ms = [word.end_ms for word in (*lefts[:i][-1:], *rights[:j][-1:])]
+        starts_ms = [word.start_ms for word in (*lefts[i : i + 1], *rights[j : j + 1])]
         begin_ms, end_ms = self.span.start_ms, self.span.end_ms
         low_ms, high_ms = max([begin_ms, *ends_ms]), min([end_ms, *starts_ms])
         if low_ms <= high_ms:
@@ -354,12 +350,10 @@ class _AlignedOverlap:
 
 
 def _writers(numbered_column: tuple[int, Column]) -> tuple[bool, bool]:
-    """Return which sides wrote a column's word."""
     return numbered_column[1].left is not None, numbered_column[1].right is not None
 
 
 def _lone_index(column: Column) -> int:
-    """Return the index of a lone word on its own side."""
     return next(index for index in (column.left, column.right) if index is not None)
 
 
@@ -476,7 +470,6 @@ _Run = list[tuple[int, tuple[Word, Word]]]
 
 
 def _anchor_runs(overlap: _AlignedOverlap) -> Iterator[_Run]:
-    """Yield the runs of equal words, consecutive on both sides, that are sure."""
     open_run: _Run = []
     for k, column in enumerate(overlap.columns):
         pair = overlap.trusted_pair(k) if column.is_equal else None

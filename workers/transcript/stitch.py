@@ -79,7 +79,6 @@ def _choose_cuts(segments: Sequence[DecodedSegment]) -> Iterator[Cut]:
 
 
 def _find_gaps(segments: Sequence[DecodedSegment], cuts: Sequence[Cut]) -> Iterator[Span]:
-    """Yield the core of each failed segment."""
     for index, segment in enumerate(segments):
         if segment.is_failed:
             start_ms, end_ms = segment.span.start_ms, segment.span.end_ms

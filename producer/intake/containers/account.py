@@ -12,7 +12,6 @@ from dataclasses import dataclass
 #: a header all stay below. It is a time and no share, so that it is the same in the longest call.
 TOLERANCE_MS = 100
 
-
 #: Who joins later than this joined another recording, of which this is a part: its clock is that
 #: of a broadcast, or of an epoch, and what lies before its start was never recorded.
 LATEST_START_MS = 3_600_000
@@ -43,7 +42,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
+class Layout:
     """What was met in a file: where each of the files lies that were joined to it.
 
     ``channels`` and ``rate_hz`` are the most of any part, None where its first frame tells.

@@ -28,7 +28,7 @@ _AU_MAGICS = (b".snd", b"dns.")
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkedWalk:
+class ChunkedLayout:
     """What was met: ``files`` are where each of those that were joined lies.
 
     ``header`` is what to put in place of a first header that leaves the length to the file's end,
@@ -45,7 +45,7 @@ class ChunkedWalk:
 
 
 @dataclass(frozen=True, slots=True)
-class _ChunkLayout:
+class _ChunkSpec:
     """How a container of chunks is laid out: ``id``, then size, then body, then padding."""
 
     magic: bytes
@@ -59,12 +59,12 @@ class _ChunkLayout:
     preamble: int = 0
 
 
-_LAYOUTS = {
-    "AIFF": _ChunkLayout(b"FORM", 12, 4, ">I", False, 2, b"SSND", 8),
-    "CAF": _ChunkLayout(b"caff", 8, 4, ">Q", False, 1, b"data", 4),
-    "W64": _ChunkLayout(b"riff", 40, 16, "<Q", True, 8, b"data"),
+_CHUNK_SPECS = {
+    "AIFF": _ChunkSpec(b"FORM", 12, 4, ">I", False, 2, b"SSND", 8),
+    "CAF": _ChunkSpec(b"caff", 8, 4, ">Q", False, 1, b"data", 4),
+    "W64": _ChunkSpec(b"riff", 40, 16, "<Q", True, 8, b"data"),
 }
-CONTAINERS = frozenset({*_LAYOUTS, "AU"})
+CONTAINERS = frozenset({*_CHUNK_SPECS, "AU"})
 
 
 @dataclass(slots=True)
@@ -84,11 +84,11 @@ class _DataChunk:
     is_cut: bool = False
 
 
-def walk_chunked(file: BinaryIO, container: str, size: int) -> ChunkedWalk:
-    """Walk a file, and what was joined to it."""
+def parse_chunked(file: BinaryIO, container: str, size: int) -> ChunkedLayout:
+    """Parse a file, and what was joined to it."""
     window = Window(file, 0, size)
-    layout = _LAYOUTS.get(container)
-    magics = (layout.magic,) if layout else _AU_MAGICS
+    spec = _CHUNK_SPECS.get(container)
+    magics = (spec.magic,) if spec else _AU_MAGICS
     files: list[tuple[int, int]] = []
     offset, unread_bytes, padding_from = 0, 0, None
     chunk: _DataChunk | None = None
@@ -101,12 +101,12 @@ def walk_chunked(file: BinaryIO, container: str, size: int) -> ChunkedWalk:
                 break
             offset = end
             continue
-        data = _read_chunks(window, layout, offset) if layout else _read_au(window, offset)
+        data = _read_chunks(window, spec, offset) if spec else _read_au(window, offset)
         chunk = chunk or data
         if data is None:
             break
         if is_open_ended(data.stated_bytes):
-            return _walk_open_ended(window, container, offset, data)
+            return _parse_open_end(window, container, offset, data)
         breaks += _missing_breaks(data, size)
         end = min(max(data.end, offset + 8), size)
         files.append((offset, end))
@@ -114,33 +114,32 @@ def walk_chunked(file: BinaryIO, container: str, size: int) -> ChunkedWalk:
     if padding_from is not None and not window.is_padding(padding_from, size):
         unread_bytes = size - padding_from
     if chunk is None:
-        header_break = Break(0, "it ends within its header")
-        return ChunkedWalk(((0, size),), Account(breaks=(header_break,)))
+        return ChunkedLayout(((0, size),), Account(breaks=(Break(0, "it ends within its header"),)))
     account = Account(None, tuple(breaks), unread_bytes)
     if padding_from is not None and not unread_bytes and size - padding_from < 8:
         files[-1] = (files[-1][0], size)
     # What is no chunk behind one file, be it zeros, libsndfile would take for samples.
-    return ChunkedWalk(tuple(files), account, channels=chunk.channels, rate_hz=chunk.rate_hz)
+    return ChunkedLayout(tuple(files), account, channels=chunk.channels, rate_hz=chunk.rate_hz)
 
 
-def _walk_open_ended(window: Window, container: str, offset: int, data: _DataChunk) -> ChunkedWalk:
+def _parse_open_end(window: Window, container: str, offset: int, data: _DataChunk) -> ChunkedLayout:
     """Return a file whose length nobody filled in, with a header that is true."""
     head, size = bytearray(window.peek(offset, data.start - offset)), window.end
     data_bytes, header_bytes = size - data.start, data.start - offset
     if container == "AU":
         struct.pack_into(f"{data.order}I", head, 8, min(data_bytes, 2**32 - 1))
     elif len(head) == header_bytes and data.size_offset >= offset:
-        layout = _LAYOUTS[container]
-        size_bytes = struct.calcsize(layout.size_format)
-        counted_bytes = (layout.id_bytes + size_bytes) * layout.size_counts_header
-        counted_bytes += data_bytes + layout.preamble
-        most = 256**size_bytes - 1
+        spec = _CHUNK_SPECS[container]
+        size_bytes = struct.calcsize(spec.size_format)
+        counted_bytes = (spec.id_bytes + size_bytes) * spec.size_counts_header
+        counted_bytes += data_bytes + spec.preamble
+        max_size = 256**size_bytes - 1
         field = data.size_offset - offset
-        struct.pack_into(layout.size_format, head, field, min(counted_bytes, most))
+        struct.pack_into(spec.size_format, head, field, min(counted_bytes, max_size))
         if container != "CAF":
-            total_bytes = header_bytes + data_bytes - (0 if layout.size_counts_header else 8)
-            struct.pack_into(layout.size_format, head, layout.id_bytes, min(total_bytes, most))
-    return ChunkedWalk(
+            total_bytes = header_bytes + data_bytes - (0 if spec.size_counts_header else 8)
+            struct.pack_into(spec.size_format, head, spec.id_bytes, min(total_bytes, max_size))
+    return ChunkedLayout(
         ((offset, size),),
         Account(),
         header=bytes(head),
@@ -179,31 +178,31 @@ def _read_au(window: Window, file_offset: int) -> _DataChunk | None:
     return _DataChunk(start, stated_bytes, order, channels or None, rate_hz, byte_rate, end)
 
 
-def _read_chunks(window: Window, layout: _ChunkLayout, file_start: int) -> _DataChunk | None:
-    header_bytes = layout.id_bytes + struct.calcsize(layout.size_format)
-    offset = file_start + layout.first_chunk
+def _read_chunks(window: Window, spec: _ChunkSpec, file_start: int) -> _DataChunk | None:
+    header_bytes = spec.id_bytes + struct.calcsize(spec.size_format)
+    offset = file_start + spec.first_chunk
     data = _DataChunk(offset, 0)
     has_data = False
     for _ in range(_MOST_CHUNKS):
         head = window.peek(offset, header_bytes)
-        if len(head) < header_bytes or head[:4] == layout.magic:
+        if len(head) < header_bytes or head[:4] == spec.magic:
             break
-        (stated_bytes,) = struct.unpack(layout.size_format, head[layout.id_bytes :])
-        body_bytes = max(stated_bytes - header_bytes * layout.size_counts_header, 0)
+        (stated_bytes,) = struct.unpack(spec.size_format, head[spec.id_bytes :])
+        body_bytes = max(stated_bytes - header_bytes * spec.size_counts_header, 0)
         name, body_offset = head[:4], offset + header_bytes
         body_end = body_offset + body_bytes
-        if name == layout.data_id:
+        if name == spec.data_id:
             has_data = True
-            data.start = body_offset + layout.preamble
-            data.stated_bytes = body_bytes - layout.preamble
-            data.size_offset = offset + layout.id_bytes
+            data.start = body_offset + spec.preamble
+            data.stated_bytes = body_bytes - spec.preamble
+            data.size_offset = offset + spec.id_bytes
             if is_open_ended(data.stated_bytes):
                 return data
-        elif has_data and not (_is_name(name) and body_end <= window.end + layout.align):
+        elif has_data and not (_is_name(name) and body_end <= window.end + spec.align):
             break
         else:
-            _describe_chunk(data, name, window.peek(body_offset, min(body_bytes, 32)), layout)
-        offset = body_end + -(body_end - file_start) % layout.align
+            _describe_chunk(data, name, window.peek(body_offset, min(body_bytes, 32)), spec)
+        offset = body_end + -(body_end - file_start) % spec.align
         if not has_data and offset > window.end:
             data.is_cut = True
         if offset >= window.end:
@@ -216,8 +215,7 @@ def _is_name(name: bytes) -> bool:
     return all(0x20 <= char < 0x7F for char in name)
 
 
-def _describe_chunk(data: _DataChunk, name: bytes, body: bytes, layout: _ChunkLayout) -> None:
-    """Read channels and rates of the chunk that has them."""
+def _describe_chunk(data: _DataChunk, name: bytes, body: bytes, spec: _ChunkSpec) -> None:
     if name == b"fmt " and len(body) >= 12:
         data.channels, data.rate_hz, data.byte_rate = struct.unpack_from("<2xHII", body)
     elif name == b"COMM" and len(body) >= 18:
@@ -228,7 +226,7 @@ def _describe_chunk(data: _DataChunk, name: bytes, body: bytes, layout: _ChunkLa
         data.rate_hz = rate_hz
         if body[18:22] in {b"", b"NONE", b"sowt", b"twos"}:
             data.byte_rate = rate_hz * data.channels * -(-bits // 8)
-    elif name == b"desc" and layout.data_id == b"data" and len(body) >= 32:
+    elif name == b"desc" and spec.data_id == b"data" and len(body) >= 32:
         rate, packet_bytes, packet_frames, data.channels = struct.unpack_from(">d8xIII", body)
         data.rate_hz = int(rate) if 0 < rate < 2**31 else 0
         if packet_bytes and packet_frames and data.rate_hz:

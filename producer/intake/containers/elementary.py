@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from producer.intake.containers.account import Account, Break, Walk
+from producer.intake.containers.account import Account, Break, Layout
 from producer.intake.containers.sniff import adts_frame_bytes
 from producer.intake.containers.tags import audio_end, tag_end
 from producer.intake.containers.window import Window
@@ -24,8 +24,8 @@ _AMR_BYTES = {
 }
 
 
-def walk_adts(file: BinaryIO, start: int, size: int) -> Walk:
-    """Walk the frames of AAC with ADTS headers."""
+def parse_adts(file: BinaryIO, start: int, size: int) -> Layout:
+    """Parse the frames of AAC with ADTS headers."""
     end = audio_end(file, start, size)
     window, offset, ms = Window(file, start, end), start, 0.0
     breaks: list[Break] = []
@@ -49,7 +49,7 @@ def walk_adts(file: BinaryIO, start: int, size: int) -> Walk:
             offset = stop
     account = Account(round(ms), tuple(breaks), unread_bytes)
     # Of 7, eight channels are meant; of 0, the frames themselves tell.
-    return Walk(((start, size),), account, channels={0: None, 7: 8}.get(channels, channels))
+    return Layout(((start, size),), account, channels={0: None, 7: 8}.get(channels, channels))
 
 
 def _next_adts(window: Window, offset: int) -> int:
@@ -61,8 +61,8 @@ def _next_adts(window: Window, offset: int) -> int:
     return window.end
 
 
-def walk_amr(file: BinaryIO, _: int, size: int) -> Walk:
-    """Walk the frames of AMR; where another file's magic comes, that was joined."""
+def parse_amr(file: BinaryIO, _: int, size: int) -> Layout:
+    """Parse the frames of AMR; where another file's magic comes, that was joined."""
     window, offset, frames = Window(file, 0, size), 0, 0
     starts: list[int] = []
     lengths = _AMR_BYTES[b"#!AMR\n"]
@@ -85,4 +85,4 @@ def walk_amr(file: BinaryIO, _: int, size: int) -> Walk:
         frames, offset = frames + 1, offset + length
     starts = starts or [0]
     files = tuple(zip(starts, [*starts[1:], size], strict=True))
-    return Walk(files, Account(frames * _AMR_MS, tuple(breaks), unread_bytes))
+    return Layout(files, Account(frames * _AMR_MS, tuple(breaks), unread_bytes))

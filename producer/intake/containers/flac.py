@@ -29,7 +29,7 @@ _SHORTEST_FRAME_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class FlacWalk:
+class FlacLayout:
     """What was met: ``files`` are where each of those that were joined lies.
 
     ``frames`` are those of all of them, 0 where nothing tells. ``is_header_right`` says that the
@@ -44,48 +44,47 @@ class FlacWalk:
 
 @dataclass(frozen=True, slots=True)
 class _StreamInfo:
-    """What a file's header says; ``min_block`` and ``max_block`` are in samples."""
+    """What a file's header says; ``max_block`` and ``total`` are in samples."""
 
-    min_block: int
     max_block: int
     rate_hz: int
     total: int
 
 
-def walk_flac(file: BinaryIO, start: int, size: int) -> FlacWalk:
+def parse_flac(file: BinaryIO, start: int, size: int) -> FlacLayout:
     """Look at the head and the end of each file that begins at or behind ``start``."""
     end = audio_end(file, start, size)
     starts = _file_starts(Window(file, start, end), start)
     files = tuple(zip(starts, [*starts[1:], end], strict=True))
     breaks: list[Break] = []
     frames_end = files[-1][1]
-    lengths_ms, frames, unread_bytes, is_true, is_known = 0, 0, 0, len(files) == 1, True
+    total_ms, frames, unread_bytes, is_header_right, is_known = 0, 0, 0, len(files) == 1, True
     for file_start, stop in files:
         info = _read_stream_info(file, file_start)
         if info is None or not info.rate_hz:
-            return FlacWalk(files, Account(), 0, is_header_right=True)
-        ending = _find_ending(file, file_start, stop, info)
-        last_sample = None if ending is None else ending.samples
+            return FlacLayout(files, Account(), 0, is_header_right=True)
+        file_end = _find_end(file, file_start, stop, info)
+        last_sample = None if file_end is None else file_end.samples
         samples = info.total if last_sample is None else last_sample
-        if ending and not Window(file, ending.end, stop).is_padding(ending.end, stop):
-            unread_bytes += stop - ending.end
-        frames_end = stop if ending is None else ending.end
+        if file_end and not Window(file, file_end.end, stop).is_padding(file_end.end, stop):
+            unread_bytes += stop - file_end.end
+        frames_end = stop if file_end is None else file_end.end
         is_known = is_known and bool(samples)
-        is_true = is_true and (last_sample is None or last_sample == info.total)
-        is_true = is_true and (ending is None or ending.is_sure)
+        is_header_right = is_header_right and (last_sample is None or last_sample == info.total)
+        is_header_right = is_header_right and (file_end is None or file_end.is_sure)
         frames += samples
         held_ms = samples * 1000 // info.rate_hz
         promised_ms = info.total * 1000 // info.rate_hz
-        at_ms = lengths_ms + held_ms
+        at_ms = total_ms + held_ms
         if last_sample is not None and promised_ms - held_ms > TOLERANCE_MS:
             breaks.append(Break(at_ms, shortfall(promised_ms, held_ms)))
-        elif ending is not None and ending.is_cut:
+        elif file_end is not None and file_end.is_cut:
             breaks.append(Break(at_ms, "its last frame is cut"))
-        lengths_ms += held_ms
+        total_ms += held_ms
     # On what lies behind the last frame, be it zeros, a decoder may choke.
     files = (*files[:-1], (files[-1][0], frames_end))
-    account = Account(lengths_ms if is_known else None, tuple(breaks), unread_bytes)
-    return FlacWalk(files, account, frames if is_known else 0, is_true)
+    account = Account(total_ms if is_known else None, tuple(breaks), unread_bytes)
+    return FlacLayout(files, account, frames if is_known else 0, is_header_right)
 
 
 def _file_starts(window: Window, start: int) -> list[int]:
@@ -104,15 +103,11 @@ def _read_stream_info(file: BinaryIO, file_start: int) -> _StreamInfo | None:
     if len(data) < 42 or data[:4] != _MAGIC or data[4] & 0x7F:
         return None
     fields = int.from_bytes(data[18:26], "big")
-    return _StreamInfo(
-        int.from_bytes(data[8:10], "big"),
-        int.from_bytes(data[10:12], "big"),
-        fields >> 44,
-        fields & (1 << 36) - 1,
-    )
+    max_block = int.from_bytes(data[10:12], "big")
+    return _StreamInfo(max_block, rate_hz=fields >> 44, total=fields & (1 << 36) - 1)
 
 
-class _Ending(NamedTuple):
+class _FileEnd(NamedTuple):
     """How a file ends: how many samples it holds, where its last whole frame or the file ends."""
 
     samples: int
@@ -121,7 +116,7 @@ class _Ending(NamedTuple):
     is_sure: bool = True
 
 
-def _find_ending(file: BinaryIO, file_start: int, stop: int, info: _StreamInfo) -> _Ending | None:
+def _find_end(file: BinaryIO, file_start: int, stop: int, info: _StreamInfo) -> _FileEnd | None:
     """Return how a file ends, by its last frame; None without one.
 
     Bytes that look like a frame's header turn up by chance: it counts as one if it ends with its
@@ -138,11 +133,11 @@ def _find_ending(file: BinaryIO, file_start: int, stop: int, info: _StreamInfo) 
             end_offsets = {header.offset + end for end in ends}
             cut_frame = next((h for h in later_headers if h.offset in end_offsets), None)
             if cut_frame is not None:
-                return _Ending(cut_frame.end_sample - cut_frame.samples, stop, is_cut=True)
+                return _FileEnd(cut_frame.end_sample - cut_frame.samples, stop, is_cut=True)
             if ends and not later_headers:
                 exact_end = _exact_end(ends, len(tail) - header.offset)
                 end = start + header.offset + (exact_end or ends[-1])
-                return _Ending(header.end_sample, end, is_cut=False, is_sure=exact_end is not None)
+                return _FileEnd(header.end_sample, end, is_cut=False, is_sure=exact_end is not None)
             later_headers.append(header)
             if len(later_headers) > _MAX_HEADERS:
                 break
@@ -244,9 +239,8 @@ def _exact_end(ends: list[int], length: int) -> int | None:
     earliest = end
     while earliest - 1 in ends:
         earliest -= 1
-    if end == earliest or (end == length and end - earliest <= 2):
-        return end
-    return None
+    is_exact = end == earliest or (end == length and end - earliest <= 2)
+    return end if is_exact else None
 
 
 def _checksum_ends(frame: bytes) -> list[int]:

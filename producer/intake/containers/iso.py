@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
@@ -18,7 +19,7 @@ from producer.intake.containers.account import (
     TOLERANCE_MS,
     Account,
     Break,
-    Walk,
+    Layout,
     format_seconds,
     shortfall,
 )
@@ -27,7 +28,9 @@ from producer.intake.containers.window import Window
 
 _MOST_BOXES = 5_000_000
 #: Boxes that hold boxes, and are looked into.
-_NESTS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf"})
+_NESTS = frozenset(
+    {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf", b"mvex"}
+)
 #: Boxes that a file is made of, outermost: of another, a size that makes no sense says nothing.
 _OUTERMOST = frozenset(
     {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"sidx", b"uuid"}
@@ -65,21 +68,17 @@ class _Track:
     empty_units: int = 0
 
 
-def walk_iso(file: BinaryIO, _: int, size: int) -> Walk:
-    """Walk the boxes of a file, and of those that were joined to it."""
+def parse_iso(file: BinaryIO, _: int, size: int) -> Layout:
+    """Parse the boxes of a file, and of those that were joined to it."""
     starts = _file_starts(file, size)
-    walks = []
-    for start, end in zip(starts, [*starts[1:], size], strict=True):
-        walker = _Walker(file, start, end)
-        walker.run()
-        walks.append(walker)
-    return _join_walks(walks)
+    files = tuple(zip(starts, [*starts[1:], size], strict=True))
+    return Layout(files, _join_accounts([_Parser(file, start, end).run() for start, end in files]))
 
 
 def _file_starts(file: BinaryIO, size: int) -> list[int]:
     """Return where files begin: with a type, behind an index and before another."""
     starts, has_index, type_offset = [0], False, -1
-    for name, offset in _Walker(file, 0, size).outermost_boxes():
+    for name, offset in _Parser(file, 0, size).outermost_boxes():
         if name == b"ftyp":
             type_offset = offset
         elif name == b"moov":
@@ -89,35 +88,28 @@ def _file_starts(file: BinaryIO, size: int) -> list[int]:
     return starts
 
 
-def _join_walks(walks: list[_Walker]) -> Walk:
-    """Return files that were joined as one."""
-    start_ms, breaks, unread_bytes, lengths = 0, [], 0, []
-    for walker in walks:
-        account = walker.account()
+def _join_accounts(accounts: list[Account]) -> Account:
+    start_ms, breaks, unread_bytes = 0, [], 0
+    for account in accounts:
         breaks += [
             b if b.at_ms is None else Break(start_ms + b.at_ms, b.cause) for b in account.breaks
         ]
         unread_bytes += account.unread_bytes
-        lengths.append(account.duration_ms)
         start_ms += account.duration_ms or 0
-    is_known = all(length is not None for length in lengths)
-    account = Account(start_ms if is_known else None, tuple(breaks), unread_bytes)
-    files = tuple((walker.start, walker.end) for walker in walks)
-    return Walk(files, account)
+    is_known = all(account.duration_ms is not None for account in accounts)
+    return Account(start_ms if is_known else None, tuple(breaks), unread_bytes)
 
 
-class _Walker:
-    """The state of a walk through one file."""
-
+class _Parser:
     def __init__(self, file: BinaryIO, start: int, end: int) -> None:
-        self._file, self._size = file, end
+        self._file, self._start, self._end = file, start, end
         self._window = Window(file, start, end)
-        self.start, self.end = start, end
         self._tracks: list[_Track] = []
         self._movie_scale = 0
-        self._fragment_defaults_by_track: dict[int, tuple[int, int]] = {}
+        #: How long a fragment's samples are where they do not say so.
+        self._default_units_by_track: dict[int, int] = {}
+        self._default_units = 0
         self._fragment: _Track | None = None
-        self._fragment_default = (0, 0)
         self._unread_bytes = 0
         #: The number of the fragment before, whether this one's is not the next, and what is lost.
         self._fragment_number: int | None = None
@@ -126,36 +118,29 @@ class _Walker:
         self._missing_bytes = 0
         self._has_index = False
 
-    def run(self) -> None:
-        """Walk to the end."""
-        offset = self.start
-        for box in self._boxes(self.start, self.end):
-            if box.end > self._size and box.name not in _OUTERMOST:
+    def run(self) -> Account:
+        offset = self._start
+        for box in self._boxes(self._start, self._end):
+            if box.end > self._end and box.name not in _OUTERMOST:
                 break
             offset = box.end
-            if box.end > self._size:
-                self._missing_bytes = box.end - self._size
+            self._missing_bytes = max(box.end - self._end, 0)
             self._has_index = self._has_index or box.name == b"moov"
             self._enter(box)
-        window = Window(self._file, self.start, self.end)
-        has_rest = offset < self.end and not window.is_padding(offset, self.end)
-        if has_rest and tag_end(window, offset) is None:
-            self._unread_bytes = self.end - offset
+        has_rest = offset < self._end and not self._window.is_padding(offset, self._end)
+        if has_rest and tag_end(self._window, offset) is None:
+            self._unread_bytes = self._end - offset
+        return self._account()
 
     def outermost_boxes(self) -> Iterator[tuple[bytes, int]]:
         """Yield the names of the outermost boxes, and where each begins."""
-        offset = self.start
-        for box in self._boxes(self.start, self.end):
+        offset = self._start
+        for box in self._boxes(self._start, self._end):
             yield box.name, offset
             offset = box.end
 
-    def _audio(self) -> list[_Track]:
-        """Return the tracks of audio."""
-        return [track for track in self._tracks if track.is_audio and track.timescale]
-
-    def account(self) -> Account:
-        """Return what was met."""
-        tracks = self._audio()
+    def _account(self) -> Account:
+        tracks = [track for track in self._tracks if track.is_audio and track.timescale]
         breaks = [*self._fragment_breaks, *filter(None, map(self._find_break, tracks))]
         ends_ms = [self._end_ms(track) for track in tracks]
         if self._missing_bytes and not breaks:
@@ -189,24 +174,13 @@ class _Walker:
         if box.name in _NESTS:
             if box.name == b"trak":
                 self._tracks.append(_Track())
-            for inner in self._boxes(box.body, min(box.end, self._size)):
+            for inner in self._boxes(box.body, min(box.end, self._end)):
                 self._enter(inner)
-            return
-        read = _READERS.get(box.name)
-        if read is None:
-            if box.name == b"mvex":
-                for inner in self._boxes(box.body, min(box.end, self._size)):
-                    self._enter(inner)
-            return
-        data = self._body(box)
-        try:
-            read(self, data)
-        except (struct.error, ValueError, IndexError):
-            return
-
-    def _body(self, box: _Box) -> bytes:
-        self._file.seek(box.body)
-        return self._file.read(min(box.end, self._size, box.body + _MOST_TABLE_BYTES) - box.body)
+        elif read := _READERS.get(box.name):
+            self._file.seek(box.body)
+            end = min(box.end, self._end, box.body + _MOST_TABLE_BYTES)
+            with suppress(struct.error, ValueError, IndexError):
+                read(self, self._file.read(end - box.body))
 
     @property
     def _track(self) -> _Track:
@@ -272,21 +246,18 @@ class _Walker:
         track.played_units = None if plays_to_end or not played_units else played_units
 
     def trex(self, data: bytes) -> None:
-        """A fragment's defaults, by track."""
-        number, _, duration, size = struct.unpack_from(">4I", data, 4)
-        self._fragment_defaults_by_track[number] = (duration, size)
+        """A track's default for its fragments."""
+        number, _, duration, _ = struct.unpack_from(">4I", data, 4)
+        self._default_units_by_track[number] = duration
 
     def tfhd(self, data: bytes) -> None:
-        """Which track a fragment is of, and its defaults."""
+        """Which track a fragment is of, and its default."""
         flags, number = struct.unpack_from(">II", data)
-        duration, size = self._fragment_defaults_by_track.get(number, (0, 0))
-        offset = 8 + 8 * bool(flags & 1) + 4 * bool(flags & 2)
+        duration = self._default_units_by_track.get(number, 0)
         if flags & 8:
+            offset = 8 + 8 * bool(flags & 1) + 4 * bool(flags & 2)
             (duration,) = struct.unpack_from(">I", data, offset)
-            offset += 4
-        if flags & 16:
-            (size,) = struct.unpack_from(">I", data, offset)
-        self._fragment_default = (duration, size)
+        self._default_units = duration
         self._fragment = next((track for track in self._tracks if track.number == number), None)
 
     def tfdt(self, data: bytes) -> None:
@@ -318,13 +289,12 @@ class _Walker:
         if track is None:
             return
         flags, count = struct.unpack_from(">II", data)
-        duration, _ = self._fragment_default
         offset = 8 + 4 * bool(flags & 1) + 4 * bool(flags & 4)
         width = sum(bool(flags & bit) for bit in (0x100, 0x200, 0x400, 0x800))
         if flags & 0x100:
             track.fragment_units += int(_read_table(data, offset, count, width)[:, 0].sum())
         else:
-            track.fragment_units += duration * count
+            track.fragment_units += self._default_units * count
 
     def _end_ms(self, track: _Track) -> int:
         """Return when a track's audio ends, on the movie's clock."""
@@ -343,7 +313,7 @@ class _Walker:
 
     def _find_break(self, track: _Track) -> Break | None:
         """Return where a track's samples begin to lie behind the end of the file."""
-        sample = _first_missing_sample(track, self.end - self.start)
+        sample = _first_missing_sample(track, self._end - self._start)
         if sample is None:
             return None
         at_units = _duration_units(track, sample) - track.skipped_units
@@ -402,19 +372,19 @@ def _first_missing_sample(track: _Track, size: int) -> int | None:
 
 
 _READERS = {
-    b"mvhd": _Walker.mvhd,
-    b"tkhd": _Walker.tkhd,
-    b"mdhd": _Walker.mdhd,
-    b"hdlr": _Walker.hdlr,
-    b"stts": _Walker.stts,
-    b"stsz": _Walker.stsz,
-    b"stsc": _Walker.stsc,
-    b"stco": _Walker.stco,
-    b"co64": _Walker.co64,
-    b"elst": _Walker.elst,
-    b"trex": _Walker.trex,
-    b"mfhd": _Walker.mfhd,
-    b"tfhd": _Walker.tfhd,
-    b"tfdt": _Walker.tfdt,
-    b"trun": _Walker.trun,
+    b"mvhd": _Parser.mvhd,
+    b"tkhd": _Parser.tkhd,
+    b"mdhd": _Parser.mdhd,
+    b"hdlr": _Parser.hdlr,
+    b"stts": _Parser.stts,
+    b"stsz": _Parser.stsz,
+    b"stsc": _Parser.stsc,
+    b"stco": _Parser.stco,
+    b"co64": _Parser.co64,
+    b"elst": _Parser.elst,
+    b"trex": _Parser.trex,
+    b"mfhd": _Parser.mfhd,
+    b"tfhd": _Parser.tfhd,
+    b"tfdt": _Parser.tfdt,
+    b"trun": _Parser.trun,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from producer.intake.containers.account import LATEST_START_MS, Account, Break, Walk
+from producer.intake.containers.account import LATEST_START_MS, Account, Break, Layout
 from producer.intake.containers.tags import tag_end
 from producer.intake.containers.window import Window
 
@@ -37,11 +37,9 @@ class _Track:
     blocks: int = 0
 
 
-def walk_matroska(file: BinaryIO, _: int, size: int) -> Walk:
-    """Walk the elements of a file."""
-    walker = _Walker(file, size)
-    walker.run()
-    return walker.result()
+def parse_matroska(file: BinaryIO, _: int, size: int) -> Layout:
+    """Parse the elements of a file."""
+    return _Parser(file, size).run()
 
 
 @dataclass(slots=True)
@@ -62,9 +60,7 @@ class _File:
         return max((track.last_ms - begun_ms for track in audio), default=0.0)
 
 
-class _Walker:
-    """The state of a walk."""
-
+class _Parser:
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._window, self._size = Window(file, 0, size), size
         self._files: list[_File] = []
@@ -77,8 +73,7 @@ class _Walker:
         #: How much the segment's size says that the file lacks.
         self._missing_bytes = 0
 
-    def run(self) -> None:
-        """Walk to the end."""
+    def run(self) -> Layout:
         offset = 0
         while offset < self._size:
             header = _read_header(self._window, offset)
@@ -87,19 +82,14 @@ class _Walker:
                 continue
             name, body, length = header
             offset = self._enter(offset, name, body, length)
-        self._finish()
-
-    def result(self) -> Walk:
-        """Return what was met.
-
-        The account's duration is when the last block of audio begins: how long that is, it leaves
-        to the decoder.
-        """
+        if self._missing_bytes and not self._breaks:
+            self._add_break(f"its header promises {self._missing_bytes} bytes more than it holds")
         starts = [file.start for file in self._files]
         files = tuple(zip(starts, [*starts[1:], self._size], strict=False))
+        # Until the last block of audio begins: how long that is, the decoder knows.
         duration_ms = round(sum(file.end_ms for file in self._files))
         account = Account(duration_ms if files else None, tuple(self._breaks), self._unread_bytes)
-        return Walk(files or ((0, self._size),), account)
+        return Layout(files or ((0, self._size),), account)
 
     def _enter(self, offset: int, name: int, body: int, length: int | None) -> int:
         """Look at an element; return where the next begins."""
@@ -126,11 +116,6 @@ class _Walker:
             number = int.from_bytes(self._window.peek(body, min(length or 0, 8)), "big")
             self._set_number(file, name, number)
         return end
-
-    def _finish(self) -> None:
-        """Note what the segment's size says is missing."""
-        if self._missing_bytes and not self._breaks:
-            self._add_break(f"its header promises {self._missing_bytes} bytes more than it holds")
 
     def _add_block(self, file: _File, body: int) -> None:
         head = self._window.peek(body, 8)

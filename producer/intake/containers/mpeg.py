@@ -54,7 +54,7 @@ _VBRI_OFFSET = 36
 _XING_BYTES = {1: 4, 2: 4, 4: 100, 8: 4}
 
 
-class Shape(NamedTuple):
+class FrameShape(NamedTuple):
     """What all frames of a stream have in common; a first one may have an info tag."""
 
     layer: int
@@ -68,10 +68,10 @@ class Frame(NamedTuple):
     """A frame: how many bytes it has, and its stream's shape."""
 
     length: int
-    shape: Shape
+    shape: FrameShape
 
 
-class Run(NamedTuple):
+class FrameRun(NamedTuple):
     """Frames that follow each other without a byte between."""
 
     start: int
@@ -86,8 +86,8 @@ class MpegStream:
     after them the call's; None keeps all.
     """
 
-    shape: Shape
-    runs: tuple[Run, ...]
+    shape: FrameShape
+    runs: tuple[FrameRun, ...]
     frames: int
     skipped_samples: int
     kept_samples: int | None = None
@@ -100,7 +100,7 @@ class MpegStream:
 
 
 @dataclass(frozen=True, slots=True)
-class MpegWalk:
+class MpegLayout:
     """What was met between two places of a file."""
 
     streams: tuple[MpegStream, ...]
@@ -126,12 +126,12 @@ def parse_header(header: bytes) -> Frame | None:
 
 
 @lru_cache
-def _shape(*values: int) -> Shape:
+def _shape(*values: int) -> FrameShape:
     """Return the one shape of these fields, so that shapes are compared by identity."""
-    return Shape(*values)
+    return FrameShape(*values)
 
 
-def read_frames(window: Window, run: Run) -> Iterator[bytes]:
+def read_frames(window: Window, run: FrameRun) -> Iterator[bytes]:
     """Yield each frame of a run, header and all."""
     offset = run.start
     while offset < run.end:
@@ -142,20 +142,18 @@ def read_frames(window: Window, run: Run) -> Iterator[bytes]:
         offset += frame.length
 
 
-def walk_mpeg(file: BinaryIO, start: int, end: int) -> MpegWalk:
-    """Walk the frames between two places of a file."""
-    walker = _Walker(file, start, audio_end(file, start, end))
-    walker.run()
-    return walker.result()
+def parse_mpeg(file: BinaryIO, start: int, end: int) -> MpegLayout:
+    """Parse the frames between two places of a file."""
+    return _Parser(file, start, audio_end(file, start, end)).run()
 
 
-def begins_stream(window: Window, offset: int, least: int = _CHAIN_FRAMES) -> Frame | None:
+def begins_stream(window: Window, offset: int, min_frames: int = _CHAIN_FRAMES) -> Frame | None:
     """Return the frame at ``offset`` if others of its shape follow it, up to the window's end."""
     first_frame = frame = parse_header(window.peek(offset, 4))
     count = 0
     while frame is not None and first_frame is not None and frame.shape is first_frame.shape:
         count, offset = count + 1, offset + frame.length
-        if count >= least or offset >= window.end or tag_end(window, offset):
+        if count >= min_frames or offset >= window.end or tag_end(window, offset):
             return first_frame if offset <= window.end else None
         frame = parse_header(window.peek(offset, 4))
     return None
@@ -172,18 +170,18 @@ class _InfoTag:
 
 @dataclass(slots=True)
 class _OpenStream:
-    """A stream that is being walked; ``start`` is where its current run began."""
+    """A stream that is being parsed; ``start`` is where its current run began."""
 
-    shape: Shape
+    shape: FrameShape
     info_tag: _InfoTag | None
     start: int
-    runs: list[Run] = field(default_factory=list)
+    runs: list[FrameRun] = field(default_factory=list)
     frames: int = 0
 
     def end_run(self, offset: int) -> None:
         """Close the current run, if it has a frame."""
         if offset > self.start:
-            self.runs.append(Run(self.start, offset))
+            self.runs.append(FrameRun(self.start, offset))
         self.start = offset
 
     @property
@@ -191,13 +189,10 @@ class _OpenStream:
         return sum(run.end - run.start for run in self.runs)
 
 
-class _Walker:
-    """The state of a walk: the stream under way, and what was met so far."""
-
+class _Parser:
     def __init__(self, file: BinaryIO, start: int, end: int) -> None:
         self._window = Window(file, start, end)
         self._offset, self._end = start, end
-        self._start = start
         self._streams: list[MpegStream] = []
         self._open_stream: _OpenStream | None = None
         #: Where the last frame of the current run begins.
@@ -213,8 +208,7 @@ class _Walker:
         self._unread_bytes = 0
         self._closed_ms = 0.0
 
-    def run(self) -> None:
-        """Walk to the end."""
+    def run(self) -> MpegLayout:
         while self._offset < self._end:
             if self._open_stream is not None and self._last_frame_offset is not None:
                 self._follow(self._open_stream)
@@ -222,20 +216,16 @@ class _Walker:
                     break
             if end := tag_end(self._window, self._offset):
                 self._interrupt(end)
-            elif begins_stream(self._window, self._offset):
-                self._begin_stream()
+            elif frame := begins_stream(self._window, self._offset):
+                self._begin_stream(frame)
             else:
                 self._resync()
         self._close_stream()
-
-    def result(self) -> MpegWalk:
-        """Return what was met."""
         total = sum(stream.frames for stream in self._streams)
         # Whoever joins files may count all their frames in the first.
         self._breaks += [b for frames, b in self._frame_shortfalls if abs(frames - total) > 2]
-        duration_ms = round(self._closed_ms)
-        account = Account(duration_ms, tuple(self._breaks), self._unread_bytes)
-        return MpegWalk(tuple(self._streams), account)
+        account = Account(round(self._closed_ms), tuple(self._breaks), self._unread_bytes)
+        return MpegLayout(tuple(self._streams), account)
 
     def _follow(self, stream: _OpenStream) -> None:
         """Pass over frames of the stream, as fast as may be."""
@@ -263,13 +253,9 @@ class _Walker:
         stream.frames += count
         self._offset = offset
 
-    def _begin_stream(self) -> None:
+    def _begin_stream(self, frame: Frame) -> None:
         """Begin a stream, or a run of the one under way, at the frame here."""
-        head = self._window.peek(self._offset, LONGEST_FRAME_BYTES)
-        frame = parse_header(head[:4])
-        if frame is None:
-            return
-        info_tag = _read_info_tag(head[: frame.length], frame.shape)
+        info_tag = _read_info_tag(self._window.peek(self._offset, frame.length), frame.shape)
         stream = self._open_stream
         if stream is not None and info_tag is None and frame.shape is stream.shape:
             self._check_hole(stream)
@@ -288,7 +274,6 @@ class _Walker:
             self._offset = start
 
     def _take_first(self, stream: _OpenStream, frame: Frame) -> None:
-        """Take the frame here, which others follow."""
         self._last_frame_offset = self._offset
         self._offset += frame.length
         stream.frames += 1
@@ -337,11 +322,8 @@ class _Walker:
             if not is_padding and not self._starts_mid_frame:
                 self._unread_bytes += stop - start
             return
-        if is_padding:
-            return
-        if at_end and self._is_cut_frame(start, stop):
-            return
-        self._unread_bytes += stop - start
+        if not is_padding and not (at_end and self._is_cut_frame(start, stop)):
+            self._unread_bytes += stop - start
 
     def _is_cut_frame(self, start: int, stop: int) -> bool:
         """Tell whether the file ends within a frame, and note that something is missing."""
@@ -373,7 +355,6 @@ class _Walker:
         return self._closed_ms + stream.frames * stream.shape.samples * 1000 / stream.shape.rate_hz
 
     def _close_stream(self) -> None:
-        """End the stream under way."""
         stream, self._open_stream = self._open_stream, None
         if stream is None:
             return
@@ -411,7 +392,7 @@ def _finish_stream(stream: _OpenStream) -> MpegStream:
     return MpegStream(stream.shape, tuple(stream.runs), stream.frames, lead, length)
 
 
-def _read_info_tag(frame: bytes, shape: Shape) -> _InfoTag | None:
+def _read_info_tag(frame: bytes, shape: FrameShape) -> _InfoTag | None:
     """Return what a first frame promises, or None for a frame of audio."""
     offset = shape.info_tag_offset
     if frame[offset : offset + 4] in _INFO_MARKS:

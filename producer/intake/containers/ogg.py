@@ -84,20 +84,16 @@ class OggStream:
 
 
 @dataclass(frozen=True, slots=True)
-class OggWalk:
+class OggLayout:
     """What was met: links of a chain, each with the streams that run beside each other."""
 
     links: tuple[tuple[OggStream, ...], ...]
     account: Account
-    #: Streams of audio that nobody here decodes.
-    unknown_streams: int
 
 
-def walk_ogg(file: BinaryIO, start: int, size: int) -> OggWalk:
-    """Walk the pages from ``start`` to the end of a file."""
-    walker = _Walker(file, start, audio_end(file, start, size))
-    walker.run()
-    return walker.result()
+def parse_ogg(file: BinaryIO, start: int, size: int) -> OggLayout:
+    """Parse the pages from ``start`` to the end of a file."""
+    return _Parser(file, start, audio_end(file, start, size)).run()
 
 
 def read_packets(file: BinaryIO, stream: OggStream) -> Iterator[tuple[Page, list[bytes]]]:
@@ -127,7 +123,9 @@ def _read_pages(window: Window, offset: int) -> Iterator[Page | _Stray]:
     while offset < window.end:
         item = _read_page(window, offset)
         if isinstance(item, Page):
-            if not _is_repeat(item, latest.get(item.serial)):
+            last_page = latest.get(item.serial)
+            # One that was written twice has the number, the place and all bytes of the other.
+            if last_page is None or item[2:] != last_page[2:]:
                 yield item
             latest[item.serial] = item
             offset = item.end
@@ -139,11 +137,6 @@ def _read_pages(window: Window, offset: int) -> Iterator[Page | _Stray]:
         stop = place if place >= 0 else window.end
         yield _Stray(offset, stop, item)
         offset = stop
-
-
-def _is_repeat(page: Page, last_page: Page | None) -> bool:
-    """Tell whether a page was written twice: it has the number, the place and all bytes of one."""
-    return last_page is not None and page[2:] == last_page[2:]
 
 
 def _read_page(window: Window, offset: int) -> Page | bool:
@@ -161,12 +154,12 @@ def _read_page(window: Window, offset: int) -> Page | bool:
     if version or len(lacing) < count or end > len(data):
         return not version
     page = data[index:end]
-    is_right = _checksum(page[:22] + bytes(4) + page[26:]) == checksum
-    if not is_right and data[end : end + 4] not in {_MARK, b""} and page.find(_MARK, 4) > 0:
+    is_intact = _checksum(page[:22] + bytes(4) + page[26:]) == checksum
+    if not is_intact and data[end : end + 4] not in {_MARK, b""} and page.find(_MARK, 4) > 0:
         return True  # another begins within it
     return Page(
         *(offset, offset + end - index, flags, granule, serial, sequence, lacing, data[body:end]),
-        is_right,
+        is_intact,
     )
 
 
@@ -219,7 +212,6 @@ class _OpenStream:
     granule: int = 0
     samples: int = 0
     sequence: int | None = None
-    pages: int = 0
 
     @property
     def is_audio(self) -> bool:
@@ -233,9 +225,7 @@ class _OpenStream:
         return max(self.samples - self.skipped_samples, 0) * 1000 / self.clock_hz
 
 
-class _Walker:
-    """The state of a walk."""
-
+class _Parser:
     def __init__(self, file: BinaryIO, start: int, end: int) -> None:
         self._window = Window(file, start, end)
         self._start = start
@@ -247,24 +237,19 @@ class _Walker:
         self._checksum_breaks: list[Break] = []
         self._right_checksums = 0
         self._unread_bytes = 0
-        self._unknown_streams = 0
 
-    def run(self) -> None:
-        """Walk to the end."""
+    def run(self) -> OggLayout:
         for item in _read_pages(self._window, self._start):
             if isinstance(item, Page):
                 self._add(item)
             else:
                 self._skip_stray(item)
         self._end_link()
-
-    def result(self) -> OggWalk:
-        """Return what was met."""
         # A recorder that computes no checksum has none right.
         has_checksums = self._right_checksums > len(self._checksum_breaks)
         breaks = (*self._breaks, *(self._checksum_breaks if has_checksums else ()))
         account = Account(round(self._total_ms), breaks, self._unread_bytes)
-        return OggWalk(tuple(self._links), account, self._unknown_streams)
+        return OggLayout(tuple(self._links), account)
 
     def _add(self, page: Page) -> None:
         if page.is_first:
@@ -276,20 +261,16 @@ class _Walker:
             self._unread_bytes += page.end - page.offset
             return
         self._has_data = self._has_data or not page.is_first
-        self._check(page, stream)
-        stream.end = page.end
-        packets = stream.joiner.packets(page)
-        audio_packets = _take_headers(stream, packets)
-        if stream.is_audio and not _lacks_headers(stream):
-            self._advance(stream, page, audio_packets)
-
-    def _check(self, page: Page, stream: _OpenStream) -> None:
-        stream.pages += 1
         if page.is_checksum_right:
             self._right_checksums += 1
         elif stream.is_audio:
             at_ms = round(stream.start_ms + stream.duration_ms)
             self._checksum_breaks.append(Break(at_ms, "a page's checksum is wrong"))
+        stream.end = page.end
+        packets = stream.joiner.packets(page)
+        audio_packets = _take_headers(stream, packets)
+        if stream.is_audio and not _lacks_headers(stream):
+            self._advance(stream, page, audio_packets)
 
     def _advance(self, stream: _OpenStream, page: Page, packets: list[bytes]) -> None:
         """Move a stream's clock over a page."""
@@ -339,7 +320,6 @@ class _Walker:
     def _end_link(self) -> None:
         """Close the streams under way: what begins next begins when the longest of them ends."""
         streams = [stream for stream in self._open.values() if stream.is_audio]
-        self._unknown_streams += sum(_is_unknown_audio(stream) for stream in self._open.values())
         self._open, self._has_data = {}, False
         link = tuple(_finish_stream(s) for s in streams if s.codec in _CODECS.values())
         if link:
@@ -368,12 +348,6 @@ _CODECS: Mapping[bytes, str] = {
     b"\x7fFLAC": "flac",
     b"Speex   ": "speex",
 }
-#: Audio of other days, which FFmpeg may know.
-_UNKNOWN_CODECS = (b"CELT", b"PCM     ")
-
-
-def _is_unknown_audio(stream: _OpenStream) -> bool:
-    return bool(stream.headers) and stream.headers[0].startswith(_UNKNOWN_CODECS)
 
 
 def _lacks_headers(stream: _OpenStream) -> bool:
@@ -395,7 +369,6 @@ def _take_headers(stream: _OpenStream, packets: list[bytes]) -> list[bytes]:
 
 
 def _read_first_packet(stream: _OpenStream, packet: bytes) -> None:
-    """Read a stream's first packet."""
     stream.codec = next((c for mark, c in _CODECS.items() if packet.startswith(mark)), "")
     stream.header_count = 1
     try:
@@ -441,9 +414,7 @@ _DESCRIBE = {"opus": _opus, "vorbis": _vorbis, "flac": _flac, "speex": _speex}
 
 def _packet_samples(stream: _OpenStream, packet: bytes) -> int:
     """Return how many samples a packet holds, or at most holds, on its stream's clock."""
-    if stream.packet_samples:
-        return stream.packet_samples
-    return opus_samples(packet)
+    return stream.packet_samples or opus_samples(packet)
 
 
 def opus_samples(packet: bytes) -> int:

@@ -33,7 +33,7 @@ _FORMS = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
 _FORM_BYTES = 12
 _CHUNK_BYTES = 8
 #: More chunks than any recorder writes: a crafted file ends here.
-_MOST_CHUNKS = 1_000_000
+_MAX_CHUNKS = 1_000_000
 
 _IN_DS64 = 2**32 - 1
 #: From here on, 32 bits would be taken for a size that is open.
@@ -43,7 +43,7 @@ _PCM, _MS_ADPCM, _FLOAT, _ALAW, _MULAW, _IMA_ADPCM, _GSM, _EXTENSIBLE = (
     *(1, 2, 3, 6, 7, 0x11, 0x31, 0xFFFE),
 )
 #: G.722 has two numbers, of which decoders know one.
-_G722, _G722_OF_OTHERS = 0x028F, 0x0065
+_G722, _G722_ALTERNATIVE = 0x028F, 0x0065
 #: MPEG layers I and II, and III.
 MPEG_TAGS = frozenset({0x50, 0x55})
 _BLOCK_TAGS = frozenset({_MS_ADPCM, _IMA_ADPCM, _GSM})
@@ -61,7 +61,7 @@ _SOUND_GAIN_DB = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Take:
+class WavTake:
     """One recording within a file: its format chunk, and where its samples lie."""
 
     order: str
@@ -151,7 +151,7 @@ class Take:
             if self.tag in {_ALAW, _MULAW} or bits > self.bits > 16:
                 struct.pack_into(self.order + "H", fmt, 14, bits)
                 fmt = fmt[:16] if self._field(0, "H") == self.tag else fmt
-        if self.tag == _G722_OF_OTHERS:
+        if self.tag == _G722_ALTERNATIVE:
             struct.pack_into(self.order + "H", fmt, 0, _G722)
         fmt += bytes(len(fmt) % 2)
         is_big = self.size >= _BIG_BYTES
@@ -165,14 +165,14 @@ class Take:
 
 
 @dataclass(frozen=True, slots=True)
-class RiffWalk:
+class RiffLayout:
     """What was met: takes, one behind the other.
 
     ``is_plain`` says that there is one take in one piece whose size is stated as it is, or left
     open; ``appended_bytes`` of samples lie behind what any header counts.
     """
 
-    takes: tuple[Take, ...]
+    takes: tuple[WavTake, ...]
     account: Account
     is_plain: bool
     appended_bytes: int = 0
@@ -180,76 +180,64 @@ class RiffWalk:
     is_empty: bool = False
 
 
-def walk_riff(file: BinaryIO, start: int, size: int) -> RiffWalk:
-    """Walk the chunks from ``start`` to the end of a file."""
-    walker = _Walker(file, start, size)
-    walker.run()
-    return walker.result()
+def parse_riff(file: BinaryIO, start: int, size: int) -> RiffLayout:
+    """Parse the chunks from ``start`` to the end of a file."""
+    return _Parser(file, start, size).run()
 
 
 @dataclass(slots=True)
 class _OpenTake:
-    """A take under way."""
-
     start: int
     order: str
     fmt: bytes = b""
     long_size: int | None = None
     spans: list[tuple[int, int]] = field(default_factory=list)
 
-    def take(self) -> Take:
-        return Take(self.order, self.fmt, tuple(self.spans))
+    def take(self) -> WavTake:
+        return WavTake(self.order, self.fmt, tuple(self.spans))
 
 
-class _Walker:
-    """The state of a walk."""
-
+class _Parser:
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self._window = Window(file, start, size)
         self._offset, self._size = start, size
-        self._takes: list[Take] = []
+        self._takes: list[WavTake] = []
         self._open_take: _OpenTake | None = None
         self._closed_ms = 0
         self._breaks: list[Break] = []
         self._unread_bytes = 0
         self._appended_bytes = 0
-        self._is_plain = True
-        self._has_data = False
 
-    def run(self) -> None:
-        """Walk to the end."""
-        for _ in range(_MOST_CHUNKS):
+    def run(self) -> RiffLayout:
+        for _ in range(_MAX_CHUNKS):
             if self._size - self._offset < _CHUNK_BYTES:
                 break
             head = self._window.peek(self._offset, _FORM_BYTES)
             if head[:4] in _FORMS and head[8:12] == b"WAVE":
-                self._begin_take(head)
+                self._close_take()
+                self._open_take = _OpenTake(self._offset, _FORMS[head[:4]])
+                self._offset += _FORM_BYTES
             elif self._is_chunk(self._offset):
                 self._read_chunk(head)
             elif end := tag_end(self._window, self._offset):
                 self._offset = end
             else:
-                self._offset = self._read_rest()
+                self._offset = self._judge_trailing_bytes()
         else:
             self._unread_bytes += max(self._size - self._offset, 0)
         self._close_take()
+        return self._result()
 
-    def result(self) -> RiffWalk:
-        """Return what was met."""
+    def _result(self) -> RiffLayout:
         takes = tuple(take for take in self._takes if take.size)
         lengths_ms = [take.duration_ms for take in takes]
         known_ms = [length for length in lengths_ms if length is not None]
         duration_ms = sum(known_ms) if len(known_ms) == len(lengths_ms) else None
         account = Account(duration_ms, tuple(self._breaks), self._unread_bytes)
-        is_plain = self._is_plain and len(takes) == 1 and len(takes[0].spans) == 1
+        is_plain = len(takes) == 1 and len(takes[0].spans) == 1
         is_empty = bool(self._takes) and not takes
         takes = takes or tuple(self._takes[:1])
-        return RiffWalk(takes, account, is_plain, self._appended_bytes, is_empty)
-
-    def _begin_take(self, head: bytes) -> None:
-        self._close_take()
-        self._open_take = _OpenTake(self._offset, _FORMS[head[:4]])
-        self._offset += _FORM_BYTES
+        return RiffLayout(takes, account, is_plain, self._appended_bytes, is_empty)
 
     def _close_take(self) -> None:
         open_take, self._open_take = self._open_take, None
@@ -281,7 +269,9 @@ class _Walker:
             self._offset = self._read_data(open_take, body_offset, stated_bytes)
             return
         if name == b"ds64":
-            self._set_long_size(open_take, self._window.peek(body_offset, 16))
+            ds64 = self._window.peek(body_offset, 16)
+            if len(ds64) == 16:
+                (open_take.long_size,) = struct.unpack("<8xQ", ds64)
         elif name == b"fmt ":
             if open_take.spans:
                 # What is described anew is another take.
@@ -290,18 +280,11 @@ class _Walker:
             open_take.fmt = open_take.fmt or self._window.peek(body_offset, min(stated_bytes, 4096))
         self._offset = self._next_chunk(body_offset + stated_bytes)
 
-    def _set_long_size(self, open_take: _OpenTake, ds64: bytes) -> None:
-        if len(ds64) == 16:
-            (open_take.long_size,) = struct.unpack("<8xQ", ds64)
-
     def _next_chunk(self, end: int) -> int:
         """Return where the next chunk begins: behind a padding byte, unless that was forgotten."""
         if end % 2 == 0 or end >= self._size:
             return end
-        padded_end = end + 1
-        if not self._follows(padded_end) and self._follows(end):
-            return end
-        return padded_end
+        return end if self._follows(end) and not self._follows(end + 1) else end + 1
 
     def _follows(self, offset: int) -> bool:
         """Tell whether what a file of chunks may hold begins here, or it ends."""
@@ -314,8 +297,8 @@ class _Walker:
         if open_take.long_size is not None and stated_bytes == _IN_DS64:
             stated_bytes = open_take.long_size
         take = open_take.take()
-        if is_open_ended(stated_bytes) and not (stated_bytes == 0 and self._is_bare(body_offset)):
-            return self._take_all(open_take, body_offset)
+        if is_open_ended(stated_bytes) and not (stated_bytes == 0 and self._is_empty(body_offset)):
+            return self._take_until_next_file(open_take, body_offset)
         missing_bytes = body_offset + stated_bytes - self._size
         if missing_bytes <= 0:
             if stated_bytes:
@@ -330,10 +313,10 @@ class _Walker:
             self._breaks.append(Break(at_ms, shortfall(at_ms + missing_ms, at_ms)))
         return self._size
 
-    def _is_bare(self, body_offset: int) -> bool:
+    def _is_empty(self, body_offset: int) -> bool:
         """Tell whether a data chunk of 0 bytes is just that: chunks follow it up to the end."""
         offset, count = body_offset, 0
-        while offset < self._size and count < _MOST_CHUNKS:
+        while offset < self._size and count < _MAX_CHUNKS:
             if not self._is_chunk(offset):
                 return False
             head = self._window.peek(offset, _CHUNK_BYTES)
@@ -342,7 +325,7 @@ class _Walker:
             offset, count = offset + _CHUNK_BYTES + size + size % 2, count + 1
         return count > 0
 
-    def _take_all(self, open_take: _OpenTake, body_offset: int) -> int:
+    def _take_until_next_file(self, open_take: _OpenTake, body_offset: int) -> int:
         """Take all that lies behind, up to another file's header or the tags at the end."""
         stop = self._next_form(body_offset)
         if stop > body_offset:
@@ -359,7 +342,7 @@ class _Walker:
             offset = mark_offset + 8
         return self._size
 
-    def _read_rest(self) -> int:
+    def _judge_trailing_bytes(self) -> int:
         """Judge what lies behind all chunks, and is none."""
         start = self._offset
         stop = self._next_form(start)
@@ -377,7 +360,7 @@ class _Walker:
             self._unread_bytes += stop - start
         return stop
 
-    def _is_sound(self, take: Take, start: int, stop: int) -> bool:
+    def _is_sound(self, take: WavTake, start: int, stop: int) -> bool:
         """Tell whether bytes go on as samples would."""
         length_ms = take.ms_in(stop - start) or 0
         if length_ms < TOLERANCE_MS:
@@ -388,7 +371,7 @@ class _Walker:
         return samples is not None and prediction_gain_db(samples) >= _SOUND_GAIN_DB
 
 
-def is_mpeg(file: BinaryIO, take: Take) -> bool:
+def is_mpeg(file: BinaryIO, take: WavTake) -> bool:
     """Tell whether a take is frames of MPEG audio, whatever its format chunk says."""
     if take.tag in MPEG_TAGS:
         return True
@@ -402,7 +385,7 @@ def _is_name(name: bytes) -> bool:
     return len(name) == 4 and all(0x20 <= char < 0x7F for char in name) and name.strip() != b""
 
 
-def _first_channel(take: Take, data: bytes) -> npt.NDArray[np.float64] | None:
+def _first_channel(take: WavTake, data: bytes) -> npt.NDArray[np.float64] | None:
     """Return a first channel's samples, of any scale; None of what is not stored sample by sample.
 
     Of mu-law and A-law the steps are taken as they are: their order is that of the samples.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from producer.intake.containers.account import Account, Break, Walk
+from producer.intake.containers.account import Account, Break, Layout
 from producer.intake.containers.window import Window
 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
@@ -36,13 +36,12 @@ class _Asf:
     start: int
     duration_ms: int | None = None
     packet_bytes: int = 0
-    packets_at: int = 0
     end: int = 0
     is_broadcast: bool = False
 
 
-def walk_asf(file: BinaryIO, _: int, size: int) -> Walk:
-    """Walk the outermost objects; another header begins a file that was joined."""
+def parse_asf(file: BinaryIO, _: int, size: int) -> Layout:
+    """Parse the outermost objects; another header begins a file that was joined."""
     window, offset = Window(file, 0, size), 0
     files: list[_Asf] = []
     breaks: list[Break] = []
@@ -64,7 +63,7 @@ def walk_asf(file: BinaryIO, _: int, size: int) -> Walk:
             start_ms += files[-1].duration_ms or 0
     is_known = bool(files) and all(f.duration_ms is not None for f in files)
     spans = tuple((f.start, f.end) for f in files) if len(files) > 1 else ((0, size),)
-    return Walk(spans, Account(start_ms if is_known else None, tuple(breaks), unread_bytes))
+    return Layout(spans, Account(start_ms if is_known else None, tuple(breaks), unread_bytes))
 
 
 def _read_asf_header(window: Window, offset: int, length: int) -> _Asf:
@@ -112,7 +111,7 @@ def _check_asf_packets(
     return breaks
 
 
-def walk_avi(file: BinaryIO, _: int, size: int) -> Walk:
+def parse_avi(file: BinaryIO, _: int, size: int) -> Layout:
     """Look at the size of the whole, and at what the header says of each stream."""
     window, offset, file_count = Window(file, 0, size), 0, 0
     while window.peek(offset, 4) == b"RIFF" and window.peek(offset + 8, 4) in {b"AVI ", b"AVIX"}:
@@ -125,13 +124,11 @@ def walk_avi(file: BinaryIO, _: int, size: int) -> Walk:
         offset += 8 + stated_bytes + stated_bytes % 2
     missing_bytes = offset - size
     unread_bytes = 0 if missing_bytes >= 0 or window.is_padding(offset, size) else -missing_bytes
-    walk = _walk_one_file(size, missing_bytes if missing_bytes > 1 and offset > size + 1 else 0)
-    lengths_ms = list(_avi_lengths_ms(window.peek(0, _MOST_HEADER_BYTES)))
-    duration_ms = max(lengths_ms, default=0) or None
-    if file_count > 1 or duration_ms is None:
-        duration_ms = None
-    account = replace(walk.account, duration_ms=duration_ms, unread_bytes=unread_bytes)
-    return replace(walk, account=account)
+    layout = _one_file_layout(size, missing_bytes if missing_bytes > 1 and offset > size + 1 else 0)
+    longest_ms = max(_avi_lengths_ms(window.peek(0, _MOST_HEADER_BYTES)), default=None)
+    duration_ms = longest_ms or None if file_count <= 1 else None
+    account = replace(layout.account, duration_ms=duration_ms, unread_bytes=unread_bytes)
+    return replace(layout, account=account)
 
 
 def _avi_lengths_ms(head: bytes) -> Iterator[int]:
@@ -145,33 +142,33 @@ def _avi_lengths_ms(head: bytes) -> Iterator[int]:
         offset += 4
 
 
-def walk_voc(file: BinaryIO, _: int, size: int) -> Walk:
+def parse_voc(file: BinaryIO, _start: int, size: int) -> Layout:
     """Follow blocks to the one that ends the file."""
     file.seek(_VOC_FIRST_AT)
     offset = int.from_bytes(file.read(2), "little")
-    for _number in range(_MOST_OBJECTS):
+    for _ in range(_MOST_OBJECTS):
         file.seek(offset)
         header = file.read(4)
         if len(header) < 4 or not header[0]:
             window = Window(file, 0, size)
             unread_bytes = 0 if window.is_padding(min(offset, size), size) else size - offset
-            return Walk(((0, size),), Account(unread_bytes=unread_bytes))
+            return Layout(((0, size),), Account(unread_bytes=unread_bytes))
         offset += 4 + int.from_bytes(header[1:], "little")
         if offset > size:
-            return _walk_one_file(size, offset - size)
-    return _walk_one_file(size, 0)
+            return _one_file_layout(size, offset - size)
+    return _one_file_layout(size, 0)
 
 
-def walk_nist(file: BinaryIO, _: int, size: int) -> Walk:
+def parse_nist(file: BinaryIO, _: int, size: int) -> Layout:
     """Hold the samples that the header counts against the file."""
     file.seek(0)
     header = file.read(_NIST_HEADER_BYTES)
     lines = header.split(b"\n", 2)
     counts = [_nist_count(header, name) for name in _NIST_COUNTS]
     if len(lines) < 3 or not lines[1].strip().isdigit() or None in counts:
-        return _walk_one_file(size, 0)
+        return _one_file_layout(size, 0)
     samples, channels, sample_bytes = (count or 0 for count in counts)
-    return _walk_one_file(size, int(lines[1]) + samples * channels * sample_bytes - size)
+    return _one_file_layout(size, int(lines[1]) + samples * channels * sample_bytes - size)
 
 
 _NIST_COUNTS = (b"sample_count", b"channel_count", b"sample_n_bytes")
@@ -182,10 +179,10 @@ def _nist_count(header: bytes, name: bytes) -> int | None:
     return int(match[1]) if match else None
 
 
-def _walk_one_file(size: int, missing_bytes: int) -> Walk:
-    """Return a walk of one file, from which so many bytes are missing."""
+def _one_file_layout(size: int, missing_bytes: int) -> Layout:
+    """Return the layout of one file, from which so many bytes are missing."""
     span = ((0, size),)
     if missing_bytes <= 0:
-        return Walk(span, Account())
+        return Layout(span, Account())
     cause = f"its header promises {missing_bytes} bytes more than it holds"
-    return Walk(span, Account(breaks=(Break(None, cause),)))
+    return Layout(span, Account(breaks=(Break(None, cause),)))

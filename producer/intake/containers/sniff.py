@@ -51,15 +51,11 @@ def sniff(head: bytes) -> str | None:
     if len(head) > 376 and set(head[::188]) == {0x47}:
         return "TS"
     # Two sync bits alone are also a UTF-16 byte order mark, and mu-law silence.
-    if _is_adts(head):
+    length = adts_frame_bytes(head[:7])
+    if length and adts_frame_bytes(head[length : length + 7]):
         return "ADTS"
     frame = mpeg.parse_header(head[:4])
     return "MP3" if frame and mpeg.parse_header(head[frame.length : frame.length + 4]) else None
-
-
-def _is_adts(head: bytes) -> bool:
-    length = adts_frame_bytes(head[:7])
-    return bool(length and adts_frame_bytes(head[length : length + 7]))
 
 
 def adts_frame_bytes(header: bytes) -> int:

@@ -1,8 +1,9 @@
-"""A file looked at through a window that moves forward: for walks over millions of headers."""
+"""A file looked at through a window that moves forward: for parsers of millions of headers."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import BinaryIO
 
 #: Read at a time.
@@ -48,28 +49,26 @@ class Window:
 
     def find(self, mark: bytes, offset: int) -> int:
         """Return where ``mark`` next begins from ``offset`` on, or -1."""
-        while offset + len(mark) <= self.end:
-            index = self.load(offset, len(mark))
-            position = self.data.find(mark, index)
-            if position >= 0:
-                return self.base + position
-            following = self.base + len(self.data) - len(mark) + 1
-            if following <= offset:
-                return -1
-            offset = following
-        return -1
+        return self._find(lambda index: self.data.find(mark, index), len(mark), offset)
 
     def search(self, pattern: re.Pattern[bytes], offset: int) -> int:
         """Return where a pattern of two bytes next matches from ``offset`` on, or -1."""
-        while offset + 2 <= self.end:
-            index = self.load(offset, 2)
+
+        def find_in_data(index: int) -> int:
             match = pattern.search(self.data, index)
-            if match:
-                return self.base + match.start()
-            following = self.base + len(self.data) - 1
-            if following <= offset:
+            return match.start() if match else -1
+
+        return self._find(find_in_data, 2, offset)
+
+    def _find(self, find_in_data: Callable[[int], int], length: int, offset: int) -> int:
+        while offset + length <= self.end:
+            position = find_in_data(self.load(offset, length))
+            if position >= 0:
+                return self.base + position
+            next_offset = self.base + len(self.data) - length + 1
+            if next_offset <= offset:
                 return -1
-            offset = following
+            offset = next_offset
         return -1
 
     def is_padding(self, start: int, end: int) -> bool:

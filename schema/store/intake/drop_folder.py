@@ -15,8 +15,8 @@ class FolderFile(NamedTuple):
     """When a file was added; its size and digest, which one that was refused has not."""
 
     added_at_ns: int
-    size_bytes: int | None
-    content_digest: str | None
+    size_bytes: int | None = None
+    content_digest: str | None = None
 
 
 def list_folder_files(connection: Connection, submission_id: UUID) -> dict[Location, FolderFile]:

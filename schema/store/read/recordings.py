@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, select
 
 from schema.bounds import plausible_start
 from schema.errors import BadRequest, ErrorCode
-from schema.records import HEADLESS, AudioFormat, CallInfo, Location
+from schema.records import RAW_CONTAINER, AudioFormat, CallInfo, Location
 from schema.settings import SPOOL_ROOT
 from schema.states import RecordingState
 from schema.tables import Recording
@@ -85,7 +85,7 @@ def read_source(connection: Connection, recording_id: UUID) -> tuple[Location, A
     query = select(Recording.__table__).where(Recording.id == recording_id)
     row = connection.execute(query).one()
     source = Location(row.source_root, bytes(row.source_path))
-    if row.container != HEADLESS or (row.audio_root, bytes(row.audio_path)) != (
+    if row.container != RAW_CONTAINER or (row.audio_root, bytes(row.audio_path)) != (
         source.root,
         source.path,
     ):

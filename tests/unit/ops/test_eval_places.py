@@ -29,7 +29,7 @@ CASE = Case(
     format=AudioFormat("WAV", "PCM_16", 16_000, 1, DURATION_MS * 16),
     channel=0,
     duration_ms=DURATION_MS,
-    signal=Signal((), np.zeros(DURATION_MS // 100, np.float32), silent=False),
+    signal=Signal((), np.zeros(DURATION_MS // 100, np.float32), is_silent=False),
     reference=" ".join(word.text for word in SPOKEN),
     truth=SPOKEN,
     turns=None,

@@ -25,7 +25,7 @@ def case(duration_ms: int) -> Case:
     envelope_db = np.full(duration_ms // 100, -20.0, np.float32)
     envelope_db[648:652] = -70.0
     audio = AudioFormat("WAV", "PCM_16", 16_000, 1, duration_ms * 16)
-    signal = Signal((), envelope_db, silent=False)
+    signal = Signal((), envelope_db, is_silent=False)
     return Case(Path("x.wav"), audio, 0, duration_ms, signal, "", (), None)
 
 

@@ -19,7 +19,7 @@ def directory(tmp_path, monkeypatch):
     monkeypatch.setenv("CALLSCRIBE_MODELS", str(tmp_path / "models"))
     source = Source({"one==1": "one/data", "two==1": "two/data"}, 1)
     monkeypatch.setattr(models, "SOURCES", {"tiny": source})
-    monkeypatch.setattr(models, "KNOWN", {"tiny": MODEL})
+    monkeypatch.setattr(models, "KNOWN_MODELS", {"tiny": MODEL})
     return tmp_path / "models"
 
 

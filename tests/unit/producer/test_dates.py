@@ -136,6 +136,11 @@ def test_what_no_call_began_at_is_refused_and_never_another_century(text: str):
         parse_call_moment(text, BERLIN, NOW)
 
 
+def test_a_date_in_the_local_manner_is_refused_with_how_to_write_it():
+    with pytest.raises(ValueError, match=r"'28.11.2026 09:15' is not a date like 2026-11-28 09:15"):
+        parse_call_moment("28.11.2026 09:15", BERLIN, NOW)
+
+
 def test_a_moment_without_a_zone_needs_one():
     with pytest.raises(ValueError, match="has no time zone"):
         parse_call_moment("2026-03-02T09:30", None, NOW)

@@ -40,8 +40,7 @@ def build_model(files: ModelFiles, models: Path, device: str) -> tuple[Any, dict
             # Noise added to the audio: two runs would differ.
             frontend_conf={"dither": 0.0},
         )
-    options = dict(auto_model.kwargs)
-    options["model_name"] = type(auto_model.model).__name__
+    options = {**auto_model.kwargs, "model_name": type(auto_model.model).__name__}
     _check_weights(auto_model.model, directory / "model.pt")
     return auto_model, options, directory
 

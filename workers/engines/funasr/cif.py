@@ -42,20 +42,16 @@ def integrate(hidden: Tensor, weights: Tensor, tokens: int) -> Tensor:
         tokens: how many fire in the region with the most.
     """
     sums = weights.double().cumsum(dim=1)
-    previous_sums = sums - weights
     starts = torch.arange(tokens, device=weights.device, dtype=sums.dtype)[None, :, None]
-    shares = torch.minimum(sums[:, None], starts + 1) - torch.maximum(
-        previous_sums[:, None], starts
-    )
+    share_starts = torch.maximum((sums - weights)[:, None], starts)
+    shares = torch.minimum(sums[:, None], starts + 1) - share_starts
     return shares.clamp_min_(0).to(hidden.dtype) @ hidden
 
 
 def upsampled_token_times(weights: npt.NDArray[np.floating[Any]], tokens: int) -> Times:
     """Return when each token of a region is said: int64 ``(tokens, 2)``, ms from its start.
 
-    Args:
-        weights: float ``(frames,)``, one for each upsampled frame of the region.
-        tokens: how many were written.
+    ``weights`` are float ``(frames,)``, one for each upsampled frame of the region.
     """
     if not tokens:
         return np.zeros((0, 2), np.int64)

@@ -29,20 +29,13 @@ _Key = tuple[str, tuple[tuple[int, ...], ...]]
 
 
 class _Recording(NamedTuple):
-    """A graph, where it reads from and where it writes to."""
-
     graph: Any
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
 
 class GraphRunner:
-    """Runs parts of networks as graphs: see :class:`workers.engines.funasr.sanm.PartRunner`.
-
-    Args:
-        device: a CUDA device.
-        cuda: torch.cuda, or what stands in for it.
-    """
+    """Runs parts of networks as graphs: see :class:`workers.engines.funasr.sanm.PartRunner`."""
 
     def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:
         self._device = device

@@ -18,14 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils import rnn
 
-from workers.engines.funasr.cif import (
-    UPSAMPLING_FACTOR,
-    Times,
-    integrate,
-    plain_token_times,
-    upsampled_token_times,
-)
+from workers.engines.funasr import cif
 from workers.engines.funasr.sanm import PartRunner, RowMask, SanmDecoder, SanmEncoder, mask_rows
 
 _Floats = npt.NDArray[np.float32]
@@ -44,7 +40,7 @@ class RegionTokens:
     """
 
     ids: _Ids
-    times_ms: Times
+    times_ms: cif.Times
     probabilities: _Floats
     special_tokens: tuple[int, ...] = ()
 
@@ -81,16 +77,12 @@ class ModelFamily(Protocol):
     ) -> list[RegionTokens]:
         """Return the tokens of each region.
 
-        Args:
-            batch: the regions.
-            language: an ISO 639-1 code, or "auto".
-            hotwords: the tokens of each, for a family that can be biased.
+        ``language`` is an ISO 639-1 code, or "auto"; ``hotwords`` are the tokens of each, for a
+        family that can be biased.
         """
-        ...
 
     def rehearse(self, batch: Batch, tokens: int) -> None:
         """Compute what so many tokens in each region take, whatever is said."""
-        ...
 
 
 def run_directly(_: str, function: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -171,7 +163,7 @@ class Paraformer:
         weights = weights * factors
         if predictor.tail_threshold > 0:
             # One more frame, behind each region's last, fires what is nearly a token.
-            weights = torch.nn.functional.pad(weights, (0, 1))
+            weights = functional.pad(weights, (0, 1))
             weights = weights.scatter(1, lengths[:, None], predictor.tail_threshold)
             return weights, weights.sum(dim=-1).floor().long()
         return weights, weights.sum(dim=-1).round().long()
@@ -185,7 +177,7 @@ class Paraformer:
     ) -> _BatchTokens:
         hidden, convolution, weights, counts = encoding
         padding = 0, 0, 0, weights.shape[1] - hidden.shape[1]
-        embeddings = integrate(torch.nn.functional.pad(hidden, padding), weights, tokens)
+        embeddings = cif.integrate(functional.pad(hidden, padding), weights, tokens)
         inputs = hidden, batch.device_lengths, embeddings, counts
         if self._hotword_bias is not None and hotwords:
             probabilities, ids = self._pick_biased_tokens(self._hotword_bias, *inputs, hotwords)
@@ -221,7 +213,6 @@ class Paraformer:
         counts: Tensor,
         hotwords: Sequence[Sequence[int]],
     ) -> tuple[Tensor, Tensor]:
-        """Return the same, biased towards hotwords."""
         output = self._run_decoder(hidden, lengths, embeddings, counts)
         shape = embeddings.shape[:2]
         plain_scores = self._decoder.score(output).log_softmax(dim=-1).view(*shape, -1)
@@ -241,7 +232,6 @@ class Paraformer:
     def _upsample_weights(
         self, hidden: Tensor, convolution: Tensor, batch: Batch, counts: Tensor
     ) -> Tensor | None:
-        """Return the weight of each upsampled frame, or None of a predictor without them."""
         predictor = self.model.predictor
         if not hasattr(predictor, "upsample_cnn"):
             return None
@@ -270,11 +260,11 @@ class Paraformer:
             ids = tokens.ids[region, :count]
             words = np.flatnonzero(~np.isin(ids, self._special_ids))
             if is_upsampled:
-                weights = tokens.weights[region, : length * UPSAMPLING_FACTOR]
-                times_ms = upsampled_token_times(weights, len(words))
+                weights = tokens.weights[region, : length * cif.UPSAMPLING_FACTOR]
+                times_ms = cif.upsampled_token_times(weights, len(words))
             else:
                 weights = tokens.weights[region, :length]
-                times_ms = plain_token_times(weights, count, ENCODER_FRAME_MS)[words]
+                times_ms = cif.plain_token_times(weights, count, ENCODER_FRAME_MS)[words]
             probabilities = tokens.probabilities[region, words]
             regions.append(RegionTokens(ids[words], times_ms, probabilities))
         return regions
@@ -290,8 +280,6 @@ class _BatchTokens:
 
 
 class _HotwordBias:
-    """Biases a SeacoParaformer towards hotwords."""
-
     #: Of more hotwords than these, the likeliest are chosen by a first look.
     _MAX_HOTWORDS = 50
 
@@ -311,12 +299,8 @@ class _HotwordBias:
     ) -> Tensor:
         """Return the logarithms of the probabilities of every token, ``(regions, tokens, ids)``.
 
-        Args:
-            plain_scores: the same without a bias.
-            output: the decoder's, ``(regions * tokens, values)``.
-            embeddings: the decoder's input, float32 ``(regions, tokens, values)``.
-            mask: which tokens are not padding.
-            hotwords: the tokens of each.
+        ``plain_scores`` are the same without a bias; ``output`` is the decoder's, ``(regions *
+        tokens, values)``, and ``embeddings`` its input, float32 ``(regions, tokens, values)``.
         """
         hidden = output.view(embeddings.shape).float()
         context = self._embed(hotwords)
@@ -330,7 +314,7 @@ class _HotwordBias:
             for source in (embeddings, hidden)
         )
         layer = self._model.hotword_output_layer
-        scores = torch.nn.functional.linear(
+        scores = functional.linear(
             by_meaning + by_context, layer.weight.float(), layer.bias.float()
         )
         scores = scores.log_softmax(dim=-1).view(plain_scores.shape)
@@ -344,7 +328,7 @@ class _HotwordBias:
             device = next(self._model.parameters()).device
             tokens = [torch.tensor(hotword) for hotword in (*key, (self._model.sos,))]
             lengths = torch.tensor([len(hotword) for hotword in tokens], dtype=torch.int32)
-            rows = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True).to(device)
+            rows = rnn.pad_sequence(tokens, batch_first=True).to(device)
             embeddings = self._model._hotword_representation(rows, lengths.to(device))
             self._cache = key, embeddings.reshape(len(tokens), -1).float()
         return self._cache[1]
@@ -454,10 +438,8 @@ FAMILIES: Mapping[str, type[Paraformer] | type[SenseVoice]] = {
 
 def _run_lstm(lstm: Any, frames: Tensor, lengths: Sequence[int]) -> Tensor:
     """Run an LSTM over each region's own frames, the longest first: backwards, from its last."""
-    sequences = torch.nn.utils.rnn.pack_padded_sequence(
-        frames, torch.tensor(lengths), batch_first=True
-    )
-    output, _ = torch.nn.utils.rnn.pad_packed_sequence(
+    sequences = rnn.pack_padded_sequence(frames, torch.tensor(lengths), batch_first=True)
+    output, _ = rnn.pad_packed_sequence(
         lstm(sequences)[0], batch_first=True, total_length=frames.shape[1]
     )
     return output

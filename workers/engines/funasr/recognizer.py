@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,29 +30,15 @@ from schema.settings import Settings
 from schema.span import Span
 from schema.text import is_cjk
 from schema.words import ResultTag, Word
+from workers.engines import features
 from workers.engines.base import Cancellations, DecodeOutcome, DecodeRequest, Decoding, Recognizer
 from workers.engines.budget import CPU_BUDGET_MS, Budget
-from workers.engines.features import (
-    DTYPES,
-    FRAME_MS,
-    FilterBank,
-    Normalisation,
-    Stacking,
-    frame_count,
-    inference,
-    read_normalisation,
-)
+from workers.engines.features import FRAME_MS, FilterBank, Normalisation, Stacking, inference
+from workers.engines.funasr import networks
 from workers.engines.funasr.checkpoint import build_model
 from workers.engines.funasr.cuda_graphs import GraphRunner
 from workers.engines.funasr.isolation import isolate_funasr
-from workers.engines.funasr.networks import (
-    FAMILIES,
-    NO_TOKENS,
-    Batch,
-    ModelFamily,
-    RegionTokens,
-    run_directly,
-)
+from workers.engines.funasr.networks import NO_TOKENS, Batch, ModelFamily, RegionTokens
 from workers.engines.funasr.sanm import PartRunner, is_supported_model
 from workers.engines.minibatch import EXACT_SIZES, ROUNDED_SIZES, SizeBuckets, pack_minibatches
 from workers.engines.subwords import merge_subwords
@@ -104,7 +89,7 @@ class _Region(NamedTuple):
 
     @property
     def frames(self) -> int:
-        return frame_count(self.span.duration_ms * SAMPLES_PER_MS)
+        return features.frame_count(self.span.duration_ms * SAMPLES_PER_MS)
 
 
 class FunasrRecognizer(Recognizer):
@@ -143,7 +128,6 @@ class FunasrRecognizer(Recognizer):
     def _decode(
         self, requests: Sequence[DecodeRequest], language: str, hotwords: Sequence[str]
     ) -> list[DecodeOutcome]:
-        """Return the outcomes of requests of one language, with the same hotwords."""
         mels = [self._bank.compute(request.samples) for request in requests]
         with inference():
             mel = mels[0] if len(mels) == 1 else torch.cat(mels)
@@ -199,7 +183,6 @@ class FunasrRecognizer(Recognizer):
     def _pack_minibatches(
         self, regions: Sequence[_Region], remaining: Sequence[int]
     ) -> list[list[int]]:
-        """Return the indices of remaining regions, in minibatches within the current budget."""
         batches = pack_minibatches(
             [regions[index].span.duration_ms for index in remaining],
             budget=self.budget.ms,
@@ -247,8 +230,8 @@ class FunasrRecognizer(Recognizer):
         host_figures = torch.from_numpy(np.stack([*positions, np.array(lengths)]))
         figures = host_figures.to(self._bank.device, non_blocking=True)
         max_frames = self._buckets.frames(max(lengths))
-        features = self._frontend.apply(mel, figures[0], figures[1], max_frames)
-        return Batch(features, lengths, figures[2])
+        inputs = self._frontend.apply(mel, figures[0], figures[1], max_frames)
+        return Batch(inputs, lengths, figures[2])
 
     def rehearsal_bytes(self, duration_ms: int) -> int:
         """Return the memory that so many ms of dense speech take.
@@ -308,11 +291,10 @@ class FunasrRecognizer(Recognizer):
         texts = self._vocabulary.subwords(tokens.ids.tolist())
         times_ms = np.minimum(tokens.times_ms + region.start_ms, region.end_ms).tolist()
         probabilities = np.round(tokens.probabilities.astype(np.float64), 3).tolist()
+        subwords = zip(texts, times_ms, probabilities, strict=True)
         return merge_subwords(
             Word(text, start_ms, end_ms, probability)
-            for text, (start_ms, end_ms), probability in zip(
-                texts, times_ms, probabilities, strict=True
-            )
+            for text, (start_ms, end_ms), probability in subwords
             if text
         )
 
@@ -344,8 +326,7 @@ class Vocabulary:
 
     def encode(self, hotword: str) -> list[int]:
         """Return the tokens of a hotword."""
-        ids: list[int] = self._tokenizer.tokens2ids(self._tokenizer.text2tokens(hotword))
-        return ids
+        return list(self._tokenizer.tokens2ids(self._tokenizer.text2tokens(hotword)))
 
     def text(self, token: int) -> str:
         """Return the text of a token."""
@@ -455,19 +436,21 @@ def load_funasr(profile: Profile, settings: Settings, bank: FilterBank) -> Recog
         Misconfigured: the weights are missing or changed, or were not loaded.
     """
     model, options, directory = build_model(profile.model_files, settings.models, settings.device)
-    family = FAMILIES.get(options["model_name"])
+    family = networks.FAMILIES.get(options["model_name"])
     if family is None or not is_supported_model(model.model):
         return GenericRecognizer(model)
     is_cpu = bank.device.type == "cpu"
-    dtype = DTYPES[profile.decode.precision]
+    dtype = features.DTYPES[profile.decode.precision]
     if is_cpu and dtype == torch.bfloat16 and not has_bfloat16():
         log.warning("precision_is_slow", precision="bfloat16", reason="this CPU has none")
     buckets = EXACT_SIZES if is_cpu else ROUNDED_SIZES
     runner = _choose_runner(settings, bank.device)
+    frontend, path = options["frontend"], directory / "am.mvn"
+    normalisation = features.read_normalisation(path).to(bank.device) if path.is_file() else None
     recognizer = FunasrRecognizer(
         family(model.model, dtype, runner, buckets.tokens),
         options["tokenizer"],
-        _load_frontend(directory, options, bank),
+        Frontend(Stacking(frontend.lfr_m, frontend.lfr_n), normalisation),
         bank,
         Budget(CPU_BUDGET_MS),
         buckets,
@@ -479,20 +462,10 @@ def load_funasr(profile: Profile, settings: Settings, bank: FilterBank) -> Recog
 
 
 def _choose_runner(settings: Settings, device: torch.device) -> PartRunner:
-    """Return what runs parts of a network: directly, or by replayed graphs."""
     if not settings.compile:
-        return run_directly
+        return networks.run_directly
     if device.type == "cpu":
         # Compiled by torch they earned a tenth, and took minutes (ops/bench/RESULTS.md).
         log.info("not_compiled", reason="on a CPU it earns next to nothing")
-        return run_directly
+        return networks.run_directly
     return GraphRunner(device)
-
-
-def _load_frontend(directory: Path, options: Mapping[str, Any], bank: FilterBank) -> Frontend:
-    funasr_frontend = options["frontend"]
-    path = directory / "am.mvn"
-    return Frontend(
-        Stacking(funasr_frontend.lfr_m, funasr_frontend.lfr_n),
-        read_normalisation(path).to(bank.device) if path.is_file() else None,
-    )

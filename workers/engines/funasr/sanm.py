@@ -54,12 +54,9 @@ class PartRunner(Protocol):
         self, name: str, function: Callable[..., tuple[Tensor, ...]], /, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         """Return the function's result."""
-        ...
 
 
 class _Linear:
-    """A product and a sum, on rows."""
-
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
         module.to(dtype)
         self.weight: Tensor = module.weight.detach().t()

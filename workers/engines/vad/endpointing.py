@@ -11,7 +11,8 @@ region ends with that silence, and ours as if no chunk had ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -32,14 +33,14 @@ _LOOKAHEAD_FRAMES = 10
 _NOTICE_DELAY_MS = 150
 
 Flags = npt.NDArray[np.bool_]
+_Frames = npt.NDArray[np.intp]
+_Comparison = Callable[[int, int], bool]
 
 
 def find_regions(is_speech: Flags, end_silence_ms: int) -> list[Span]:
     """Return the regions of speech, in order, which may meet but do not overlap.
 
-    Args:
-        is_speech: bool ``(frames,)``, one each 10 ms.
-        end_silence_ms: how long a pause ends a region.
+    ``is_speech`` is bool ``(frames,)``, of 10 ms each; a pause of ``end_silence_ms`` ends a region.
     """
     return list(_Endpointer(is_speech, end_silence_ms).regions())
 
@@ -61,7 +62,6 @@ class _Endpointer:
         self._unvoiced_at = np.flatnonzero(counts <= _SPEECH_FRAMES) + _WINDOW_FRAMES - 1
 
     def regions(self) -> Iterator[Span]:
-        """Yield each region."""
         # The window is emptied after each region: it holds nothing from before ``reset``.
         reset = earliest = 0
         while (voiced_frame := self._next_voiced(reset, reset)) is not None:
@@ -85,24 +85,19 @@ class _Endpointer:
         return None
 
     def _next_voiced(self, first: int, reset: int) -> int | None:
-        """Return the first frame from ``first`` on at which the window is voiced."""
-        for frame in range(first, min(reset + _WINDOW_FRAMES, self._frames)):
-            if self._speech_since(reset, frame) >= _SPEECH_FRAMES:
-                return frame
-        return _first_from(self._voiced_at, max(first, reset + _WINDOW_FRAMES))
+        return self._next_window(self._voiced_at, operator.ge, first, reset)
 
     def _next_unvoiced(self, first: int, reset: int) -> int | None:
-        """Return the first frame from ``first`` on at which the window is not voiced."""
+        return self._next_window(self._unvoiced_at, operator.le, first, reset)
+
+    def _next_window(
+        self, full_windows: _Frames, compare: _Comparison, first: int, reset: int
+    ) -> int | None:
+        """Return the first frame from ``first`` on whose window compares so with the threshold."""
         for frame in range(first, min(reset + _WINDOW_FRAMES, self._frames)):
-            if self._speech_since(reset, frame) <= _SPEECH_FRAMES:
+            # The window is not full yet.
+            count = int(self._speech_counts[frame + 1] - self._speech_counts[reset])
+            if compare(count, _SPEECH_FRAMES):
                 return frame
-        return _first_from(self._unvoiced_at, max(first, reset + _WINDOW_FRAMES))
-
-    def _speech_since(self, reset: int, frame: int) -> int:
-        """Return the number of speech frames in a window that is not full yet."""
-        return int(self._speech_counts[frame + 1] - self._speech_counts[reset])
-
-
-def _first_from(frames: npt.NDArray[np.intp], first: int) -> int | None:
-    index = int(np.searchsorted(frames, first))
-    return int(frames[index]) if index < len(frames) else None
+        index = int(np.searchsorted(full_windows, max(first, reset + _WINDOW_FRAMES)))
+        return int(full_windows[index]) if index < len(full_windows) else None

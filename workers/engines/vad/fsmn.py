@@ -26,14 +26,8 @@ from schema.pcm import Samples
 from schema.profile import Profile, Scene
 from schema.settings import Settings
 from schema.span import Span
-from workers.engines.features import (
-    DTYPES,
-    FilterBank,
-    Normalisation,
-    Stacking,
-    inference,
-    read_normalisation,
-)
+from workers.engines import features
+from workers.engines.features import FilterBank, Normalisation, Stacking, inference
 from workers.engines.vad.endpointing import find_regions
 from workers.engines.weights import verify_weights
 
@@ -150,7 +144,7 @@ def load_fsmn(profile: Profile, settings: Settings, bank: FilterBank) -> FsmnDet
         Misconfigured: the weights are missing or changed, or are not those of an FSMN-VAD.
     """
     directory = verify_weights(model_files(profile.decode.vad), settings.models)
-    encoder = load_encoder(directory, bank.device, DTYPES[profile.decode.vad_precision])
+    encoder = load_encoder(directory, bank.device, features.DTYPES[profile.decode.vad_precision])
     return FsmnDetector(encoder, bank, profile.scene)
 
 
@@ -174,7 +168,8 @@ def load_encoder(
             f"model.pt does not fit config.yaml: {', '.join(dict.fromkeys(mismatches))}",
             "Fetch the model again.",
         )
-    return FsmnEncoder(shape, read_normalisation(directory / "am.mvn"), weights, device, dtype)
+    normalisation = features.read_normalisation(directory / "am.mvn")
+    return FsmnEncoder(shape, normalisation, weights, device, dtype)
 
 
 def read_shape(config: Mapping[str, Mapping[str, int]]) -> EncoderShape:

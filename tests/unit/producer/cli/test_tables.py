@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from producer.cli.doctor import CheckResult, CheckVerdict
-from producer.cli.tables import checks_view, submission_json, submission_view
+from producer.cli.tables import submission_json, submission_view
 from schema.store.read.progress import Progress, Quality
 from tests.unit.producer.cli.test_progress import progress
 
@@ -62,13 +61,3 @@ def test_scripts_are_told_the_same():
         "worded_ms": 3_240_000,
         "coverage": 0.9,
     }
-
-
-def test_what_to_do_stands_below_what_was_found():
-    finding = CheckResult("spool", CheckVerdict.WARN, "none", "Set CALLSCRIBE_SPOOL")
-    console = Console(width=60)
-    with console.capture() as capture:
-        console.print(checks_view([CheckResult("redis", CheckVerdict.OK, "Redis 7"), finding]))
-
-    lines = [" ".join(line.split()) for line in capture.get().splitlines()]
-    assert lines == ["check result", "ok redis Redis 7", "warn spool none", "Set CALLSCRIBE_SPOOL"]

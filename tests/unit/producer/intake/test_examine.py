@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from producer.intake import examine as intake
 from producer.intake.examine import Job, examine, examine_all
-from producer.intake.headless import RawFormat
+from producer.intake.raw_audio import RawFormat
 from schema.errors import ErrorCode, Misconfigured
 from schema.pcm import samples_digest
 from schema.profile import load_profile
@@ -219,7 +219,7 @@ def test_a_host_at_fault_is_no_recordings_fault(root, settings):
     with pytest.raises(Misconfigured):
         examined(path, full)
     with pytest.raises(Misconfigured):
-        list(examine_all([Job(os.fsencode(path))], full, PROFILE, workers=1))
+        list(examine_all([Job(os.fsencode(path))], full, PROFILE, processes=1))
 
 
 def test_a_file_that_vanishes_before_it_is_copied_ends_no_directory(root, settings, monkeypatch):
@@ -242,7 +242,7 @@ def test_a_directory_is_examined_by_children(root, settings):
     jobs = [Job(os.fsencode(path), CALL) for path in sorted(root.iterdir())]
 
     results = list(
-        examine_all(jobs, settings, PROFILE, raw={".xyz": RawFormat("ULAW", 8000)}, workers=2)
+        examine_all(jobs, settings, PROFILE, raw={".xyz": RawFormat("ULAW", 8000)}, processes=2)
     )
 
     good = [result for result in results if isinstance(result, NewRecording)]
@@ -260,7 +260,7 @@ def test_a_file_that_kills_its_reader_is_quarantined_and_the_rest_is_not(
     monkeypatch.setattr(intake, "_examine_or_postpone", dying)
     jobs = [Job(os.fsencode(root / name), CALL) for name in ("a.wav", "b.wav", "c.wav")]
 
-    results = {r.source.path: r for r in examine_all(jobs, settings, PROFILE, workers=1)}
+    results = {r.source.path: r for r in examine_all(jobs, settings, PROFILE, processes=1)}
 
     assert results[b"b.wav"].code is ErrorCode.AUDIO_READER_DIED
     assert results[b"b.wav"].call == CALL
@@ -285,7 +285,7 @@ def test_a_file_that_hangs_its_reader_is_quarantined_and_the_rest_is_not(
     )
     jobs = [Job(os.fsencode(root / name), CALL) for name in ("a.wav", "b.wav", "c.wav")]
 
-    results = {r.source.path: r for r in examine_all(jobs, settings, PROFILE, workers=1)}
+    results = {r.source.path: r for r in examine_all(jobs, settings, PROFILE, processes=1)}
 
     assert results[b"b.wav"].code is ErrorCode.AUDIO_READER_DIED
     assert "took too long" in results[b"b.wav"].message

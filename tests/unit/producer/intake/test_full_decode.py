@@ -9,8 +9,8 @@ from ops.chaos.ogg import pages, with_checksums
 from producer.intake.containers.account import Break
 from producer.intake.containers.mpeg import parse_header
 from producer.intake.full_decode import read_blocks
-from producer.intake.headless import RAW_DEFAULTS
 from producer.intake.probe import ReadOptions, probe
+from producer.intake.raw_audio import RAW_DEFAULTS
 from schema.errors import BadRecording, ErrorCode
 from schema.settings import Limits
 from tests.unit.producer import sounds

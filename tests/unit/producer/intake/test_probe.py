@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from producer.intake.headless import RAW_DEFAULTS
 from producer.intake.probe import ReadOptions, probe
+from producer.intake.raw_audio import RAW_DEFAULTS
 from schema.errors import BadRecording, ErrorCode
 from schema.records import AudioFormat
 from schema.settings import Limits
@@ -240,7 +240,7 @@ def test_a_fifth_of_a_second_is_never_forgiven_however_long_the_call(tmp_path):
 
     assert refusal(path) is ErrorCode.AUDIO_TRUNCATED
     info = probed(path, choices=ReadOptions(accept_truncated=True))
-    assert [audio_break.at_ms for audio_break in info.breaks] == [600_000]
+    assert [audio_break.at_ms for audio_break in info.account.breaks] == [600_000]
     assert info.needs_copy
 
 

@@ -6,8 +6,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.intake.headless import RAW_DEFAULTS
 from producer.intake.probe import probe
+from producer.intake.raw_audio import RAW_DEFAULTS
 from producer.intake.scan import FLOOR_DB, scan
 from schema.errors import BadRecording, ErrorCode
 from schema.pcm import downmix, samples_digest, span_digest

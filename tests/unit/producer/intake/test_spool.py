@@ -8,8 +8,8 @@ import soundfile
 from pydantic import SecretStr
 
 from producer.intake import spool as spool_module
-from producer.intake.headless import RAW_DEFAULTS, RawFormat
 from producer.intake.probe import probe
+from producer.intake.raw_audio import RAW_DEFAULTS, RawFormat
 from producer.intake.spool import copy_to_spool, remove_copy
 from schema.errors import BadRecording, BadRequest, ErrorCode, Misconfigured
 from schema.settings import Limits, Settings

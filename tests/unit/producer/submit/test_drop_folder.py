@@ -19,13 +19,13 @@ from producer.submit.drop_folder import (
     UNREADABLE_GRACE_FACTOR,
     FolderMonitor,
     StabilityTracker,
-    TakenContent,
     TakenFiles,
     is_gone,
     name_taken_notice,
 )
 from schema.errors import ErrorCode, Transient
 from schema.records import Location
+from schema.store.intake.drop_folder import FolderFile
 
 
 @dataclass
@@ -153,7 +153,7 @@ class Hand:
         source, file = self.file(name)
         assert self.taken.is_new(source, file)
         digest = hashlib.sha256(data).hexdigest()
-        self.taken.add(source, TakenContent(time.time_ns(), len(data), digest))
+        self.taken.add(source, FolderFile(time.time_ns(), len(data), digest))
         return path
 
     def restarted(self) -> Hand:
@@ -230,7 +230,7 @@ def test_a_file_that_was_moved_is_the_one_that_was_taken(folder_taken: Hand, han
     assert now.taken.moved_from(file, digest) == Location("calls", b"a.wav")
     now.taken.move(Location("calls", b"a.wav"), new)
     assert not now.taken.is_new(new, file)
-    assert Location("calls", b"a.wav") not in now.taken
+    assert Location("calls", b"a.wav") not in now.taken.contents
 
 
 def test_a_move_is_known_without_reading_by_who_took_the_file(folder_taken: Hand):
@@ -269,12 +269,12 @@ def test_the_file_that_was_moved_leaves_its_name_free(folder_taken: Hand):
     path.write_bytes(b"another")
 
     assert folder_taken.taken.is_new(*folder_taken.file("a.wav"))
-    assert Location("calls", b"a.wav") not in folder_taken.taken
+    assert Location("calls", b"a.wav") not in folder_taken.taken.contents
 
 
 def test_an_object_of_another_size_is_another():
     source = Location("calls", b"a.wav")
-    taken_files = TakenFiles({source: TakenContent(time.time_ns(), 4, "digest")}, lambda _: True)
+    taken_files = TakenFiles({source: FolderFile(time.time_ns(), 4, "digest")}, lambda _: True)
 
     def listed(size_bytes: int) -> FoundFile:
         return FoundFile(b"s3://b/a.wav", b"s3://b", b"a.wav", size_bytes)

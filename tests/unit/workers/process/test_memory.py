@@ -9,8 +9,8 @@ import pytest
 
 from workers.process.memory import (
     DeviceFigures,
+    DeviceMemory,
     GpuMemory,
-    NoDevice,
     device_memory,
     freeze_gc,
     is_wasteful,
@@ -110,7 +110,7 @@ def test_what_a_failed_call_held_is_dropped_while_its_error_is_known():
         seen.append(weakref.ref(borrowed))
         raise RuntimeError("decode")
 
-    with pytest.raises(RuntimeError, match="decode") as caught, GpuMemory(NoDevice()):
+    with pytest.raises(RuntimeError, match="decode") as caught, GpuMemory(DeviceMemory()):
         task()
     assert caught.value.__traceback__ is not None
     assert seen[0]() is None
@@ -120,7 +120,7 @@ def test_cycles_are_collected():
     gc.collect()
     gc.disable()
     try:
-        with GpuMemory(NoDevice()):
+        with GpuMemory(DeviceMemory()):
             seen = weakref.ref(Cycle())
     finally:
         gc.enable()
@@ -132,7 +132,7 @@ def test_the_resident_set_is_told():
 
 
 def test_a_cpu_host_has_no_device():
-    assert isinstance(device_memory("cpu"), NoDevice)
+    assert type(device_memory("cpu")) is DeviceMemory
     assert device_memory("cpu").figures() == DeviceFigures()
 
 
@@ -164,7 +164,7 @@ def test_a_process_that_cannot_clean_its_device_is_to_be_replaced(weights, stuck
 
 
 def test_a_host_without_a_device_is_never_stuck():
-    with GpuMemory(NoDevice()) as memory:
+    with GpuMemory(DeviceMemory()) as memory:
         pass
     assert memory.is_device_full is False
 

@@ -12,9 +12,7 @@ from schema.span import Span
 from schema.words import ResultTag, SegmentResult, Word
 from workers.transcript.hallucinations import (
     Doubt,
-    HallucinationResult,
     drop_hallucinations,
-    hallucination_flags,
     model_doubts,
 )
 from workers.transcript.stitch import Track
@@ -129,17 +127,6 @@ def test_doubts_are_put_on_the_recordings_clock():
     found = model_doubts([(0, SegmentResult((), ())), (30_000, result)])
 
     assert found == [Doubt(Span(30_100, 30_900), 0.7, -1.5)]
-
-
-def test_counts_of_all_channels_are_flags():
-    spoken_track = track("x")
-    assert hallucination_flags([HallucinationResult(spoken_track, 0, 0)]) == ()
-    assert hallucination_flags(
-        [HallucinationResult(spoken_track, 2, 0), HallucinationResult(spoken_track, 3, 1)]
-    ) == (
-        "noise-words:5",
-        "doubtful-words:1",
-    )
 
 
 DRAWN = st.lists(

@@ -159,6 +159,16 @@ def test_a_speaker_who_is_overheard_is_written_once():
     assert draft.worded_ms == draft.speech_ms == 3_000
 
 
+def test_words_that_nobody_said_or_that_look_wrong_are_counted_over_all_channels():
+    words = (Word("you", 0, 300, 0.2), Word("well", 2_000, 7_001, 0.9))
+    doubts = {ResultTag.DOUBTS: [[0, 1_000, 0.9, -1.5]]}
+    decoded = SegmentResult(words, (Span(0, 300), Span(2_000, 7_001)), "en", doubts)
+
+    draft = draft_of(segment(0, 0, 20_000, decoded), segment(1, 0, 20_000, decoded))
+
+    assert draft.flags == ("noise-words:2", "doubtful-words:2")
+
+
 def test_numbers_are_written_as_digits_where_the_profile_asks():
     itn_profile = PROFILE.model_copy(update={"render": RenderSettings(itn=True)})
     words = tuple(

@@ -18,8 +18,8 @@ def encoded(container, seconds=2):
     return file.getvalue()
 
 
-def walked(container, data):
-    return chunked.walk_chunked(io.BytesIO(data), container, len(data))
+def parse(container, data):
+    return chunked.parse_chunked(io.BytesIO(data), container, len(data))
 
 
 def opened(container, data):
@@ -40,18 +40,18 @@ def opened(container, data):
 def test_a_whole_file_is_one(container):
     data = encoded(container)
 
-    walk = walked(container, data)
+    layout = parse(container, data)
 
-    assert walk.files == ((0, len(data)),)
-    assert (walk.account.breaks, walk.account.unread_bytes) == ((), 0)
-    assert (walk.channels, walk.rate_hz) == (1, 8000)
+    assert layout.files == ((0, len(data)),)
+    assert (layout.account.breaks, layout.account.unread_bytes) == ((), 0)
+    assert (layout.channels, layout.rate_hz) == (1, 8000)
 
 
 @pytest.mark.parametrize("container", KINDS)
 def test_joined_files_are_told_apart(container):
     data = encoded(container)
 
-    assert walked(container, data + data).files == ((0, len(data)), (len(data), 2 * len(data)))
+    assert parse(container, data + data).files == ((0, len(data)), (len(data), 2 * len(data)))
 
 
 @pytest.mark.parametrize("container", KINDS)
@@ -60,7 +60,7 @@ def test_a_cut_file_breaks_where_it_ends(container, share):
     data = encoded(container)
     cut = data[: int(len(data) * share) // 2 * 2]
 
-    (broken,) = walked(container, cut).account.breaks
+    (broken,) = parse(container, cut).account.breaks
 
     assert broken.at_ms == pytest.approx(2000 * share, abs=300)
     assert "promises 2.00 s" in broken.cause
@@ -71,12 +71,12 @@ def test_a_length_that_nobody_filled_in_is_that_of_the_file(container):
     data = encoded(container)
     written = opened(container, data)
 
-    walk = walked(container, written)
+    layout = parse(container, written)
 
-    start, end = walk.samples
-    samples, _ = soundfile.read(io.BytesIO(walk.header + written[start:end]), dtype="int16")
+    start, end = layout.samples
+    samples, _ = soundfile.read(io.BytesIO(layout.header + written[start:end]), dtype="int16")
     assert len(samples) == pytest.approx(16_000, abs=2048 if container == "CAF" else 0)
-    assert not walk.is_empty
+    assert not layout.is_empty
 
 
 def test_a_little_endian_au_is_read_as_such():
@@ -85,8 +85,8 @@ def test_a_little_endian_au_is_read_as_such():
     data = file.getvalue()
     assert data.startswith(b"dns.")
 
-    assert walked("AU", data).rate_hz == 8000
-    (broken,) = walked("AU", data[:8000]).account.breaks
+    assert parse("AU", data).rate_hz == 8000
+    (broken,) = parse("AU", data[:8000]).account.breaks
     assert "promises 2.00 s" in broken.cause
 
 
@@ -94,6 +94,6 @@ def test_a_little_endian_au_is_read_as_such():
 def test_no_bytes_raise(container, junk, at):
     data = encoded(container, 0.1)
 
-    walk = walked(container, data[:at] + junk + data[at:])
+    layout = parse(container, data[:at] + junk + data[at:])
 
-    assert all(0 <= start <= end for start, end in walk.files)
+    assert all(0 <= start <= end for start, end in layout.files)

@@ -29,8 +29,8 @@ def counting(frames, data=ONE):
     return bytes(changed)
 
 
-def walked(data):
-    return flac.walk_flac(io.BytesIO(data), 0, len(data))
+def parse(data):
+    return flac.parse_flac(io.BytesIO(data), 0, len(data))
 
 
 @pytest.mark.parametrize(
@@ -44,24 +44,24 @@ def walked(data):
     ],
 )
 def test_the_last_frame_tells_the_length(data):
-    walk = walked(data)
+    layout = parse(data)
 
-    assert (walk.frames, walk.is_header_right) == (24_000, True)
-    assert walk.account.duration_ms == 3000
-    assert walk.files == ((0, len(data)),)
+    assert (layout.frames, layout.is_header_right) == (24_000, True)
+    assert layout.account.duration_ms == 3000
+    assert layout.files == ((0, len(data)),)
 
 
 @pytest.mark.parametrize("stated", [0, 8_000, 24_000])
 def test_what_the_header_counts_is_a_hint(stated):
-    walk = walked(counting(stated))
+    layout = parse(counting(stated))
 
-    assert walk.frames == 24_000
-    assert walk.is_header_right is (stated == 24_000)
-    assert walk.account.breaks == ()
+    assert layout.frames == 24_000
+    assert layout.is_header_right is (stated == 24_000)
+    assert layout.account.breaks == ()
 
 
 def test_what_the_header_promises_and_is_not_there_is_a_break():
-    (broken,) = walked(counting(80_000)).account.breaks
+    (broken,) = parse(counting(80_000)).account.breaks
 
     assert broken.at_ms == 3000
     assert broken.cause == "its header promises 10.00 s and it holds 3.00 s"
@@ -72,16 +72,16 @@ def test_what_the_header_promises_and_is_not_there_is_a_break():
 def test_a_cut_file_breaks_before_its_last_frame(stated, share):
     data = counting(stated)
 
-    (broken,) = walked(data[: int(len(data) * share)]).account.breaks
+    (broken,) = parse(data[: int(len(data) * share)]).account.breaks
 
     assert broken.at_ms == pytest.approx(3000 * share, abs=2 * 4096 / 8)
 
 
 def test_files_that_were_joined_are_told_apart():
-    walk = walked(ONE + encoded(2))
+    layout = parse(ONE + encoded(2))
 
-    assert walk.files == ((0, len(ONE)), (len(ONE), len(ONE + encoded(2))))
-    assert walk.frames == 40_000
+    assert layout.files == ((0, len(ONE)), (len(ONE), len(ONE + encoded(2))))
+    assert layout.frames == 40_000
 
 
 @pytest.mark.parametrize(
@@ -89,18 +89,18 @@ def test_files_that_were_joined_are_told_apart():
     [(b"TAG" + bytes(125), 0), (b"what is this? ", 14), (b"x", 1)],
 )
 def test_a_file_ends_with_its_last_frame(behind, unread):
-    walk = walked(ONE + behind)
+    layout = parse(ONE + behind)
 
-    assert walk.files == ((0, len(ONE)),)
-    assert walk.account.unread_bytes == unread
+    assert layout.files == ((0, len(ONE)),)
+    assert layout.account.unread_bytes == unread
 
 
 @pytest.mark.parametrize("zeros", [3, 1000])
 def test_zeros_behind_hide_where_the_last_frame_ends(zeros):
-    walk = walked(ONE + bytes(zeros))
+    layout = parse(ONE + bytes(zeros))
 
-    assert (walk.frames, walk.account.breaks, walk.account.unread_bytes) == (24_000, (), 0)
-    assert not walk.is_header_right, "somebody else must read it"
+    assert (layout.frames, layout.account.breaks, layout.account.unread_bytes) == (24_000, (), 0)
+    assert not layout.is_header_right, "somebody else must read it"
 
 
 def test_a_checksum_that_ends_in_zeros_is_part_of_its_frame():
@@ -108,12 +108,12 @@ def test_a_checksum_that_ends_in_zeros_is_part_of_its_frame():
     files = (encoded(samples=(sounds.voice(2)[:n])) for n in lengths)
     ending_in_zero = next(data for data in files if data.endswith(b"\0"))
 
-    walk = walked(ending_in_zero)
+    layout = parse(ending_in_zero)
 
-    assert walk.files == ((0, len(ending_in_zero)),)
-    assert walk.is_header_right
+    assert layout.files == ((0, len(ending_in_zero)),)
+    assert layout.is_header_right
 
 
 @given(st.binary(max_size=500), st.integers(0, len(ONE)))
 def test_no_bytes_raise(junk, at):
-    assert walked(ONE[:at] + junk).frames >= 0
+    assert parse(ONE[:at] + junk).frames >= 0

@@ -31,20 +31,20 @@ def fragmented(tmp_path_factory):
     return encoded(tmp_path_factory.mktemp("iso"), "call.mp4", muxer=muxer)
 
 
-def walked(data):
-    return iso.walk_iso(io.BytesIO(data), 0, len(data))
+def parse(data):
+    return iso.parse_iso(io.BytesIO(data), 0, len(data))
 
 
 @pytest.mark.parametrize("kind", ["plain", "first", "fragmented"])
 def test_the_tables_of_samples_tell_the_length(request, kind):
-    walk = walked(request.getfixturevalue(kind))
+    layout = parse(request.getfixturevalue(kind))
 
-    assert walk.account.duration_ms == pytest.approx(4000, abs=130)
-    assert (walk.account.breaks, walk.account.unread_bytes) == ((), 0)
+    assert layout.account.duration_ms == pytest.approx(4000, abs=130)
+    assert (layout.account.breaks, layout.account.unread_bytes) == ((), 0)
 
 
 def test_without_an_index_there_is_nothing(plain):
-    (broken,) = walked(plain[: plain.index(b"moov") - 4]).account.breaks
+    (broken,) = parse(plain[: plain.index(b"moov") - 4]).account.breaks
 
     assert broken.at_ms is None
     assert "no index" in broken.cause
@@ -55,14 +55,14 @@ def test_the_first_sample_behind_the_end_is_where_it_breaks(first, share):
     begin = first.index(b"mdat")
     cut = begin + int((len(first) - begin) * share)
 
-    (broken,) = walked(first[:cut]).account.breaks
+    (broken,) = parse(first[:cut]).account.breaks
 
     assert broken.at_ms == pytest.approx(4000 * share, abs=400)
     assert broken.cause.startswith("its index promises 4.0")
 
 
 def test_a_fragment_that_is_cut_is_a_break(fragmented):
-    (broken,) = walked(fragmented[: len(fragmented) * 2 // 3]).account.breaks
+    (broken,) = parse(fragmented[: len(fragmented) * 2 // 3]).account.breaks
 
     assert "lacks" in broken.cause
 
@@ -71,29 +71,29 @@ def test_a_fragment_that_is_cut_is_a_break(fragmented):
 def test_joined_files_are_told_apart(request, kind):
     data = request.getfixturevalue(kind)
 
-    walk = walked(data + data)
+    layout = parse(data + data)
 
-    assert walk.files == ((0, len(data)), (len(data), 2 * len(data)))
-    assert walk.account.duration_ms == pytest.approx(8000, abs=260)
+    assert layout.files == ((0, len(data)), (len(data), 2 * len(data)))
+    assert layout.account.duration_ms == pytest.approx(8000, abs=260)
 
 
 def test_a_table_that_counts_more_samples_than_there_are_is_not_believed(plain):
     data = bytearray(plain)
     struct.pack_into(">I", data, plain.index(b"stts") + 12, 0x7FFFFFFF)
 
-    assert walked(bytes(data)).account.duration_ms == pytest.approx(4000, abs=130)
+    assert parse(bytes(data)).account.duration_ms == pytest.approx(4000, abs=130)
 
 
 def test_what_is_no_box_is_counted(plain):
-    assert walked(plain + b"\0\0\0\1what is this?").account.unread_bytes == 17
-    assert walked(plain + bytes(500)).account.unread_bytes == 0
+    assert parse(plain + b"\0\0\0\1what is this?").account.unread_bytes == 17
+    assert parse(plain + bytes(500)).account.unread_bytes == 0
 
 
 @given(st.binary(max_size=400), st.integers(0, 3000))
 def test_no_bytes_raise(plain, junk, back):
     at = len(plain) - back
 
-    assert walked(plain[:at] + junk + plain[at:]).files
+    assert parse(plain[:at] + junk + plain[at:]).files
 
 
 def test_a_fragment_that_is_missing_is_a_break(fragmented):
@@ -104,7 +104,7 @@ def test_a_fragment_that_is_missing_is_a_break(fragmented):
         at += 4
     lost = fragmented[: begins[2]] + fragmented[begins[4] :]
 
-    (broken,) = walked(lost).account.breaks
+    (broken,) = parse(lost).account.breaks
 
     assert "fragments with" in broken.cause
     assert 800 < broken.at_ms < 2000
@@ -117,4 +117,4 @@ def test_a_clock_of_days_is_no_late_start(tmp_path):
         tmp_path / "call.m4a", "aac", samples, 16000, start=lambda frame: frame + day
     )
 
-    assert walked(path.read_bytes()).account.duration_ms == pytest.approx(2000, abs=130)
+    assert parse(path.read_bytes()).account.duration_ms == pytest.approx(2000, abs=130)

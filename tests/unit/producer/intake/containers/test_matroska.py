@@ -16,40 +16,40 @@ def webm(request, tmp_path_factory):
     return sounds.encode(path, "libopus", sounds.voice(5, 48000), 48000, muxer=muxer).read_bytes()
 
 
-def walked(data):
-    return matroska.walk_matroska(io.BytesIO(data), 0, len(data))
+def parse(data):
+    return matroska.parse_matroska(io.BytesIO(data), 0, len(data))
 
 
 def test_the_last_block_tells_when_it_begins(webm):
-    walk = walked(webm)
+    layout = parse(webm)
 
-    assert walk.account.duration_ms == pytest.approx(5000, abs=40)
-    assert (walk.account.breaks, walk.account.unread_bytes) == ((), 0)
+    assert layout.account.duration_ms == pytest.approx(5000, abs=40)
+    assert (layout.account.breaks, layout.account.unread_bytes) == ((), 0)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7])
 def test_a_block_that_is_cut_is_a_break(webm, share):
-    (broken,) = walked(webm[: int(len(webm) * share)]).account.breaks
+    (broken,) = parse(webm[: int(len(webm) * share)]).account.breaks
 
     assert broken.at_ms == pytest.approx(5000 * share, abs=700)
     assert "lacks" in broken.cause
 
 
 def test_joined_files_are_told_apart(webm):
-    walk = walked(webm + webm)
+    layout = parse(webm + webm)
 
-    assert walk.files == ((0, len(webm)), (len(webm), 2 * len(webm)))
-    assert walk.account.duration_ms == pytest.approx(10_000, abs=80)
+    assert layout.files == ((0, len(webm)), (len(webm), 2 * len(webm)))
+    assert layout.account.duration_ms == pytest.approx(10_000, abs=80)
 
 
 def test_what_is_no_element_is_counted(webm):
-    assert walked(webm + b"\0what is this?").account.unread_bytes == 14
-    assert walked(webm + bytes(900)).account.unread_bytes == 0
+    assert parse(webm + b"\0what is this?").account.unread_bytes == 14
+    assert parse(webm + bytes(900)).account.unread_bytes == 0
 
 
 @given(st.binary(max_size=400), st.integers(0, 3000))
 def test_no_bytes_raise(webm, junk, at):
-    assert walked(webm[:at] + junk + webm[at:]).files
+    assert parse(webm[:at] + junk + webm[at:]).files
 
 
 def test_zeros_within_what_the_header_counts_are_a_break_and_behind_it_padding(tmp_path):
@@ -57,8 +57,8 @@ def test_zeros_within_what_the_header_counts_are_a_break_and_behind_it_padding(t
     data = path.read_bytes()
     half = len(data) // 2
 
-    assert walked(data[:half] + bytes(len(data) - half)).account.breaks
-    assert walked(data + bytes(5000)).account.breaks == ()
+    assert parse(data[:half] + bytes(len(data) - half)).account.breaks
+    assert parse(data + bytes(5000)).account.breaks == ()
 
 
 def test_a_clock_of_days_is_no_late_start(tmp_path):
@@ -70,4 +70,4 @@ def test_a_clock_of_days_is_no_late_start(tmp_path):
         start=lambda frame: frame + 86_400 * 48_000,
     )
 
-    assert walked(path.read_bytes()).account.duration_ms == pytest.approx(2000, abs=50)
+    assert parse(path.read_bytes()).account.duration_ms == pytest.approx(2000, abs=50)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from producer.intake.containers import mpeg
 from producer.intake.containers.account import TOLERANCE_MS
-from producer.intake.containers.mpeg import Run
+from producer.intake.containers.mpeg import FrameRun
 from producer.intake.containers.window import Window
 from tests.unit.producer import sounds
 
@@ -49,12 +49,12 @@ def vbri(count):
     return bytes(data)
 
 
-def walked(data):
-    return mpeg.walk_mpeg(io.BytesIO(data), 0, len(data))
+def parse(data):
+    return mpeg.parse_mpeg(io.BytesIO(data), 0, len(data))
 
 
-def lengths(walk):
-    return [s.frames for s in walk.streams]
+def lengths(layout):
+    return [s.frames for s in layout.streams]
 
 
 @pytest.mark.parametrize(
@@ -84,23 +84,23 @@ def test_what_is_no_header_is_none(header):
 @pytest.mark.parametrize("before", [b"", ID3V2, ID3V2 * 2, bytes(700)])
 @pytest.mark.parametrize("behind", [b"", ID3V1, APE, APE + ID3V1, bytes(5000)])
 def test_tags_and_padding_around_frames_are_passed_over(before, behind):
-    walk = walked(before + stream(20) + behind)
+    layout = parse(before + stream(20) + behind)
 
-    assert lengths(walk) == [20]
-    assert (walk.account.breaks, walk.account.unread_bytes) == ((), 0)
+    assert lengths(layout) == [20]
+    assert (layout.account.breaks, layout.account.unread_bytes) == ((), 0)
 
 
 def test_without_a_promise_all_frames_count_less_what_every_decoder_puts_before():
-    walk = walked(stream(100))
+    layout = parse(stream(100))
 
-    assert walk.account.duration_ms == round((100 * 576 - 529) / 16)
-    assert walk.streams[0].kept_samples is None
+    assert layout.account.duration_ms == round((100 * 576 - 529) / 16)
+    assert layout.streams[0].kept_samples is None
 
 
 def test_what_the_encoder_put_around_the_call_is_taken_off():
-    walk = walked(promising(100, delay=576, padding=700) + stream(100))
+    layout = parse(promising(100, delay=576, padding=700) + stream(100))
 
-    (only_stream,) = walk.streams
+    (only_stream,) = layout.streams
     assert (only_stream.skipped_samples, only_stream.kept_samples) == (
         1105,
         100 * 576 - 576 - 700,
@@ -110,41 +110,41 @@ def test_what_the_encoder_put_around_the_call_is_taken_off():
 
 @pytest.mark.parametrize("promise", [promising, vbri])
 def test_a_first_frame_that_promises_holds_no_audio(promise):
-    assert lengths(walked(promise(50) + stream(50))) == [50]
+    assert lengths(parse(promise(50) + stream(50))) == [50]
 
 
 @pytest.mark.parametrize("promise", [promising, vbri])
 def test_what_was_promised_and_is_not_there_is_a_break_with_both_figures(promise):
-    walk = walked(promise(200) + stream(50))
+    layout = parse(promise(200) + stream(50))
 
-    (broken,) = walk.account.breaks
+    (broken,) = layout.account.breaks
     assert broken.at_ms == 50 * FRAME_MS
     assert broken.cause == "its header promises 7.20 s and it holds 1.80 s"
 
 
 def test_a_promise_of_too_little_is_a_hint_and_no_more():
-    walk = walked(promising(10, delay=576, padding=700) + stream(50))
+    layout = parse(promising(10, delay=576, padding=700) + stream(50))
 
-    assert lengths(walk) == [50]
-    assert walk.account.breaks == ()
-    assert walk.streams[0].kept_samples is None
+    assert lengths(layout) == [50]
+    assert layout.account.breaks == ()
+    assert layout.streams[0].kept_samples is None
 
 
 @pytest.mark.parametrize("between", [b"", ID3V1 + ID3V2, APE, bytes(3000)])
 def test_joined_files_are_streams_one_behind_the_other(between):
     one = promising(30, delay=576, padding=700) + stream(30)
 
-    walk = walked(one + between + one + between + one)
+    layout = parse(one + between + one + between + one)
 
-    assert lengths(walk) == [30, 30, 30]
-    assert (walk.account.breaks, walk.account.unread_bytes) == ((), 0)
-    assert walk.account.duration_ms == pytest.approx(3 * (30 * 576 - 1276) / 16, abs=1)
+    assert lengths(layout) == [30, 30, 30]
+    assert (layout.account.breaks, layout.account.unread_bytes) == ((), 0)
+    assert layout.account.duration_ms == pytest.approx(3 * (30 * 576 - 1276) / 16, abs=1)
 
 
 def test_another_rate_midway_begins_another_stream():
-    walk = walked(stream(30) + stream(40, FASTER))
+    layout = parse(stream(30) + stream(40, FASTER))
 
-    assert [(s.shape.rate_hz, s.frames) for s in walk.streams] == [(16000, 30), (22050, 40)]
+    assert [(s.shape.rate_hz, s.frames) for s in layout.streams] == [(16000, 30), (22050, 40)]
 
 
 def test_a_picture_full_of_frames_is_a_picture():
@@ -152,20 +152,20 @@ def test_a_picture_full_of_frames_is_a_picture():
     size = len(picture)
     tag = b"ID3\3\0\0" + bytes([size >> 21 & 127, size >> 14 & 127, size >> 7 & 127, size & 127])
 
-    assert lengths(walked(tag + picture + stream(7))) == [7]
+    assert lengths(parse(tag + picture + stream(7))) == [7]
 
 
 def test_a_file_cut_out_of_a_stream_by_bytes_is_whole():
-    walk = walked((stream(50))[100:-60])
+    layout = parse((stream(50))[100:-60])
 
-    assert lengths(walk) == [48]
-    assert (walk.account.breaks, walk.account.unread_bytes) == ((), 0)
+    assert lengths(layout) == [48]
+    assert (layout.account.breaks, layout.account.unread_bytes) == ((), 0)
 
 
 def test_a_file_that_ends_within_a_frame_breaks_there():
-    walk = walked(stream(50)[:-60])
+    layout = parse(stream(50)[:-60])
 
-    (broken,) = walk.account.breaks
+    (broken,) = layout.account.breaks
     assert broken.at_ms == 49 * FRAME_MS
     assert broken.cause == "its last frame lacks 60 of 144 bytes"
 
@@ -174,29 +174,29 @@ def test_a_file_that_ends_within_a_frame_breaks_there():
 def test_a_hole_within_a_stream_is_a_break_where_it_lies(fill):
     hole = bytes([fill]) * (144 * 10)
 
-    walk = walked(stream(50) + hole + stream(50))
+    layout = parse(stream(50) + hole + stream(50))
 
-    (broken,) = walk.account.breaks
+    (broken,) = layout.account.breaks
     assert broken.at_ms == 50 * FRAME_MS
     assert "are no frames" in broken.cause
 
 
 def test_a_moment_that_is_no_frame_is_counted_and_no_break():
-    walk = walked(stream(50) + b"A" * 200 + stream(50))
+    layout = parse(stream(50) + b"A" * 200 + stream(50))
 
-    assert lengths(walk) == [100]
-    assert (walk.account.breaks, walk.account.unread_bytes) == ((), 200)
+    assert lengths(layout) == [100]
+    assert (layout.account.breaks, layout.account.unread_bytes) == ((), 200)
 
 
 def test_what_lies_behind_the_last_frame_is_counted():
-    walk = walked(stream(50) + b"what is this? " * 100)
+    layout = parse(stream(50) + b"what is this? " * 100)
 
-    assert (lengths(walk), walk.account.unread_bytes) == ([50], 1400)
+    assert (lengths(layout), layout.account.unread_bytes) == ([50], 1400)
 
 
 def test_frames_of_runs_are_those_that_were_walked():
     data = stream(12) + b"A" * 200 + stream(3)
-    (only_stream,) = walked(data).streams
+    (only_stream,) = parse(data).streams
 
     payloads = [
         payload
@@ -205,7 +205,7 @@ def test_frames_of_runs_are_those_that_were_walked():
     ]
 
     assert payloads == [frame()] * 15
-    assert only_stream.runs[0] == Run(0, 12 * 144)
+    assert only_stream.runs[0] == FrameRun(0, 12 * 144)
 
 
 @given(st.binary(max_size=3000), st.integers(0, 400))
@@ -213,9 +213,9 @@ def test_no_bytes_raise_and_no_frame_is_walked_twice(junk, at):
     data = stream(6)
     mixed = data[:at] + junk + data[at:]
 
-    walk = walked(mixed)
+    layout = parse(mixed)
 
-    runs = [run for s in walk.streams for run in s.runs]
+    runs = [run for s in layout.streams for run in s.runs]
     assert all(a.end <= b.start for a, b in pairwise(runs))
     assert sum(run.end - run.start for run in runs) <= len(mixed)
 
@@ -228,18 +228,18 @@ def test_what_lame_writes_lasts_as_long_as_what_it_was_given(tmp_path, rate, mux
     )
     data = path.read_bytes()
 
-    walk = walked(data)
+    layout = parse(data)
 
     # Without a tag nobody can tell what LAME put around the call.
     around_ms = 2 * 1152 * 1000 / rate if "write_xing" in muxer else 1
-    assert 7000 - 1 <= walk.account.duration_ms <= 7000 + around_ms
-    assert not walk.account.breaks
+    assert 7000 - 1 <= layout.account.duration_ms <= 7000 + around_ms
+    assert not layout.account.breaks
     assert TOLERANCE_MS == 100
 
 
 def test_a_first_header_may_count_the_frames_of_all_that_was_joined():
     joined = promising(80) + stream(30) + promising(50) + stream(50)
 
-    assert walked(joined).account.breaks == ()
-    (broken,) = walked(promising(70) + stream(30) + promising(50) + stream(50)).account.breaks
+    assert parse(joined).account.breaks == ()
+    (broken,) = parse(promising(70) + stream(30) + promising(50) + stream(50)).account.breaks
     assert broken.at_ms == 30 * FRAME_MS

@@ -47,34 +47,34 @@ def granule(page):
     return struct.unpack_from("<q", page, 6)[0]
 
 
-def walked(data):
-    return ogg.walk_ogg(io.BytesIO(data), 0, len(data))
+def parse(data):
+    return ogg.parse_ogg(io.BytesIO(data), 0, len(data))
 
 
 @pytest.mark.parametrize("kind", ["opus", "vorbis", "flac"])
 def test_a_stream_lasts_as_long_as_what_was_encoded(request, kind):
-    walk = walked(request.getfixturevalue(kind))
+    layout = parse(request.getfixturevalue(kind))
 
-    assert walk.account.duration_ms == pytest.approx(5000, abs=20)
-    assert (walk.account.breaks, walk.account.unread_bytes) == ((), 0)
-    assert [stream.codec for link in walk.links for stream in link] == [kind]
+    assert layout.account.duration_ms == pytest.approx(5000, abs=20)
+    assert (layout.account.breaks, layout.account.unread_bytes) == ((), 0)
+    assert [stream.codec for link in layout.links for stream in link] == [kind]
 
 
 @pytest.mark.parametrize("kind", ["opus", "vorbis", "flac"])
 def test_joined_streams_are_links_of_a_chain(request, kind):
     one = request.getfixturevalue(kind)
 
-    walk = walked(one + one + one)
+    layout = parse(one + one + one)
 
-    assert len(walk.links) == 3
-    assert walk.account.duration_ms == pytest.approx(15_000, abs=60)
+    assert len(layout.links) == 3
+    assert layout.account.duration_ms == pytest.approx(15_000, abs=60)
 
 
 def test_streams_that_begin_together_are_beside_each_other(opus, vorbis):
     mine, other = pages(opus), pages(with_checksums(vorbis, serial=77))
     data = mine[0] + other[0] + b"".join(mine[1:]) + b"".join(other[1:])
 
-    (link,) = walked(data).links
+    (link,) = parse(data).links
 
     assert sorted(stream.codec for stream in link) == ["opus", "vorbis"]
 
@@ -85,10 +85,10 @@ def test_time_that_passes_between_two_pages_in_order_was_not_sent(opus):
             struct.pack_into("<q", page, 6, granule(page) + 8 * 48000)
         return page
 
-    walk = walked(changed(opus, later))
+    layout = parse(changed(opus, later))
 
-    assert walk.account.duration_ms == pytest.approx(13_000, abs=20)
-    assert walk.account.breaks == ()
+    assert layout.account.duration_ms == pytest.approx(13_000, abs=20)
+    assert layout.account.breaks == ()
 
 
 def test_a_clock_that_starts_late_is_that_of_a_clip(opus):
@@ -97,13 +97,13 @@ def test_a_clock_that_starts_late_is_that_of_a_clip(opus):
             struct.pack_into("<q", page, 6, granule(page) + 100 * 48000)
         return page
 
-    assert walked(changed(opus, later)).account.duration_ms == pytest.approx(5000, abs=20)
+    assert parse(changed(opus, later)).account.duration_ms == pytest.approx(5000, abs=20)
 
 
 def test_pages_that_are_missing_are_a_break(opus):
-    walk = walked(changed(opus, lambda number, page: None if 100 <= number < 150 else page))
+    layout = parse(changed(opus, lambda number, page: None if 100 <= number < 150 else page))
 
-    (broken,) = walk.account.breaks
+    (broken,) = layout.account.breaks
     assert broken.at_ms == pytest.approx(98 * 20, abs=40)
     assert broken.cause == "pages with 1.00 s are missing"
 
@@ -120,14 +120,14 @@ def test_a_stream_that_nobody_ended_is_whole(opus, change):
             struct.pack_into("<q", page, 6, 0)
         return page
 
-    walk = walked(changed(opus, unended))
+    layout = parse(changed(opus, unended))
 
-    assert walk.account.duration_ms == pytest.approx(5000, abs=40)
-    assert walk.account.breaks == ()
+    assert layout.account.duration_ms == pytest.approx(5000, abs=40)
+    assert layout.account.breaks == ()
 
 
 def test_a_page_that_is_cut_is_a_break(vorbis):
-    (broken,) = walked(vorbis[:-300]).account.breaks
+    (broken,) = parse(vorbis[:-300]).account.breaks
 
     assert broken.cause == "a page ends before its stated length"
 
@@ -137,7 +137,7 @@ def test_a_recorder_that_computes_no_checksum_is_believed(opus):
     for start, _ in page_places(opus):
         bare[start + 22 : start + 26] = bytes(4)
 
-    assert walked(bytes(bare)).account.breaks == ()
+    assert parse(bytes(bare)).account.breaks == ()
 
 
 def test_one_wrong_checksum_among_right_ones_is_damage(opus):
@@ -145,16 +145,16 @@ def test_one_wrong_checksum_among_right_ones_is_damage(opus):
     _, end = list(page_places(opus))[100]
     damaged[end - 5] ^= 0xFF
 
-    (broken,) = walked(bytes(damaged)).account.breaks
+    (broken,) = parse(bytes(damaged)).account.breaks
     assert broken.cause == "a page's checksum is wrong"
 
 
 def test_what_is_no_page_is_counted(opus):
-    assert walked(opus + b"what is this? " * 10).account.unread_bytes == 140
+    assert parse(opus + b"what is this? " * 10).account.unread_bytes == 140
 
 
 def test_packets_are_those_behind_the_headers(opus):
-    ((stream,),) = walked(opus).links
+    ((stream,),) = parse(opus).links
 
     packets_read = [p for _, packets in ogg.read_packets(io.BytesIO(opus), stream) for p in packets]
 
@@ -172,9 +172,9 @@ def test_a_packet_of_opus_says_how_long_it_is(packet, samples):
 
 @given(st.binary(max_size=2000), st.integers(0, 60_000))
 def test_no_bytes_raise(opus, junk, at):
-    walk = walked(opus[:at] + junk + opus[at:])
+    layout = parse(opus[:at] + junk + opus[at:])
 
-    assert walk.account.duration_ms >= 0
+    assert layout.account.duration_ms >= 0
 
 
 def test_a_rip_of_vorbis_that_begins_midway_promises_no_more_than_it_holds(vorbis):
@@ -188,11 +188,11 @@ def test_a_rip_of_vorbis_that_begins_midway_promises_no_more_than_it_holds(vorbi
             struct.pack_into("<q", page, 6, granule(page) + 5 * 3600 * 8000)
         return page
 
-    walk = walked(changed(b"".join(headers + audio[1:]), later))
+    layout = parse(changed(b"".join(headers + audio[1:]), later))
 
     held_ms = (granule(parts[-1]) - granule(audio[1])) * 1000 // 8000
-    assert walk.account.duration_ms <= held_ms + 1
-    assert walk.account.breaks == ()
+    assert layout.account.duration_ms <= held_ms + 1
+    assert layout.account.breaks == ()
 
 
 def test_a_packet_that_never_ends_is_given_up(opus):
@@ -202,4 +202,4 @@ def test_a_packet_that_never_ends_is_given_up(opus):
     page = bytes(endless[:27]) + b"\xff" * 255 + bytes(255 * 255)
     data = with_checksums(opus[: len(opus) // 2] + page * 300)
 
-    assert walked(data).account.duration_ms < 5_000
+    assert parse(data).account.duration_ms < 5_000

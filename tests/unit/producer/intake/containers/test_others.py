@@ -13,14 +13,14 @@ from producer.intake.containers import broadcast, elementary, sizes
 from tests.unit.producer import sounds
 
 WALKS = {
-    "aac": elementary.walk_adts,
-    "amr": elementary.walk_amr,
-    "flv": broadcast.walk_flv,
-    "ts": broadcast.walk_ts,
-    "wma": sizes.walk_asf,
-    "avi": sizes.walk_avi,
-    "voc": sizes.walk_voc,
-    "nist": sizes.walk_nist,
+    "aac": elementary.parse_adts,
+    "amr": elementary.parse_amr,
+    "flv": broadcast.parse_flv,
+    "ts": broadcast.parse_ts,
+    "wma": sizes.parse_asf,
+    "avi": sizes.parse_avi,
+    "voc": sizes.parse_voc,
+    "nist": sizes.parse_nist,
 }
 CODECS = {"aac": "aac", "flv": "aac", "ts": "aac", "wma": "wmav2", "avi": "pcm_s16le"}
 #: Frames of AMR at 12.2 kbit/s, and one that says nothing was sent.
@@ -46,13 +46,13 @@ def whole(tmp_path_factory):
     return files
 
 
-def walked(kind, data):
+def parse(kind, data):
     return WALKS[kind](io.BytesIO(data), 0, len(data))
 
 
 @pytest.mark.parametrize("kind", WALKS)
 def test_what_is_whole_has_no_break(whole, kind):
-    account = walked(kind, whole[kind]).account
+    account = parse(kind, whole[kind]).account
 
     assert (account.breaks, account.unread_bytes) == ((), 0)
     if account.duration_ms is not None:
@@ -66,7 +66,7 @@ def test_what_is_cut_has_one(whole, kind, share):
     data = whole[kind]
     cut = int(len(data) * share) // 2 * 2 + 1
 
-    (broken,) = walked(kind, data[:cut]).account.breaks
+    (broken,) = parse(kind, data[:cut]).account.breaks
 
     if broken.at_ms is not None and kind != "amr":
         assert broken.at_ms == pytest.approx(3000 * share, abs=700)
@@ -82,33 +82,33 @@ def test_aac_that_goes_on_in_stereo_has_two_channels(tmp_path, whole):
         container.mux(stream.encode(None))
     stereo = (tmp_path / "b.aac").read_bytes()
 
-    assert walked("aac", whole["aac"]).channels == 1
-    assert walked("aac", whole["aac"] + stereo).channels == 2
+    assert parse("aac", whole["aac"]).channels == 1
+    assert parse("aac", whole["aac"] + stereo).channels == 2
 
 
 def test_joined_amr_is_told_apart():
-    assert walked("amr", AMR + AMR).files == ((0, len(AMR)), (len(AMR), 2 * len(AMR)))
+    assert parse("amr", AMR + AMR).files == ((0, len(AMR)), (len(AMR), 2 * len(AMR)))
 
 
 def test_packets_missing_from_a_transport_stream_are_a_break(whole):
     data = whole["ts"]
     middle = len(data) // 188 // 2 * 188
 
-    (broken,) = walked("ts", data[:middle] + data[middle + 188 * 30 :]).account.breaks
+    (broken,) = parse("ts", data[:middle] + data[middle + 188 * 30 :]).account.breaks
 
     assert broken.cause == "packets are missing"
     assert 800 < broken.at_ms < 2000
 
 
 def test_zeros_behind_a_transport_stream_are_left_out(whole):
-    assert walked("ts", whole["ts"] + bytes(1000)).files == ((0, len(whole["ts"])),)
+    assert parse("ts", whole["ts"] + bytes(1000)).files == ((0, len(whole["ts"])),)
 
 
 @given(st.sampled_from(sorted(WALKS)), st.binary(max_size=300), st.integers(0, 4000))
 def test_no_bytes_raise(whole, kind, junk, at):
     data = whole[kind]
 
-    assert walked(kind, data[:at] + junk + data[at:]).files
+    assert parse(kind, data[:at] + junk + data[at:]).files
 
 
 def test_what_describes_aac_in_flv_is_no_sound(tmp_path):
@@ -120,14 +120,14 @@ def test_what_describes_aac_in_flv_is_no_sound(tmp_path):
         start=lambda frame: frame + 600 * 44_100,
     )
 
-    assert walked("flv", path.read_bytes()).account.duration_ms == pytest.approx(3000, abs=140)
+    assert parse("flv", path.read_bytes()).account.duration_ms == pytest.approx(3000, abs=140)
 
 
 def test_packets_of_wma_that_are_zeros_are_a_break(whole):
     data = whole["wma"]
     half = len(data) // 2
 
-    breaks = walked("wma", data[:half] + bytes(len(data) - half)).account.breaks
+    breaks = parse("wma", data[:half] + bytes(len(data) - half)).account.breaks
 
     assert [audio_break.cause for audio_break in breaks] == ["its packets are zeros there"]
 
@@ -135,12 +135,12 @@ def test_packets_of_wma_that_are_zeros_are_a_break(whole):
 def test_joined_wma_is_told_apart(whole):
     data = whole["wma"]
 
-    assert walked("wma", data + data).files == ((0, len(data)), (len(data), 2 * len(data)))
+    assert parse("wma", data + data).files == ((0, len(data)), (len(data), 2 * len(data)))
 
 
 def test_the_header_of_avi_tells_how_long_its_audio_is(whole):
-    assert walked("avi", whole["avi"]).account.duration_ms == pytest.approx(3000, abs=30)
+    assert parse("avi", whole["avi"]).account.duration_ms == pytest.approx(3000, abs=30)
 
 
 def test_what_lies_behind_voc_is_counted(whole):
-    assert walked("voc", whole["voc"] + whole["voc"]).account.unread_bytes > 40_000
+    assert parse("voc", whole["voc"] + whole["voc"]).account.unread_bytes > 40_000

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from producer.intake.full_decode import read_blocks
-from producer.intake.headless import RawFormat, parse_raw_option
+from producer.intake.raw_audio import RawFormat, parse_raw_option
 from schema.errors import BadRecording, BadRequest, ErrorCode
 from schema.records import AudioFormat
 from tests.unit.producer import sounds
@@ -13,7 +13,7 @@ from tests.unit.producer.intake.test_probe import probed, refusal
 SECOND = sounds.voice(1)
 
 
-def test_headless_g729_has_the_right_duration(tmp_path):
+def test_raw_g729_has_the_right_duration(tmp_path):
     path = tmp_path / "call.g729"
     path.write_bytes(bytes(1000))  # 10 bytes for each 10 ms
 

@@ -1,4 +1,4 @@
-"""An error code is explained where it is met: at the command line."""
+"""Codes are explained, and checks shown, where they are met: at the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from importlib.metadata import version
 
 import pytest
 import structlog
+from rich.console import Console
 
+from producer.cli.doctor import CheckResult, CheckVerdict
+from producer.cli.host import _checks_view
 from producer.cli.main import main
 from schema.advice import ADVICE
 from schema.errors import ErrorCode
@@ -62,3 +65,13 @@ def test_scripts_are_told_the_same(producer):
 
 def test_the_release_is_told(producer):
     assert producer("--version")[:2] == (0, f"callscribe {version('callscribe')}")
+
+
+def test_what_to_do_stands_below_what_was_found():
+    finding = CheckResult("spool", CheckVerdict.WARN, "none", "Set CALLSCRIBE_SPOOL")
+    console = Console(width=60)
+    with console.capture() as capture:
+        console.print(_checks_view([CheckResult("redis", CheckVerdict.OK, "Redis 7"), finding]))
+
+    lines = [" ".join(line.split()) for line in capture.get().splitlines()]
+    assert lines == ["check result", "ok redis Redis 7", "warn spool none", "Set CALLSCRIBE_SPOOL"]

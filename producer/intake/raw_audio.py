@@ -20,7 +20,7 @@ from schema.errors import BadRequest, ErrorCode
 class RawFormat:
     """How to read a file without header.
 
-    ``encoding`` is a sub format of libsndfile ("ULAW"), or a headless format of FFmpeg in lower
+    ``encoding`` is a sub format of libsndfile ("ULAW"), or a raw format of FFmpeg in lower
     case ("g729"). ``is_assumed`` says that a suffix is all that tells it.
     """
 
@@ -89,22 +89,19 @@ def parse_raw_option(text: str) -> tuple[str, RawFormat]:
     is_known = encoding in RAW_ENCODINGS and len(numbers) in {1, 2}
     is_suffix = suffix.startswith(".") and len(suffix) > 1 and not set(suffix[1:]) & {".", "/"}
     is_plausible = all(
-        number.isascii() and number.isdecimal() and 0 < int(number) <= most
-        for number, most in zip((n[:_DIGITS_MAX] for n in numbers), _NUMBERS_MAX, strict=False)
+        number.isascii() and number.isdecimal() and 0 < int(number) <= max_value
+        for number, max_value in zip((n[:_DIGITS_MAX] for n in numbers), _NUMBERS_MAX, strict=False)
     )
     if not (is_suffix and is_known and is_plausible):
-        raise BadRequest(
-            ErrorCode.OPTION_INVALID,
-            f"--raw {text}",
-            "it is not .suffix=encoding:rate or .suffix=encoding:rate:channels",
-            f"Write e.g. .ulaw=mulaw:8000; encodings are {', '.join(RAW_ENCODINGS)}.",
-        )
+        cause = "it is not .suffix=encoding:rate or .suffix=encoding:rate:channels"
+        remedy = f"Write e.g. .ulaw=mulaw:8000; encodings are {', '.join(RAW_ENCODINGS)}."
+        raise BadRequest(ErrorCode.OPTION_INVALID, f"--raw {text}", cause, remedy)
     subtype, big_endian = RAW_ENCODINGS[encoding]
     rate_hz, channels = (*map(int, numbers), 1)[:2]
     return suffix.lower(), RawFormat(subtype, rate_hz, channels, big_endian)
 
 
-#: Of a headless file, so many samples are looked at in each of so many places.
+#: Of a raw file, so many samples are looked at in each of so many places.
 _EXCERPT_FRAMES = 1 << 14
 _EXCERPTS = 16
 
@@ -164,8 +161,8 @@ def _is_one_signal_twice(signals: list[npt.NDArray[np.float64]], power: float) -
     """Tell whether each first sample is the next one's equal, and each second is not."""
     pair_product = sum(float(part[0:-1:2] @ part[1::2][: len(part[0:-1:2])]) for part in signals)
     next_product = sum(float(part[1:-1:2] @ part[2::2][: len(part[1:-1:2])]) for part in signals)
-    least, most = sorted((pair_product * 2 / power, next_product * 2 / power))
-    return most > _TURN_EQUAL and most - least > _TURN_TWICE
+    low_likeness, high_likeness = sorted((pair_product * 2 / power, next_product * 2 / power))
+    return high_likeness > _TURN_EQUAL and high_likeness - low_likeness > _TURN_TWICE
 
 
 def _look_interleaved(signals: list[npt.NDArray[np.float64]], power: float) -> bool:

@@ -1,0 +1,5 @@
+"""Run ``producer`` as ``python -m producer.cli``."""
+
+from producer.cli.main import main
+
+main()
