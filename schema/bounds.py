@@ -101,10 +101,11 @@ class OmittedField:
     cause: str
 
 
-_TEXT_FIELDS = ("call_id", "direction", "line", "agent", "customer")
+#: Of a call, those that are texts.
+TEXT_FIELDS = ("call_id", "direction", "line", "agent", "customer")
 
 
-def drop_out_of_bounds(
+def omit_out_of_bounds(
     call: CallInfo, now: datetime | None = None
 ) -> tuple[CallInfo, list[OmittedField]]:
     """Return a call without what is out of bounds, and what that was."""
@@ -115,7 +116,7 @@ def drop_out_of_bounds(
 
 
 def _find_out_of_bounds(call: CallInfo, now: datetime | None) -> list[OmittedField]:
-    checks: list[tuple[str, Any]] = [(name, check_text) for name in _TEXT_FIELDS]
+    checks: list[tuple[str, Any]] = [(name, check_text) for name in TEXT_FIELDS]
     checks += [("started_at", lambda value: check_moment(value, now))]
     checks += [("attributes", check_attributes)]
     omitted = []
@@ -129,7 +130,7 @@ def _find_out_of_bounds(call: CallInfo, now: datetime | None) -> list[OmittedFie
     return omitted
 
 
-def omission_flag(omitted: OmittedField) -> str:
+def omitted_field_flag(omitted: OmittedField) -> str:
     """Return the flag of a recording that says what of its call was left out."""
     return f"{Flag.OMITTED_FIELD}:{omitted.field}"
 

@@ -93,55 +93,48 @@ class ErasureRegister:
         """Note that recordings are about to be erased; return the note, to be confirmed."""
         with self._open_locked() as file:
             key = self._key(file)
-            digests = [_digest(key, recording) for recording in recordings]
-            note = ErasureNote(secrets.token_hex(8), digests)
+            note = ErasureNote(secrets.token_hex(8), [_digest(key, r) for r in recordings])
             _append(file, {"erasing": note.digests, "note": note.id})
         return note
 
     def note_erased(self, note: ErasureNote) -> None:
         """Confirm a note: its recordings are erased."""
-        with self._open_locked() as file:
-            self._key(file)
-            _append(file, {"erased": note.id})
+        self._note({"erased": note.id})
 
     def note_hold(
         self, hold_id: UUID, *, call_id: str | None, line: str | None, reason: str, held_at: str
     ) -> None:
         """Note a hold."""
         facts = {"call_id": call_id, "line": line, "reason": reason, "held_at": held_at}
-        with self._open_locked() as file:
-            self._key(file)
-            _append(file, {"hold": str(hold_id), **facts})
+        self._note({"hold": str(hold_id), **facts})
 
     def note_release(self, hold_id: UUID) -> None:
         """Note that a hold was released."""
-        with self._open_locked() as file:
-            self._key(file)
-            _append(file, {"release": str(hold_id)})
+        self._note({"release": str(hold_id)})
 
     def count_unknown(self, digests: Iterable[str]) -> int:
         """Return how many digests of erasures it lacks; if any, it is another file or cut short."""
         with self._open_locked() as file:
             self._key(file)
-            noted = (line.get("erasing", ()) for line in self._lines(file))
-            return len(set(digests).difference(*noted))
+            noted_digests = (line.get("erasing", ()) for line in self._lines(file))
+            return len(set(digests).difference(*noted_digests))
 
     def find_erased(self, recordings: Iterable[ErasedRecording]) -> PastErasures:
         """Return which of these recordings were erased once."""
         notes: dict[str, list[str]] = {}
-        erased: set[str] = set()
+        erased_digests: set[str] = set()
         with self._open_locked() as file:
             key = self._key(file)
             for line in self._lines(file):
                 if "erasing" in line:
                     notes[line["note"]] = line["erasing"]
                 elif "erased" in line:
-                    erased.update(notes.pop(line["erased"], ()))
+                    erased_digests.update(notes.pop(line["erased"], ()))
         unconfirmed = {digest for digests in notes.values() for digest in digests}
         past = PastErasures()
         for recording in recordings:
             digest = _digest(key, recording)
-            if digest in erased:
+            if digest in erased_digests:
                 past.erased_ids.append(recording.id)
             elif digest in unconfirmed:
                 past.unconfirmed_ids.append(recording.id)
@@ -161,6 +154,11 @@ class ErasureRegister:
                 elif "release" in line:
                     released.add(UUID(line["release"]))
         return {hold_id: active[hold_id] for hold_id in active.keys() - released}, released
+
+    def _note(self, line: dict[str, Any]) -> None:
+        with self._open_locked() as file:
+            self._key(file)
+            _append(file, line)
 
     def _open_locked(self) -> Any:
         try:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 
 from schema.errors import ErrorCode
 from schema.states import RecordingState, SegmentState
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     """What Prometheus may do with a metric."""
 
     COUNTER = "counter"
@@ -23,7 +24,7 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
 
 
-class Source(StrEnum):
+class MetricsRole(StrEnum):
     """Which process serves a metric: by its role in ``python -m workers ROLE``."""
 
     SEGMENTS = "segments"
@@ -36,16 +37,16 @@ class Source(StrEnum):
 class Metric:
     """One name. ``labels`` are all the values that each label may have."""
 
+    kind: MetricKind
     name: str
-    kind: Kind
     meaning: str
-    sources: tuple[Source, ...]
+    sources: tuple[MetricsRole, ...]
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def samples(self) -> tuple[str, ...]:
         """The names that it goes by in a query."""
-        if self.kind is Kind.HISTOGRAM:
+        if self.kind is MetricKind.HISTOGRAM:
             return tuple(f"{self.name}_{end}" for end in ("bucket", "sum", "count"))
         return (self.name,)
 
@@ -56,7 +57,7 @@ class Outcome(StrEnum):
     #: Decoded and stored.
     DONE = "done"
     #: Its words were in the ledger already: nothing was decoded.
-    KNOWN = "known"
+    CACHED = "known"
     #: The recording was at fault, or an error was raised.
     FAILED = "failed"
     #: This host or the moment was at fault; tried again after a pause.
@@ -81,7 +82,7 @@ class RecycleReason(StrEnum):
     ERROR = "error"
 
 
-class Task(StrEnum):
+class FencedTask(StrEnum):
     """What a write that came too late was of."""
 
     SEGMENT = "segment"
@@ -108,270 +109,229 @@ class RetentionOutcome(StrEnum):
     SPARED = "spared"
 
 
+_counter = partial(Metric, MetricKind.COUNTER)
+_gauge = partial(Metric, MetricKind.GAUGE)
+_histogram = partial(Metric, MetricKind.HISTOGRAM)
+
 #: Buckets of seconds: from the read of a short segment to the decode of a long one on a CPU.
 SECONDS_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 _CODES = tuple(code.value for code in ErrorCode)
-_SEGMENTS = (Source.SEGMENTS,)
-_REDUCE = (Source.REDUCE,)
-_CHILDREN = (Source.SEGMENTS, Source.REDUCE)
+_SEGMENTS = (MetricsRole.SEGMENTS,)
+_REDUCE = (MetricsRole.REDUCE,)
+_CHILDREN = (MetricsRole.SEGMENTS, MetricsRole.REDUCE)
 #: The sweep runs in a reducer, or alone.
-_SWEEP = (Source.REDUCE, Source.SWEEP)
-_LEDGER = (Source.LEDGER,)
+_SWEEP = (MetricsRole.REDUCE, MetricsRole.SWEEP)
+_LEDGER = (MetricsRole.LEDGER,)
 
 # Every process of ours.
 
-UP = Metric(
+UP = _gauge(
     "callscribe_up",
-    Kind.GAUGE,
     "1 for each process that serves figures, by its role",
-    tuple(Source),
-    {"role": tuple(Source)},
+    tuple(MetricsRole),
+    {"role": tuple(MetricsRole)},
 )
 
 # Workers that decode.
 
-SEGMENTS = Metric(
+SEGMENTS = _counter(
     "callscribe_segments_total",
-    Kind.COUNTER,
     "Attempts at segments, by how they ended",
     _SEGMENTS,
     {"outcome": tuple(Outcome)},
 )
-ERRORS = Metric(
+ERRORS = _counter(
     "callscribe_errors_total",
-    Kind.COUNTER,
     "Attempts at segments that failed or were postponed, by error code",
     _SEGMENTS,
     {"code": _CODES},
 )
-AUDIO = Metric(
+AUDIO = _counter(
     "callscribe_audio_seconds_total",
-    Kind.COUNTER,
     "Audio of the segments that were decoded, or whose words were known already",
     _SEGMENTS,
-    {"outcome": (Outcome.DONE, Outcome.KNOWN)},
+    {"outcome": (Outcome.DONE, Outcome.CACHED)},
 )
-SPEECH = Metric(
+SPEECH = _counter(
     "callscribe_speech_seconds_total",
-    Kind.COUNTER,
     "Speech that VAD heard in the segments that were decoded",
     _SEGMENTS,
 )
-STAGES = Metric(
+STAGES = _histogram(
     "callscribe_stage_seconds",
-    Kind.HISTOGRAM,
     "Time that decoded segments took, by stage",
     _SEGMENTS,
     {"stage": tuple(Stage)},
 )
-TIMES_REAL_TIME = Metric(
+TIMES_REAL_TIME = _gauge(
     "callscribe_times_real_time_ratio",
-    Kind.GAUGE,
     "Seconds of audio per second of work, of the last segment that was decoded",
     _SEGMENTS,
 )
-BUDGET_HALVINGS = Metric(
+BUDGET_HALVINGS = _counter(
     "callscribe_budget_halvings_total",
-    Kind.COUNTER,
     "How often the device's memory ran out, and minibatches were made half as large",
     _SEGMENTS,
 )
-RECYCLES = Metric(
+RECYCLES = _counter(
     "callscribe_recycles_total",
-    Kind.COUNTER,
     "How often a worker replaced its process, by the reason",
     _SEGMENTS,
     {"reason": tuple(RecycleReason)},
 )
-RESIDENT = Metric(
+RESIDENT = _gauge(
     "callscribe_resident_bytes",
-    Kind.GAUGE,
     "Resident memory of the process that decodes, after its last segment",
     _SEGMENTS,
 )
-DEVICE_USED = Metric(
+DEVICE_USED = _gauge(
     "callscribe_device_used_bytes",
-    Kind.GAUGE,
     "Device memory in use by this worker after its last segment: the weights",
     _SEGMENTS,
 )
-DEVICE_RESERVED = Metric(
+DEVICE_RESERVED = _gauge(
     "callscribe_device_reserved_bytes",
-    Kind.GAUGE,
     "Device memory that this worker's allocator holds after its last segment, used or not",
     _SEGMENTS,
 )
-DEVICE_PEAK = Metric(
+DEVICE_PEAK = _gauge(
     "callscribe_device_peak_bytes",
-    Kind.GAUGE,
     "The most device memory that this worker's last segment used",
     _SEGMENTS,
 )
-DEVICE_FREE = Metric(
+DEVICE_FREE = _gauge(
     "callscribe_device_free_bytes",
-    Kind.GAUGE,
     "Free memory of the device, other processes' use considered, after the last segment",
     _SEGMENTS,
 )
-DEVICE_CAPACITY = Metric(
-    "callscribe_device_capacity_bytes", Kind.GAUGE, "All memory of the device", _SEGMENTS
-)
-DEVICE_FRAGMENTATION = Metric(
+DEVICE_CAPACITY = _gauge("callscribe_device_capacity_bytes", "All memory of the device", _SEGMENTS)
+DEVICE_FRAGMENTATION = _gauge(
     "callscribe_device_fragmentation_ratio",
-    Kind.GAUGE,
     "Share of the reserved device memory that nothing used after the last segment",
     _SEGMENTS,
 )
 
 # Workers and reducers: a parent, whose one child is replaced when it dies.
 
-CHILDREN = Metric(
+CHILDREN = _counter(
     "callscribe_children_started_total",
-    Kind.COUNTER,
     "Processes that a worker started to work in; each but the first replaced one that died",
     _CHILDREN,
 )
-FENCED_WRITES = Metric(
+FENCED_WRITES = _counter(
     "callscribe_fenced_writes_total",
-    Kind.COUNTER,
     "Writes refused since another worker had taken over, or the work was cancelled",
     _CHILDREN,
-    {"task": tuple(Task)},
+    {"task": tuple(FencedTask)},
 )
-REFUSED = Metric(
+REFUSED = _counter(
     "callscribe_messages_refused_total",
-    Kind.COUNTER,
     "Messages in Redis that are none of ours and were dropped",
     _CHILDREN,
 )
 
 # Reducers, and the sweep.
 
-REDUCES = Metric(
+REDUCES = _counter(
     "callscribe_reduces_total",
-    Kind.COUNTER,
     "Reduces of recordings, by how they ended",
     _REDUCE,
     {"outcome": tuple(ReduceOutcome)},
 )
-REDUCE_SECONDS = Metric(
-    "callscribe_reduce_seconds", Kind.HISTOGRAM, "Time that a reduce took", _REDUCE
-)
-SWEEP_LAST = Metric(
+REDUCE_SECONDS = _histogram("callscribe_reduce_seconds", "Time that a reduce took", _REDUCE)
+SWEEP_LAST = _gauge(
     "callscribe_sweep_last_timestamp_seconds",
-    Kind.GAUGE,
     "When this process last swept, or saw that another one was at it, by its own clock",
     _SWEEP,
 )
-LEASES_EXPIRED = Metric(
+LEASES_EXPIRED = _counter(
     "callscribe_leases_expired_total",
-    Kind.COUNTER,
     "Segments that were sent again since the worker that held them fell silent",
     _SWEEP,
 )
-GIVEN_UP = Metric(
+GIVEN_UP = _counter(
     "callscribe_given_up_total",
-    Kind.COUNTER,
     "Segments and recordings that the sweep gave up after too many attempts",
     _SWEEP,
 )
-REDISPATCHED = Metric(
+REDISPATCHED = _counter(
     "callscribe_redispatched_total",
-    Kind.COUNTER,
     "Messages that the sweep sent, expired leases' among them",
     _SWEEP,
 )
 
 # The ledger, Redis and the spool, as the ``metrics`` role finds them.
 
-LEDGER_UP = Metric(
-    "callscribe_ledger_up", Kind.GAUGE, "1 if the ledger answered this scrape, else 0", _LEDGER
+LEDGER_UP = _gauge("callscribe_ledger_up", "1 if the ledger answered this scrape, else 0", _LEDGER)
+LEDGER_SECONDS = _gauge(
+    "callscribe_ledger_query_seconds", "How long the ledger took to answer", _LEDGER
 )
-LEDGER_SECONDS = Metric(
-    "callscribe_ledger_query_seconds", Kind.GAUGE, "How long the ledger took to answer", _LEDGER
-)
-LEDGER_SEGMENTS = Metric(
+LEDGER_SEGMENTS = _gauge(
     "callscribe_ledger_segments",
-    Kind.GAUGE,
     "Segments that have not ended, by state",
     _LEDGER,
     {"state": (SegmentState.PENDING, SegmentState.LEASED)},
 )
-LEDGER_WAITING = Metric(
+LEDGER_WAITING = _gauge(
     "callscribe_ledger_segments_waiting",
-    Kind.GAUGE,
     "Pending segments whose last attempt failed, by its error code",
     _LEDGER,
     {"code": _CODES},
 )
-OLDEST_PENDING = Metric(
+OLDEST_PENDING = _gauge(
     "callscribe_ledger_oldest_pending_seconds",
-    Kind.GAUGE,
     "Age of the oldest recording of which a segment waits; 0 where none does",
     _LEDGER,
 )
-LEDGER_LEASES_EXPIRED = Metric(
+LEDGER_LEASES_EXPIRED = _gauge(
     "callscribe_ledger_leases_expired",
-    Kind.GAUGE,
     "Leased segments whose worker fell silent, and that no other has taken up yet",
     _LEDGER,
 )
-LAST_HOUR_SEGMENTS = Metric(
+LAST_HOUR_SEGMENTS = _gauge(
     "callscribe_ledger_last_hour_segments",
-    Kind.GAUGE,
     "Segments that ended in the last hour, cancelled ones left out, by state",
     _LEDGER,
     {"state": (SegmentState.DONE, SegmentState.FAILED)},
 )
-LAST_HOUR_AUDIO = Metric(
+LAST_HOUR_AUDIO = _gauge(
     "callscribe_ledger_last_hour_audio_seconds",
-    Kind.GAUGE,
     "Audio of the segments that were done in the last hour",
     _LEDGER,
 )
-LAST_DAY_RECORDINGS = Metric(
+LAST_DAY_RECORDINGS = _gauge(
     "callscribe_ledger_last_day_recordings",
-    Kind.GAUGE,
     "Recordings handed in during the last day, by the state they are in now",
     _LEDGER,
     {"state": tuple(RecordingState)},
 )
-OLDEST_EVENT = Metric(
+OLDEST_EVENT = _gauge(
     "callscribe_ledger_oldest_event_seconds",
-    Kind.GAUGE,
     "Age of the oldest event that waits for its receiver to take it; 0 where none does",
     _LEDGER,
 )
-PURGE_AGE = Metric(
+PURGE_AGE = _gauge(
     "callscribe_ledger_purge_age_seconds",
-    Kind.GAUGE,
     "Time since a run of retention came to its end; absent where none ever did",
     _LEDGER,
 )
-PURGED = Metric(
+PURGED = _gauge(
     "callscribe_ledger_purge_recordings",
-    Kind.GAUGE,
     "Recordings that this run erased, and old ones that it left since they had not ended",
     _LEDGER,
     {"outcome": tuple(RetentionOutcome)},
 )
-REDIS_UP = Metric(
-    "callscribe_redis_up", Kind.GAUGE, "1 if Redis answered this scrape, else 0", _LEDGER
-)
-QUEUE = Metric(
+REDIS_UP = _gauge("callscribe_redis_up", "1 if Redis answered this scrape, else 0", _LEDGER)
+QUEUE = _gauge(
     "callscribe_queue_messages",
-    Kind.GAUGE,
     "Messages that wait in Redis, by queue",
     _LEDGER,
     {"queue": ("segments", "reduce")},
 )
-SPOOL_FREE = Metric(
-    "callscribe_spool_free_bytes", Kind.GAUGE, "Free space where the spool is", _LEDGER
-)
-SPOOL_RESERVE = Metric(
+SPOOL_FREE = _gauge("callscribe_spool_free_bytes", "Free space where the spool is", _LEDGER)
+SPOOL_RESERVE = _gauge(
     "callscribe_spool_reserve_bytes",
-    Kind.GAUGE,
     "Free space that the spool leaves: below it a submit stops",
     _LEDGER,
 )
@@ -382,6 +342,6 @@ CATALOGUE: tuple[Metric, ...] = tuple(
 )
 
 
-def served_by(source: Source) -> Iterator[Metric]:
+def served_by(source: MetricsRole) -> Iterator[Metric]:
     """Yield the metrics that a process serves."""
     return (metric for metric in CATALOGUE if source in metric.sources)

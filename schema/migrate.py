@@ -75,7 +75,9 @@ def _upgrade(engine: Engine, *, roles: bool, lease_s: int) -> str:
     with engine.begin() as connection:
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         config.attributes["connection"] = connection
-        _refuse_newer(connection)
+        # A newer release's tables are ones of which we know nothing.
+        if _is_newer(revision := current_revision(connection)):
+            raise outdated_ledger(revision)
         command.upgrade(config, "head")
         if roles:
             create_roles(connection)
@@ -109,25 +111,17 @@ def _lock_timeout(engine: Engine) -> Transient:
     )
 
 
-def _refuse_newer(connection: Connection) -> None:
-    """Raise Misconfigured where a newer release has migrated already, of which we know nothing."""
-    revision = current_revision(connection)
-    if revision is not None and revision not in _revisions():
-        raise outdated_ledger(revision)
-
-
 def _build_indexes(engine: Engine) -> None:
     """Build what is missing of the indexes that no transaction can build beside workers."""
     with unlimited_session(engine) as connection:
         # Tried and not waited for: the build waits for every transaction, this one's wait, too.
-        while not connection.scalar(text("select pg_try_advisory_lock(:key)"), _BUILD):
+        while not connection.scalar(_TRY_LOCK, {"key": _BUILD_LOCK}):
             time.sleep(_POLL_S)
         for index in missing_indexes(connection):
             _build_index(connection, index)
 
 
-_BUILD = {"key": _BUILD_LOCK}
-
+_TRY_LOCK = text("select pg_try_advisory_lock(:key)")
 _IS_VALID = text("select indisvalid from pg_index where indexrelid = to_regclass(:name)")
 
 
@@ -180,18 +174,18 @@ def require_current(engine: Engine) -> None:
 
 def outdated_ledger(revision: str | None) -> Misconfigured:
     """Return the error of a ledger at another revision than this code's, with what to do."""
-    is_newer = revision is not None and revision not in _revisions()
     remedy = "Use the producer of the release that migrated it, or a newer one."
     return Misconfigured(
         ErrorCode.LEDGER_OUTDATED,
         "ledger",
         f"its revision is {revision or 'none'}, this version needs {head_revision()}",
-        remedy if is_newer else "Run: producer migrate",
+        remedy if _is_newer(revision) else "Run: producer migrate",
     )
 
 
-def _revisions() -> set[str]:
-    return {script.revision for script in _scripts().walk_revisions()}
+def _is_newer(revision: str | None) -> bool:
+    known_revisions = {script.revision for script in _scripts().walk_revisions()}
+    return revision is not None and revision not in known_revisions
 
 
 def _scripts() -> ScriptDirectory:

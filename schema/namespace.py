@@ -92,9 +92,9 @@ class Namespace:
         ledger: Ledger,
         settings: Settings,
         *,
-        is_ours: SharedFlag | None = None,
+        owned_flag: SharedFlag | None = None,
     ) -> None:
-        self._is_ours: SharedFlag = is_ours or SimpleNamespace(value=False)
+        self._owned_flag: SharedFlag = owned_flag or SimpleNamespace(value=False)
         self._app = app
         self._ledger = ledger
         self._name = settings.namespace
@@ -119,7 +119,7 @@ class Namespace:
         if ledger is None:
             return
         if holder.ledger == ledger:
-            self._is_ours.value = True
+            self._owned_flag.value = True
         else:
             self._refuse(holder, ledger)
 
@@ -138,7 +138,7 @@ class Namespace:
             self._refuse(holder, ledger)
             holder = self._ask_or_none(lambda: self._claim_key(ledger, take_back=True))
         if holder is not None:
-            self._is_ours.value = True
+            self._owned_flag.value = True
         if deleted_keys := self._ask_or_none(self._delete_wrong_types):
             log.warning("redis_keys_mended", keys=deleted_keys)
 
@@ -175,9 +175,11 @@ class Namespace:
 
         Whoever may write to Redis can do that; it must not end a fleet.
         """
-        if not self._is_ours.value:
-            raise namespace_taken(self._name, holder, ledger)
-        log.error("namespace_overwritten", error=str(namespace_taken(self._name, holder, ledger)))
+        if not self._owned_flag.value:
+            raise namespace_taken_error(self._name, holder, ledger)
+        log.error(
+            "namespace_overwritten", error=str(namespace_taken_error(self._name, holder, ledger))
+        )
 
     def _claim_key(self, ledger: LedgerIdentity, *, take_back: bool) -> NamespaceHolder | None:
         with self._client() as client:
@@ -218,7 +220,9 @@ def _parse_holder(value: bytes, left_ms: int) -> NamespaceHolder | None:
     return ledger and NamespaceHolder(ledger, 1 + left_ms // 1000)
 
 
-def namespace_taken(name: str, holder: NamespaceHolder, ledger: LedgerIdentity) -> Misconfigured:
+def namespace_taken_error(
+    name: str, holder: NamespaceHolder, ledger: LedgerIdentity
+) -> Misconfigured:
     """Return the error of a process that finds another ledger's fleet in its namespace."""
     return Misconfigured(
         ErrorCode.NAMESPACE_TAKEN,

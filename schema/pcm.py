@@ -90,46 +90,49 @@ class BlockDigests:
 
 def span_digest(blocks: BlockRows, span: Span) -> str:
     """Return the digest of ``span``, given the digests of all blocks of the signal, as hex."""
-    first, last = span.start_ms // GRID_MS, -(-span.end_ms // GRID_MS)
-    return join_digests(blocks[first:last])
+    start, end = span.start_ms // GRID_MS, -(-span.end_ms // GRID_MS)
+    return join_digests(blocks[start:end])
 
 
 def join_digests(blocks: BlockRows) -> str:
     """Return the digest of consecutive blocks, as hex."""
-    hashed = hashlib.blake2b(digest_size=32)
+    hasher = hashlib.blake2b(digest_size=32)
     for block in blocks:
-        hashed.update(block)
-    return hashed.hexdigest()
+        hasher.update(block)
+    return hasher.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedPart:
+class PlannedSlice:
     """A planned segment that a repair lies in, or a part of it does: its span and its digest."""
 
     span: Span
     pcm_digest: str
 
 
-def excerpt_digest(parts: Sequence[PlannedPart], span: Span) -> str:
+def excerpt_digest(slices: Sequence[PlannedSlice], span: Span) -> str:
     """Return the digest of a span within planned segments, as hex.
 
-    Two spans of equal digest hold equal samples: those of equal ``parts``, at the same place in
+    Two spans of equal digest hold equal samples: those of equal ``slices``, at the same place in
     them. Where on its recording's clock that is makes no difference.
 
     Raises:
-        ValueError: the parts, in order of their starts, do not cover the span.
+        ValueError: the slices, in order of their starts, do not cover the span.
     """
     at_ms = span.start_ms
-    hashed = hashlib.blake2b(f"excerpt {span.duration_ms}".encode(), digest_size=32)
-    for part in parts:
-        if part.span.start_ms > at_ms:
+    hasher = hashlib.blake2b(f"excerpt {span.duration_ms}".encode(), digest_size=32)
+    for planned_slice in slices:
+        if planned_slice.span.start_ms > at_ms:
             break
-        at_ms = max(at_ms, part.span.end_ms)
-        position = f"{part.span.start_ms - span.start_ms} {part.span.duration_ms} {part.pcm_digest}"
-        hashed.update(f"\n{position}".encode())
+        at_ms = max(at_ms, planned_slice.span.end_ms)
+        offset_ms, length_ms = (
+            planned_slice.span.start_ms - span.start_ms,
+            planned_slice.span.duration_ms,
+        )
+        hasher.update(f"\n{offset_ms} {length_ms} {planned_slice.pcm_digest}".encode())
     if at_ms < span.end_ms:
         raise ValueError(f"planned segments end at {at_ms} ms and do not cover {span}")
-    return hashed.hexdigest()
+    return hasher.hexdigest()
 
 
 def samples_digest(samples: Samples, rate_hz: int, start_ms: int) -> str:

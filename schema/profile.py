@@ -291,7 +291,8 @@ def load_profile(
         if name in PROFILES:
             base = PROFILES[name].model_dump(exclude_unset=True)
         elif Path(name).is_file():
-            base = _read_profile(Path(name)).model_dump(exclude_unset=True)
+            settings = tomllib.loads(Path(name).read_text("utf-8-sig"))
+            base = Profile(**settings).model_dump(exclude_unset=True)
         else:
             raise BadRequest(
                 ErrorCode.OPTION_INVALID,
@@ -395,10 +396,6 @@ def stored_profile(stored: Mapping[str, Any]) -> Profile:
             f"this host's release does not know it ({_first_line(error)})",
             "Update the workers of this host, or submit with the producer of their release.",
         ) from error
-
-
-def _read_profile(path: Path) -> Profile:
-    return Profile(**tomllib.loads(path.read_text("utf-8-sig")))
 
 
 #: Where pydantic would quote a regular expression.

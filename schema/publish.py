@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from schema.broker import explain_redis_error
-from schema.wire import Dispatch, QueueLengths, empty_flooded, read_queue_lengths
+from schema.wire import Dispatch, QueueLengths, RedisClient, empty_flooded, read_queue_lengths
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 class MessageSender(Protocol):
@@ -53,19 +55,16 @@ class Publisher:
 
         Nobody of ours sends so many. What was among them is in the ledger.
         """
-        try:
-            with self._app.connection_for_write() as connection:
-                return empty_flooded(connection.default_channel.client, messages_max)
-        except Exception as error:
-            self.failure = explain_redis_error(error)
-            log.warning("redis_unreachable", error=self.failure[0])
-            return []
+        return self._ask_or_none(lambda client: empty_flooded(client, messages_max)) or []
 
     def queue_lengths(self) -> QueueLengths | None:
         """Return how many messages wait in Redis, or None where it does not answer."""
+        return self._ask_or_none(read_queue_lengths)
+
+    def _ask_or_none(self, ask: Callable[[RedisClient], T]) -> T | None:
         try:
             with self._app.connection_for_write() as connection:
-                return read_queue_lengths(connection.default_channel.client)
+                return ask(connection.default_channel.client)
         except Exception as error:
             self.failure = explain_redis_error(error)
             log.warning("redis_unreachable", error=self.failure[0])

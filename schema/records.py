@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from schema.errors import ErrorCode
-from schema.pcm import PlannedPart
+from schema.pcm import PlannedSlice
 from schema.span import Span
 from schema.text import printable_path
 
@@ -30,7 +30,7 @@ class Location:
         """The path as people read it; what is no UTF-8 or no printable character is escaped."""
         return printable_path(self.path)
 
-    def under(self, root_path: str) -> bytes:
+    def absolute_path(self, root_path: str) -> bytes:
         """Return the absolute path on a host that has the root at ``root_path``."""
         return os.path.join(os.fsencode(root_path), self.path)
 
@@ -65,7 +65,7 @@ class SegmentSource:
 
     ``channel`` counts from 0; None is the mean of all. ``pcm_digest`` is what the samples hashed
     to when the segment was planned (:mod:`schema.pcm`); of a repair it is made of those of the
-    ``parts``, the planned segments that it lies in.
+    ``slices``, the planned segments that it lies in.
     """
 
     location: Location
@@ -73,7 +73,7 @@ class SegmentSource:
     channel: int | None
     span: Span
     pcm_digest: str
-    parts: tuple[PlannedPart, ...] = ()
+    slices: tuple[PlannedSlice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

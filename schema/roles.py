@@ -198,16 +198,14 @@ def create_roles(connection: Connection) -> list[Role]:
 
 
 #: Logins of our roles; of one in several, the limits of the first of them in :class:`Role`.
-_LOGINS = text(
-    """
+_LOGINS = text("""
     select distinct on (login.oid) quote_ident(login.rolname) as name, role.rolname as role
       from pg_auth_members member
       join pg_roles login on login.oid = member.member
       join pg_roles role on role.oid = member.roleid
      where role.rolname = any(:roles) and login.rolcanlogin
      order by login.oid, array_position(cast(:roles as text[]), role.rolname::text)
-    """
-)
+""")
 
 
 def limit_logins(connection: Connection, lease_s: int) -> list[str]:
@@ -274,8 +272,7 @@ class ExcessRight:
     remedy: str
 
 
-_COLUMN_RIGHTS = text(
-    """
+_COLUMN_RIGHTS = text("""
     select r.role, c.relname as table, v.verb, a.attname as column
       from unnest(cast(:roles as text[])) as r (role)
      cross join unnest(cast(:tables as text[])) as t (name)
@@ -284,18 +281,15 @@ _COLUMN_RIGHTS = text(
       join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
      where has_column_privilege(r.role, c.oid, a.attnum, v.verb)
      order by v.verb desc, r.role, c.relname, a.attnum
-    """
-)
+""")
 
-_OBJECT_RIGHTS = text(
-    """
+_OBJECT_RIGHTS = text("""
     select r.role,
            has_database_privilege(r.role, current_database(), 'temporary') as tables,
            exists (select from unnest(cast(:functions as text[])) f
                     where has_function_privilege(r.role, f, 'execute')) as objects
       from unnest(cast(:roles as text[])) as r (role)
-    """
-)
+""")
 
 
 def find_excess_rights(connection: Connection) -> list[ExcessRight]:
@@ -314,8 +308,8 @@ def _excess_column_rights(connection: Connection, roles: list[str]) -> list[Exce
     ]
     if not excess:
         return []
-    rest = f", and {len(excess) - 1} more that are not its work" if len(excess) > 1 else ""
-    return [ExcessRight(f"{excess[0]}{rest}", "Run producer migrate as the tables' owner")]
+    remainder = f", and {len(excess) - 1} more that are not its work" if len(excess) > 1 else ""
+    return [ExcessRight(f"{excess[0]}{remainder}", "Run producer migrate as the tables' owner")]
 
 
 def _excess_objects(connection: Connection, roles: list[str]) -> list[ExcessRight]:

@@ -343,7 +343,7 @@ class Settings(BrokerSettings):
         """
         if location.root in self.buckets:
             return self.buckets[location.root].url(location.path)
-        return location.under(self.root_path(location.root))
+        return location.absolute_path(self.root_path(location.root))
 
     def locate(self, path: bytes) -> Location | None:
         """Return which root a file lies under, by name as by its links' end, or None for none.

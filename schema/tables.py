@@ -12,6 +12,7 @@ workers waiting: ``producer migrate`` builds it afterwards, beside whoever works
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -87,11 +88,17 @@ SEGMENT_EXHAUSTED = "state in ('pending', 'leased') and (attempts >= 20 or strik
 REDUCE_EXHAUSTED = f"{REDUCE_WAITS} and reduce_attempts >= 5"
 
 
-def _one_of(
-    column: str,
-    values: type[SubmissionState | SegmentState | SegmentKind | RecordingState | EventState],
-) -> str:
+def _one_of(column: str, values: type[StrEnum]) -> str:
     return f"{column} in ({', '.join(repr(value.value) for value in values)})"
+
+
+def _index(name: str, *columns: Any, where: str | None = None, **options: Any) -> Index:
+    return Index(name, *columns, postgresql_where=None if where is None else text(where), **options)
+
+
+def _concurrent_index(name: str, *columns: Any, **options: Any) -> Index:
+    """Return an index that is built beside whoever works."""
+    return _index(name, *columns, postgresql_concurrently=True, **options)
 
 
 class Submission(Base):
@@ -101,7 +108,7 @@ class Submission(Base):
     __table_args__ = (
         CheckConstraint(_one_of("state", SubmissionState), name="state"),
         # The same command again, after its producer was killed, finds what it began.
-        Index("submissions_open_key_uq", "key", unique=True, postgresql_where=text("state='open'")),
+        _index("submissions_open_key_uq", "key", unique=True, where="state='open'"),
         Index("submissions_created_at_ix", "created_at"),
     )
 
@@ -150,40 +157,19 @@ class Recording(Base):
         CheckConstraint("open_segments >= 0", name="open_segments"),
         Index("recordings_content_digest_ix", "content_digest"),
         Index("recordings_call_id_ix", "call_id"),
-        Index(
-            "recordings_stitching_ix",
-            "reduce_dispatched_at",
-            postgresql_where=text("state='stitching'"),
-        ),
+        _index("recordings_stitching_ix", "reduce_dispatched_at", where="state='stitching'"),
         # For the sweep alone: what is due, in order, and what is given up.
-        Index(
-            "recordings_due_ix",
-            text(REDUCE_TURN),
-            text(REDUCE_SINCE),
-            postgresql_where=text(REDUCE_WAITS),
-            postgresql_concurrently=True,
+        _concurrent_index(
+            "recordings_due_ix", text(REDUCE_TURN), text(REDUCE_SINCE), where=REDUCE_WAITS
         ),
-        Index(
-            "recordings_exhausted_ix",
-            "id",
-            postgresql_where=text(REDUCE_EXHAUSTED),
-            postgresql_concurrently=True,
-        ),
+        _concurrent_index("recordings_exhausted_ix", "id", where=REDUCE_EXHAUSTED),
         # For figures alone: what was lately handed in, the oldest that is open, and what is under
         # way or lately ended.
-        Index("recordings_created_at_ix", "created_at", postgresql_concurrently=True),
-        Index(
-            "recordings_open_ix",
-            "created_at",
-            postgresql_where=text("state in ('planned', 'running')"),
-            postgresql_concurrently=True,
+        _concurrent_index("recordings_created_at_ix", "created_at"),
+        _concurrent_index(
+            "recordings_open_ix", "created_at", where="state in ('planned', 'running')"
         ),
-        Index(
-            "recordings_ended_at_ix",
-            "ended_at",
-            postgresql_where=text("state<>'planned'"),
-            postgresql_concurrently=True,
-        ),
+        _concurrent_index("recordings_ended_at_ix", "ended_at", where="state<>'planned'"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -245,53 +231,29 @@ class SegmentRow(Base):
         CheckConstraint(_one_of("kind", SegmentKind), name="kind"),
         # Two decodes of one key never run at a time: the second claim fails here, and its segment
         # is given the first one's result.
-        Index(
-            "segments_live_decode_uq",
-            "decode_key",
-            unique=True,
-            postgresql_where=text("state='leased'"),
-        ),
-        Index("segments_pending_decode_ix", "decode_key", postgresql_where=text("state='pending'")),
+        _index("segments_live_decode_uq", "decode_key", unique=True, where="state='leased'"),
+        _index("segments_pending_decode_ix", "decode_key", where="state='pending'"),
         # Whoever reads it says the second condition, though it always holds. Statistics
         # are older than a backlog, and a planner that believes nothing is pending would walk this
         # index, all of it, where a key could be looked up in the other. Sweeps of before revision
         # 0010 read this one, and who counts what waits; what is due is found in the one below.
-        Index(
-            "segments_pending_ix",
-            "dispatched_at",
-            postgresql_where=text("state='pending' and dispatches >= 0"),
-        ),
+        _index("segments_pending_ix", "dispatched_at", where="state='pending' and dispatches >= 0"),
         # For sweeps of before revision 0010.
-        Index(
-            "segments_urgent_ix",
-            "dispatched_at",
-            postgresql_where=text("state='pending' and urgent"),
-            postgresql_concurrently=True,
+        _concurrent_index(
+            "segments_urgent_ix", "dispatched_at", where="state='pending' and urgent"
         ),
-        Index(
+        _concurrent_index(
             "segments_due_ix",
             "urgent",
             text(SEGMENT_TURN),
             text(SEGMENT_SINCE),
             "start_ms",
-            postgresql_where=text(SEGMENT_WAITS),
-            postgresql_concurrently=True,
+            where=SEGMENT_WAITS,
         ),
-        Index(
-            "segments_exhausted_ix",
-            "recording_id",
-            "id",
-            postgresql_where=text(SEGMENT_EXHAUSTED),
-            postgresql_concurrently=True,
-        ),
+        _concurrent_index("segments_exhausted_ix", "recording_id", "id", where=SEGMENT_EXHAUSTED),
         # Whoever decodes by another key than was planned, see below: few, and seldom any.
-        Index(
-            "segments_decoding_ix",
-            "decoding_key",
-            postgresql_where=text("decoding_key is not null"),
-            postgresql_concurrently=True,
-        ),
-        Index("segments_leased_ix", "lease_expires_at", postgresql_where=text("state='leased'")),
+        _concurrent_index("segments_decoding_ix", "decoding_key", where="decoding_key is not null"),
+        _index("segments_leased_ix", "lease_expires_at", where="state='leased'"),
         Index("segments_result_key_ix", "result_key"),
     )
 
@@ -348,9 +310,7 @@ class ResultRow(Base):
 
     __tablename__ = "results"
     # For the sweep: what came lately, which others may wait for.
-    __table_args__ = (
-        Index("results_created_at_ix", "created_at", "decode_key", postgresql_concurrently=True),
-    )
+    __table_args__ = (_concurrent_index("results_created_at_ix", "created_at", "decode_key"),)
 
     decode_key: Mapped[str] = mapped_column(primary_key=True)
     #: JSON as text: nobody asks the database what is in it, and every finish writes one.
@@ -369,8 +329,8 @@ class Transcript(Base):
     __tablename__ = "transcripts"
     __table_args__ = (
         UniqueConstraint("recording_id", "version"),
-        Index("transcripts_created_at_ix", "created_at", "id", postgresql_concurrently=True),
-        Index("transcripts_position_ix", "position", "id", postgresql_concurrently=True),
+        _concurrent_index("transcripts_created_at_ix", "created_at", "id"),
+        _concurrent_index("transcripts_position_ix", "position", "id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -398,16 +358,16 @@ class Transcript(Base):
     position: Mapped[int] = mapped_column(BigInteger, server_default=_NEXT_POSITION)
 
 
-class Purge(Base):
+class RetentionRunRow(Base):
     """A run of retention: what it erased, and that it came to its end."""
 
     __tablename__ = "purges"
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     #: Calls before this moment may go.
-    before: Mapped[datetime]
+    cutoff: Mapped[datetime] = mapped_column("before")
     #: Not all of them: those of a line, say. Which, no row tells.
-    narrowed: Mapped[bool] = mapped_column(server_default=false())
+    has_filters: Mapped[bool] = mapped_column("narrowed", server_default=false())
     began_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     #: Null while it runs, and where it was broken off.
     ended_at: Mapped[datetime | None]
@@ -415,7 +375,7 @@ class Purge(Base):
     results: Mapped[int] = mapped_column(server_default="0")
     copies: Mapped[int] = mapped_column(server_default="0")
     #: Old ones that were still being transcribed when it ended.
-    spared: Mapped[int] = mapped_column(server_default="0")
+    unfinished_recordings: Mapped[int] = mapped_column("spared", server_default="0")
 
 
 class UtteranceRow(Base):
@@ -424,11 +384,8 @@ class UtteranceRow(Base):
     __tablename__ = "utterances"
     __table_args__ = (
         # See migration 0006 for the function.
-        Index(
-            "utterances_words_ix",
-            text("search_words(text)"),
-            postgresql_using="gin",
-            postgresql_concurrently=True,
+        _concurrent_index(
+            "utterances_words_ix", text("search_words(text)"), postgresql_using="gin"
         ),
     )
 
@@ -490,14 +447,9 @@ class EventRow(Base):
     __tablename__ = "events"
     __table_args__ = (
         CheckConstraint(_one_of("state", EventState), name="state"),
-        Index(
-            "events_waiting_ix",
-            "receiver_id",
-            "next_attempt_at",
-            postgresql_where=text("state='waiting'"),
-        ),
+        _index("events_waiting_ix", "receiver_id", "next_attempt_at", where="state='waiting'"),
         Index("events_submission_id_ix", "submission_id"),
-        Index("events_unsummed_ix", "submission_id", postgresql_where=text("not summed")),
+        _index("events_unsummed_ix", "submission_id", where="not summed"),
         Index("events_recording_id_ix", "recording_id"),
     )
 
@@ -516,7 +468,7 @@ class EventRow(Base):
     counts: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
     #: Whether an event of the whole submission has taken this one into account.
-    summed: Mapped[bool] = mapped_column(server_default=text("false"))
+    is_counted: Mapped[bool] = mapped_column("summed", server_default=text("false"))
 
     state: Mapped[str] = mapped_column(server_default=EventState.WAITING)
     attempts: Mapped[int] = mapped_column(server_default=text("0"))

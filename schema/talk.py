@@ -51,7 +51,6 @@ def talk_of(utterances: Sequence[Utterance], duration_ms: int) -> Talk:
 
 
 def _talk_spans(utterances: Iterable[Utterance]) -> list[Span]:
-    """Return when a speaker talks."""
     words = (word.span for utterance in utterances for word in utterance.words)
     return list(merge(sorted(words), _PAUSE_MS - 1))
 
@@ -96,13 +95,13 @@ def _interruptions(utterances: Sequence[Utterance]) -> Counter[str]:
     speaking_until_ms: dict[str, int] = {}
     ordered = sorted(utterances, key=lambda u: u.start_ms)
     for start_ms, group in groupby(ordered, key=lambda u: u.start_ms):
-        started = list(group)
-        for utterance in started:
+        starting_utterances = list(group)
+        for utterance in starting_utterances:
             name = utterance.speaker
             others_until_ms = [ms for other, ms in speaking_until_ms.items() if other != name]
             at_once_ms = min(max(others_until_ms, default=0), utterance.end_ms) - start_ms
             interruptions[name] += at_once_ms >= _INTERRUPTS_MS
-        for utterance in started:
+        for utterance in starting_utterances:
             until_ms = speaking_until_ms.get(utterance.speaker, 0)
             speaking_until_ms[utterance.speaker] = max(until_ms, utterance.end_ms)
     return interruptions

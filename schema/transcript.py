@@ -6,7 +6,7 @@ Times are on the recording's clock.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -122,15 +122,7 @@ class Coverage:
 
     def to_json(self) -> list[Any]:
         """Return the compact form kept in the ledger."""
-        core = self.core
-        return [
-            self.channel,
-            self.index,
-            core.start_ms,
-            core.end_ms,
-            self.speech_ms,
-            self.worded_ms,
-        ]
+        return [self.channel, self.index, *astuple(self.core), self.speech_ms, self.worded_ms]
 
     @classmethod
     def from_json(cls, value: list[Any]) -> Coverage:
@@ -182,8 +174,8 @@ class PlannedRepair:
 class Repair:
     """A place that was decoded once more, and what that yielded.
 
-    ``added`` and ``dropped`` are the words that are in the transcript, and no longer in it,
-    because of it. ``rules`` says how its two ends were joined to what was there, the left one
+    ``added_words`` and ``dropped_words`` are the words that are in the transcript, and no longer in
+    it, because of it. ``rules`` says how its two ends were joined to what was there, the left one
     first; empty unless it was.
     """
 
@@ -191,8 +183,8 @@ class Repair:
     core: Span
     reason: RepairReason
     outcome: RepairOutcome
-    added: tuple[Word, ...] = ()
-    dropped: tuple[Word, ...] = ()
+    added_words: tuple[Word, ...] = ()
+    dropped_words: tuple[Word, ...] = ()
     rules: tuple[SeamRule, ...] = ()
     language: str | None = None
     error_code: str | None = None
@@ -204,8 +196,8 @@ class Repair:
             "core": [self.core.start_ms, self.core.end_ms],
             "reason": self.reason,
             "outcome": self.outcome,
-            "added": [word.to_json() for word in self.added],
-            "dropped": [word.to_json() for word in self.dropped],
+            "added": [word.to_json() for word in self.added_words],
+            "dropped": [word.to_json() for word in self.dropped_words],
             "rules": list(self.rules),
             "language": self.language,
             "error_code": self.error_code,
@@ -219,8 +211,8 @@ class Repair:
             core=Span(*value["core"]),
             reason=RepairReason(value["reason"]),
             outcome=RepairOutcome(value["outcome"]),
-            added=tuple(map(Word.from_json, value["added"])),
-            dropped=tuple(map(Word.from_json, value["dropped"])),
+            added_words=tuple(map(Word.from_json, value["added"])),
+            dropped_words=tuple(map(Word.from_json, value["dropped"])),
             rules=tuple(map(SeamRule, value["rules"])),
             language=value["language"],
             error_code=value["error_code"],

@@ -130,13 +130,9 @@ class SegmentResult:
 
 def _words(columns: dict[str, Any]) -> Iterator[Word]:
     end_ms = 0
-    for text, gap_ms, length_ms, confidence in zip(
-        columns["texts"],
-        columns["gaps_ms"],
-        columns["lengths_ms"],
-        columns["confidences"],
-        strict=True,
-    ):
+    names = ("texts", "gaps_ms", "lengths_ms", "confidences")
+    rows = zip(*(columns[name] for name in names), strict=True)
+    for text, gap_ms, length_ms, confidence in rows:
         start_ms = end_ms + gap_ms
         end_ms = start_ms + length_ms
         yield Word(text, start_ms, end_ms, None if confidence is None else confidence / 1000)

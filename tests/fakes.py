@@ -11,7 +11,7 @@ from schema.errors import CallscribeError
 from schema.pcm import SAMPLES_PER_MS, Samples
 from schema.span import Span
 from schema.words import Word
-from workers.engines.base import DecodeOutcome, DecodeRequest, Decoding, Recognizer
+from workers.engines.base import DecodedSpeech, DecodeOutcome, DecodeRequest, Recognizer
 
 #: What the fakes look at: a tenth of a second, which is speech where it is louder than a whisper.
 STEP_MS = 100
@@ -60,9 +60,9 @@ class FakeRecognizer(Recognizer):
         if self.failures:
             raise self.failures.pop(0)
         if not regions:
-            return Decoding((), None)
+            return DecodedSpeech((), None)
         words = tuple(word for region in regions for word in self._words(samples, region))
-        return Decoding(words, self.language if language == "auto" else language)
+        return DecodedSpeech(words, self.language if language == "auto" else language)
 
     def _words(self, samples: Samples, region: Span) -> list[Word]:
         starts = range(region.start_ms, region.end_ms, self.word_ms)

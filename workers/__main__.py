@@ -102,7 +102,7 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
 
 
 def _sweep() -> int:
-    from schema.metrics import Source
+    from schema.metrics import MetricsRole
     from schema.namespace import Namespace
     from schema.store.ledger import Ledger
     from workers.app import is_namespace_taken, owns_namespace, worker
@@ -114,11 +114,11 @@ def _sweep() -> int:
     configure_logging()
     if is_namespace_taken():
         return MISCONFIGURED
-    metrics.serve_alone(Source.SWEEP, worker.settings.metrics)
+    metrics.serve_alone(MetricsRole.SWEEP, worker.settings.metrics)
     stop = _stop_event()
     notifier = Notifier(Ledger.open(worker.settings), worker.settings)
     ledger = Ledger.open(worker.settings)
-    namespace = Namespace(worker.celery, ledger, worker.settings, is_ours=owns_namespace)
+    namespace = Namespace(worker.celery, ledger, worker.settings, owned_flag=owns_namespace)
     is_refused = threading.Event()
 
     def keep() -> None:
@@ -133,7 +133,7 @@ def _sweep() -> int:
 
 
 def _metrics() -> int:
-    from schema.metrics import Source
+    from schema.metrics import MetricsRole
     from schema.store.ledger import Ledger
     from workers.app import worker
     from workers.background.fleet_metrics import QUERY_MAX_S, FleetFigures
@@ -147,7 +147,7 @@ def _metrics() -> int:
     ledger = Ledger.open(settings, answer_s=QUERY_MAX_S)
     fleet = FleetFigures(ledger, worker.publisher, settings)
     try:
-        metrics.serve_collector(fleet, Source.LEDGER, settings.metrics)
+        metrics.serve_collector(fleet, MetricsRole.LEDGER, settings.metrics)
     except OSError as error:
         sys.exit(f"CALLSCRIBE_METRICS: nothing can be served there: {error.strerror}")
     _stop_event().wait()

@@ -21,7 +21,7 @@ import structlog
 from celery import Celery, signals
 
 from schema.errors import Misconfigured
-from schema.metrics import Source
+from schema.metrics import MetricsRole
 from schema.namespace import Namespace
 from schema.settings import BrokerSettings, load_broker_settings
 from schema.store.ledger import Ledger
@@ -111,7 +111,7 @@ def _on_init(**_: Any) -> None:
 def _on_setup(instance: Any, **_: Any) -> None:
     _queues.update(instance.app.amqp.queues.consume_from)
     # Before the first fork: a child counts where its parent reads.
-    source = Source.REDUCE if REDUCE_QUEUE in _queues else Source.SEGMENTS
+    source = MetricsRole.REDUCE if REDUCE_QUEUE in _queues else MetricsRole.SEGMENTS
     metrics.serve_forked(source, worker.settings.metrics)
     if SEGMENTS_QUEUE in _queues and _prefetch_count(worker.settings) > 1:
         _forward_received()
@@ -140,7 +140,7 @@ def _on_child_start(**_: Any) -> None:
         _start_sweep()
     release_leases(child_died=True)
     if _received_messages is not None:
-        _received_messages.follow(worker.expect)
+        _received_messages.follow(worker.note_waiting_message)
 
 
 def release_leases(*, child_died: bool) -> None:
@@ -150,15 +150,19 @@ def release_leases(*, child_died: bool) -> None:
     """
     try:
         owner = worker.owner
-        due = worker.ledger.transact(partial(return_leases, owner=owner, child_died=child_died))
-        due += worker.ledger.transact(partial(return_reduces, owner=owner, child_died=child_died))
-        worker.publisher.publish(due)
-        worker.requeues_first_message = child_died and bool(due)
+        dispatches = worker.ledger.transact(
+            partial(return_leases, owner=owner, child_died=child_died)
+        )
+        dispatches += worker.ledger.transact(
+            partial(return_reduces, owner=owner, child_died=child_died)
+        )
+        worker.publisher.publish(dispatches)
+        worker.requeues_first_message = child_died and bool(dispatches)
     except Exception:
         log.exception("leases_not_returned")
     else:
-        if due:
-            log.warning("leases_returned", died=child_died, count=len(due))
+        if dispatches:
+            log.warning("leases_returned", died=child_died, count=len(dispatches))
 
 
 def is_namespace_taken() -> bool:
@@ -168,7 +172,7 @@ def is_namespace_taken() -> bool:
     """
     ledger = Ledger.open(worker.settings, answer_s=_LEDGER_ANSWER_S)
     try:
-        Namespace(app, ledger, worker.settings, is_ours=owns_namespace).check()
+        Namespace(app, ledger, worker.settings, owned_flag=owns_namespace).check()
     except Misconfigured as error:
         print(error, file=sys.stderr)
         return True
@@ -183,7 +187,7 @@ def _watch_namespace(*, keeps: bool) -> None:
     ``keeps``: also renew its key, as a sweep does. The supervisor starts the parent again, and the
     parent then says why it does not start.
     """
-    namespace = Namespace(app, worker.ledger, worker.settings, is_ours=owns_namespace)
+    namespace = Namespace(app, worker.ledger, worker.settings, owned_flag=owns_namespace)
     check = namespace.keep if keeps else namespace.check
 
     def run() -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from schema.profile import Punctuation
     from schema.store.work.segments import Claim
     from schema.wire import Message
-    from workers.segment.pipeline import Route
+    from workers.segment.pipeline import SegmentDecoder
     from workers.segment.read_ahead import ReadAhead
 
 #: Set before the fork and so shared by a parent and its children; a new parent is another owner.
@@ -69,16 +69,18 @@ class Worker:
         return Ledger.open(self.settings)
 
     @cached_property
-    def route(self) -> Route:
+    def segment_decoder(self) -> SegmentDecoder:
         """The models, loaded as profiles ask for them."""
         # Imported here: a reducer, and Flower, need no decoder.
-        from workers.segment.pipeline import Route
+        from workers.segment.pipeline import SegmentDecoder
 
-        return Route(self.settings, self.samples if self.settings.reads_ahead else None)
+        return SegmentDecoder(
+            self.settings, self.read_samples if self.settings.reads_ahead else None
+        )
 
-    def samples(self, claim: Claim) -> Samples:
+    def read_samples(self, claim: Claim) -> Samples:
         """Return a claimed segment's samples, read ahead where there was time for it."""
-        return self.read_ahead.samples(claim.segment_id, claim.source)
+        return self.read_ahead.read_samples(claim.segment_id, claim.source)
 
     @cached_property
     def read_ahead(self) -> ReadAhead:
@@ -97,11 +99,11 @@ class Worker:
             segments_max=2 * self.settings.segments_together,
         )
 
-    def expect(self, message: Message) -> None:
+    def note_waiting_message(self, message: Message) -> None:
         """Note a message that waits here, and begin to read its audio."""
         self.waiting_messages.add(message)
         if self.settings.reads_ahead:
-            self.read_ahead.expect(message)
+            self.read_ahead.start_reading(message)
 
     def punctuator(self, punctuation: Punctuation) -> Callable[[str], str]:
         """Return the model that punctuates a text, loaded when a recording first needs it.

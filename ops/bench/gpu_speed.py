@@ -22,7 +22,7 @@ from ops.bench.gpu_models import LONGEST_S, MODELS, ROOT, Bench, Loaded, load_al
 from schema.pcm import Samples
 from schema.records import SegmentSource
 from schema.wire import Message
-from workers.engines.base import DecodeRequest, Decoding
+from workers.engines.base import DecodedSpeech, DecodeRequest
 from workers.engines.funasr.cuda_graphs import GraphRunner
 from workers.engines.funasr.networks import run_directly
 from workers.process.memory import (
@@ -174,10 +174,10 @@ def _end_to_end(bench: Bench, loaded: Loaded, row: Ran) -> None:
 
         def expect(claim: int) -> None:
             for message in messages[claim * row.together : (claim + 1) * row.together]:
-                ahead.expect(message)
+                ahead.start_reading(message)
 
         def samples_of(number: int) -> Samples:
-            return ahead.samples(messages[number].id, sources[number])
+            return ahead.read_samples(messages[number].id, sources[number])
 
         def decode(claim: int) -> int:
             expect(claim + 1)
@@ -264,7 +264,7 @@ def _decode(
         requests.append(DecodeRequest(samples, regions_of(number, bench.segment_s), language))
     words = 0
     for request, outcome in zip(requests, loaded.recognizer.decode_all(requests), strict=True):
-        if not isinstance(outcome, Decoding):
+        if not isinstance(outcome, DecodedSpeech):
             raise outcome
         words += len(outcome.words)
         if hears:

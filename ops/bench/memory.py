@@ -39,7 +39,7 @@ from schema.settings import Settings
 from schema.span import GRID_MS, Span
 from schema.store.work.segments import Claim
 from workers.process.memory import DeviceMemory, GpuMemory, limit_caches
-from workers.segment.pipeline import Route
+from workers.segment.pipeline import SegmentDecoder
 
 _RATE_HZ = 8_000
 _SHORTEST_S, _LONGEST_S = 2, 360
@@ -136,11 +136,11 @@ def _work(directory: Path, path: Path, spans: Sequence[Span]) -> tuple[list[int]
     )
     audio = AudioFormat("WAV", "PCM_16", _RATE_HZ, 1, soundfile.info(path).frames)
     digests = scan(os.fsencode(path), audio, path.name, mix=False).signals[0].digests
-    route, resident = Route(settings), []
+    segment_decoder, resident = SegmentDecoder(settings), []
     for number, span in enumerate(spans, start=1):
         claim = _claim(profile, path, audio, span, span_digest(digests, span))
         with GpuMemory(DeviceMemory()) as memory:
-            route.decode(claim, lambda: None)
+            segment_decoder.decode(claim, lambda: None)
         resident.append(memory.after.rss)
         if number % 100 == 0:
             say(f"{number} of {len(spans)}: {resident[-1] / 1e6:.1f} MB")
@@ -151,7 +151,7 @@ def _claim(profile: Profile, path: Path, audio: AudioFormat, span: Span, digest:
     return Claim(
         segment_id=_NOBODY,
         recording_id=_NOBODY,
-        lease=_NOBODY,
+        lease_token=_NOBODY,
         name=path.name,
         index=0,
         source=SegmentSource(Location("calls", os.fsencode(path.name)), audio, 0, span, digest),

@@ -27,9 +27,10 @@ from schema.store.ledger import Cursor, Ledger
 from schema.store.work.segments import Claim, EndResult
 from schema.words import SegmentResult, Word
 from workers.__main__ import main
+from workers.process.lease import LeasedClaim
 from workers.process.memory import freeze_gc
 from workers.process.metrics import StageSeconds
-from workers.segment.pipeline import LeasedClaim, Route, SegmentOutcome
+from workers.segment.pipeline import DecodedOrError, SegmentDecoder
 
 if TYPE_CHECKING:
     from workers.context import Worker
@@ -60,7 +61,7 @@ def made_up_result(words: int = _WORDS) -> SegmentResult:
     return SegmentResult(tuple(said), tuple(speech), "en")
 
 
-class NullRoute(Route):
+class NullDecoder(SegmentDecoder):
     """Says the same of every segment, without a look at it."""
 
     @cached_property
@@ -69,7 +70,7 @@ class NullRoute(Route):
         freeze_gc()  # as after a model is loaded
         return result
 
-    def decode_all(self, claims: Sequence[LeasedClaim]) -> list[SegmentOutcome]:
+    def decode_all(self, claims: Sequence[LeasedClaim]) -> list[DecodedOrError]:
         """Return the same words for every claim."""
         return [(self._result, StageSeconds(read=0.0, vad=0.0, asr=0.0)) for _ in claims]
 
@@ -111,8 +112,8 @@ class TimedLedger(Ledger):
 
 
 def prepare(worker: Worker) -> None:
-    """Put the null route in place of the models."""
-    worker.route = NullRoute(worker.settings)
+    """Put the null decoder in place of the models."""
+    worker.segment_decoder = NullDecoder(worker.settings)
     if path := os.environ.get("BENCH_TIMES"):
         ledger, trace = Ledger.open(worker.settings), os.environ.get("BENCH_TRACE")
         worker.ledger = TimedLedger(ledger, Times(path), trace)

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from ops.bench.times import Times
 from schema.words import SegmentResult
 from workers.__main__ import main
+from workers.process.lease import LeasedClaim
 from workers.process.metrics import StageSeconds
-from workers.segment.pipeline import LeasedClaim, Route, SegmentOutcome
+from workers.segment.pipeline import DecodedOrError, SegmentDecoder
 
 if TYPE_CHECKING:
     from workers.context import Worker
@@ -34,15 +35,17 @@ _LAYERS = 66
 _MINIBATCHES = {1: 2.0, 2: 1.2, 4: 0.75}
 
 
-class PretendRoute(Route):
+class PretendDecoder(SegmentDecoder):
     """Reads segments as every worker does, and says nothing of them after a while."""
 
     def __init__(self, worker: Worker, device_s: float, times: Times) -> None:
-        super().__init__(worker.settings, worker.samples if worker.settings.reads_ahead else None)
+        super().__init__(
+            worker.settings, worker.read_samples if worker.settings.reads_ahead else None
+        )
         self._device_s = device_s
         self._times = times
 
-    def decode_all(self, claims: Sequence[LeasedClaim]) -> list[SegmentOutcome]:
+    def decode_all(self, claims: Sequence[LeasedClaim]) -> list[DecodedOrError]:
         """Read, note when the device begins and ends, and return silent segments."""
         samples = [self._read(claim) for claim, _ in claims]
         begun_s = time.monotonic()
@@ -89,7 +92,7 @@ def _launch(minibatches: float) -> None:
 def prepare(worker: Worker) -> None:
     """Put the pretended device in place of the models."""
     device_s = float(os.environ["BENCH_DEVICE_MS"]) / 1000
-    worker.route = PretendRoute(worker, device_s, Times(os.environ["BENCH_TIMES"]))
+    worker.segment_decoder = PretendDecoder(worker, device_s, Times(os.environ["BENCH_TIMES"]))
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ class Bench:
             case QuarantinedRecording(message=message):
                 raise ValueError(f"{sound.label} is sound, and was refused: {message}")
         root = self._settings.root_path(recording.audio.root)
-        audio = Path(os.fsdecode(recording.audio.under(root)))
+        audio = Path(os.fsdecode(recording.audio.absolute_path(root)))
         seed = replace(sound, suffix=audio.suffix, data=audio.read_bytes())
         for source in _sources(recording):
             heard = self._heard / f"{len(list(self._heard.iterdir()))}.npy"

@@ -214,7 +214,7 @@ class Bench:
             case QuarantinedRecording(code=code, message=message):
                 return Reading(None, Finding(("refused",)), f"{code}: {message}")
         root = self._settings.root_path(outcome.audio.root)
-        samples, rate_hz = _samples(outcome, os.fsdecode(outcome.audio.under(root)))
+        samples, rate_hz = _samples(outcome, os.fsdecode(outcome.audio.absolute_path(root)))
         return _reading(file.truth, samples, rate_hz, ", ".join(outcome.flags))
 
     def _ffmpegs(self, file: File) -> Reading:

@@ -36,9 +36,10 @@ from schema.store.dispatches import segment_limit_s
 from schema.store.work.segments import Claim
 from workers.__main__ import main as run_worker
 from workers.process import time_limit
+from workers.process.lease import LeasedClaim
 from workers.process.memory import DeviceFigures
 from workers.segment import work
-from workers.segment.pipeline import LeasedClaim, LoadedModels, Route, SegmentOutcome
+from workers.segment.pipeline import DecodedOrError, LoadedModels, SegmentDecoder
 
 if TYPE_CHECKING:
     from workers.context import Worker
@@ -47,19 +48,19 @@ _POLL_S = 0.02
 _SLOW_START_S = 8.0
 
 
-class ObedientRoute(Route):
-    """The route of every worker, with orders obeyed before each decode."""
+class ObedientDecoder(SegmentDecoder):
+    """The decoder of every worker, with orders obeyed before each decode."""
 
     def __init__(self, worker: Worker, orders: Path) -> None:
         settings = worker.settings
-        super().__init__(settings, worker.samples if settings.reads_ahead else None)
+        super().__init__(settings, worker.read_samples if settings.reads_ahead else None)
         self._orders = orders
         self._holds = (orders / "hold", orders / f"hold.{settings.node}")
         self._started = False
         self._spoilt = False
         self._short = False
 
-    def decode_all(self, claims: Sequence[LeasedClaim]) -> list[SegmentOutcome]:
+    def decode_all(self, claims: Sequence[LeasedClaim]) -> list[DecodedOrError]:
         """Obey what is ordered of each, then decode them."""
         if not self._started and (self._orders / "slow-start").exists():
             time.sleep(_SLOW_START_S)
@@ -75,19 +76,21 @@ class ObedientRoute(Route):
         self._short = any(short)
         return super().decode_all(claims)
 
-    def _decode(self, claims: Sequence[LeasedClaim], models: LoadedModels) -> list[SegmentOutcome]:
+    def _decode_with(
+        self, models: LoadedModels, claims: Sequence[LeasedClaim]
+    ) -> list[DecodedOrError]:
         """Decode with a network that fails as ordered; FunASR's in minibatches as on a GPU."""
-        if claims[0][0].profile.decode.engine == "funasr":
+        if claims[0].claim.profile.decode.engine == "funasr":
             from workers.engines.funasr import recognizer as funasr
 
             funasr.CPU_OVERHEAD_MS = funasr.GPU_OVERHEAD_MS
         if not (self._short or self._spoilt):
-            return super()._decode(claims, models)
+            return super()._decode_with(models, claims)
         recognizer: Any = models.recognizer
         sound = recognizer._family
         recognizer._family = _Failing(sound, self._spoilt)
         try:
-            return super()._decode(claims, models)
+            return super()._decode_with(models, claims)
         finally:
             recognizer._family = sound
 
@@ -214,7 +217,7 @@ def main() -> int:
         vars(work)["device_memory"] = lambda _: device
     _obey_limits(orders / "limit")
     return run_worker(
-        prepare=lambda worker: setattr(worker, "route", ObedientRoute(worker, orders))
+        prepare=lambda worker: setattr(worker, "segment_decoder", ObedientDecoder(worker, orders))
     )
 
 

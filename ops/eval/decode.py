@@ -27,7 +27,7 @@ from schema.settings import Settings
 from schema.span import Span
 from schema.store.work.segments import Claim
 from schema.words import SegmentResult
-from workers.segment.pipeline import Route
+from workers.segment.pipeline import SegmentDecoder
 
 _NOBODY = UUID(int=0)
 
@@ -56,7 +56,7 @@ class Decodes:
         return Claim(
             segment_id=_NOBODY,
             recording_id=_NOBODY,
-            lease=_NOBODY,
+            lease_token=_NOBODY,
             name=case.name,
             index=0,
             source=SegmentSource(case.location, case.format, case.channel, span, digest),
@@ -97,16 +97,16 @@ def eval_settings(environment: Mapping[str, str] = os.environ) -> Settings:
 
 
 #: One of each in every process of the pool.
-_route: list[Route] = []
+_segment_decoder: list[SegmentDecoder] = []
 
 
 def _begin() -> None:
-    _route.append(Route(eval_settings()))
+    _segment_decoder.append(SegmentDecoder(eval_settings()))
 
 
 def _keep(cache: Path, claim: Claim) -> None:
     """Decode one span and keep its result, whole or not at all."""
-    result, _ = _route[0].decode(claim, lambda: None)
+    result, _ = _segment_decoder[0].decode(claim, lambda: None)
     store_result(cache, claim.decode_key, result)
 
 

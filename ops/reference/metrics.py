@@ -7,7 +7,7 @@ from itertools import groupby
 
 from ops.reference.markdown import head, table, to_page, wrap
 from schema.errors import ErrorCode
-from schema.metrics import CATALOGUE, SECONDS_BUCKETS, Kind, Metric, Source
+from schema.metrics import CATALOGUE, SECONDS_BUCKETS, Metric, MetricKind, MetricsRole
 
 _CODES = tuple(code.value for code in ErrorCode)
 
@@ -47,8 +47,8 @@ def _lines() -> Iterator[str]:
     )
 
 
-def _title(sources: tuple[Source, ...]) -> str:
-    if sources == tuple(Source):
+def _title(sources: tuple[MetricsRole, ...]) -> str:
+    if sources == tuple(MetricsRole):
         return "Served by every process"
     return "Served by " + " and ".join(f"`python -m workers {source}`" for source in sources)
 
@@ -59,7 +59,7 @@ def _row(metric: Metric) -> tuple[str, ...]:
 
 
 def _unit(metric: Metric) -> str:
-    bare = metric.name.removesuffix("_total") if metric.kind is Kind.COUNTER else metric.name
+    bare = metric.name.removesuffix("_total") if metric.kind is MetricKind.COUNTER else metric.name
     return next((unit for end, unit in _UNITS.items() if bare.endswith(f"_{end}")), "count")
 
 

@@ -24,7 +24,7 @@ from schema.broker import explain_redis_error
 from schema.errors import CallscribeError
 from schema.migrate import current_revision, head_revision, missing_indexes, outdated_ledger
 from schema.models import KNOWN_MODELS
-from schema.namespace import Namespace, namespace_taken
+from schema.namespace import Namespace, namespace_taken_error
 from schema.processor import has_bfloat16
 from schema.roles import existing_roles, find_excess_rights
 from schema.settings import SPOOL_ROOT, Settings
@@ -279,7 +279,7 @@ def _namespace(app: Celery, settings: Settings, ledger: Ledger) -> CheckFinding:
     except CallscribeError:
         return _warn(f"{settings.namespace}; its owner is unknown without the ledger")
     if holder.ledger != identity:
-        raise namespace_taken(settings.namespace, holder, identity)
+        raise namespace_taken_error(settings.namespace, holder, identity)
     return _ok(f"{settings.namespace}, used by this ledger's sweep")
 
 

@@ -39,7 +39,7 @@ from schema.store.erasure.traces import Needle, Trace, collect_needles
 from schema.store.ledger import Ledger
 from schema.store.read.progress import find_submission
 from schema.store.read.recordings import RecordingSummary
-from schema.store.read.search import EVERYTHING, Filters
+from schema.store.read.search import NO_FILTERS, Filters
 from schema.text import format_clock, short_id
 
 commands = CommandGroup("Erase and hold")
@@ -121,7 +121,7 @@ def forget(
     filters = parse_filters(since, until, speaker, line)
     is_named = bool(recording or call or submission)
     if check:
-        if is_named or older_than or yes or filters != EVERYTHING:
+        if is_named or older_than or yes or filters != NO_FILTERS:
             raise typer.BadParameter("--check cannot be used with other options")
         code = _check(check, as_json=as_json)
     elif is_named == bool(older_than):
@@ -135,7 +135,7 @@ def forget(
         pause_s = parse_age(every, "--every").total_seconds() if every else None
         for _ in repeat_every(pause_s) if pause_s else [None]:
             code = _forget_older(settings, age, filters, yes=yes, as_json=as_json)
-    elif filters != EVERYTHING:
+    elif filters != NO_FILTERS:
         raise typer.BadParameter("--line, --since, --until and --speaker need --older-than")
     else:
         code = _forget_named(recording, call, submission, yes=yes, as_json=as_json)
@@ -290,7 +290,7 @@ def _print_result(
             "recordings": result.recordings,
             "results": result.results,
             "copies": result.copies,
-            "copies_left": result.copies_left,
+            "copies_left": result.remaining_copies,
             "submissions": result.submissions,
             "held": list(map(str, result.held_ids)),
             "shared": list(map(str, result.shared_ids)),
@@ -303,9 +303,9 @@ def _print_result(
         f"{count_of(result.recordings, 'recording')} erased, with "
         f"{count_of(result.results, 'result')} and {result.copies} spool copies"
     )
-    if result.copies_left:
+    if result.remaining_copies:
         err.print(
-            f"Kept {result.copies_left} spool copies that a running submission may need. "
+            f"Kept {result.remaining_copies} spool copies that a running submission may need. "
             "The sweep removes them within two hours, unless they are needed."
         )
     if result.held_ids:

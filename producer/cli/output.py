@@ -14,7 +14,6 @@ from producer.cli.tables import printable
 from producer.terminal import PlainConsole, json_for, spinner_for
 from schema.errors import CallscribeError
 from schema.records import Notice
-from schema.store.read.progress import NoticeSummary
 
 out = PlainConsole(soft_wrap=False)
 err = PlainConsole(stderr=True)
@@ -44,7 +43,7 @@ def print_result(value: Any, view: RenderableType, *, as_json: bool) -> None:
         out.print(view)
 
 
-def print_notices(notices: Iterable[Notice | NoticeSummary]) -> None:
+def print_notices(notices: Iterable[Notice]) -> None:
     """Print what was noticed beside recordings, a line each."""
     for notice in notices:
         line = f"[{notice.code}] {notice.subject}: {notice.message}"

@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from producer.export.formats import recording_json
+from schema.records import Notice
 from schema.states import EventState, RecordingState, SegmentState
-from schema.store.read.progress import NoticeSummary, Progress, Quality
+from schema.store.read.progress import Progress, Quality
 from schema.store.read.recordings import RecordingSummary
 from schema.store.work.events import NotificationStatus
 from schema.text import format_clock, short_id
@@ -66,7 +67,7 @@ def submission_view(
     progress: Progress,
     quality: Quality,
     problems: Sequence[RecordingSummary],
-    notices: Sequence[NoticeSummary],
+    notices: Sequence[Notice],
     notification: NotificationStatus | None = None,
 ) -> RenderableType:
     """Return one submission for people: counts, then each problem with its reason."""
@@ -186,7 +187,7 @@ def submission_json(
     progress: Progress,
     quality: Quality,
     recordings: Sequence[RecordingSummary],
-    notices: Sequence[NoticeSummary],
+    notices: Sequence[Notice],
     talks: Mapping[UUID, Talk],
     notification: NotificationStatus | None = None,
 ) -> dict[str, Any]:

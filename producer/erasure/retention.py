@@ -14,7 +14,7 @@ from schema.errors import BadRequest
 from schema.store.erasure import forget, retention
 from schema.store.erasure.forget import ErasureResult, confirm_erasure
 from schema.store.ledger import Ledger
-from schema.store.read.search import EVERYTHING, Filters
+from schema.store.read.search import NO_FILTERS, Filters
 from schema.wire import Dispatch
 
 #: As many as are erased in one transaction: while it runs, no submission is opened or sealed.
@@ -31,7 +31,7 @@ def run_retention(
     publish: Callable[[Sequence[Dispatch]], object],
     advance: Callable[[int], None] = lambda _count: None,
     register: ErasureRegister | None = None,
-    filters: Filters = EVERYTHING,
+    filters: Filters = NO_FILTERS,
 ) -> ErasureResult:
     """Erase the recordings of calls before the cutoff, or some of them; return what that came to.
 
@@ -41,7 +41,7 @@ def run_retention(
     how many recordings are erased.
     """
     total = ErasureResult()
-    has_filters = filters != EVERYTHING
+    has_filters = filters != NO_FILTERS
     run_id = ledger.transact(lambda c: retention.begin_run(c, cutoff, has_filters=has_filters))
     erase = partial(_erase_in_transaction, ledger, run_id, remove_copy, register)
     refused_ids: set[UUID] = set()

@@ -315,8 +315,8 @@ def _repair_json(repair: Repair) -> dict[str, Any]:
         "language": repair.language,
         "error": repair.error_code,
         "rules": list(repair.rules),
-        "added": [_word_json(word) for word in repair.added],
-        "dropped": [_word_json(word) for word in repair.dropped],
+        "added": [_word_json(word) for word in repair.added_words],
+        "dropped": [_word_json(word) for word in repair.dropped_words],
     }
 
 

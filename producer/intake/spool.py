@@ -82,7 +82,7 @@ def copy_to_spool(
             _make_copy(source, info, spool, location, settings, name, breaks if lenient else None)
         audio = _format_of(spool, location)
     except OutsideError:
-        path = os.fsdecode(location.under(os.fsdecode(spool)))
+        path = os.fsdecode(location.absolute_path(os.fsdecode(spool)))
         cause = f"its copy cannot be written to the spool ({path} leads out of it)"
         remedy = "Remove the link there, and let nobody else write to the spool; then submit again."
         raise Misconfigured(ErrorCode.STORAGE_UNREACHABLE, name, cause, remedy) from None
@@ -188,7 +188,7 @@ def _make_copy(
                     os.unlink(partial_name, dir_fd=directory)
             _sync_directory(directory)
     except OSError as error:
-        raise _write_error(name, location.under(os.fsdecode(spool)), error) from error
+        raise _write_error(name, location.absolute_path(os.fsdecode(spool)), error) from error
 
 
 def _write_error(name: str, path: bytes, error: OSError) -> Misconfigured:

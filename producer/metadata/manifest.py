@@ -91,7 +91,7 @@ class ManifestTable:
         subject = f"{printable_path(self.path)}{position}"
         self.notices.append(Notice(InterpretationCode.MANIFEST, subject, message))
 
-    def leave_out(self, line: int, cause: str) -> None:
+    def omit_row(self, line: int, cause: str) -> None:
         """Go on without a row."""
         subject, message = f"{printable_path(self.path)}, line {line}", f"{cause}{_ROW_LEFT_OUT}"
         self.notices.append(Notice(ErrorCode.MANIFEST_INVALID, subject, message))
@@ -154,13 +154,13 @@ def _read_csv(table: ManifestTable, source: DecodedText) -> None:
         if not any(map(str.strip, cells)):
             continue
         if any(map(str.strip, cells[len(names) :])):
-            table.leave_out(line, f"it has {len(cells)} columns, the header {len(names)}")
+            table.omit_row(line, f"it has {len(cells)} columns, the header {len(names)}")
             continue
         cells_by_name = zip(names, (_unescape_cell(cell).strip() for cell in cells), strict=False)
         values = {name: source.without_stray_bytes(value) for name, value in cells_by_name if value}
         file = _unescape_cell(cells[column]) if column < len(cells) else ""
         if not file.strip() or "\0" in file:
-            table.leave_out(line, "it names no file")
+            table.omit_row(line, "it names no file")
         else:
             record = meanings.apply(values) | {FILE: source.without_stray_bytes(file)}
             table.records.append(ManifestRecord(line, record, source.file_bytes(file)))
@@ -236,7 +236,7 @@ def _read_rows(table: ManifestTable, text: str, header: _Header) -> Iterator[tup
                 yield index + 1, cells
                 index = start + reader.line_num
         except csv.Error as error:
-            table.leave_out(index + 1, str(error))
+            table.omit_row(index + 1, str(error))
             index += 1
         else:
             return
@@ -258,7 +258,7 @@ def _read_json_lines(table: ManifestTable, source: DecodedText) -> None:
         try:
             fields = parse_json_object(content)
         except ValueError as error:
-            table.leave_out(line, str(error))
+            table.omit_row(line, str(error))
             continue
         meanings = find_meanings(tuple(fields))
         if meanings.near_misses.keys() - reported_names:
@@ -267,7 +267,7 @@ def _read_json_lines(table: ManifestTable, source: DecodedText) -> None:
         record = meanings.apply(fields)
         file = record.get(FILE)
         if not isinstance(file, str) or not file.strip() or "\0" in file:
-            table.leave_out(line, "it names no file")
+            table.omit_row(line, "it names no file")
             continue
         for name, value in record.items():
             record[name] = source.without_stray_bytes(value) if isinstance(value, str) else value

@@ -64,8 +64,8 @@ def open_directory(root: bytes, path: bytes, *, make: bool = False) -> Iterator[
         OutsideError: it leads out of ``root``.
         OSError: it cannot be opened, or made.
     """
-    inside = path.rstrip(b"/") + b"/" if path else path
-    directory = act_below(root, inside, lambda at, _: os.dup(at), make=make)
+    directory_path = path.rstrip(b"/") + b"/" if path else path
+    directory = act_below(root, directory_path, lambda at, _: os.dup(at), make=make)
     try:
         yield directory
     finally:

@@ -191,7 +191,6 @@ def unreachable_error(name: str, error: OSError) -> BadRecording:
 
 
 def _recording_error(error: OSError, location: Location, root: bytes) -> CallscribeError:
-    """Return what an error of the file system means for the recording."""
     cause = os.strerror(error.errno or errno.EIO)
     if error.errno in _VANISHED and _is_mounted(root):
         return BadRecording(

@@ -131,7 +131,7 @@ class Bucket:
         names = [self.base.full_name(path) for path in paths]
         with self._translate_errors():
             heads = _filesystem().cat_ranges(names, 0, most_bytes, on_error="return")
-        return [self._head(*both) for both in zip(paths, heads, strict=True)]
+        return [self._head(path, head) for path, head in zip(paths, heads, strict=True)]
 
     def _head(self, path: bytes, head: bytes | Exception) -> bytes | OSError:
         if isinstance(head, bytes):
@@ -219,7 +219,6 @@ class _RangedFile:
 
     @property
     def handle(self) -> _RangedFile:
-        """The file itself."""
         return self
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

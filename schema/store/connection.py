@@ -58,9 +58,8 @@ def create_ledger_engine(url: str, *, lease_s: int = 60, answer_s: int = 60) -> 
     """Create the engine of one process.
 
     A dead network must not hold a worker longer than a lease: connections give up in 10 s, TCP
-    finds a dead peer in half a lease, no statement waits longer than that for a lock, and the
-    locks of a process that stands still in a transaction are free after a lease. A server that
-    takes what it is sent and does not answer is given up after ``answer_s``.
+    finds a dead peer in half a lease, and :func:`limits_ms` are in force. A server that takes what
+    it is sent and does not answer is given up after ``answer_s``.
     """
     half_lease_s = _half_lease_s(lease_s)
     limits = limits_ms(lease_s, answer_s)
@@ -176,7 +175,6 @@ class _ClampedTimestampLoader(TimestamptzLoader):
     """
 
     def load(self, data: Buffer) -> datetime:
-        """Return the moment."""
         try:
             return _clamp(super().load(data))
         except psycopg.DataError:
@@ -189,7 +187,6 @@ class _ClampedBinaryTimestampLoader(TimestamptzBinaryLoader):
     """The same of a moment in binary."""
 
     def load(self, data: Buffer) -> datetime:
-        """Return the moment."""
         try:
             return _clamp(super().load(data))
         except psycopg.DataError:

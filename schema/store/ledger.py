@@ -24,7 +24,7 @@ from schema.tables import Recording, SegmentRow
 
 T = TypeVar("T")
 
-#: What :meth:`Ledger.single` runs its one statement on: psycopg's, whose rows are dictionaries.
+#: What :meth:`Ledger.run_statement` runs its statement on: psycopg's, whose rows are dictionaries.
 Cursor = psycopg.Cursor[DictRow]
 
 #: Moments, not mistakes: serialization failure, deadlock, lock not available, connection loss,
@@ -46,7 +46,7 @@ _RETRY_FOR_S = 20.0
 #: SQL: take one open segment off the recording of each row of the CTE ``finished_segment``
 #: (recording_id); the one that takes off the last asks for the reduce. An UPDATE sees the row as
 #: the last committed writer left it, so two that end together count right without a further lock.
-DECREMENT_OPEN_SEGMENTS = f"""
+END_SEGMENT_OF_RECORDING = f"""
     update recordings r
        set open_segments = r.open_segments - 1,
            state = case when r.open_segments = 1 then 'stitching' else 'running' end,
@@ -56,7 +56,7 @@ DECREMENT_OPEN_SEGMENTS = f"""
      where r.id = finished_segment.recording_id
  returning {REDUCE_COLUMNS},
            case when r.open_segments = 0 then (
-               select b.urgent from submissions b where b.id = r.submission_id) end as urgent
+               select sub.urgent from submissions sub where sub.id = r.submission_id) end as urgent
 """
 
 #: Values in an UPDATE, and the same in SQL: no reducer has leased the recording.

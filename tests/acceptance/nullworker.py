@@ -26,7 +26,7 @@ WORD = "hello"
 
 
 @dataclass
-class NullRoute:
+class NullDecoder:
     settings: Settings
 
     def profile_for_host(self, profile: Profile) -> Profile:
@@ -42,7 +42,7 @@ class NullRoute:
 
 
 def _without_models(worker: Worker) -> None:
-    worker.route = NullRoute(worker.settings)
+    worker.segment_decoder = NullDecoder(worker.settings)
 
 
 if __name__ == "__main__":

@@ -51,11 +51,11 @@ def lives(redis_server: RedisServer, client: redis.Redis) -> Iterator[Callable[.
     """What a process sees whose ledger this is, and whose Redis the test's, or none."""
     apps = []
 
-    def make(ledger: Ledger, *, is_ours: SharedFlag | None = None, **changes: Any) -> Namespace:
+    def make(ledger: Ledger, *, owned_flag: SharedFlag | None = None, **changes: Any) -> Namespace:
         told = {"database_url": "postgresql://", "redis_url": redis_server.url, **changes}
         settings = Settings(**told)
         apps.append(celery_app(settings))
-        return Namespace(apps[-1], ledger, settings, is_ours=is_ours)
+        return Namespace(apps[-1], ledger, settings, owned_flag=owned_flag)
 
     yield make
     for app in apps:
@@ -213,10 +213,10 @@ def test_a_key_that_somebody_wrote_over_ends_nobody_who_was_there_and_is_taken_b
 def test_a_child_knows_what_its_predecessor_met(client: redis.Redis, ledger: Ledger, lives):
     flag = SimpleNamespace(value=False)
     lives(ledger).keep()
-    lives(ledger, is_ours=flag).check()
+    lives(ledger, owned_flag=flag).check()
     client.set(KEY, "1:1", px=110_000)
 
-    lives(ledger, is_ours=flag).check()
+    lives(ledger, owned_flag=flag).check()
 
     assert flag.value
 

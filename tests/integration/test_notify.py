@@ -37,7 +37,7 @@ from schema.store.ledger import Ledger
 from schema.store.read.fleet import read_figures
 from schema.store.work import events as notify
 from schema.store.work import reduces, segments
-from schema.store.work.segments import Fate
+from schema.store.work.segments import FailureKind
 from schema.urls import check_receiver_url
 from tests import factories
 from tests.factories import (
@@ -116,7 +116,9 @@ def failed(ledger: Ledger, submission: OpenSubmission) -> None:
         lambda c: segments.claim_segment(c, dispatch.message, owner="w", lease_s=60)
     )
     code = ErrorCode.AUDIO_CHANGED
-    end = ledger.transact(lambda c: segments.fail_segment(c, held, code, "changed", Fate.FOR_GOOD))
+    end = ledger.transact(
+        lambda c: segments.fail_segment(c, held, code, "changed", FailureKind.PERMANENT)
+    )
     reduced(ledger, end.reduce)
 
 

@@ -12,7 +12,7 @@ from schema.store.intake.submissions import OpenSubmission
 from schema.store.ledger import Ledger
 from schema.store.work import reduces, segments
 from schema.store.work.repairs import order_repairs
-from schema.store.work.segments import Fate
+from schema.store.work.segments import FailureKind
 from schema.store.work.sweep import SweepResult, sweep
 from schema.transcript import PlannedRepair, RepairReason
 from schema.wire import Dispatch, Priority, QueueLengths
@@ -134,11 +134,13 @@ def test_what_was_lost_with_a_worker_and_what_is_retried_stay_urgent(ledger: Led
     (dispatch,) = added(ledger, recording("a"), to=target).dispatches
     held = claimed(ledger, dispatch)
     code = "engine.failed"
-    ledger.transact(lambda c: segments.fail_segment(c, held, code, "once", Fate.STRIKE))
+    ledger.transact(lambda c: segments.fail_segment(c, held, code, "once", FailureKind.STRIKE))
     age(ledger)
     (after_a_strike,) = swept(ledger, FULL).dispatches
     held = claimed(ledger, after_a_strike)
-    end = ledger.transact(lambda c: segments.fail_segment(c, held, code, "for good", Fate.FOR_GOOD))
+    end = ledger.transact(
+        lambda c: segments.fail_segment(c, held, code, "for good", FailureKind.PERMANENT)
+    )
     claim = ledger.run_statement(
         lambda c: reduces.claim_reduce(c, end.reduce.message, owner="r", lease_s=60)
     )

@@ -34,8 +34,8 @@ from schema.wire import REDUCE_RECORDING, Dispatch, QueueLengths
 from schema.words import Word
 from tests.factories import unique
 from tests.fakes import FakeDetector, FakeRecognizer
-from workers.engines.base import DecodeOutcome, DecodeRequest, Decoding
-from workers.segment.pipeline import Route
+from workers.engines.base import DecodedSpeech, DecodeOutcome, DecodeRequest
+from workers.segment.pipeline import SegmentDecoder
 from workers.segment.work import transcribe_segment
 from workers.transcript.reduce import reduce_recording
 
@@ -89,7 +89,7 @@ class Polyglot(BrokenRecognizer):
             heard_ms = sum(region.duration_ms for region in request.regions)
             language = "cy" if heard_ms < 6_000 else "en"
         decoding = super()._decode(replace(request, language=language))
-        assert isinstance(decoding, Decoding)
+        assert isinstance(decoding, DecodedSpeech)
         words = tuple(replace(word, text=language) for word in decoding.words)
         return replace(decoding, words=words)
 
@@ -204,7 +204,7 @@ def fleet(
         settings=settings,
         owner="host:boot",
         ledger=ledger,
-        route=Route(settings),
+        segment_decoder=SegmentDecoder(settings),
         publisher=Mailbox(),
         should_recycle=False,
         should_pause=False,
@@ -255,9 +255,9 @@ def test_a_region_that_was_dropped_once_comes_back_once(
     (repair,) = transcript.repairs
     assert (repair.outcome, repair.core) == (RepairOutcome.REPAIRED, Span(8_000, 12_000))
     assert findings(transcript) == ()
-    assert [w.start_ms for w in repair.added] == list(range(8_000, 12_000, 500))
+    assert [w.start_ms for w in repair.added_words] == list(range(8_000, 12_000, 500))
     back = [w for w in words(transcript) if 7_500 <= w.start_ms < 12_500]
-    assert back == list(repair.added), "once, and in its place"
+    assert back == list(repair.added_words), "once, and in its place"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -398,7 +398,7 @@ def test_a_little_speech_in_another_language_is_decoded_again_in_the_channels(
     (repair,) = transcript.repairs
     assert (repair.reason, repair.language, repair.outcome) == ("language", "en", "repaired")
     assert {word.text for word in words(transcript)} == {"en"}
-    assert {word.text for word in repair.dropped} == {"cy"}
+    assert {word.text for word in repair.dropped_words} == {"cy"}
     assert transcript.languages == ((0, "en"),)
     assert transcript.coverage == 1.0
 

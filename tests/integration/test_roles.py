@@ -35,7 +35,7 @@ from schema.store.work import events as notify
 from schema.store.work import reduces
 from schema.store.work import segments as work
 from schema.store.work.repairs import order_repairs
-from schema.store.work.segments import Fate
+from schema.store.work.segments import FailureKind
 from schema.store.work.sweep import sweep
 from schema.tables import Base
 from schema.transcript import Draft, PlannedRepair, RepairReason, Seam, SeamRule, Utterance
@@ -137,7 +137,7 @@ def _finish(worker: Ledger, claim: work.Claim) -> work.EndResult:
 
 
 def _fail(worker: Ledger, claim: work.Claim) -> work.EndResult:
-    code, fate = ErrorCode.AUDIO_CHANGED, Fate.FOR_GOOD
+    code, fate = ErrorCode.AUDIO_CHANGED, FailureKind.PERMANENT
     return worker.transact(lambda c: work.fail_segment(c, claim, code, "changed", fate))
 
 
@@ -543,7 +543,7 @@ def whole_work(producer: Ledger, worker: Ledger) -> None:
     first, second, third = map(partial(_claimed, worker), dispatches, owners)
     worker.transact(lambda c: work.claim_decode_key(c, first, "another"))
     code = ErrorCode.STORAGE_UNREACHABLE
-    worker.transact(lambda c: work.fail_segment(c, second, code, "x", Fate.STRIKE))
+    worker.transact(lambda c: work.fail_segment(c, second, code, "x", FailureKind.STRIKE))
     worker.transact(lambda c: work.return_leases(c, "dies", child_died=True))
     ordered = _repair(worker, _finish(worker, first))
     _reduce(worker, _finish(worker, _claimed(worker, ordered)))

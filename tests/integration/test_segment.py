@@ -30,12 +30,12 @@ from tests.factories import PROFILE, added, recording, result, submission
 from workers.process import metrics
 from workers.process.metrics import StageSeconds
 from workers.process.waiting_messages import WaitingMessages
-from workers.segment.pipeline import SegmentOutcome
+from workers.segment.pipeline import DecodedOrError
 from workers.segment.work import requeue_once, transcribe_segment
 
 
 @dataclass
-class FakeRoute:
+class FakeDecoder:
     """Decodes to one word, or fails, or does something in the middle."""
 
     failure: BaseException | None = None
@@ -71,14 +71,14 @@ class FakeRoute:
             raise self.failure
         return result("hello"), StageSeconds(0.0, 0.0, 0.0)
 
-    def decode_all(self, wanted) -> list[SegmentOutcome]:
+    def decode_all(self, wanted) -> list[DecodedOrError]:
         """Decode several: what is raised of a name is raised of it alone, or of all."""
         self.together.append([claim.name for claim, _ in wanted])
         if self.failure is not None:
             raise self.failure
         if any(claim.name in self.fails_with_others for claim, _ in wanted):
             raise RuntimeError("one of them")
-        outcomes: list[SegmentOutcome] = []
+        outcomes: list[DecodedOrError] = []
         for claim, check_cancelled in wanted:
             try:
                 if callable(self.meanwhile):
@@ -112,7 +112,7 @@ def worker(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         settings=settings,
         owner="host:boot",
         ledger=ledger,
-        route=FakeRoute(),
+        segment_decoder=FakeDecoder(),
         publisher=FakePublisher(),
         should_recycle=False,
         should_pause=False,
@@ -144,11 +144,11 @@ def test_words_of_a_smaller_model_are_kept_under_its_own_key(worker, ledger: Led
         lambda c: submissions.open_submission(c, uuid4().hex, "calls", asked, force=False)
     )
     (dispatch,) = added(ledger, recording("a"), to=to).dispatches
-    worker.route.is_short = True
+    worker.segment_decoder.is_short = True
 
     transcribe_segment(worker, dispatch.message)
 
-    [claim] = worker.route.decoded
+    [claim] = worker.segment_decoder.decoded
     with ledger.connect() as connection:
         [(key, body)] = connection.execute(select(ResultRow.decode_key, ResultRow.body)).all()
         row = connection.execute(select(SegmentRow.result_key, SegmentRow.decode_key)).one()
@@ -233,12 +233,12 @@ def test_a_cancelled_decode_is_left_before_its_end(worker, ledger: Ledger, monke
     def be_cancelled() -> None:
         ledger.transact(lambda c: cancel_submission(c, mine.id))
 
-    worker.route.meanwhile = be_cancelled
-    worker.route.windows = 1_000
+    worker.segment_decoder.meanwhile = be_cancelled
+    worker.segment_decoder.windows = 1_000
 
     transcribe_segment(worker, dispatch.message)
 
-    assert worker.route.windows > 0, "some were left"
+    assert worker.segment_decoder.windows > 0, "some were left"
     assert segment_row(ledger).error_code == ErrorCode.CANCELLED
     assert worker.publisher.sent == []
 
@@ -249,14 +249,14 @@ def test_a_second_delivery_decodes_nothing(worker, ledger: Ledger):
     for _ in range(3):
         transcribe_segment(worker, dispatch.message)
 
-    assert len(worker.route.decoded) == 1
+    assert len(worker.segment_decoder.decoded) == 1
 
 
 def test_twins_cost_one_decode_and_two_reduces(worker, ledger: Ledger):
     for dispatch in added(ledger, recording("same"), recording("same")).dispatches:
         transcribe_segment(worker, dispatch.message)
 
-    assert len(worker.route.decoded) == 1
+    assert len(worker.segment_decoder.decoded) == 1
     assert len(worker.publisher.sent) == 2
 
 
@@ -293,7 +293,7 @@ def test_a_failure_is_recorded_by_its_fate(
     worker, ledger: Ledger, failure, state, code, strikes, attempts
 ):
     (dispatch,) = added(ledger, recording("a")).dispatches
-    worker.route.failure = failure
+    worker.segment_decoder.failure = failure
 
     transcribe_segment(worker, dispatch.message)
 
@@ -302,8 +302,8 @@ def test_a_failure_is_recorded_by_its_fate(
 
 def test_after_an_error_of_the_gpu_the_child_is_replaced(worker, ledger: Ledger, monkeypatch):
     (dispatch,) = added(ledger, recording("a")).dispatches
-    worker.route.failure = RuntimeError("CUDA error: an illegal memory access")
-    worker.route.spoilt = True
+    worker.segment_decoder.failure = RuntimeError("CUDA error: an illegal memory access")
+    worker.segment_decoder.spoilt = True
     exits: list[int] = []
     monkeypatch.setattr("workers.segment.work.os._exit", exits.append)
 
@@ -321,7 +321,7 @@ def test_a_worker_that_was_taken_over_stores_nothing(worker, ledger: Ledger):
             lambda c: c.execute(text("update segments set lease_token = gen_random_uuid()"))
         )
 
-    worker.route.meanwhile = be_taken_over
+    worker.segment_decoder.meanwhile = be_taken_over
     transcribe_segment(worker, dispatch.message)
 
     with ledger.connect() as connection:
@@ -352,7 +352,7 @@ def test_a_failure_is_counted_by_its_outcome_and_code(
     worker, ledger: Ledger, counted, failure, outcome, code
 ):
     (dispatch,) = added(ledger, recording("a")).dispatches
-    worker.route.failure = failure
+    worker.segment_decoder.failure = failure
 
     transcribe_segment(worker, dispatch.message)
 
@@ -370,7 +370,7 @@ def test_a_segment_whose_words_are_known_is_counted_as_such(worker, ledger: Ledg
 
     transcribe_segment(worker, dispatch.message)
 
-    assert worker.route.decoded == []
+    assert worker.segment_decoder.decoded == []
     assert counted("segments", outcome="known") == 1
     assert counted("audio_seconds", outcome="known") == 10
 
@@ -380,12 +380,12 @@ def test_a_write_that_was_fenced_and_a_recycled_child_are_counted(
 ):
     first, second = added(ledger, recording("a"), recording("b")).dispatches
     monkeypatch.setattr("workers.segment.work.os._exit", lambda _: None)
-    worker.route.failure, worker.route.spoilt = RuntimeError("CUDA error"), True
+    worker.segment_decoder.failure, worker.segment_decoder.spoilt = RuntimeError("CUDA error"), True
     transcribe_segment(worker, first.message)
     assert counted("recycles", reason="error") == 1
 
-    worker.route, worker.should_recycle = FakeRoute(), False
-    worker.route.meanwhile = lambda: ledger.transact(
+    worker.segment_decoder, worker.should_recycle = FakeDecoder(), False
+    worker.segment_decoder.meanwhile = lambda: ledger.transact(
         lambda c: c.execute(text("update segments set lease_token = gen_random_uuid()"))
     )
     transcribe_segment(worker, second.message)
@@ -452,17 +452,17 @@ def words_of(ledger: Ledger) -> set[str]:
 
 def test_what_waits_is_decoded_together_and_its_tasks_have_nothing_to_do(together: Together):
     together.work()
-    assert together.worker.route.together == [together.names]
-    assert together.worker.route.decoded == []
+    assert together.worker.segment_decoder.together == [together.names]
+    assert together.worker.segment_decoder.decoded == []
     assert set(together.rows().values()) == {("done", 1, 0)}
     assert len(together.worker.publisher.sent) == 4
     assert words_of(together.worker.ledger) == {f"hello from {name}" for name in together.names}
 
 
 def test_a_failure_of_one_costs_that_one(together: Together):
-    route = together.worker.route
-    route.refuses["b.wav"] = BadRecording(ErrorCode.FILE_UNREADABLE, "b.wav", "damaged")
-    route.refuses["c.wav"] = Transient(ErrorCode.STORAGE_UNREACHABLE, "c.wav", "no answer")
+    decoder = together.worker.segment_decoder
+    decoder.refuses["b.wav"] = BadRecording(ErrorCode.FILE_UNREADABLE, "b.wav", "damaged")
+    decoder.refuses["c.wav"] = Transient(ErrorCode.STORAGE_UNREACHABLE, "c.wav", "no answer")
     together.work()
     rows = together.rows()
     assert rows["a.wav"] == rows["d.wav"] == ("done", 1, 0)
@@ -471,9 +471,9 @@ def test_a_failure_of_one_costs_that_one(together: Together):
 
 
 def test_where_no_one_knows_which_failed_each_is_decoded_alone(together: Together):
-    together.worker.route.fails_with_others = {"c.wav"}
+    together.worker.segment_decoder.fails_with_others = {"c.wav"}
     together.work()
-    assert [claim.name for claim in together.worker.route.decoded] == together.names
+    assert [claim.name for claim in together.worker.segment_decoder.decoded] == together.names
     rows = together.rows()
     assert rows.pop("c.wav") == ("pending", 1, 1)
     assert set(rows.values()) == {("done", 1, 0)}
@@ -483,23 +483,23 @@ def test_where_no_one_knows_which_failed_each_is_decoded_alone(together: Togethe
 def test_what_ends_the_process_strikes_none_and_each_is_alone_the_next_time(
     together: Together, monkeypatch, spoilt
 ):
-    route, ended = together.worker.route, []
+    decoder, ended = together.worker.segment_decoder, []
     monkeypatch.setattr("workers.segment.work.os._exit", ended.append)
-    route.failure = RuntimeError("CUDA error") if spoilt else SoftTimeLimitExceeded()
-    route.spoilt = spoilt
+    decoder.failure = RuntimeError("CUDA error") if spoilt else SoftTimeLimitExceeded()
+    decoder.spoilt = spoilt
     together.work()
     assert set(together.rows().values()) == {("pending", 1, 0)}
     assert ended == ([1] if spoilt else [])
     # Tried before, so that none is claimed along with another.
-    route.failure = None
+    decoder.failure = None
     due(together.worker.ledger)
     again = dispatched(together.worker.ledger)
     for dispatch in again:
         together.waiting.add(dispatch)
     for dispatch in again:
         transcribe_segment(together.worker, dispatch, together.waiting)
-    assert len(route.together) == 1
-    assert len(route.decoded) == 4
+    assert len(decoder.together) == 1
+    assert len(decoder.decoded) == 4
     assert set(together.rows().values()) == {("done", 2, 0)}
 
 
@@ -539,7 +539,7 @@ def test_what_was_cancelled_meanwhile_is_left_and_the_others_are_stored(together
     def give_up() -> None:
         ledger.transact(lambda c: cancel_submission(c, submission_id))
 
-    together.worker.route.meanwhile = give_up
+    together.worker.segment_decoder.meanwhile = give_up
     together.work()
     states = {name: state for name, (state, _, _) in together.rows().items()}
     assert states == {"a.wav": "done", "b.wav": "failed", "c.wav": "done", "d.wav": "done"}
@@ -558,8 +558,8 @@ def test_segments_of_other_models_are_decoded_by_themselves(together: Together, 
     for each in together.dispatches:
         together.waiting.add(each.message)
     together.work()
-    assert together.worker.route.together == [["a.wav", "b.wav"]]
-    assert [each.name for each in together.worker.route.decoded] == ["e.wav"]
+    assert together.worker.segment_decoder.together == [["a.wav", "b.wav"]]
+    assert [each.name for each in together.worker.segment_decoder.decoded] == ["e.wav"]
     assert together.rows()["e.wav"] == ("done", 1, 0)
 
 
@@ -568,7 +568,9 @@ def test_a_host_that_cannot_decode_them_puts_all_back_and_rests_once(
 ):
     rests: list[float] = []
     monkeypatch.setattr("workers.segment.work.time.sleep", rests.append)
-    together.worker.route.failure = Misconfigured(ErrorCode.DEVICE_UNUSABLE, "device cuda", "none")
+    together.worker.segment_decoder.failure = Misconfigured(
+        ErrorCode.DEVICE_UNUSABLE, "device cuda", "none"
+    )
     together.work()
     assert set(together.rows().values()) == {("pending", 0, 0)}
     assert rests == [together.worker.settings.sweep_s]
@@ -597,12 +599,12 @@ def test_hosts_that_decode_by_a_fallback_decode_one_audio_once(worker, ledger: L
         for model in models
     ]
     dispatches = [added(ledger, recording("a"), to=to).dispatches[0] for to in targets]
-    worker.route.profile_for_host = lambda profile: profile.fallback_profile or profile
+    worker.segment_decoder.profile_for_host = lambda profile: profile.fallback_profile or profile
 
     for dispatch in dispatches:
         transcribe_segment(worker, dispatch.message)
 
-    assert len(worker.route.decoded) == 1
+    assert len(worker.segment_decoder.decoded) == 1
     with ledger.connect() as connection:
         rows = connection.execute(select(SegmentRow.state, SegmentRow.result_key)).all()
         (body,) = connection.scalars(select(ResultRow.body)).all()
@@ -616,14 +618,16 @@ def test_while_another_decodes_by_the_fallback_a_segment_waits(worker, ledger: L
         added(ledger, recording("a"), to=asked_for(ledger, model, "whisper-tiny.en")).dispatches[0]
         for model in ("big", "bigger")
     )
-    worker.route.profile_for_host = lambda profile: profile.fallback_profile or profile
-    second = SimpleNamespace(**{**vars(worker), "owner": "host:other", "route": FakeRoute()})
-    second.route.profile_for_host = worker.route.profile_for_host
-    worker.route.meanwhile = lambda: transcribe_segment(second, other.message)
+    worker.segment_decoder.profile_for_host = lambda profile: profile.fallback_profile or profile
+    second = SimpleNamespace(
+        **{**vars(worker), "owner": "host:other", "segment_decoder": FakeDecoder()}
+    )
+    second.segment_decoder.profile_for_host = worker.segment_decoder.profile_for_host
+    worker.segment_decoder.meanwhile = lambda: transcribe_segment(second, other.message)
 
     transcribe_segment(worker, one.message)
 
-    assert second.route.decoded == []
+    assert second.segment_decoder.decoded == []
     with ledger.connect() as connection:
         row = connection.execute(
             select(SegmentRow.state, SegmentRow.attempts, SegmentRow.strikes).where(
@@ -644,8 +648,8 @@ def test_a_twin_of_what_is_given_up_is_sent_at_once(worker, ledger: Ledger):
             is None
         )
 
-    worker.route.meanwhile = dropped
-    worker.route.failure = BadRecording(ErrorCode.AUDIO_CHANGED, "call.wav", "it changed")
+    worker.segment_decoder.meanwhile = dropped
+    worker.segment_decoder.failure = BadRecording(ErrorCode.AUDIO_CHANGED, "call.wav", "it changed")
 
     transcribe_segment(worker, first.message)
 
@@ -658,7 +662,7 @@ def test_who_waited_for_the_planned_words_is_sent_where_a_fallback_wrote_others(
 ):
     to = asked_for(ledger, "big", "whisper-tiny.en")
     first, twin = added(ledger, recording("same"), recording("same"), to=to).dispatches
-    worker.route.profile_for_host = lambda profile: profile.fallback_profile or profile
+    worker.segment_decoder.profile_for_host = lambda profile: profile.fallback_profile or profile
 
     transcribe_segment(worker, first.message)
 

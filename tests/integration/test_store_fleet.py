@@ -12,7 +12,7 @@ from schema.store.intake.cancel import cancel_submission
 from schema.store.ledger import Ledger
 from schema.store.read.fleet import LedgerFigures, read_figures
 from schema.store.work import segments
-from schema.store.work.segments import Claim, Fate
+from schema.store.work.segments import Claim, FailureKind
 from schema.wire import Dispatch
 from tests.factories import added, quarantined, recording, result, submission
 
@@ -62,7 +62,9 @@ def test_a_failure_counts_among_the_last_hours_and_a_cancelled_segment_does_not(
     (dispatch,) = added(ledger, recording("a")).dispatches
     error = BadRecording(ErrorCode.AUDIO_CHANGED, "x", "changed")
     claim = claimed(ledger, dispatch)
-    ledger.transact(lambda c: segments.fail_segment(c, claim, error.code, "changed", Fate.FOR_GOOD))
+    ledger.transact(
+        lambda c: segments.fail_segment(c, claim, error.code, "changed", FailureKind.PERMANENT)
+    )
     withdrawn = submission(ledger)
     added(ledger, recording("b"), to=withdrawn)
     ledger.transact(lambda c: cancel_submission(c, withdrawn.id))
@@ -77,7 +79,9 @@ def test_what_waits_for_its_next_attempt_is_told_by_its_reason(ledger: Ledger):
     dispatches = added(ledger, recording("a"), recording("b")).dispatches
     claim = claimed(ledger, dispatches[0])
     error = Transient(ErrorCode.STORAGE_UNREACHABLE, "x", "away")
-    ledger.transact(lambda c: segments.fail_segment(c, claim, error.code, "away", Fate.PAUSE))
+    ledger.transact(
+        lambda c: segments.fail_segment(c, claim, error.code, "away", FailureKind.RETRY_LATER)
+    )
 
     found = seen(ledger)
 

@@ -182,7 +182,7 @@ def test_a_copy_stays_while_a_submission_is_open_that_may_use_it(ledger: Ledger)
 
     done = forgotten(ledger, found, removed=removed)
 
-    assert (done.copies, done.copies_left, removed) == (0, 1, [])
+    assert (done.copies, done.remaining_copies, removed) == (0, 1, [])
     assert done.submissions == 0, "it is still open"
 
 

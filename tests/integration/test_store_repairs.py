@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 
 from ops.chaos.oracle import broken
 from schema.errors import ErrorCode, LeaseLost
-from schema.pcm import PlannedPart, excerpt_digest
+from schema.pcm import PlannedSlice, excerpt_digest
 from schema.span import Span
 from schema.states import RecordingState, SegmentKind, SegmentState
 from schema.store.erasure import forget
@@ -24,7 +24,7 @@ from schema.store.work import reduces
 from schema.store.work import segments as work
 from schema.store.work.reduces import ReduceClaim
 from schema.store.work.repairs import order_repairs
-from schema.store.work.segments import Fate
+from schema.store.work.segments import FailureKind
 from schema.store.work.sweep import sweep
 from schema.tables import Recording, ResultRow, SegmentRow
 from schema.transcript import (
@@ -60,7 +60,7 @@ def finished(ledger: Ledger, dispatch: Dispatch, *texts: str) -> work.EndResult:
 def failed(ledger: Ledger, dispatch: Dispatch) -> work.EndResult:
     claim = claimed(ledger, dispatch)
     assert claim is not None
-    code, fate = ErrorCode.AUDIO_CHANGED, Fate.FOR_GOOD
+    code, fate = ErrorCode.AUDIO_CHANGED, FailureKind.PERMANENT
     return ledger.transact(lambda c: work.fail_segment(c, claim, code, "changed", fate))
 
 
@@ -139,8 +139,8 @@ def test_the_worker_is_told_by_what_to_verify_the_samples(ledger: Ledger):
     claim = claimed(ledger, dispatch)
 
     assert ahead == claim.source
-    parts = (PlannedPart(Span(0, 10_000), "a"), PlannedPart(Span(8_000, 18_000), "b"))
-    assert claim.source.parts == parts
+    parts = (PlannedSlice(Span(0, 10_000), "a"), PlannedSlice(Span(8_000, 18_000), "b"))
+    assert claim.source.slices == parts
     assert claim.source.pcm_digest == excerpt_digest(parts, PLACE.span)
     assert claim.decode_key == PROFILE.decode_key(claim.source.pcm_digest, 8_000)
 
@@ -148,7 +148,7 @@ def test_the_worker_is_told_by_what_to_verify_the_samples(ledger: Ledger):
 def test_a_planned_segment_is_verified_by_itself(ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
 
-    assert claimed(ledger, dispatch).source.parts == ()
+    assert claimed(ledger, dispatch).source.slices == ()
 
 
 def test_a_forced_language_is_decoded_under_a_key_of_its_own(ledger: Ledger):
@@ -342,8 +342,8 @@ def test_what_a_transcript_proves_is_kept_and_summed_up(ledger: Ledger):
         core=PLACE.core,
         reason=RepairReason.LANGUAGE,
         outcome=RepairOutcome.REPAIRED,
-        added=(Word("hola", 7_000, 8_000, 0.9),),
-        dropped=(Word("ola", 7_000, 8_000, None),),
+        added_words=(Word("hola", 7_000, 8_000, 0.9),),
+        dropped_words=(Word("ola", 7_000, 8_000, None),),
         rules=(SeamRule.ANCHOR, SeamRule.MIDPOINT),
         language="es",
     )

@@ -20,7 +20,7 @@ from schema.store.erasure.forget import erase_recordings
 from schema.store.ledger import Ledger
 from schema.store.work import reduces as reduce
 from schema.store.work import segments as work
-from schema.store.work.segments import ATTEMPTS_MAX, STRIKES_MAX, Claim, DecodeTurn, Fate
+from schema.store.work.segments import ATTEMPTS_MAX, STRIKES_MAX, Claim, DecodeTurn, FailureKind
 from schema.tables import Recording, ResultRow, SegmentRow
 from schema.transcript import Draft, Utterance
 from schema.wire import Dispatch, Message
@@ -44,7 +44,7 @@ def source_ahead(ledger: Ledger, message: Message) -> SegmentSource | None:
     return ledger.run_statement(lambda c: work.read_source_ahead(c, message))
 
 
-def failed(ledger: Ledger, claim: Claim, fate: Fate) -> work.EndResult:
+def failed(ledger: Ledger, claim: Claim, fate: FailureKind) -> work.EndResult:
     return ledger.transact(
         lambda c: work.fail_segment(c, claim, ErrorCode.ENGINE_FAILED, "boom", fate)
     )
@@ -153,7 +153,7 @@ def test_a_takeover_fences_the_zombie(ledger: Ledger):
     with pytest.raises(LeaseLost):
         finished(ledger, zombie, "late")
     with pytest.raises(LeaseLost):
-        failed(ledger, zombie, Fate.STRIKE)
+        failed(ledger, zombie, FailureKind.STRIKE)
     finished(ledger, heir, "right")
     with ledger.connect() as connection:
         (body,) = connection.scalars(select(ResultRow.body)).all()
@@ -190,7 +190,7 @@ def test_a_twin_decodes_by_itself_when_the_first_gives_up(ledger: Ledger):
     claim = claimed(ledger, first)
     assert claimed(ledger, second) is None
 
-    failed(ledger, claim, Fate.FOR_GOOD)
+    failed(ledger, claim, FailureKind.PERMANENT)
 
     assert claimed(ledger, second) is not None
 
@@ -255,7 +255,7 @@ def test_strikes_pause_and_then_give_up(ledger: Ledger):
     (dispatch,) = added(ledger, recording("poison")).dispatches
 
     for strike in range(1, STRIKES_MAX + 1):
-        end = failed(ledger, claimed(ledger, dispatch), Fate.STRIKE)
+        end = failed(ledger, claimed(ledger, dispatch), FailureKind.STRIKE)
         if strike < STRIKES_MAX:
             assert claimed(ledger, dispatch) is None, "it waits for its next attempt"
             make_due(ledger)
@@ -269,14 +269,14 @@ def test_strikes_pause_and_then_give_up(ledger: Ledger):
 def test_a_bad_recording_is_given_up_at_once(ledger: Ledger):
     (dispatch,) = added(ledger, recording("bad")).dispatches
 
-    end = failed(ledger, claimed(ledger, dispatch), Fate.FOR_GOOD)
+    end = failed(ledger, claimed(ledger, dispatch), FailureKind.PERMANENT)
 
     assert end.reduce is not None
     assert states(ledger) == [SegmentState.FAILED]
 
 
-@pytest.mark.parametrize("fate", [Fate.PAUSE, Fate.NOT_HERE])
-def test_what_is_nobodys_fault_counts_nothing(ledger: Ledger, fate: Fate):
+@pytest.mark.parametrize("fate", [FailureKind.RETRY_LATER, FailureKind.WRONG_HOST])
+def test_what_is_nobodys_fault_counts_nothing(ledger: Ledger, fate: FailureKind):
     (dispatch,) = added(ledger, recording("a")).dispatches
 
     failed(ledger, claimed(ledger, dispatch), fate)
@@ -338,7 +338,7 @@ def test_retry_takes_up_what_failed_and_only_that(ledger: Ledger):
     target = added(ledger, recording("good", "bad"))
     good, bad = target.dispatches
     finished(ledger, claimed(ledger, good), "hi")
-    end = failed(ledger, claimed(ledger, bad), Fate.FOR_GOOD)
+    end = failed(ledger, claimed(ledger, bad), FailureKind.PERMANENT)
     held = ledger.run_statement(
         lambda c: reduce.claim_reduce(c, end.reduce.message, owner="r", lease_s=60)
     )
@@ -362,7 +362,7 @@ def test_what_waited_for_a_decode_that_is_given_up_is_named_and_woken(ledger: Le
     claim = claimed(ledger, first)
     assert claimed(ledger, second) is None
 
-    end = failed(ledger, claim, Fate.FOR_GOOD)
+    end = failed(ledger, claim, FailureKind.PERMANENT)
     (woken,) = ledger.transact(lambda c: work.resend_waiting_duplicates(c, end.abandoned_keys))
 
     assert end.abandoned_keys == (claim.decode_key,)
@@ -496,7 +496,9 @@ def test_an_error_that_quotes_a_nul_is_recorded(ledger: Ledger):
     claim = claimed(ledger, dispatch)
 
     ledger.transact(
-        lambda c: work.fail_segment(c, claim, ErrorCode.ENGINE_FAILED, "a\0b", Fate.FOR_GOOD)
+        lambda c: work.fail_segment(
+            c, claim, ErrorCode.ENGINE_FAILED, "a\0b", FailureKind.PERMANENT
+        )
     )
 
     assert segment(ledger, SegmentRow.error_message) == ("a\ufffdb",)

@@ -241,7 +241,7 @@ def test_a_reducer_that_was_given_up_and_taken_up_again_stores_nothing(ledger: L
     (dispatch,) = added(ledger, recording("a"), to=to).dispatches
     due = ledger.transact(
         lambda c: work.fail_segment(
-            c, claimed(ledger, dispatch), ErrorCode.ENGINE_FAILED, "x", work.Fate.FOR_GOOD
+            c, claimed(ledger, dispatch), ErrorCode.ENGINE_FAILED, "x", work.FailureKind.PERMANENT
         )
     ).reduce
     ledger.transact(lambda c: c.execute(update(Recording).values(reduce_attempts=4)))

@@ -23,7 +23,7 @@ LOW_LOG_PROBABILITY = -1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Decoding:
+class DecodedSpeech:
     """What a recognizer made of one segment.
 
     ``words`` are in order of time, within the regions they were decoded from. ``language`` is the
@@ -70,7 +70,7 @@ class DecodeRequest:
 
 
 #: The outcome of a request: words, what ``check_cancelled`` raised, or why it cannot be met.
-DecodeOutcome = Decoding | CallscribeError
+DecodeOutcome = DecodedSpeech | CallscribeError
 
 
 class Cancellations:
@@ -122,7 +122,7 @@ class Recognizer(ABC):
         language: str,
         hotwords: Sequence[str] = (),
         check_cancelled: Callable[[], None] = never_cancelled,
-    ) -> Decoding:
+    ) -> DecodedSpeech:
         """Return the words of one segment: see :class:`DecodeRequest`.
 
         Raises:

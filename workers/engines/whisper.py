@@ -25,7 +25,13 @@ from schema.settings import Settings
 from schema.span import Span
 from schema.words import ResultTag, Word
 from workers.engines import base
-from workers.engines.base import Cancellations, DecodeOutcome, DecodeRequest, Decoding, Recognizer
+from workers.engines.base import (
+    Cancellations,
+    DecodedSpeech,
+    DecodeOutcome,
+    DecodeRequest,
+    Recognizer,
+)
 from workers.engines.device import is_gpu, load_cublas
 from workers.engines.minibatch import SpeechWindow, pack_cheapest, pack_windows
 from workers.engines.subwords import merge_subwords
@@ -157,7 +163,7 @@ class WhisperRecognizer(Recognizer):
 
     def decode_all(self, requests: Sequence[DecodeRequest]) -> list[DecodeOutcome]:
         """Decode: see :meth:`workers.engines.base.Recognizer.decode_all`."""
-        outcomes: list[DecodeOutcome] = [Decoding((), None) for _ in requests]
+        outcomes: list[DecodeOutcome] = [DecodedSpeech((), None) for _ in requests]
         cancellations = Cancellations(requests)
         groups: dict[tuple[str, tuple[str, ...]], list[_PreparedRequest]] = {}
         for index, request in enumerate(requests):
@@ -411,7 +417,7 @@ def _make_subword(entry: dict[str, Any]) -> Word:
 
 def _make_decoding(
     request: _PreparedRequest, decoded_windows: Sequence[_DecodedWindow]
-) -> Decoding:
+) -> DecodedSpeech:
     """Return the words of a request, on its segment's clock."""
     levels = measure_levels(request.samples)
     words: list[Word] = []
@@ -426,7 +432,7 @@ def _make_decoding(
     ]
     # The language of music is a guess that nobody should act on.
     language = request.language if words else None
-    return Decoding(tuple(words), language, {ResultTag.DOUBTS: doubts} if doubts else {})
+    return DecodedSpeech(tuple(words), language, {ResultTag.DOUBTS: doubts} if doubts else {})
 
 
 def move_to_segment(subwords: Iterable[Word], window: SpeechWindow) -> Iterator[Word]:

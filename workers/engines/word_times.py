@@ -113,8 +113,8 @@ def _find_end(word: Word, limit_ms: int, levels: Levels) -> int:
 
 
 def _find_pauses(span: Span, levels: Levels) -> Iterator[Span]:
-    first, last = span.start_ms // _STEP_MS, span.end_ms // _STEP_MS
-    middle, reach = (first + last) // 2, _CONTEXT_MS // _STEP_MS
+    start, end = span.start_ms // _STEP_MS, span.end_ms // _STEP_MS
+    middle, reach = (start + end) // 2, _CONTEXT_MS // _STEP_MS
     context = levels[max(0, middle - reach) : middle + reach]
     if not len(context):
         return
@@ -122,9 +122,9 @@ def _find_pauses(span: Span, levels: Levels) -> Iterator[Span]:
     if speech_db - background_db < _MIN_DEPTH_DB:
         return
     background_db = max(background_db, speech_db - _MAX_DEPTH_DB)
-    is_quiet = levels[first:last] < background_db + _QUIET_SHARE * (speech_db - background_db)
+    is_quiet = levels[start:end] < background_db + _QUIET_SHARE * (speech_db - background_db)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], is_quiet, [False]]).astype(np.int8)))
-    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        pause = Span((first + start) * _STEP_MS, (first + end) * _STEP_MS)
+    for quiet_start, quiet_end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        pause = Span((start + quiet_start) * _STEP_MS, (start + quiet_end) * _STEP_MS)
         if pause.duration_ms >= _MIN_PAUSE_MS:
             yield pause

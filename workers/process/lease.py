@@ -5,16 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import structlog
 
 from schema.errors import ErrorCode, LeaseLost
 
+if TYPE_CHECKING:
+    from schema.store.work.segments import Claim
+
 log = structlog.get_logger(__name__)
 
 #: Renewed at least this often: a renewal tells a worker that its work was cancelled.
 _INTERVAL_MAX_S = 5.0
+
+
+class LeasedClaim(NamedTuple):
+    """A claim, and what raises once its lease is lost."""
+
+    claim: Claim
+    check_cancelled: Callable[[], None]
 
 
 class LeaseRenewal:
@@ -74,37 +84,37 @@ class _Renewer:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._condition = threading.Condition()
         #: When each lease is next renewed, by the monotonic clock.
         self._due_s: dict[LeaseRenewal, float] = {}
         self._sleeps_until_s = 0.0
         self._thread: threading.Thread | None = None
 
     def add(self, lease: LeaseRenewal) -> None:
-        with self._changed:
+        with self._condition:
             due_s = self._due_s[lease] = time.monotonic() + lease.interval_s
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
                 self._thread.start()
             elif due_s < self._sleeps_until_s:
-                self._changed.notify()
+                self._condition.notify()
 
     def remove(self, lease: LeaseRenewal) -> None:
-        with self._changed:
+        with self._condition:
             self._due_s.pop(lease, None)
 
     def _run(self) -> None:
         while True:
             lease = self._wait_for_due()
             continues = lease.renew_once()
-            with self._changed:
+            with self._condition:
                 if continues and lease in self._due_s:
                     self._due_s[lease] = time.monotonic() + lease.interval_s
                 else:
                     self._due_s.pop(lease, None)
 
     def _wait_for_due(self) -> LeaseRenewal:
-        with self._changed:
+        with self._condition:
             while True:
                 now_s = time.monotonic()
                 lease = min(self._due_s, key=self._due_s.__getitem__, default=None)
@@ -112,7 +122,7 @@ class _Renewer:
                 if lease is not None and due_s <= now_s:
                     return lease
                 self._sleeps_until_s = due_s
-                self._changed.wait(due_s - now_s)
+                self._condition.wait(due_s - now_s)
 
 
 #: One a process: a parent, which is forked, has no lease and so no thread.

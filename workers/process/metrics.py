@@ -27,7 +27,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from schema import metrics as catalogue
-from schema.metrics import Kind, Outcome, Source, Stage, served_by
+from schema.metrics import MetricKind, MetricsRole, Outcome, Stage, served_by
 from schema.settings import Address
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ def count_decoded(
 
 def count_cached(audio_ms: int) -> None:
     """Count a segment whose result the ledger had already."""
-    count(catalogue.SEGMENTS, outcome=Outcome.KNOWN)
-    count(catalogue.AUDIO, audio_ms / 1000, outcome=Outcome.KNOWN)
+    count(catalogue.SEGMENTS, outcome=Outcome.CACHED)
+    count(catalogue.AUDIO, audio_ms / 1000, outcome=Outcome.CACHED)
 
 
 def show_memory(memory: MemoryFigures) -> None:
@@ -145,9 +145,9 @@ def _family(metric: catalogue.Metric) -> Any:
 
 def _create_family(metric: catalogue.Metric) -> Any:
     options: dict[str, Any] = {"labelnames": tuple(metric.labels), "registry": _registry}
-    if metric.kind is Kind.COUNTER:
+    if metric.kind is MetricKind.COUNTER:
         return prometheus.Counter(metric.name, metric.meaning, **options)
-    if metric.kind is Kind.HISTOGRAM:
+    if metric.kind is MetricKind.HISTOGRAM:
         buckets = catalogue.SECONDS_BUCKETS
         return prometheus.Histogram(metric.name, metric.meaning, buckets=buckets, **options)
     return prometheus.Gauge(
@@ -155,7 +155,7 @@ def _create_family(metric: catalogue.Metric) -> Any:
     )
 
 
-def _prepare(source: Source) -> None:
+def _prepare(source: MetricsRole) -> None:
     """Create a role's metrics, at 0 but for those of many series."""
     for metric in served_by(source):
         if metric is catalogue.UP:
@@ -169,7 +169,7 @@ def _prepare(source: Source) -> None:
 class _RoleCollector(Collector):
     """The gauge that a process of a role is up."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: MetricsRole) -> None:
         self._source = source
 
     def collect(self) -> Iterable[prometheus.Metric]:
@@ -187,7 +187,7 @@ def gauge(metric: catalogue.Metric, figures: Mapping[str, float] | float) -> Gau
     return family
 
 
-def serve_forked(source: Source, address: Address | None) -> None:
+def serve_forked(source: MetricsRole, address: Address | None) -> None:
     """Serve the counts of the children to be forked; nothing without an address.
 
     An error is logged: a worker without metrics still works.
@@ -206,7 +206,7 @@ def serve_forked(source: Source, address: Address | None) -> None:
         _log_not_served(error)
 
 
-def serve_alone(source: Source, address: Address | None) -> None:
+def serve_alone(source: MetricsRole, address: Address | None) -> None:
     """Serve the counts of this process; nothing without an address. An error is logged."""
     if address is None:
         return
@@ -221,7 +221,7 @@ def _log_not_served(error: OSError) -> None:
     log.error("metrics_not_served", error=f"{type(error).__name__}: {error.strerror}")
 
 
-def serve_collector(collector: Collector, source: Source, address: Address) -> None:
+def serve_collector(collector: Collector, source: MetricsRole, address: Address) -> None:
     """Serve what a collector reads at each scrape.
 
     Raises:
@@ -232,7 +232,7 @@ def serve_collector(collector: Collector, source: Source, address: Address) -> N
     _serve(registry, source, address)
 
 
-def _serve(registry: CollectorRegistry, source: Source, address: Address) -> None:
+def _serve(registry: CollectorRegistry, source: MetricsRole, address: Address) -> None:
     global _server
     registry.register(_RoleCollector(source))
     _server, _ = prometheus.start_http_server(address.port, address.host, registry)

@@ -62,7 +62,7 @@ def clean_if_requested(worker: Worker) -> bool:
         return False
     mark_requests_done()
     with GpuMemory(device_memory(worker.settings.device)) as memory:
-        worker.route.unload()
+        worker.segment_decoder.unload()
     metrics.show_memory(memory.after)
     log.info(
         "deep_cleaned",

@@ -24,7 +24,7 @@ class WaitingMessages:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: OrderedDict[Message, None] = OrderedDict()
-        self._taken_along: OrderedDict[Message, None] = OrderedDict()
+        self._handled_elsewhere: OrderedDict[Message, None] = OrderedDict()
         self._begun_tasks: OrderedDict[Message, None] = OrderedDict()
 
     def add(self, message: Message) -> None:
@@ -39,18 +39,18 @@ class WaitingMessages:
             self._waiting.pop(message, None)
             # It may come through the pipe after its task has begun.
             _add(self._begun_tasks, message)
-            return self._taken_along.pop(message, _UNKNOWN) is _UNKNOWN
+            return self._handled_elsewhere.pop(message, _UNKNOWN) is _UNKNOWN
 
     def in_order(self) -> list[Message]:
         """Return the messages that wait, in the order that they came."""
         with self._lock:
             return list(self._waiting)
 
-    def take_along(self, message: Message) -> None:
+    def mark_handled(self, message: Message) -> None:
         """Note that the present task does a message's work: its own will have nothing to do."""
         with self._lock:
             self._waiting.pop(message, None)
-            _add(self._taken_along, message)
+            _add(self._handled_elsewhere, message)
 
 
 def _add(messages: OrderedDict[Message, None], message: Message) -> None:

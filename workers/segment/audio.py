@@ -63,25 +63,25 @@ def read_segment(source: SegmentSource, settings: Settings) -> Samples:
 def _read_span(source: SegmentSource, handle: Any) -> tuple[Samples | None, int]:
     """Return the span's samples with context, and the frame of the first; None if others."""
     audio_format, span = source.format, source.span
-    first, last = _frame_range(audio_format, span.start_ms, span.end_ms)
+    start, end = _frame_range(audio_format, span.start_ms, span.end_ms)
     # From a frame that falls on a sample of the 16 kHz grid, whatever the file's rate: two
     # segments resampled on grids a fraction of a sample apart would not agree on their overlap.
     period = audio_format.rate_hz // math.gcd(audio_format.rate_hz, SAMPLE_RATE_HZ)
     start_ms, end_ms = span.start_ms - _CONTEXT_MS, span.end_ms + _CONTEXT_MS
-    read_first, read_last = _frame_range(audio_format, start_ms, end_ms)
-    read_first -= read_first % period
+    read_start, read_end = _frame_range(audio_format, start_ms, end_ms)
+    read_start -= read_start % period
 
     with _open_sound_file(audio_format, handle) as file:
-        if not _has_format(file, audio_format) or file.frames < read_last:
-            return None, read_first
-        file.seek(read_first)
-        blocks = list(_channel_blocks(file, source.channel, read_last - read_first))
+        if not _has_format(file, audio_format) or file.frames < read_end:
+            return None, read_start
+        file.seek(read_start)
+        blocks = list(_channel_blocks(file, source.channel, read_end - read_start))
         samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-        span_samples = samples[first - read_first : last - read_first]
-        expected_digest = _excerpt_digest(file, source) if source.parts else source.pcm_digest
+        span_samples = samples[start - read_start : end - read_start]
+        expected_digest = _excerpt_digest(file, source) if source.slices else source.pcm_digest
     if pcm.samples_digest(span_samples, audio_format.rate_hz, span.start_ms) != expected_digest:
-        return None, read_first
-    return samples, read_first
+        return None, read_start
+    return samples, read_start
 
 
 def _excerpt_digest(file: soundfile.SoundFile, source: SegmentSource) -> str | None:
@@ -91,25 +91,25 @@ def _excerpt_digest(file: soundfile.SoundFile, source: SegmentSource) -> str | N
     their samples is held.
     """
     rate_hz, blocks = source.format.rate_hz, dict[int, bytes]()
-    for part in source.parts:
-        first, last = _frame_range(source.format, part.span.start_ms, part.span.end_ms)
-        file.seek(first)
+    for part in source.slices:
+        start, end = _frame_range(source.format, part.span.start_ms, part.span.end_ms)
+        file.seek(start)
         part_hash = pcm.BlockDigests(rate_hz, part.span.start_ms)
-        for samples in _channel_blocks(file, source.channel, last - first):
+        for samples in _channel_blocks(file, source.channel, end - start):
             part_hash.update(samples)
         part_digests = part_hash.finish()
         if pcm.join_digests(part_digests) != part.pcm_digest:
             return None
         blocks.update(enumerate(part_digests, start=part.span.start_ms // GRID_MS))
-    if pcm.excerpt_digest(source.parts, source.span) != source.pcm_digest:
+    if pcm.excerpt_digest(source.slices, source.span) != source.pcm_digest:
         return None
     block_numbers = range(source.span.start_ms // GRID_MS, -(-source.span.end_ms // GRID_MS))
     return pcm.join_digests([blocks[number] for number in block_numbers])
 
 
 def _frame_range(audio_format: AudioFormat, start_ms: int, end_ms: int) -> tuple[int, int]:
-    first = frame_at(max(start_ms, 0), audio_format.rate_hz)
-    return first, min(frame_at(end_ms, audio_format.rate_hz), audio_format.frames)
+    start = frame_at(max(start_ms, 0), audio_format.rate_hz)
+    return start, min(frame_at(end_ms, audio_format.rate_hz), audio_format.frames)
 
 
 def _open_sound_file(audio_format: AudioFormat, handle: Any) -> soundfile.SoundFile:
@@ -149,8 +149,8 @@ def _resample_span(samples: Samples, first_frame: int, source: SegmentSource) ->
     _limit_range(samples)
     if rate_hz != SAMPLE_RATE_HZ:
         samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ, "HQ")
-    first = span.start_ms * SAMPLES_PER_MS - first_frame * SAMPLE_RATE_HZ // rate_hz
-    span_samples = samples[first : first + span.duration_ms * SAMPLES_PER_MS]
+    start = span.start_ms * SAMPLES_PER_MS - first_frame * SAMPLE_RATE_HZ // rate_hz
+    span_samples = samples[start : start + span.duration_ms * SAMPLES_PER_MS]
     _limit_range(span_samples)
     return span_samples
 

@@ -21,10 +21,11 @@ from schema.settings import Settings
 from schema.span import Span
 from schema.store.work.segments import Claim
 from schema.words import ResultTag, SegmentResult
-from workers.engines.base import DecodeRequest, Decoding, Recognizer, SpeechDetector
+from workers.engines.base import DecodedSpeech, DecodeRequest, Recognizer, SpeechDetector
 from workers.engines.device import is_gpu, report_device_errors, run_trial
 from workers.engines.load import load_detector, load_filter_bank, load_recognizer
 from workers.engines.model_memory import choose_profile
+from workers.process.lease import LeasedClaim
 from workers.process.memory import device_memory, freeze_gc
 from workers.process.metrics import StageSeconds
 from workers.segment.audio import read_segment
@@ -36,10 +37,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: A claim, and what raises once its lease is lost.
-LeasedClaim = tuple[Claim, Callable[[], None]]
 #: A segment's words and where its time went, or what was raised of it alone.
-SegmentOutcome = tuple[SegmentResult, StageSeconds] | CallscribeError
+DecodedOrError = tuple[SegmentResult, StageSeconds] | CallscribeError
 
 
 class LoadedModels(NamedTuple):
@@ -61,14 +60,16 @@ class _ReadSegment(NamedTuple):
     def speech_ms(self) -> int:
         return sum(region.duration_ms for region in self.speech)
 
-    def to_result(self, decoding: Decoding, asr_s: float) -> tuple[SegmentResult, StageSeconds]:
+    def to_result(
+        self, decoding: DecodedSpeech, asr_s: float
+    ) -> tuple[SegmentResult, StageSeconds]:
         loudness = measure_loudness(self.request.samples, self.speech)
         tags = {**decoding.tags, ResultTag.LOUDNESS_DB: loudness}
         result = SegmentResult(decoding.words, self.speech, decoding.language, tags)
         return result, StageSeconds(*(round(s, 3) for s in (self.read_s, self.vad_s, asr_s)))
 
 
-class Route:
+class SegmentDecoder:
     """Decodes segments on one host, with one set of models at a time.
 
     A fleet runs one profile for hours; when its models change, the old models are unloaded first,
@@ -97,12 +98,12 @@ class Route:
         Raises:
             CallscribeError: by its fate: the recording, this host or the moment is at fault.
         """
-        [outcome] = self.decode_all([(claim, check_cancelled)])
+        [outcome] = self.decode_all([LeasedClaim(claim, check_cancelled)])
         if isinstance(outcome, CallscribeError):
             raise outcome
         return outcome
 
-    def decode_all(self, claims: Sequence[LeasedClaim]) -> list[SegmentOutcome]:
+    def decode_all(self, claims: Sequence[LeasedClaim]) -> list[DecodedOrError]:
         """Return the words of claimed segments of one profile's models, decoded together.
 
         What is raised of one of them, by its fate, stands in its place.
@@ -111,21 +112,23 @@ class Route:
             Misconfigured: the models cannot be loaded here.
             Exception: what fails for all of them, or cannot be laid at one's door.
         """
-        models = self._load(claims[0][0].profile)
+        models = self._load(claims[0].claim.profile)
         try:
-            return self._decode(claims, models)
+            return self._decode_with(models, claims)
         finally:
             models.bank.clear()
 
-    def _decode(self, claims: Sequence[LeasedClaim], models: LoadedModels) -> list[SegmentOutcome]:
-        read_segments: list[_ReadSegment | CallscribeError] = []
+    def _decode_with(
+        self, models: LoadedModels, claims: Sequence[LeasedClaim]
+    ) -> list[DecodedOrError]:
+        segments_or_errors: list[_ReadSegment | CallscribeError] = []
         for claim, check_cancelled in claims:
             try:
                 check_cancelled()
-                read_segments.append(self._read_speech(claim, check_cancelled, models))
+                segments_or_errors.append(self._read_speech(claim, check_cancelled, models))
             except CallscribeError as error:
-                read_segments.append(error)
-        decodable = [segment for segment in read_segments if isinstance(segment, _ReadSegment)]
+                segments_or_errors.append(error)
+        decodable = [s for s in segments_or_errors if isinstance(s, _ReadSegment)]
         requests = [segment.request for segment in decodable]
         start_s = time.monotonic()
         decodings = models.recognizer.decode_all(requests) if requests else []
@@ -137,19 +140,19 @@ class Route:
             else segment.to_result(decoding, asr_s * segment.speech_ms / speech_ms)
             for segment, decoding in zip(decodable, decodings, strict=True)
         )
-        return [s if isinstance(s, CallscribeError) else next(outcomes) for s in read_segments]
+        return [s if isinstance(s, CallscribeError) else next(outcomes) for s in segments_or_errors]
 
     def _read_speech(
         self, claim: Claim, check_cancelled: Callable[[], None], models: LoadedModels
     ) -> _ReadSegment:
-        times = [time.monotonic()]
+        step_times_s = [time.monotonic()]
         samples = self._read(claim)
-        times.append(time.monotonic())
+        step_times_s.append(time.monotonic())
         speech = find_speech(models.detector, samples, claim.profile.scene.max_region_ms)
-        times.append(time.monotonic())
+        step_times_s.append(time.monotonic())
         decode = claim.profile.decode
         request = DecodeRequest(samples, speech, decode.language, decode.hotwords, check_cancelled)
-        read_s, vad_s = (b - a for a, b in pairwise(times))
+        read_s, vad_s = (b - a for a, b in pairwise(step_times_s))
         return _ReadSegment(request, speech, read_s, vad_s)
 
     def profile_for_host(self, profile: Profile) -> Profile:

@@ -29,7 +29,7 @@ from schema.wire import Message
 log = structlog.get_logger(__name__)
 
 #: Where a segment's audio lies, and its samples.
-_Read = tuple[SegmentSource, Samples]
+_SourceSamples = tuple[SegmentSource, Samples]
 
 
 class ReceivedMessages:
@@ -92,16 +92,16 @@ class ReadAhead:
             threads, "ahead", initializer=lambda: setattr(self._thread_local, "read", make_reader())
         )
         self._lock = threading.Lock()
-        self._futures: dict[UUID, Future[_Read | None]] = {}
+        self._futures: dict[UUID, Future[_SourceSamples | None]] = {}
 
-    def expect(self, message: Message) -> None:
+    def start_reading(self, message: Message) -> None:
         """Begin to read what a message's segment will want; the oldest of too many are dropped."""
         with self._lock:
             while len(self._futures) >= self._segments_max:
                 self._futures.pop(next(iter(self._futures))).cancel()
             self._futures[message.id] = self._threads.submit(self._read_message, message)
 
-    def samples(self, segment_id: UUID, source: SegmentSource) -> Samples:
+    def read_samples(self, segment_id: UUID, source: SegmentSource) -> Samples:
         """Return the samples of a segment that is claimed now: those read ahead, or read here.
 
         Whatever went wrong ahead is tried again here, and raises what reading raises.
@@ -115,12 +115,12 @@ class ReadAhead:
                 return result[1]
         return self._read(source)
 
-    def _read_message(self, message: Message) -> _Read | None:
+    def _read_message(self, message: Message) -> _SourceSamples | None:
         source = self._find_source(message)
         return None if source is None else (source, self._thread_local.read(source))
 
 
-def _result_or_none(future: Future[_Read | None]) -> _Read | None:
+def _result_or_none(future: Future[_SourceSamples | None]) -> _SourceSamples | None:
     try:
         return future.result()
     except CancelledError:

@@ -15,14 +15,22 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from schema import errors
 from schema.errors import CallscribeError, ErrorCode, LeaseLost, Misconfigured
-from schema.metrics import ERRORS, FENCED_WRITES, RECYCLES, SEGMENTS, Outcome, RecycleReason, Task
+from schema.metrics import (
+    ERRORS,
+    FENCED_WRITES,
+    RECYCLES,
+    SEGMENTS,
+    FencedTask,
+    Outcome,
+    RecycleReason,
+)
 from schema.store.dispatches import segment_limit_s
 from schema.store.work import segments
-from schema.store.work.segments import Claim, DecodeTurn, EndResult, Fate
+from schema.store.work.segments import Claim, DecodeTurn, EndResult, FailureKind
 from schema.wire import BACKSTOP_S, Message
 from schema.words import ResultTag
 from workers.process import metrics
-from workers.process.lease import LeaseRenewal
+from workers.process.lease import LeasedClaim, LeaseRenewal
 from workers.process.memory import GpuMemory, device_memory
 from workers.process.time_limit import limit_time
 
@@ -34,30 +42,30 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_FATES: dict[type[CallscribeError], Fate] = {
-    errors.BadRecording: Fate.FOR_GOOD,
-    errors.BadRequest: Fate.FOR_GOOD,
-    errors.Transient: Fate.PAUSE,
-    errors.Misconfigured: Fate.NOT_HERE,
+_FATES: dict[type[CallscribeError], FailureKind] = {
+    errors.BadRecording: FailureKind.PERMANENT,
+    errors.BadRequest: FailureKind.PERMANENT,
+    errors.Transient: FailureKind.RETRY_LATER,
+    errors.Misconfigured: FailureKind.WRONG_HOST,
 }
 
 
 class _ClaimedSegment(NamedTuple):
-    """A claim and its lease; ``local`` is the claim as this host decodes it."""
+    """A claim and its lease; ``host_claim`` is the claim as this host decodes it."""
 
     claim: Claim
-    lease: LeaseRenewal
-    local: Claim
+    lease_renewal: LeaseRenewal
+    host_claim: Claim
 
 
-class _DecodeResult(NamedTuple):
+class _MeasuredResult(NamedTuple):
     result: SegmentResult
     seconds: StageSeconds
     memory: GpuMemory
 
 
 #: The claim whose words, or whose failure, are in the ledger, and what came due by that.
-_End = tuple[Claim, EndResult]
+_ClaimFollowUp = tuple[Claim, EndResult]
 
 
 def requeue_once(worker: Worker, message: Message) -> None:
@@ -71,20 +79,22 @@ def requeue_once(worker: Worker, message: Message) -> None:
 
 
 def transcribe_segment(
-    worker: Worker, message: Message, waiting: WaitingMessages | None = None
+    worker: Worker, message: Message, waiting_messages: WaitingMessages | None = None
 ) -> None:
     """Claim the segment that a message names, decode it and store its words.
 
-    With it those of the messages that are ``waiting`` here, as many as are decoded together.
+    With it those of ``waiting_messages``, as many as are decoded together.
     """
     claim = _claim_segment(worker, message)
     if claim is not None:
-        more_claims = _claim_waiting(worker, claim, waiting) if waiting is not None else []
+        more_claims = (
+            _claim_waiting(worker, claim, waiting_messages) if waiting_messages is not None else []
+        )
         claimed_segments = [_lease(worker, claim) for claim in (claim, *more_claims)]
         if more_claims:
-            run_claims_together(worker, claimed_segments)
+            decode_together(worker, claimed_segments)
         else:
-            run_claim(worker, claimed_segments[0])
+            decode_or_store(worker, claimed_segments[0])
     if worker.should_pause:
         # Whoever cannot work must not be the fastest to take work.
         worker.should_pause = False
@@ -104,7 +114,9 @@ def _claim_segment(worker: Worker, message: Message, *, untried_only: bool = Fal
             )
         )
     except Misconfigured as error:
-        log.warning("segment_failed", segment=str(message.id), error=str(error), fate=Fate.NOT_HERE)
+        log.warning(
+            "segment_failed", segment=str(message.id), error=str(error), fate=FailureKind.WRONG_HOST
+        )
         metrics.count(SEGMENTS, outcome=Outcome.POSTPONED)
         metrics.count(ERRORS, code=error.code)
         worker.should_pause = True
@@ -114,7 +126,7 @@ def _claim_segment(worker: Worker, message: Message, *, untried_only: bool = Fal
     return claim
 
 
-def _claim_waiting(worker: Worker, first: Claim, waiting: WaitingMessages) -> list[Claim]:
+def _claim_waiting(worker: Worker, first: Claim, waiting_messages: WaitingMessages) -> list[Claim]:
     """Claim what is decoded together with a segment, of what waits here.
 
     What was tried before is decoded alone, lest what it died on takes others along.
@@ -122,13 +134,13 @@ def _claim_waiting(worker: Worker, first: Claim, waiting: WaitingMessages) -> li
     if first.attempt > 1 or first.is_cached:
         return []
     claims: list[Claim] = []
-    for message in waiting.in_order():
+    for message in waiting_messages.in_order():
         if len(claims) >= worker.settings.segments_together - 1:
             break
         claim = _claim_segment(worker, message, untried_only=True)
         if claim is not None:
             # Its own task, which comes, has nothing to do then.
-            waiting.take_along(message)
+            waiting_messages.mark_handled(message)
             claims.append(claim)
     return claims
 
@@ -137,14 +149,14 @@ def _lease(worker: Worker, claim: Claim) -> _ClaimedSegment:
     lease_s = worker.settings.lease_s
     renew = partial(segments.renew_lease, claim=claim, lease_s=lease_s)
     # Renewing stops at the backstop at the latest: no segment's limit is longer.
-    lease = LeaseRenewal(
+    lease_renewal = LeaseRenewal(
         lambda: worker.ledger.run_statement(renew), lease_s=lease_s, limit_s=BACKSTOP_S
     )
-    return _ClaimedSegment(claim, lease, claim)
+    return _ClaimedSegment(claim, lease_renewal, claim)
 
 
-def run_claim(
-    worker: Worker, segment: _ClaimedSegment, outcome: _DecodeResult | Exception | None = None
+def decode_or_store(
+    worker: Worker, segment: _ClaimedSegment, outcome: _MeasuredResult | Exception | None = None
 ) -> None:
     """Store a claimed segment's words, or why there are none; a lost lease stores nothing.
 
@@ -155,18 +167,18 @@ def run_claim(
         recording=str(claim.recording_id), segment=str(claim.segment_id), attempt=claim.attempt
     ):
         try:
-            with segment.lease:
-                end = _decode_and_store(worker, segment, outcome)
+            with segment.lease_renewal:
+                follow_up = _store_words_or_failure(worker, segment, outcome)
         except LeaseLost as error:
             _log_fenced_write(error)
             return
-        if end is not None:
-            _publish_due_reduces(worker, *end)
+        if follow_up is not None:
+            _publish_follow_ups(worker, *follow_up)
 
 
-def _decode_and_store(
-    worker: Worker, segment: _ClaimedSegment, outcome: _DecodeResult | Exception | None
-) -> _End | None:
+def _store_words_or_failure(
+    worker: Worker, segment: _ClaimedSegment, outcome: _MeasuredResult | Exception | None
+) -> _ClaimFollowUp | None:
     """Return what was stored; None where another worker decodes the segment: it was put back."""
     try:
         if outcome is None:
@@ -174,17 +186,17 @@ def _decode_and_store(
                 return _decode_or_reuse(worker, segment)
         if isinstance(outcome, Exception):
             raise outcome  # noqa: TRY301 - recorded below, like errors of its own
-        segment.lease.raise_if_lost()
-        return segment.local, _store_result(worker, segment, outcome)
+        segment.lease_renewal.raise_if_lost()
+        return segment.host_claim, _store_result(worker, segment, outcome)
     except LeaseLost:
         raise
     except Exception as error:
         # Of an error in a decode of several each of them is suspected, and no more.
-        fate = Fate.STRIKE if outcome is None else Fate.SUSPECT
+        fate = FailureKind.STRIKE if outcome is None else FailureKind.SUSPECT
         return segment.claim, _record_failure(worker, segment.claim, error, fate)
 
 
-def run_claims_together(worker: Worker, claimed_segments: Sequence[_ClaimedSegment]) -> None:
+def decode_together(worker: Worker, claimed_segments: Sequence[_ClaimedSegment]) -> None:
     """Decode several segments at once; whatever fails one of them costs no other.
 
     What fails all of them, or cannot be laid at one's door, has each decoded alone: here, or, where
@@ -192,20 +204,20 @@ def run_claims_together(worker: Worker, claimed_segments: Sequence[_ClaimedSegme
     """
     with ExitStack() as leases:
         for segment in claimed_segments:
-            leases.enter_context(segment.lease)
+            leases.enter_context(segment.lease_renewal)
         try:
             batch = _select_batch(worker, claimed_segments)
             outcomes = _decode_batch(worker, batch) if len(batch) > 1 else []
         except Exception as error:
             for segment in claimed_segments:
-                run_claim(worker, segment, error)
+                decode_or_store(worker, segment, error)
             return
         for segment, outcome in outcomes:
-            run_claim(worker, segment, outcome)
+            decode_or_store(worker, segment, outcome)
         decoded_ids = {segment.claim.segment_id for segment, _ in outcomes}
         for segment in claimed_segments:
             if segment.claim.segment_id not in decoded_ids:
-                run_claim(worker, segment)
+                decode_or_store(worker, segment)
 
 
 def _select_batch(
@@ -221,14 +233,14 @@ def _select_batch(
     """
     models = claimed_segments[0].claim.profile.model_settings
     batch = [
-        _with_local_profile(worker, segment)
+        _with_host_profile(worker, segment)
         for segment in claimed_segments
         if not segment.claim.is_cached and segment.claim.profile.model_settings == models
     ]
-    return [segment for segment in batch if _claim_local_key(worker, segment) == DecodeTurn()]
+    return [segment for segment in batch if _take_decode_turn(worker, segment).may_decode]
 
 
-def _with_local_profile(worker: Worker, segment: _ClaimedSegment) -> _ClaimedSegment:
+def _with_host_profile(worker: Worker, segment: _ClaimedSegment) -> _ClaimedSegment:
     """Return a segment with the profile that this host decodes by, and the key of its words.
 
     In a rolling upgrade a segment was planned by another version than decodes it, perhaps with
@@ -236,21 +248,21 @@ def _with_local_profile(worker: Worker, segment: _ClaimedSegment) -> _ClaimedSeg
     Nobody who asks for the planner's words may be given these.
     """
     claim = segment.claim
-    profile = worker.route.profile_for_host(claim.profile)
-    local_key = profile.decode_key(claim.source.pcm_digest, claim.source.format.rate_hz)
-    if local_key == claim.decode_key:
+    profile = worker.segment_decoder.profile_for_host(claim.profile)
+    host_key = profile.decode_key(claim.source.pcm_digest, claim.source.format.rate_hz)
+    if host_key == claim.decode_key:
         return segment
     if profile is claim.profile:
         log.info("segment_of_another_version")
-    return segment._replace(local=replace(claim, profile=profile, decode_key=local_key))
+    return segment._replace(host_claim=replace(claim, profile=profile, decode_key=host_key))
 
 
-def _claim_local_key(worker: Worker, segment: _ClaimedSegment) -> DecodeTurn:
+def _take_decode_turn(worker: Worker, segment: _ClaimedSegment) -> DecodeTurn:
     """Ask whether a segment is to be decoded here by another key than was planned.
 
     One whose lease was lost meanwhile is left alone, as one that another worker decodes.
     """
-    key = segment.local.decode_key
+    key = segment.host_claim.decode_key
     if key == segment.claim.decode_key:
         return DecodeTurn()
     try:
@@ -262,7 +274,7 @@ def _claim_local_key(worker: Worker, segment: _ClaimedSegment) -> DecodeTurn:
 
 def _decode_batch(
     worker: Worker, batch: Sequence[_ClaimedSegment]
-) -> list[tuple[_ClaimedSegment, _DecodeResult | CallscribeError]]:
+) -> list[tuple[_ClaimedSegment, _MeasuredResult | CallscribeError]]:
     """Return what became of each segment; nothing where each is to be decoded alone.
 
     Raises:
@@ -271,16 +283,18 @@ def _decode_batch(
     limit_s = segment_limit_s(sum(segment.claim.span.duration_ms for segment in batch))
     try:
         with limit_time(limit_s), GpuMemory(device_memory(worker.settings.device)) as memory:
-            outcomes = worker.route.decode_all([(s.local, s.lease.raise_if_lost) for s in batch])
+            outcomes = worker.segment_decoder.decode_all(
+                [LeasedClaim(s.host_claim, s.lease_renewal.raise_if_lost) for s in batch]
+            )
     except Exception as error:
-        is_over = isinstance(error, SoftTimeLimitExceeded | CallscribeError)
-        if is_over or worker.route.is_spoilt_by(error):
+        is_final = isinstance(error, SoftTimeLimitExceeded | CallscribeError)
+        if is_final or worker.segment_decoder.is_spoilt_by(error):
             raise
         log.warning("decoded_alone", segments=len(batch), error=type(error).__name__)
         return []
     _recycle_if_stuck(worker, memory)
     results = [
-        outcome if isinstance(outcome, CallscribeError) else _DecodeResult(*outcome, memory)
+        outcome if isinstance(outcome, CallscribeError) else _MeasuredResult(*outcome, memory)
         for outcome in outcomes
     ]
     pairs = zip(batch, results, strict=True)
@@ -288,7 +302,7 @@ def _decode_batch(
     return sorted(pairs, key=lambda pair: isinstance(pair[1], CallscribeError))
 
 
-def _decode_or_reuse(worker: Worker, segment: _ClaimedSegment) -> _End | None:
+def _decode_or_reuse(worker: Worker, segment: _ClaimedSegment) -> _ClaimFollowUp | None:
     """Store a segment's words: those in the ledger, or else decoded now.
 
     None where another worker decodes it: it was put back then.
@@ -296,18 +310,22 @@ def _decode_or_reuse(worker: Worker, segment: _ClaimedSegment) -> _End | None:
     claim = segment.claim
     if claim.is_cached:
         return claim, _store_cached(worker, claim, None)
-    segment = _with_local_profile(worker, segment)
-    local, turn = segment.local, _claim_local_key(worker, segment)
+    segment = _with_host_profile(worker, segment)
+    host_claim, turn = segment.host_claim, _take_decode_turn(worker, segment)
     if turn.is_busy:
         log.info("segment_decoded_elsewhere")
         return None
     if turn.cached_result is not None:
-        end = _store_cached(worker, local, _tag_smaller_model(segment, turn.cached_result))
-        return replace(local, is_cached=True), end
+        follow_up = _store_cached(
+            worker, host_claim, _tag_smaller_model(segment, turn.cached_result)
+        )
+        return replace(host_claim, is_cached=True), follow_up
     with GpuMemory(device_memory(worker.settings.device)) as memory:
-        result, seconds = worker.route.decode(local, segment.lease.raise_if_lost)
+        result, seconds = worker.segment_decoder.decode(
+            host_claim, segment.lease_renewal.raise_if_lost
+        )
     _recycle_if_stuck(worker, memory)
-    return local, _store_result(worker, segment, _DecodeResult(result, seconds, memory))
+    return host_claim, _store_result(worker, segment, _MeasuredResult(result, seconds, memory))
 
 
 def _recycle_if_stuck(worker: Worker, memory: GpuMemory) -> None:
@@ -318,18 +336,18 @@ def _recycle_if_stuck(worker: Worker, memory: GpuMemory) -> None:
 
 def _store_cached(worker: Worker, claim: Claim, result: SegmentResult | None) -> EndResult:
     log.info("segment_known")
-    end = worker.ledger.run_statement(lambda c: segments.finish_segment(c, claim, result))
+    follow_up = worker.ledger.run_statement(lambda c: segments.finish_segment(c, claim, result))
     metrics.count_cached(claim.span.duration_ms)
-    return end
+    return follow_up
 
 
 def _store_result(
-    worker: Worker, segment: _ClaimedSegment, decode_result: _DecodeResult
+    worker: Worker, segment: _ClaimedSegment, decode_result: _MeasuredResult
 ) -> EndResult:
-    claim, (_, seconds, memory) = segment.local, decode_result
+    claim, (_, seconds, memory) = segment.host_claim, decode_result
     result = _tag_smaller_model(segment, decode_result.result)
     start_s = time.monotonic()
-    end = worker.ledger.run_statement(lambda c: segments.finish_segment(c, claim, result))
+    follow_up = worker.ledger.run_statement(lambda c: segments.finish_segment(c, claim, result))
     store_s = time.monotonic() - start_s
     metrics.count_decoded(claim.span.duration_ms, result.speech_ms, seconds, store_s, memory.after)
     log.info(
@@ -344,18 +362,18 @@ def _store_result(
         device_before=memory.before.device._asdict(),
         device_after=memory.after.device._asdict(),
     )
-    return end
+    return follow_up
 
 
 def _tag_smaller_model(segment: _ClaimedSegment, result: SegmentResult) -> SegmentResult:
     """Return words that say which model wrote them, where another was asked for."""
-    model = segment.local.profile.decode.model
+    model = segment.host_claim.profile.decode.model
     if model == segment.claim.profile.decode.model:
         return result
     return replace(result, tags={**result.tags, ResultTag.SMALLER_MODEL: model})
 
 
-def _record_failure(worker: Worker, claim: Claim, error: Exception, fate: Fate) -> EndResult:
+def _record_failure(worker: Worker, claim: Claim, error: Exception, fate: FailureKind) -> EndResult:
     """Record a failed attempt by its fate; also for MemoryError, which would end the worker.
 
     ``fate`` is that of an error which is none of ours.
@@ -372,30 +390,30 @@ def _record_failure(worker: Worker, claim: Claim, error: Exception, fate: Fate) 
     else:
         log.exception("segment_failed", fate=fate)
         # A spoilt child that went on would strike out the whole queue; the next begins sound.
-        if worker.route.is_spoilt_by(error) and not worker.should_recycle:
+        if worker.segment_decoder.is_spoilt_by(error) and not worker.should_recycle:
             worker.should_recycle = True
             metrics.count(RECYCLES, reason=RecycleReason.ERROR)
-    is_postponed = fate not in (Fate.FOR_GOOD, Fate.STRIKE)
+    is_postponed = fate not in (FailureKind.PERMANENT, FailureKind.STRIKE)
     metrics.count(SEGMENTS, outcome=Outcome.POSTPONED if is_postponed else Outcome.FAILED)
     metrics.count(ERRORS, code=code)
-    end = worker.ledger.transact(lambda c: segments.fail_segment(c, claim, code, text, fate))
-    worker.should_pause |= fate is Fate.NOT_HERE
-    return end
+    follow_up = worker.ledger.transact(lambda c: segments.fail_segment(c, claim, code, text, fate))
+    worker.should_pause |= fate is FailureKind.WRONG_HOST
+    return follow_up
 
 
-def _publish_due_reduces(worker: Worker, claim: Claim, end: EndResult) -> None:
-    """Ask for the reduces that this end made due, and wake who waited for it, after its commit."""
-    dispatches = [end.reduce] if end.reduce else []
-    if end.has_waiting_duplicates:
+def _publish_follow_ups(worker: Worker, claim: Claim, follow_up: EndResult) -> None:
+    """Dispatch the reduce that is due, and wake who waited for these words, after the commit."""
+    dispatches = [follow_up.reduce] if follow_up.reduce else []
+    if follow_up.has_waiting_duplicates:
         finish = partial(segments.finish_waiting_duplicates, just_decoded=not claim.is_cached)
         dispatches += worker.ledger.transact(lambda c: finish(c, claim.decode_key))
-    if end.abandoned_keys:
+    if follow_up.abandoned_keys:
         dispatches += worker.ledger.transact(
-            lambda c: segments.resend_waiting_duplicates(c, end.abandoned_keys)
+            lambda c: segments.resend_waiting_duplicates(c, follow_up.abandoned_keys)
         )
     worker.publisher.publish(dispatches)
 
 
 def _log_fenced_write(error: LeaseLost) -> None:
     log.warning("write_fenced", error=str(error))
-    metrics.count(FENCED_WRITES, task=Task.SEGMENT)
+    metrics.count(FENCED_WRITES, task=FencedTask.SEGMENT)

@@ -40,14 +40,14 @@ class Column:
     ``likeness`` is in 0..1: 1 where both texts are equal, 0 where they share nothing.
     """
 
-    left: int | None
-    right: int | None
+    left_index: int | None
+    right_index: int | None
     likeness: float = 0.0
 
     @property
     def is_pair(self) -> bool:
         """Whether both sides wrote a word here."""
-        return self.left is not None and self.right is not None
+        return self.left_index is not None and self.right_index is not None
 
     @property
     def is_equal(self) -> bool:
@@ -82,9 +82,10 @@ def _right_delay_ms(
     reach_ms = SAME_TIME_MS + OFFSET_MS
     candidates = [
         (i, j)
-        for i, word in enumerate(lefts)
-        for j, other in enumerate(rights)
-        if texts[0][i] == texts[1][j] and abs(other.middle_ms - word.middle_ms) <= reach_ms
+        for i, left_word in enumerate(lefts)
+        for j, right_word in enumerate(rights)
+        if texts[0][i] == texts[1][j]
+        and abs(right_word.middle_ms - left_word.middle_ms) <= reach_ms
     ]
     left_indexes, right_indexes = [i for i, _ in candidates], [j for _, j in candidates]
     delays_ms = [
@@ -108,9 +109,9 @@ def _possible_pairs(
 ) -> _Pairs:
     """Return the cost and the likeness of each pair that times allow."""
     pairs = {}
-    for i, word in enumerate(lefts):
-        for j, other in enumerate(rights):
-            distance_ms = abs(other.middle_ms - delay_ms - word.middle_ms)
+    for i, left_word in enumerate(lefts):
+        for j, right_word in enumerate(rights):
+            distance_ms = abs(right_word.middle_ms - delay_ms - left_word.middle_ms)
             if distance_ms <= SAME_TIME_MS:
                 likeness = _likeness(texts[0][i], texts[1][j])
                 cost = _TIME_COST * distance_ms // SAME_TIME_MS
@@ -158,15 +159,15 @@ def _order_by_time(
     """Yield the columns, words that stand alone between two pairs merged by their times."""
 
     def moment_ms(column: Column) -> int:
-        if column.left is not None:
-            return lefts[column.left].middle_ms
-        return rights[column.right or 0].middle_ms - delay_ms
+        if column.left_index is not None:
+            return lefts[column.left_index].middle_ms
+        return rights[column.right_index or 0].middle_ms - delay_ms
 
     for is_pair, run in groupby(columns, lambda column: column.is_pair):
         run_columns = list(run)
         if is_pair:
             yield from run_columns
         else:
-            left_only = [column for column in run_columns if column.right is None]
-            right_only = [column for column in run_columns if column.left is None]
+            left_only = [column for column in run_columns if column.right_index is None]
+            right_only = [column for column in run_columns if column.left_index is None]
             yield from merge(left_only, right_only, key=moment_ms)

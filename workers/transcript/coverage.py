@@ -221,9 +221,9 @@ def _unworded_speech(track: Track) -> Iterator[Span]:
 
 def _spans_within(spans: Sequence[Span], core: Span) -> list[Span]:
     """Return what of ``spans``, which are disjoint and in order, lies in ``core``."""
-    first = bisect_right(spans, core.start_ms, key=lambda span: span.end_ms)
-    last = bisect_left(spans, core.end_ms, key=lambda span: span.start_ms)
-    return [overlap for overlap in map(core.overlap, spans[first:last]) if overlap is not None]
+    start = bisect_right(spans, core.start_ms, key=lambda span: span.end_ms)
+    end = bisect_left(spans, core.end_ms, key=lambda span: span.start_ms)
+    return [overlap for overlap in map(core.overlap, spans[start:end]) if overlap is not None]
 
 
 def _covered_ms(spans: Sequence[Span], cover: Sequence[Span]) -> int:

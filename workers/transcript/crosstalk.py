@@ -74,7 +74,7 @@ class _Voice:
 
 
 def drop_crosstalk(
-    tracks: Sequence[Track], levels: Mapping[int | None, Loudness]
+    tracks: Sequence[Track], loudness_by_channel: Mapping[int | None, Loudness]
 ) -> CrosstalkResult:
     """Return the tracks of a recording's channels without the words that were only overheard.
 
@@ -82,21 +82,26 @@ def drop_crosstalk(
     """
     echoes: list[set[int]] = [set() for _ in tracks]
     suspected_count = 0
-    for a, b in combinations(range(len(tracks)), 2):
-        words = tracks[a].words, tracks[b].words
-        pair_levels = [levels.get(tracks[x].channel) or Loudness(()) for x in (a, b)]
+    for left, right in combinations(range(len(tracks)), 2):
+        words = tracks[left].words, tracks[right].words
+        pair_loudness = [
+            loudness_by_channel.get(tracks[index].channel) or Loudness(())
+            for index in (left, right)
+        ]
         runs = _equal_runs(*words)
         mirrored_runs = [[(j, i) for i, j in run] for run in runs]
-        copies_in_b = _fainter_runs(runs, words, pair_levels)
-        copies_in_a = _fainter_runs(mirrored_runs, words[::-1], pair_levels[::-1])
-        left = _measure_voice(words[0], pair_levels[0], copies_in_a)
-        right = _measure_voice(words[1], pair_levels[1], copies_in_b)
-        echoes_a = _overheard_indexes(right, left, copies_in_a)
-        echoes_b = _overheard_indexes(left, right, copies_in_b)
-        echoes[a] |= echoes_a
-        echoes[b] |= echoes_b
+        copies_in_right = _fainter_runs(runs, words, pair_loudness)
+        copies_in_left = _fainter_runs(mirrored_runs, words[::-1], pair_loudness[::-1])
+        left_voice = _measure_voice(words[0], pair_loudness[0], copies_in_left)
+        right_voice = _measure_voice(words[1], pair_loudness[1], copies_in_right)
+        echoes_left = _overheard_indexes(right_voice, left_voice, copies_in_left)
+        echoes_right = _overheard_indexes(left_voice, right_voice, copies_in_right)
+        echoes[left] |= echoes_left
+        echoes[right] |= echoes_right
         sure_pairs = [pair for run in runs if _is_sure_run(run, words[0]) for pair in run]
-        suspected_count += sum(i not in echoes_a and j not in echoes_b for i, j in sure_pairs)
+        suspected_count += sum(
+            i not in echoes_left and j not in echoes_right for i, j in sure_pairs
+        )
     tracks_without_echo = tuple(map(_drop_words, tracks, echoes))
     return CrosstalkResult(tracks_without_echo, sum(map(len, echoes)), suspected_count)
 

@@ -27,9 +27,9 @@ class Loudness:
     def level_db(self, span: Span) -> float | None:
         """Return the level within a span, in dB, or None where no speech was measured."""
         power = duration_ms = 0.0
-        first = bisect_left(self._steps, (span.start_ms - LOUDNESS_STEP_MS,))
-        last = bisect_left(self._steps, (span.end_ms,))
-        for start_ms, end_ms, level_db in self._steps[first:last]:
+        start = bisect_left(self._steps, (span.start_ms - LOUDNESS_STEP_MS,))
+        end = bisect_left(self._steps, (span.end_ms,))
+        for start_ms, end_ms, level_db in self._steps[start:end]:
             shared_ms = min(end_ms, span.end_ms) - max(start_ms, span.start_ms)
             if shared_ms > 0:
                 duration_ms += shared_ms
@@ -37,10 +37,10 @@ class Loudness:
         return 10 * math.log10(power / duration_ms) if duration_ms else None
 
 
-def _steps(start_ms: int, result: SegmentResult) -> Iterable[tuple[int, int, int]]:
+def _steps(segment_start_ms: int, result: SegmentResult) -> Iterable[tuple[int, int, int]]:
     levels_db: Any = result.tags.get(ResultTag.LOUDNESS_DB, [])
     for region, region_levels_db in zip(result.speech, levels_db, strict=False):
         for number, level_db in enumerate(region_levels_db):
-            begin_ms = region.start_ms + number * LOUDNESS_STEP_MS
-            end_ms = min(begin_ms + LOUDNESS_STEP_MS, region.end_ms)
-            yield start_ms + begin_ms, start_ms + end_ms, level_db
+            relative_start_ms = region.start_ms + number * LOUDNESS_STEP_MS
+            relative_end_ms = min(relative_start_ms + LOUDNESS_STEP_MS, region.end_ms)
+            yield segment_start_ms + relative_start_ms, segment_start_ms + relative_end_ms, level_db

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from schema.errors import CallscribeError, ErrorCode, LeaseLost, Misconfigured, Transient
-from schema.metrics import FENCED_WRITES, REDUCE_SECONDS, REDUCES, ReduceOutcome, Task
+from schema.metrics import FENCED_WRITES, REDUCE_SECONDS, REDUCES, FencedTask, ReduceOutcome
 from schema.profile import RenderSettings
 from schema.span import Span
 from schema.states import SegmentKind
@@ -76,7 +76,7 @@ def reduce_recording(worker: Worker, message: Message) -> None:
                 _reduce(worker, claim)
         except LeaseLost as error:
             log.warning("write_fenced", error=str(error))
-            metrics.count(FENCED_WRITES, task=Task.REDUCE)
+            metrics.count(FENCED_WRITES, task=FencedTask.REDUCE)
         except (Misconfigured, Transient) as error:
             rests = isinstance(error, Misconfigured)
             code, text = error.code, str(error)

@@ -72,8 +72,8 @@ def _apply_repair(track: Track, repair: DecodedRepair) -> tuple[Track, Repair]:
     return _replace_part(track, repaired_part, window), replace(
         report,
         outcome=RepairOutcome.REPAIRED,
-        added=_sort_words(words_after - words_before),
-        dropped=_sort_words(words_before - words_after),
+        added_words=_sort_words(words_after - words_before),
+        dropped_words=_sort_words(words_before - words_after),
         rules=tuple(seam.rule for seam in repaired_part.seams),
     )
 

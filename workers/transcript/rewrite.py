@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
+from typing import NamedTuple
 
 from schema.text import is_cjk, join_words
 from schema.words import Word
@@ -44,10 +45,10 @@ _VAGUE_NUMERAL = "几"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Words ``first`` up to, not including, ``last`` are written as ``tokens``."""
+    """Words ``start`` up to, not including, ``end`` are written as ``tokens``."""
 
-    first: int
-    last: int
+    start: int
+    end: int
     tokens: tuple[str, ...]
 
 
@@ -78,10 +79,10 @@ def add_punctuation(words: Sequence[Word], text: str) -> tuple[Word, ...]:
         return tuple(words)
     opening, closing = _marks_by_letter(text)
     ends = list(accumulate(map(len, letters)))
-    begins = [0, *ends]
+    starts = [0, *ends]
     return tuple(
-        _add_marks(word, opening.get(begin, ""), closing.get(end, "")) if begin < end else word
-        for word, begin, end in zip(words, begins, ends, strict=False)
+        _add_marks(word, opening.get(start, ""), closing.get(end, "")) if start < end else word
+        for word, start, end in zip(words, starts, ends, strict=False)
     )
 
 
@@ -96,14 +97,17 @@ def find_changes(texts: Sequence[str], tokens: Sequence[str]) -> list[Change]:
     merged_changes: list[_Difference] = []
     for change in changes:
         if merged_changes and _belong_together(merged_changes[-1], change):
-            first, _, begin, _ = merged_changes[-1]
-            merged_changes[-1] = (first, change[1], begin, change[3])
+            merged_changes[-1] = merged_changes[-1]._replace(
+                text_end=change.text_end, token_end=change.token_end
+            )
         else:
             merged_changes.append(change)
     return [
-        Change(first, last, tuple(tokens[begin:end]))
-        for first, last, begin, end in merged_changes
-        if first < last and begin < end
+        Change(
+            change.text_start, change.text_end, tuple(tokens[change.token_start : change.token_end])
+        )
+        for change in merged_changes
+        if not change.is_half
     ]
 
 
@@ -140,15 +144,15 @@ def _rewrite_phrase(phrase: Sequence[Word], rewrite: Rewriter) -> Iterator[Word]
     for change in find_changes(texts, _tokenize(rewrite(join_words(texts)))):
         if not _is_allowed(change, texts):
             continue
-        yield from phrase[index : change.first]
+        yield from phrase[index : change.start]
         yield from _apply_change(phrase, texts, change, rewrite)
-        index = change.last
+        index = change.end
     yield from phrase[index:]
 
 
 def _is_allowed(change: Change, texts: Sequence[str]) -> bool:
     """Tell whether a change writes a number or an address, and nothing else."""
-    words = texts[change.first : change.last]
+    words = texts[change.start : change.end]
     text = "".join(change.tokens)
     if not any(char.isdigit() for char in text) and "@" not in text and "www." not in text:
         return False
@@ -156,7 +160,7 @@ def _is_allowed(change: Change, texts: Sequence[str]) -> bool:
         return False
     if len(words) == 1 and text in _ORDINALS:
         return False
-    if _VAGUE_NUMERAL in texts[max(0, change.first - 1) : change.last + 1]:
+    if _VAGUE_NUMERAL in texts[max(0, change.start - 1) : change.end + 1]:
         return False
     return not any(len(a + b) > 2 and a + b in text for a, b in pairwise(words) if not is_cjk(a[0]))
 
@@ -167,7 +171,7 @@ def _apply_change(
     """Yield what a change writes, each part with the span of the words that it replaces."""
     parts = list(_split_change(change, texts, rewrite))
     for number, part in enumerate(parts):
-        words = phrase[part.first : part.last]
+        words = phrase[part.start : part.end]
         prefix = _separate_marks(words[0].text)[0] if number == 0 else ""
         suffix = _separate_marks(words[-1].text)[2] if number == len(parts) - 1 else ""
         confidences = [word.confidence for word in words if word.confidence is not None]
@@ -196,36 +200,43 @@ def _find_split(
 ) -> tuple[Change, Change] | None:
     """Return a change as its first part and the rest, or None where it is one."""
     is_single = len(change.tokens) == 1
-    if is_single and not is_cjk(texts[change.first][0]):
+    if is_single and not is_cjk(texts[change.start][0]):
         return None
-    for index in range(change.first + 1, change.last):
-        begin = tuple(_tokenize(rewrite(join_words(list(texts[change.first : index])))))
-        end = tuple(_tokenize(rewrite(join_words(list(texts[index : change.last])))))
-        if is_single and _is_concatenation(begin, end, change.tokens):
-            return _split_at(change, index, begin, end)
+    for index in range(change.start + 1, change.end):
+        head = tuple(_tokenize(rewrite(join_words(list(texts[change.start : index])))))
+        tail = tuple(_tokenize(rewrite(join_words(list(texts[index : change.end])))))
+        if is_single and _is_concatenation(head, tail, change.tokens):
+            return _split_at(change, index, head, tail)
         for count in range(1, len(change.tokens)):
-            if begin == change.tokens[:count] or end == change.tokens[count:]:
+            if head == change.tokens[:count] or tail == change.tokens[count:]:
                 return _split_at(change, index, change.tokens[:count], change.tokens[count:])
     return None
 
 
 def _is_concatenation(
-    begin: tuple[str, ...], end: tuple[str, ...], tokens: tuple[str, ...]
+    head: tuple[str, ...], tail: tuple[str, ...], tokens: tuple[str, ...]
 ) -> bool:
     """Tell whether a script without spaces ran a date and a time together; digits belong so."""
-    if len(begin) != 1 or len(end) != 1 or begin[0].isdigit() or end[0].isdigit():
+    if len(head) != 1 or len(tail) != 1 or head[0].isdigit() or tail[0].isdigit():
         return False
-    return tokens == (begin[0] + end[0],)
+    return tokens == (head[0] + tail[0],)
 
 
 def _split_at(
-    change: Change, index: int, begin: tuple[str, ...], end: tuple[str, ...]
+    change: Change, index: int, head: tuple[str, ...], tail: tuple[str, ...]
 ) -> tuple[Change, Change]:
-    return Change(change.first, index, begin), Change(index, change.last, end)
+    return Change(change.start, index, head), Change(index, change.end, tail)
 
 
-#: Of the texts first and last, of the tokens begin and end, of a stretch that differs.
-_Difference = tuple[int, int, int, int]
+class _Difference(NamedTuple):
+    text_start: int
+    text_end: int
+    token_start: int
+    token_end: int
+
+    @property
+    def is_half(self) -> bool:
+        return self.text_start == self.text_end or self.token_start == self.token_end
 
 
 def _find_differences(texts: Sequence[str], tokens: Sequence[str]) -> list[_Difference]:
@@ -242,7 +253,11 @@ def _find_differences(texts: Sequence[str], tokens: Sequence[str]) -> list[_Diff
     middles = texts[head : len(texts) - tail], tokens[head : len(tokens) - tail]
     pairs = [(head + i, head + j) for i, j in _common_pairs(*middles)]
     bounds = [(head - 1, head - 1), *pairs, (len(texts) - tail, len(tokens) - tail)]
-    return [(i + 1, k, j + 1, m) for (i, j), (k, m) in pairwise(bounds) if i + 1 < k or j + 1 < m]
+    return [
+        _Difference(i + 1, k, j + 1, m)
+        for (i, j), (k, m) in pairwise(bounds)
+        if i + 1 < k or j + 1 < m
+    ]
 
 
 def _common_pairs(texts: Sequence[str], tokens: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -268,8 +283,8 @@ def _common_pairs(texts: Sequence[str], tokens: Sequence[str]) -> Iterator[tuple
 
 def _belong_together(change: _Difference, following: _Difference) -> bool:
     """Tell whether two changes are one, because either alone writes nothing or replaces nothing."""
-    is_half = any(first == last or begin == end for first, last, begin, end in (change, following))
-    return is_half and following[0] - change[1] <= _MERGE_WITHIN_WORDS
+    is_near = following.text_start - change.text_end <= _MERGE_WITHIN_WORDS
+    return is_near and (change.is_half or following.is_half)
 
 
 def _tokenize(text: str) -> list[str]:
@@ -295,12 +310,12 @@ def _is_single_token(core: str) -> bool:
 
 def _separate_marks(text: str) -> tuple[str, str, str]:
     """Return a word's marks before it, the word itself, and its marks after it."""
-    first, last = 0, len(text)
-    while first < last and _is_mark(text[first]):
-        first += 1
-    while last > first and _is_mark(text[last - 1]):
-        last -= 1
-    return text[:first], text[first:last], text[last:]
+    start, end = 0, len(text)
+    while start < end and _is_mark(text[start]):
+        start += 1
+    while end > start and _is_mark(text[end - 1]):
+        end -= 1
+    return text[:start], text[start:end], text[end:]
 
 
 def _is_mark(char: str) -> bool:

@@ -23,6 +23,7 @@ and never more than 0.6 where, elsewhere in the overlap, one side wrote words th
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -173,9 +174,9 @@ class _Side:
 
     def wrote_near(self, word: Word, delay_ms: int) -> bool:
         """Tell whether this side, late by ``delay_ms``, wrote anything near the other's word."""
-        begin_ms = word.start_ms + delay_ms - SAME_TIME_MS
+        start_ms = word.start_ms + delay_ms - SAME_TIME_MS
         end_ms = word.end_ms + delay_ms + SAME_TIME_MS
-        return any(w.start_ms < end_ms and begin_ms < w.end_ms for w in self.words)
+        return any(w.start_ms < end_ms and start_ms < w.end_ms for w in self.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +222,12 @@ class _AlignedOverlap:
         """Return the words of a column that has two which may decide."""
         if not 0 <= column < len(self.columns):
             return None
-        i, j = self.columns[column].left, self.columns[column].right
+        i, j = self.columns[column].left_index, self.columns[column].right_index
         if i is None or j is None:
             return None
-        word, other = self.left.words[i], self.right.words[j]
-        return (word, other) if self.left.trusts(word) and self.right.trusts(other) else None
+        left_word, right_word = self.left.words[i], self.right.words[j]
+        are_trusted = self.left.trusts(left_word) and self.right.trusts(right_word)
+        return (left_word, right_word) if are_trusted else None
 
     def cut_at(self, rule: SeamRule, point: _CutPoint, confidence: float) -> Cut:
         """Return the cut at a place; one that words of one side alone put in doubt is less sure."""
@@ -237,7 +239,7 @@ class _AlignedOverlap:
     def is_contested(self) -> bool:
         """Whether one side missed words that it did not hear at its own edge."""
         for column in (self.columns[k] for k in self.missed_columns):
-            i, j = column.left, column.right
+            i, j = column.left_index, column.right_index
             if i is not None and not self.right.reaches_edge(self.left.words[i]):
                 return True
             if j is not None and not self.left.reaches_edge(self.right.words[j]):
@@ -267,20 +269,24 @@ class _AlignedOverlap:
         """
         missed_columns: set[int] = set()
         hallucinated_columns: set[int] = set()
-        for (has_left, has_right), numbered_columns in groupby(enumerate(self.columns), _writers):
+        groups = groupby(enumerate(self.columns), _sides_with_words)
+        for (has_left, has_right), numbered_columns in groups:
             if has_left and has_right:
                 continue
-            writer, other = (self.left, self.right) if has_left else (self.right, self.left)
+            worded_side, other_side = (
+                (self.left, self.right) if has_left else (self.right, self.left)
+            )
             delay_ms = self._right_delay_ms if has_left else -self._right_delay_ms
-            run = [(k, writer.words[_lone_index(column)]) for k, column in numbered_columns]
-            run = [(k, word) for k, word in run if not other.wrote_near(word, delay_ms)]
+            run = [(k, worded_side.words[_lone_index(column)]) for k, column in numbered_columns]
+            run = [(k, word) for k, word in run if not other_side.wrote_near(word, delay_ms)]
             if all(
-                writer.is_at_edge(word) and not other.hears_speech_during(word) for _, word in run
+                worded_side.is_at_edge(word) and not other_side.hears_speech_during(word)
+                for _, word in run
             ):
                 hallucinated_columns.update(k for k, _ in run)
             else:
                 missed_columns.update(
-                    k for k, word in run if writer.trusts(word) or other.is_wordless
+                    k for k, word in run if worded_side.trusts(word) or other_side.is_wordless
                 )
         return missed_columns, hallucinated_columns
 
@@ -303,13 +309,13 @@ class _AlignedOverlap:
         i, j = self.left.first, self.right.first
         costs = [self._column_costs(k) for k in range(len(self.columns))]
         cost = sum(right_cost for _, right_cost in costs)
-        lost_words = sum(self.columns[k].right is None for k in self.missed_columns)
+        lost_words = sum(self.columns[k].right_index is None for k in self.missed_columns)
         points = [_CutPoint(0, i, j, lost_words, cost)]
         for k, column in enumerate(self.columns):
-            i += column.left is not None
-            j += column.right is not None
+            i += column.left_index is not None
+            j += column.right_index is not None
             if k in self.missed_columns:
-                lost_words += 1 if column.left is None else -1
+                lost_words += 1 if column.left_index is None else -1
             left_cost, right_cost = costs[k]
             cost += left_cost - right_cost
             points.append(_CutPoint(k + 1, i, j, lost_words, cost))
@@ -328,8 +334,8 @@ class _AlignedOverlap:
         if column.is_equal:
             return 0.0, 0.0
         if k in self.missed_columns:
-            return (0.0, 1.0) if column.right is None else (1.0, 0.0)
-        i, j = column.left, column.right
+            return (0.0, 1.0) if column.right_index is None else (1.0, 0.0)
+        i, j = column.left_index, column.right_index
         left_confidence = 0.0 if i is None else self.left.confidence_in(self.left.words[i])
         right_confidence = 0.0 if j is None else self.right.confidence_in(self.right.words[j])
         if column.is_pair:
@@ -342,19 +348,19 @@ class _AlignedOverlap:
         lefts, rights = self.left.words, self.right.words
         ends_ms = [word.end_ms for word in (*lefts[:i][-1:], *rights[:j][-1:])]
         starts_ms = [word.start_ms for word in (*lefts[i : i + 1], *rights[j : j + 1])]
-        begin_ms, end_ms = self.span.start_ms, self.span.end_ms
-        low_ms, high_ms = max([begin_ms, *ends_ms]), min([end_ms, *starts_ms])
+        start_ms, end_ms = self.span.start_ms, self.span.end_ms
+        low_ms, high_ms = max([start_ms, *ends_ms]), min([end_ms, *starts_ms])
         if low_ms <= high_ms:
             return max(low_ms, min(high_ms, self.span.middle_ms))
-        return max(begin_ms, min(end_ms, (low_ms + high_ms) // 2))
+        return max(start_ms, min(end_ms, (low_ms + high_ms) // 2))
 
 
-def _writers(numbered_column: tuple[int, Column]) -> tuple[bool, bool]:
-    return numbered_column[1].left is not None, numbered_column[1].right is not None
+def _sides_with_words(numbered_column: tuple[int, Column]) -> tuple[bool, bool]:
+    return numbered_column[1].left_index is not None, numbered_column[1].right_index is not None
 
 
 def _lone_index(column: Column) -> int:
-    return next(index for index in (column.left, column.right) if index is not None)
+    return next(index for index in (column.left_index, column.right_index) if index is not None)
 
 
 def _left_side(left: DecodedSegment, overlap: Span, guard_ms: int) -> _Side:
@@ -384,9 +390,9 @@ def _right_side(right: DecodedSegment, overlap: Span, guard_ms: int) -> _Side:
     first = sum(w.middle_ms < overlap.start_ms for w in right.words) if is_clipped else 0
     starts_ms = [word.start_ms for word in right.words]
     overlap_end = max(first, bisect_left(starts_ms, overlap.end_ms))
-    last = max(overlap_end, bisect_left(starts_ms, overlap.end_ms + margin_ms))
+    end = max(overlap_end, bisect_left(starts_ms, overlap.end_ms + margin_ms))
     return _Side(
-        words=right.words[first:last],
+        words=right.words[first:end],
         first=first,
         overlap_first=first,
         overlap_end=overlap_end,
@@ -396,100 +402,103 @@ def _right_side(right: DecodedSegment, overlap: Span, guard_ms: int) -> _Side:
     )
 
 
-def _cut_empty(overlap: _AlignedOverlap, _: Sequence[_CutPoint]) -> Cut | None:
+def _cut_empty(alignment: _AlignedOverlap, _: Sequence[_CutPoint]) -> Cut | None:
     """Neither side wrote anything: there is nothing to decide."""
-    left, right = overlap.left, overlap.right
+    left, right = alignment.left, alignment.right
     if not (left.is_wordless and right.is_wordless):
         return None
-    speech = [any(map(overlap.span.overlap, side.speech)) for side in (left, right)]
+    speech = [any(map(alignment.span.overlap, side.speech)) for side in (left, right)]
     confidence = 0.5 if all(speech) else 1.0
     return Cut(
-        SeamRule.EMPTY, overlap.span.middle_ms, confidence, left.overlap_end, right.overlap_first
+        SeamRule.EMPTY, alignment.span.middle_ms, confidence, left.overlap_end, right.overlap_first
     )
 
 
-def _cut_in_silence(overlap: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut | None:
+def _cut_in_silence(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut | None:
     """Cut at the centre of the widest pause that both heard and that no word crosses."""
     by_counts = {(point.left_end, point.right_start): point for point in points}
-    sounds = [*overlap.left.speech, *overlap.right.speech, *(w.span for w in overlap.words)]
+    sounds = [*alignment.left.speech, *alignment.right.speech, *(w.span for w in alignment.words)]
     candidates: list[tuple[tuple[int, int], _CutPoint]] = []
-    for pause in minus(overlap.inner_span, sorted(sounds)):
+    for pause in minus(alignment.inner_span, sorted(sounds)):
         at_ms = pause.middle_ms
-        counts = overlap.left.count_before(at_ms), overlap.right.count_before(at_ms)
+        counts = alignment.left.count_before(at_ms), alignment.right.count_before(at_ms)
         if pause.duration_ms >= _PAUSE_MS and counts in by_counts:
-            rank = pause.duration_ms, -overlap.distance_ms(at_ms)
+            rank = pause.duration_ms, -alignment.distance_ms(at_ms)
             candidates.append((rank, replace(by_counts[counts], at_ms=at_ms)))
     if not candidates:
         return None
     (pause_ms, _), point = max(candidates, key=lambda candidate: candidate[0])
     share = min(1.0, (pause_ms - _PAUSE_MS) / (_LONG_PAUSE_MS - _PAUSE_MS))
-    return overlap.cut_at(SeamRule.AGREED_SILENCE, point, 0.9 + 0.1 * share)
+    return alignment.cut_at(SeamRule.AGREED_SILENCE, point, 0.9 + 0.1 * share)
 
 
-def _cut_one_sided(overlap: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut | None:
+def _cut_one_sided(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut | None:
     """Where only one wrote anything, believe it: a word too many is seen, a lost one is not.
 
     But for words that it made up at its edge, which is beyond all others.
     """
-    left, right, hallucinated_columns = overlap.left, overlap.right, overlap.hallucinated_columns
+    left, right = alignment.left, alignment.right
+    hallucinated_columns = alignment.hallucinated_columns
     if left.is_wordless == right.is_wordless or not points:
         return None
     if right.is_wordless:
-        end = min(hallucinated_columns, default=len(overlap.columns))
-        candidates = [p for p in points if p.column <= end]
-        point, writer, silent_side = (candidates or points)[-1], left, right
+        end_column = min(hallucinated_columns, default=len(alignment.columns))
+        candidates = [p for p in points if p.column <= end_column]
+        point, worded_side, wordless_side = (candidates or points)[-1], left, right
     else:
-        begin = max(hallucinated_columns, default=-1) + 1
-        candidates = [p for p in points if p.column >= begin]
-        point, writer, silent_side = (candidates or points)[0], right, left
-    heard_speech = any(silent_side.hears_speech_during(word) for word in writer.overlap_words)
+        start_column = max(hallucinated_columns, default=-1) + 1
+        candidates = [p for p in points if p.column >= start_column]
+        point, worded_side, wordless_side = (candidates or points)[0], right, left
+    heard_speech = any(
+        wordless_side.hears_speech_during(word) for word in worded_side.overlap_words
+    )
     confidence = 0.7 if heard_speech else 0.5
     return Cut(SeamRule.ONE_SIDED, point.at_ms, confidence, point.left_end, point.right_start)
 
 
-def _cut_at_anchor(overlap: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut | None:
+def _cut_at_anchor(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut | None:
     """Cut beside the equal words nearest the middle, of a run that both wrote at the same times.
 
     Those words are the left side's if they lie before the middle, and the right side's if after
     it: each time the side's that is farther from its edge.
     """
     by_column = {point.column: point for point in points}
-    best: tuple[int, Cut] | None = None
-    for run in _anchor_runs(overlap):
-        for column, (word, other) in run:
-            twice_middle_ms = word.middle_ms + other.middle_ms
-            offset_ms = twice_middle_ms - overlap.span.start_ms - overlap.span.end_ms
+    best_cut, best_distance_ms = None, math.inf
+    for run in _anchor_runs(alignment):
+        for column, (left_word, right_word) in run:
+            twice_middle_ms = left_word.middle_ms + right_word.middle_ms
+            offset_ms = twice_middle_ms - alignment.span.start_ms - alignment.span.end_ms
             point = by_column.get(column + 1 if offset_ms < 0 else column)
-            if point is not None and (best is None or abs(offset_ms) < best[0]):
-                cut = overlap.cut_at(SeamRule.ANCHOR, point, 1 - 0.5 / len(run))
-                best = abs(offset_ms), cut
-    return best[1] if best else None
+            if point is not None and abs(offset_ms) < best_distance_ms:
+                cut = alignment.cut_at(SeamRule.ANCHOR, point, 1 - 0.5 / len(run))
+                best_cut, best_distance_ms = cut, abs(offset_ms)
+    return best_cut
 
 
 _Run = list[tuple[int, tuple[Word, Word]]]
 
 
-def _anchor_runs(overlap: _AlignedOverlap) -> Iterator[_Run]:
+def _anchor_runs(alignment: _AlignedOverlap) -> Iterator[_Run]:
     open_run: _Run = []
-    for k, column in enumerate(overlap.columns):
-        pair = overlap.trusted_pair(k) if column.is_equal else None
+    for k, column in enumerate(alignment.columns):
+        pair = alignment.trusted_pair(k) if column.is_equal else None
         if pair:
             open_run.append((k, pair))
             continue
-        if _is_anchor(open_run, overlap):
+        if _is_anchor(open_run, alignment):
             yield open_run
         open_run = []
-    if _is_anchor(open_run, overlap):
+    if _is_anchor(open_run, alignment):
         yield open_run
 
 
-def _is_anchor(run: _Run, overlap: _AlignedOverlap) -> bool:
+def _is_anchor(run: _Run, alignment: _AlignedOverlap) -> bool:
     texts = [comparison_form(word.text) for _, (word, _) in run]
     if sum(map(_anchor_weight, texts)) >= _ANCHOR_WEIGHT:
         return True
     if len(texts) != 1 or len(texts[0]) < _LONG_WORD_CHARACTERS:
         return False
-    return sum(comparison_form(word.text) == texts[0] for word in overlap.words) == 2
+    return sum(comparison_form(word.text) == texts[0] for word in alignment.words) == 2
 
 
 def _anchor_weight(text: str) -> int:
@@ -497,40 +506,40 @@ def _anchor_weight(text: str) -> int:
     return _CJK_WEIGHT * characters if characters else _WORD_WEIGHT
 
 
-def _cut_where_likeliest(overlap: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut:
+def _cut_where_likeliest(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut:
     """Cut near the middle where the words on both sides of the cut differ the least.
 
     Where they have nothing in common, that is between words, as near the middle as may be.
     """
     if not points:
-        return _cut_at_middle(overlap)
-    point = min(points, key=lambda point: _badness(overlap, point))
-    likeness = _likeness_around(overlap, point)
+        return _cut_at_middle(alignment)
+    point = min(points, key=lambda point: _badness(alignment, point))
+    likeness = _likeness_around(alignment, point)
     if max(likeness) < _MIN_LIKENESS:
-        return overlap.cut_at(SeamRule.MIDPOINT, point, 0.2)
-    return overlap.cut_at(SeamRule.FUZZY, point, 0.3 + 0.2 * sum(likeness))
+        return alignment.cut_at(SeamRule.MIDPOINT, point, 0.2)
+    return alignment.cut_at(SeamRule.FUZZY, point, 0.3 + 0.2 * sum(likeness))
 
 
-def _badness(overlap: _AlignedOverlap, point: _CutPoint) -> float:
+def _badness(alignment: _AlignedOverlap, point: _CutPoint) -> float:
     """Return how bad a place is, in columns of words that have nothing in common."""
-    difference = 2 - sum(_likeness_around(overlap, point))
-    distance = overlap.distance_ms(point.at_ms) / (2 * _DISTANCE_PER_COLUMN_MS)
-    conflict = overlap.conflict_ms(point) / _CONFLICT_PER_COLUMN_MS
+    difference = 2 - sum(_likeness_around(alignment, point))
+    distance = alignment.distance_ms(point.at_ms) / (2 * _DISTANCE_PER_COLUMN_MS)
+    conflict = alignment.conflict_ms(point) / _CONFLICT_PER_COLUMN_MS
     return difference + distance + conflict + _COLUMNS_PER_ERROR * point.cost
 
 
-def _likeness_around(overlap: _AlignedOverlap, point: _CutPoint) -> tuple[float, float]:
+def _likeness_around(alignment: _AlignedOverlap, point: _CutPoint) -> tuple[float, float]:
     """Return how alike the pairs before and after a place are; 0 for what is no trusted pair."""
     before, after = (
-        overlap.columns[k].likeness if overlap.trusted_pair(k) else 0.0
+        alignment.columns[k].likeness if alignment.trusted_pair(k) else 0.0
         for k in (point.column - 1, point.column)
     )
     return before, after
 
 
-def _cut_at_middle(overlap: _AlignedOverlap) -> Cut:
+def _cut_at_middle(alignment: _AlignedOverlap) -> Cut:
     """Give each word to the side of its middle: the overlap is shorter than a word."""
-    left, right, at_ms = overlap.left, overlap.right, overlap.span.middle_ms
+    left, right, at_ms = alignment.left, alignment.right, alignment.span.middle_ms
     left_end = max(left.overlap_first, left.count_before(at_ms))
     right_start = min(right.overlap_end, right.count_before(at_ms))
     return Cut(SeamRule.MIDPOINT, at_ms, 0.2, left_end, right_start)

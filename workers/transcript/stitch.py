@@ -70,12 +70,12 @@ def _choose_cuts(segments: Sequence[DecodedSegment]) -> Iterator[Cut]:
     A segment may be so short that the neighbours on its sides meet: what the left one was given
     of it, the right one cannot be given again.
     """
-    start, cut_ms = 0, 0
+    first_word, cut_ms = 0, 0
     for left, right in pairwise(segments):
         span = Span(max(left.span.start_ms, cut_ms), max(left.span.end_ms, cut_ms))
-        cut = choose_cut(replace(left, span=span, words=left.words[start:]), right)
-        yield replace(cut, left_end=start + cut.left_end)
-        start, cut_ms = cut.right_start, cut.at_ms
+        cut = choose_cut(replace(left, span=span, words=left.words[first_word:]), right)
+        yield replace(cut, left_end=first_word + cut.left_end)
+        first_word, cut_ms = cut.right_start, cut.at_ms
 
 
 def _find_gaps(segments: Sequence[DecodedSegment], cuts: Sequence[Cut]) -> Iterator[Span]:

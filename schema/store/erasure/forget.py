@@ -17,10 +17,8 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
-    String,
     and_,
     case,
-    cast,
     delete,
     exists,
     func,
@@ -40,8 +38,13 @@ from schema.store.erasure.traces import whole_name_pattern
 from schema.store.intake.cancel import end_segments, redispatch_waiting_duplicates
 from schema.store.intake.submissions import SUBJECT_MAX
 from schema.store.ledger import in_array
-from schema.store.read.recordings import RecordingSummary, check_id_prefix, select_recordings
-from schema.store.read.search import EVERYTHING, Filters
+from schema.store.read.recordings import (
+    RecordingSummary,
+    check_id_prefix,
+    id_starts_with,
+    select_recordings,
+)
+from schema.store.read.search import NO_FILTERS, Filters
 from schema.store.results import delete_unused_results, find_recordings_using, find_result_keys
 from schema.tables import ErasureRow, Recording, Submission, Transcript, UtteranceRow
 from schema.wire import Dispatch
@@ -51,14 +54,14 @@ from schema.wire import Dispatch
 class ErasureResult:
     """What was erased, and the messages to publish for duplicates that waited for its words.
 
-    ``copies_left`` counts spool copies that a submission under way may be about to use; unless it
-    does, the sweep removes them within two hours.
+    ``remaining_copies`` counts spool copies that a submission under way may be about to use; unless
+    it does, the sweep removes them within two hours.
     """
 
     recordings: int = 0
     results: int = 0
     copies: int = 0
-    copies_left: int = 0
+    remaining_copies: int = 0
     submissions: int = 0
     #: Recordings that were not erased since they are on hold.
     held_ids: list[UUID] = field(default_factory=list)
@@ -75,7 +78,7 @@ class ErasureResult:
         self.recordings += other.recordings
         self.results += other.results
         self.copies += other.copies
-        self.copies_left += other.copies_left
+        self.remaining_copies += other.remaining_copies
         self.submissions += other.submissions
         self.shared_ids += other.shared_ids
         self.held_ids += other.held_ids
@@ -115,9 +118,7 @@ def find_recordings(
     matches = select_recordings(connection, in_array(Recording.submission_id, submissions))
     for prefix in recordings:
         check_id_prefix(f"recording {prefix}".strip(), prefix)
-        id_text = cast(Recording.id, String)
-        has_prefix = id_text.startswith(prefix.lower(), autoescape=True)
-        candidates = select_recordings(connection, has_prefix)
+        candidates = select_recordings(connection, id_starts_with(Recording.id, prefix))
         if len(candidates) != 1:
             cause = "fits several recordings" if candidates else "there is no such recording"
             raise _not_found_error(f"recording {prefix}", cause)
@@ -156,7 +157,6 @@ _IS_FINISHED = Recording.state.in_(TERMINAL)
 
 
 def _matches(cutoff: datetime, filters: Filters) -> ColumnElement[bool]:
-    """Return whether a recording is of a call before the cutoff, and passes the filters."""
     conditions = [_call_time() < cutoff]
     if filters.since is not None:
         conditions.append(_call_time() >= filters.since)
@@ -176,7 +176,7 @@ def _matches(cutoff: datetime, filters: Filters) -> ColumnElement[bool]:
 
 
 def preview_retention(
-    connection: Connection, cutoff: datetime, filters: Filters = EVERYTHING
+    connection: Connection, cutoff: datetime, filters: Filters = NO_FILTERS
 ) -> RetentionPreview:
     """Return how many recordings :func:`find_expired_recordings` has in all."""
     is_expired = _IS_FINISHED & ~is_held()
@@ -194,7 +194,7 @@ def preview_retention(
 def find_expired_recordings(
     connection: Connection,
     cutoff: datetime,
-    filters: Filters = EVERYTHING,
+    filters: Filters = NO_FILTERS,
     *,
     limit: int,
     excluded_ids: Collection[UUID] = (),
@@ -249,7 +249,7 @@ def erase_recordings(
     result.shared_ids = find_recordings_using(connection, keys)
     result.held_ids = list(held_ids)
     if _is_any_submission_open(connection):
-        result.copies_left = len(copies)
+        result.remaining_copies = len(copies)
     else:
         for path in copies:
             remove_copy(path)
@@ -354,7 +354,6 @@ def find_same_audio(connection: Connection, recordings: Collection[UUID]) -> lis
 
 
 def _find_unshared_copies(connection: Connection, ids: Collection[UUID]) -> Sequence[bytes]:
-    """Return the spool copies that these recordings are read from, and no others."""
     in_spool = select(Recording.audio_path).where(Recording.audio_root == SPOOL_ROOT).distinct()
     copies = _read_paths(connection, in_spool.where(in_array(Recording.id, ids)))
     if not copies:

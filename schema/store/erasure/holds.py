@@ -16,8 +16,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Exists,
-    String,
-    cast,
     delete,
     exists,
     func,
@@ -30,7 +28,7 @@ from sqlalchemy import (
 
 from schema.errors import BadRequest, ErrorCode
 from schema.store.ledger import in_array
-from schema.store.read.recordings import ID_MIN
+from schema.store.read.recordings import ID_MIN, id_starts_with
 from schema.tables import HoldRow, Recording
 
 
@@ -105,10 +103,8 @@ def mark_holds_released(connection: Connection, subject: str) -> list[Hold]:
     has_subject = or_(HoldRow.call_id == subject, HoldRow.line == subject)
     holds = _release_where(connection, has_subject)
     if not holds and len(subject) >= ID_MIN:
-        has_prefix = cast(HoldRow.id, String).startswith(subject.lower(), autoescape=True)
-        ids = connection.scalars(
-            select(HoldRow.id).where(HoldRow.released_at.is_(None), has_prefix).limit(2)
-        ).all()
+        query = select(HoldRow.id).where(HoldRow.released_at.is_(None)).limit(2)
+        ids = connection.scalars(query.where(id_starts_with(HoldRow.id, subject))).all()
         if len(ids) > 1:
             cause = "it is the beginning of several holds' ids"
             raise BadRequest(ErrorCode.NOT_FOUND, subject, cause, "Write more of it.")
@@ -139,8 +135,10 @@ def delete_released_holds(connection: Connection, calls: Collection[str]) -> Non
 
 def has_recordings(connection: Connection, *, call_id: str | None, line: str | None) -> bool:
     """Tell whether this call or line has any recording."""
-    is_subject = Recording.call_id == call_id if call_id is not None else Recording.line == line
-    return bool(connection.scalar(select(exists().where(is_subject))))
+    matches_subject = (
+        Recording.call_id == call_id if call_id is not None else Recording.line == line
+    )
+    return bool(connection.scalar(select(exists().where(matches_subject))))
 
 
 def delete_holds(connection: Connection, ids: Collection[UUID]) -> None:
@@ -151,8 +149,8 @@ def delete_holds(connection: Connection, ids: Collection[UUID]) -> None:
 def find_held_recordings(connection: Connection, recordings: Collection[UUID]) -> Sequence[UUID]:
     """Return which of these recordings are held; no hold changes until the commit."""
     connection.execute(text("lock table holds in share mode"))
-    is_candidate = in_array(Recording.id, recordings)
-    return connection.scalars(select(Recording.id).where(is_candidate, is_held())).all()
+    id_matches = in_array(Recording.id, recordings)
+    return connection.scalars(select(Recording.id).where(id_matches, is_held())).all()
 
 
 def _hold_of_row(row: Any) -> Hold:

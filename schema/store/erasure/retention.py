@@ -11,13 +11,13 @@ from sqlalchemy import Connection, Engine, func, insert, text, update
 
 from schema.store.connection import unlimited_session
 from schema.store.erasure.forget import ErasureResult
-from schema.tables import Base, Purge
+from schema.tables import Base, RetentionRunRow
 
 #: All but the table of the runs. Children come first.
 _VACUUMED_TABLES = tuple(
     table.name
     for table in reversed(Base.metadata.sorted_tables)
-    if table.name != Purge.__tablename__
+    if table.name != RetentionRunRow.__tablename__
 )
 
 #: Before it, only a table's owner may vacuum it.
@@ -26,19 +26,23 @@ _MAINTAIN_SINCE = (17,)
 
 def begin_run(connection: Connection, cutoff: datetime, *, has_filters: bool) -> int:
     """Note that a run of retention begins; return its id."""
-    statement = insert(Purge).values(before=cutoff, narrowed=has_filters).returning(Purge.id)
+    statement = (
+        insert(RetentionRunRow)
+        .values(cutoff=cutoff, has_filters=has_filters)
+        .returning(RetentionRunRow.id)
+    )
     return connection.execute(statement).scalar_one()
 
 
 def add_to_run(connection: Connection, run_id: int, result: ErasureResult) -> None:
     """Add to a run what it has erased, in the transaction that erases it."""
     connection.execute(
-        update(Purge)
-        .where(Purge.id == run_id)
+        update(RetentionRunRow)
+        .where(RetentionRunRow.id == run_id)
         .values(
-            recordings=Purge.recordings + result.recordings,
-            results=Purge.results + result.results,
-            copies=Purge.copies + result.copies,
+            recordings=RetentionRunRow.recordings + result.recordings,
+            results=RetentionRunRow.results + result.results,
+            copies=RetentionRunRow.copies + result.copies,
         )
     )
 
@@ -46,9 +50,9 @@ def add_to_run(connection: Connection, run_id: int, result: ErasureResult) -> No
 def end_run(connection: Connection, run_id: int, unfinished_recordings: int) -> None:
     """Note that a run has ended, and how many recordings it left to a later one."""
     connection.execute(
-        update(Purge)
-        .where(Purge.id == run_id)
-        .values(ended_at=func.clock_timestamp(), spared=unfinished_recordings)
+        update(RetentionRunRow)
+        .where(RetentionRunRow.id == run_id)
+        .values(ended_at=func.clock_timestamp(), unfinished_recordings=unfinished_recordings)
     )
 
 

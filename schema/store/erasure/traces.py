@@ -153,7 +153,6 @@ def _is_letter(char: str) -> bool:
 
 
 def _result_phrases(connection: Connection, recordings: Collection[UUID]) -> Iterator[Needle]:
-    """Yield phrases of the results that recordings use, as workers stored them."""
     query = (
         select(ResultRow.body)
         .join(SegmentRow, ResultRow.decode_key == SegmentRow.result_key)
@@ -166,7 +165,6 @@ def _result_phrases(connection: Connection, recordings: Collection[UUID]) -> Ite
 
 
 def _transcript_phrases(connection: Connection, recording: UUID) -> Iterator[Needle]:
-    """Yield phrases of a recording, as its transcripts have them."""
     query = (
         select(UtteranceRow.words)
         .join(Transcript, Transcript.id == UtteranceRow.transcript_id)

@@ -99,14 +99,14 @@ _REDISPATCH_DUPLICATES = text(f"""
            dispatches = s.dispatches + 1
       from recordings r
      where r.id = s.recording_id and s.id in (
-           select distinct on (duplicate.decode_key) duplicate.id
-             from segments duplicate
-            where duplicate.decode_key = any(:keys) and duplicate.state = 'pending'
-              and coalesce(duplicate.next_attempt_at <= now(), true)
-              and not exists (select from segments leased
-                               where leased.decode_key = duplicate.decode_key
-                                 and leased.state = 'leased')
-            order by duplicate.decode_key, duplicate.dispatched_at)
+           select distinct on (duplicate_segment.decode_key) duplicate_segment.id
+             from segments duplicate_segment
+            where duplicate_segment.decode_key = any(:keys) and duplicate_segment.state = 'pending'
+              and coalesce(duplicate_segment.next_attempt_at <= now(), true)
+              and not exists (select from segments leased_segment
+                               where leased_segment.decode_key = duplicate_segment.decode_key
+                                 and leased_segment.state = 'leased')
+            order by duplicate_segment.decode_key, duplicate_segment.dispatched_at)
  returning {SEGMENT_COLUMNS}
 """)
 

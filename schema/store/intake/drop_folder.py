@@ -38,21 +38,25 @@ def list_folder_files(connection: Connection, submission_id: UUID) -> dict[Locat
     }
 
 
-def record_move(connection: Connection, submission_id: UUID, old: Location, new: Location) -> None:
+def record_move(
+    connection: Connection, submission_id: UUID, old_location: Location, new_location: Location
+) -> None:
     """Note that a recording's file was moved: workers read it there, and people see its name."""
-    is_source = and_(Recording.audio_root == old.root, Recording.audio_path == old.path)
+    is_source = and_(
+        Recording.audio_root == old_location.root, Recording.audio_path == old_location.path
+    )
     connection.execute(
         update(Recording)
         .where(
             Recording.submission_id == submission_id,
-            Recording.source_root == old.root,
-            Recording.source_path == old.path,
+            Recording.source_root == old_location.root,
+            Recording.source_path == old_location.path,
         )
         .values(
-            source_root=new.root,
-            source_path=new.path,
-            name=new.name,
-            audio_root=case((is_source, new.root), else_=Recording.audio_root),
-            audio_path=case((is_source, new.path), else_=Recording.audio_path),
+            source_root=new_location.root,
+            source_path=new_location.path,
+            name=new_location.name,
+            audio_root=case((is_source, new_location.root), else_=Recording.audio_root),
+            audio_path=case((is_source, new_location.path), else_=Recording.audio_path),
         )
     )

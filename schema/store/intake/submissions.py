@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from schema.bounds import drop_out_of_bounds, omission_flag
+from schema.bounds import TEXT_FIELDS, omit_out_of_bounds, omitted_field_flag
 from schema.errors import BadRequest, ErrorCode
 from schema.profile import Profile
 from schema.records import (
@@ -55,7 +55,7 @@ class OpenSubmission:
 class AddResult:
     """What one commit added, and the messages to publish for it.
 
-    ``waiting`` segments were left to the sweep, since the queue is full.
+    ``waiting_segments`` were left to the sweep, since the queue is full.
     """
 
     dispatches: list[Dispatch] = field(default_factory=list)
@@ -137,7 +137,7 @@ def add_recordings(
     result is done at once, unless the submission is forced; a recording without open segments goes
     straight to its reduce.
     """
-    _refuse_sealed(connection, submission.id)
+    _lock_open_submission(connection, submission.id)
     # A value and not SQL, so that the INSERTs are compiled once and not for every batch.
     now = connection.execute(select(func.now())).scalar_one()
     result = AddResult()
@@ -148,7 +148,7 @@ def add_recordings(
     result.quarantined_recordings = sum(
         isinstance(item, QuarantinedRecording) for _, item in new_recordings
     )
-    _plan_segments(connection, submission, new_recordings, result, now, capacity=capacity)
+    _insert_segments(connection, submission, new_recordings, result, now, capacity=capacity)
     return result
 
 
@@ -177,11 +177,11 @@ def replace_plan(
         )
     )
     result = AddResult(recordings=1)
-    _plan_segments(connection, submission, [(recording_id, item)], result, now, capacity=capacity)
+    _insert_segments(connection, submission, [(recording_id, item)], result, now, capacity=capacity)
     return result
 
 
-def _plan_segments(
+def _insert_segments(
     connection: Connection,
     submission: OpenSubmission,
     recordings: Sequence[tuple[UUID, NewRecording | QuarantinedRecording]],
@@ -214,7 +214,7 @@ def _plan_segments(
     result.waiting_segments = max(0, len(open_rows) - capacity)
 
 
-def _refuse_sealed(connection: Connection, submission_id: UUID) -> None:
+def _lock_open_submission(connection: Connection, submission_id: UUID) -> None:
     """Keep the submission open until this commit, or refuse: a wait for it may have ended."""
     state = connection.execute(
         select(Submission.state).where(Submission.id == submission_id).with_for_update(read=True)
@@ -258,7 +258,6 @@ def _insert_recordings(
     batch: Sequence[NewRecording | QuarantinedRecording],
     now: datetime,
 ) -> dict[Location, UUID]:
-    """Insert the new recordings of ``batch``; return their ids by source."""
     rows = [_recording_values(submission_id, item, now) for item in batch]
     if not rows:
         return {}
@@ -274,7 +273,7 @@ def _recording_values(
     submission_id: UUID, item: NewRecording | QuarantinedRecording, now: datetime
 ) -> dict[str, Any]:
     # The producer has reported it; here no value passes that a reader could fail on.
-    call, dropped_fields = drop_out_of_bounds(_storable_call(item.call), now)
+    call, omitted_fields = omit_out_of_bounds(_storable_call(item.call), now)
     # Every row of one INSERT names the same columns, hence the Nones.
     values: dict[str, Any] = dict.fromkeys((*_AUDIO_COLUMNS, "error_code", "error_message"))
     values |= {
@@ -295,7 +294,7 @@ def _recording_values(
         }
     else:
         values |= {"state": RecordingState.PLANNED, "ended_at": None, **_audio_values(item)}
-    values["flags"] = [*values["flags"], *map(omission_flag, dropped_fields)]
+    values["flags"] = [*values["flags"], *map(omitted_field_flag, omitted_fields)]
     return values
 
 
@@ -313,15 +312,12 @@ def _audio_values(item: NewRecording) -> dict[str, Any]:
 
 def _storable_call(call: CallInfo) -> CallInfo:
     """Return a call whose texts Postgres takes; endless nesting is left to the bounds."""
-    texts = {name: _storable(getattr(call, name)) for name in _CALL_TEXTS}
+    texts = {name: _storable(getattr(call, name)) for name in TEXT_FIELDS}
     try:
         attributes = _storable(call.attributes)
     except RecursionError:
         attributes = call.attributes
     return replace(call, **texts, attributes=attributes)
-
-
-_CALL_TEXTS = ("call_id", "direction", "line", "agent", "customer")
 
 
 def _segment_values(
@@ -375,11 +371,16 @@ def _start_recordings(connection: Connection, recording_ids: list[UUID]) -> list
     if not recording_ids:
         return []
     # Looked up by their ids: see schema.store.work.segments.
-    is_planned = (Recording.id.in_(recording_ids), Recording.state + "" == RecordingState.PLANNED)
-    connection.execute(update(Recording).where(*is_planned).values(open_segments=OPEN_SEGMENTS))
+    planned_conditions = (
+        Recording.id.in_(recording_ids),
+        Recording.state + "" == RecordingState.PLANNED,
+    )
+    connection.execute(
+        update(Recording).where(*planned_conditions).values(open_segments=OPEN_SEGMENTS)
+    )
     rows = connection.execute(
         update(Recording)
-        .where(*is_planned, Recording.open_segments == 0)
+        .where(*planned_conditions, Recording.open_segments == 0)
         .values(
             state=RecordingState.STITCHING,
             reduce_dispatch_token=func.gen_random_uuid(),

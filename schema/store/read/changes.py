@@ -116,8 +116,7 @@ def list_positions(
         select(Transcript.created_at, Transcript.position, Transcript.id, Transcript.recording_id)
         .where(
             ~exists().where(
-                newer.recording_id == Transcript.recording_id,
-                newer.version > Transcript.version,
+                newer.recording_id == Transcript.recording_id, newer.version > Transcript.version
             )
         )
         .order_by(order, Transcript.id)

@@ -129,10 +129,7 @@ def read_figures(connection: Connection) -> LedgerFigures:
             row.error_code: row.segments for row in pending if row.error_code is not None
         },
         expired_leases=leases.expired,
-        hour_segments={
-            SegmentState.DONE: hour.done or 0,
-            SegmentState.FAILED: hour.failed or 0,
-        },
+        hour_segments={SegmentState.DONE: hour.done or 0, SegmentState.FAILED: hour.failed or 0},
         hour_audio_ms=hour.audio_ms or 0,
         day_recordings={state: day.get(state, 0) for state in RecordingState},
         oldest_event_s=connection.execute(_OLDEST_EVENT).scalar_one(),

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, Executable, String, cast, func, select, text
+from sqlalchemy import Connection, Executable, func, select, text
 
 from schema.errors import BadRequest, ErrorCode
+from schema.records import Notice
 from schema.states import TERMINAL, RecordingState, SegmentKind, SegmentState, SubmissionState
-from schema.store.read.recordings import check_id_prefix
+from schema.store.read.recordings import check_id_prefix, id_starts_with
 from schema.store.read.transcripts import MALFORMED_ROW_ERRORS
 from schema.tables import NoticeRow, Recording, SegmentRow, Submission
 from schema.transcript import Talk
@@ -76,18 +77,17 @@ def find_submission(connection: Connection, prefix: str | None) -> UUID:
     Raises:
         BadRequest: there is none, or the prefix fits several.
     """
-    if prefix is not None:
-        check_id_prefix(f"submission {prefix}".strip(), prefix)
+    subject = f"submission {prefix or ''}".strip()
     query = select(Submission.id).order_by(Submission.created_at.desc()).limit(2)
     if prefix is None:
-        ids = connection.scalars(query.limit(1)).all()
+        query = query.limit(1)
     else:
-        has_prefix = cast(Submission.id, String).startswith(prefix.lower(), autoescape=True)
-        ids = connection.scalars(query.where(has_prefix)).all()
+        check_id_prefix(subject, prefix)
+        query = query.where(id_starts_with(Submission.id, prefix))
+    ids = connection.scalars(query).all()
     if len(ids) == 1:
         return ids[0]
     cause = "fits several submissions" if ids else "there is no such submission"
-    subject = f"submission {prefix or ''}".strip()
     raise BadRequest(ErrorCode.NOT_FOUND, subject, cause, "List them: producer status --all")
 
 
@@ -257,20 +257,11 @@ def read_talks(connection: Connection, submission_id: UUID) -> dict[UUID, Talk]:
     return talks
 
 
-@dataclass(frozen=True, slots=True)
-class NoticeSummary:
-    """A finding about a submission, as it was stored."""
-
-    code: str
-    subject: str
-    message: str
-
-
-def list_notices(connection: Connection, submission_id: UUID) -> list[NoticeSummary]:
+def list_notices(connection: Connection, submission_id: UUID) -> list[Notice]:
     """Return the findings about a submission, in the order they were made."""
     rows = connection.execute(
         select(NoticeRow.code, NoticeRow.subject, NoticeRow.message)
         .where(NoticeRow.submission_id == submission_id)
         .order_by(NoticeRow.id)
     )
-    return [NoticeSummary(*row) for row in rows]
+    return [Notice(*row) for row in rows]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, String, cast, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from schema.bounds import plausible_start
 from schema.errors import BadRequest, ErrorCode
@@ -27,6 +28,11 @@ def check_id_prefix(subject: str, prefix: str) -> None:
     if len(prefix.strip()) < ID_MIN:
         cause = f"an id is named by {ID_MIN} of its characters or more"
         raise BadRequest(ErrorCode.NOT_FOUND, subject, cause, "Ids: producer status --all")
+
+
+def id_starts_with(column: InstrumentedAttribute[UUID], prefix: str) -> ColumnElement[bool]:
+    """Return the condition that an id begins with a text, in either case."""
+    return cast(column, String).startswith(prefix.lower(), autoescape=True)
 
 
 @dataclass(frozen=True, slots=True)

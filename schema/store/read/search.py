@@ -28,7 +28,7 @@ class Filters:
 
 
 #: All calls, and everybody's words.
-EVERYTHING = Filters()
+NO_FILTERS = Filters()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,25 +51,25 @@ def find_or_add_receiver(connection: Connection, url: str, host: str) -> UUID:
 
 _ADD_SUBMISSION_EVENTS = text("""
     with ended_submissions as materialized (
-        select b.id, b.receiver_id
-          from submissions b
-         where b.receiver_id is not null and b.state = 'sealed'
-           and exists (select from events e where e.submission_id = b.id and not e.summed)
+        select sub.id, sub.receiver_id
+          from submissions sub
+         where sub.receiver_id is not null and sub.state = 'sealed'
+           and exists (select from events e where e.submission_id = sub.id and not e.summed)
            and not exists (select from recordings r
-                            where r.submission_id = b.id
+                            where r.submission_id = sub.id
                               and r.state in ('planned', 'running', 'stitching'))
     ),
-    summed_events as (
-        update events e set summed = true from ended_submissions b
-         where e.submission_id = b.id and not e.summed
+    counted_events as (
+        update events e set summed = true from ended_submissions sub
+         where e.submission_id = sub.id and not e.summed
     )
     insert into events (receiver_id, submission_id, counts, summed)
-    select b.receiver_id, b.id, state_counts.counts, true
-      from ended_submissions b
+    select sub.receiver_id, sub.id, state_counts.counts, true
+      from ended_submissions sub
      cross join lateral (
            select jsonb_object_agg(by_state.state, by_state.recordings) as counts
              from (select r.state, count(*) as recordings from recordings r
-                    where r.submission_id = b.id group by r.state) by_state) state_counts
+                    where r.submission_id = sub.id group by r.state) by_state) state_counts
 """)
 
 
@@ -119,7 +119,8 @@ _CLAIM = text("""
                select id from events
                 where receiver_id = v.id and state = 'waiting' and next_attempt_at <= now()
                   -- Other processes may add events: a receiver is notified of its own submissions.
-                  and v.id = (select b.receiver_id from submissions b where b.id = submission_id)
+                  and v.id = (
+                      select sub.receiver_id from submissions sub where sub.id = submission_id)
                 order by next_attempt_at
                 limit case when v.failing_since is null then :per_receiver else 1 end
                   for update skip locked) e
@@ -135,13 +136,13 @@ _CLAIM = text("""
      returning e.*
     )
     select e.id as event_id, e.receiver_id, e.created_at as event_at, e.recording_state,
-           e.error_code, e.ended_at, e.counts, v.url, v.host, b.id as submission_id, b.title,
-           b.created_at as submission_at, b.sealed_at, r.id as recording_id, r.name, r.call_id,
+           e.error_code, e.ended_at, e.counts, v.url, v.host, sub.id as submission_id, sub.title,
+           sub.created_at as submission_at, sub.sealed_at, r.id as recording_id, r.name, r.call_id,
            r.started_at, r.direction, r.line, r.agent, r.customer, r.attributes, r.duration_ms,
            r.created_at as recording_at
       from claimed_events e
       join receivers v on v.id = e.receiver_id
-      join submissions b on b.id = e.submission_id
+      join submissions sub on sub.id = e.submission_id
       left join recordings r on r.id = e.recording_id
      order by e.created_at, e.id
 """)

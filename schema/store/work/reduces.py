@@ -45,10 +45,10 @@ class EndedSegment:
 
 @dataclass(frozen=True, slots=True)
 class ReduceClaim:
-    """A recording leased to this reducer; ``lease`` is the fence."""
+    """A recording leased to this reducer; ``lease_token`` is the fence."""
 
     recording_id: UUID
-    lease: UUID
+    lease_token: UUID
     name: str
     duration_ms: int
     channels: int
@@ -62,14 +62,14 @@ update recordings r
        reduce_token = %(lease)s,
        reduce_expires_at = now() + make_interval(secs => %(lease_s)s),
        reduce_attempts = r.reduce_attempts + 1
-  from submissions b
+  from submissions sub
  where r.id = %(id)s
-   and b.id = r.submission_id
+   and sub.id = r.submission_id
    and r.state || '' = 'stitching'
    and r.reduce_dispatch_token = %(token)s
    and r.reduce_attempts < %(attempts_max)s
    and coalesce(r.reduce_expires_at < now(), true)
-returning r.id, r.name, r.duration_ms, r.channels, r.flags, b.profile
+returning r.id, r.name, r.duration_ms, r.channels, r.flags, sub.profile
 """
 
 
@@ -102,7 +102,7 @@ def claim_reduce(
         raise
     return ReduceClaim(
         recording_id=row["id"],
-        lease=lease,
+        lease_token=lease,
         name=row["name"],
         duration_ms=row["duration_ms"],
         channels=row["channels"],
@@ -179,7 +179,7 @@ def store_transcript(
         update(Recording)
         .where(
             Recording.id == claim.recording_id,
-            Recording.reduce_token == claim.lease,
+            Recording.reduce_token == claim.lease_token,
             # Looked up by its id: see schema.store.work.segments.
             Recording.state + "" == RecordingState.STITCHING,
         )
@@ -208,6 +208,10 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
     latest = select(func.coalesce(func.max(Transcript.version), 0)).where(
         Transcript.recording_id == recording_id
     )
+    gaps = [
+        [gap.channel, storable_text(gap.speaker), gap.span.start_ms, gap.span.end_ms, gap.code]
+        for gap in draft.gaps
+    ]
     transcript_id = connection.execute(
         insert(Transcript)
         .values(
@@ -218,16 +222,7 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
             flags=list(draft.flags),
             speech_ms=draft.speech_ms,
             worded_ms=draft.worded_ms,
-            gaps=[
-                [
-                    gap.channel,
-                    storable_text(gap.speaker),
-                    gap.span.start_ms,
-                    gap.span.end_ms,
-                    gap.code,
-                ]
-                for gap in draft.gaps
-            ],
+            gaps=gaps,
             coverage=[coverage.to_json() for coverage in draft.coverage],
             repairs=storable_json([repair.to_json() for repair in draft.repairs]),
             languages=[list(pair) for pair in draft.languages],
@@ -280,11 +275,11 @@ update recordings
 
 def renew_reduce(cursor: Cursor, claim: ReduceClaim, *, lease_s: int) -> bool:
     """Extend a reducer's lease, unless it was taken over or the recording cancelled."""
-    parameters = {"id": claim.recording_id, "lease": claim.lease, "lease_s": lease_s}
+    parameters = {"id": claim.recording_id, "lease": claim.lease_token, "lease_s": lease_s}
     return cursor.execute(_RENEW, parameters).rowcount == 1
 
 
-_PUT_BACK = text(f"""
+_RELEASE_FAILED = text(f"""
     update recordings
        set {CLEAR_REDUCE_LEASE},
            reduce_attempts = reduce_attempts - :returned_attempts,
@@ -329,10 +324,10 @@ def _put_back(
         return
     attempts = row.reduce_dispatches if returned_attempts else row.reduce_attempts
     connection.execute(
-        _PUT_BACK,
+        _RELEASE_FAILED,
         {
             "id": claim.recording_id,
-            "lease": claim.lease,
+            "lease": claim.lease_token,
             "returned_attempts": returned_attempts,
             "pause_s": backoff_s(attempts),
             "code": code,

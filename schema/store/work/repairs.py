@@ -16,7 +16,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from schema.pcm import PlannedPart, excerpt_digest
+from schema.pcm import PlannedSlice, excerpt_digest
 from schema.profile import Profile
 from schema.span import GRID_MS, Span
 from schema.states import RecordingState, SegmentKind, SegmentState
@@ -50,17 +50,17 @@ def order_repairs(
         .join(Submission, Recording.submission_id == Submission.id)
         .where(
             Recording.id == claim.recording_id,
-            Recording.reduce_token == claim.lease,
+            Recording.reduce_token == claim.lease_token,
             Recording.state == RecordingState.STITCHING,
         )
         .with_for_update(key_share=True, of=Recording)
     ).one_or_none()
     if row is None:
         raise reduce_lost_error(claim)
-    parts = _planned_parts(connection, claim)
+    slices_by_channel = _planned_slices(connection, claim)
     rows = [
         {
-            **_repair_values(repair, parts[repair.channel], claim.profile, row.rate_hz),
+            **_repair_values(repair, slices_by_channel[repair.channel], claim.profile, row.rate_hz),
             "recording_id": claim.recording_id,
             "force": row.force,
             "urgent": row.urgent,
@@ -80,9 +80,9 @@ def order_repairs(
     ]
 
 
-def _planned_parts(
+def _planned_slices(
     connection: Connection, claim: ReduceClaim
-) -> dict[int | None, list[PlannedPart]]:
+) -> dict[int | None, list[PlannedSlice]]:
     """Return the planned segments of each channel, in order of their starts."""
     rows = connection.execute(
         select(SegmentRow.channel, SegmentRow.start_ms, SegmentRow.end_ms, SegmentRow.pcm_digest)
@@ -91,17 +91,19 @@ def _planned_parts(
     )
     return {
         channel: [
-            PlannedPart(Span(row.start_ms, row.end_ms), row.pcm_digest) for row in channel_rows
+            PlannedSlice(Span(row.start_ms, row.end_ms), row.pcm_digest) for row in channel_rows
         ]
         for channel, channel_rows in groupby(rows, key=lambda row: row.channel)
     }
 
 
 def _repair_values(
-    repair: PlannedRepair, parts: Sequence[PlannedPart], profile: Profile, rate_hz: int
+    repair: PlannedRepair, slices: Sequence[PlannedSlice], profile: Profile, rate_hz: int
 ) -> dict[str, Any]:
-    overlapping_parts = [part for part in parts if part.span.overlap(repair.span)]
-    pcm_digest = excerpt_digest(overlapping_parts, repair.span)
+    overlapping_slices = [
+        planned_slice for planned_slice in slices if planned_slice.span.overlap(repair.span)
+    ]
+    pcm_digest = excerpt_digest(overlapping_slices, repair.span)
     return {
         "id": uuid4(),
         "kind": SegmentKind.REPAIR,
@@ -124,7 +126,6 @@ def _repair_values(
 
 
 def _reopen(connection: Connection, claim: ReduceClaim) -> None:
-    """Let a recording run again until its repairs have ended."""
     connection.execute(
         update(Recording)
         .where(Recording.id == claim.recording_id)

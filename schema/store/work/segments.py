@@ -24,12 +24,12 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
 from schema.errors import ErrorCode, LeaseLost, Misconfigured
-from schema.pcm import PlannedPart
+from schema.pcm import PlannedSlice
 from schema.profile import Profile, stored_profile
 from schema.records import AudioFormat, Location, SegmentSource
 from schema.span import Span
 from schema.store.dispatches import SEGMENT_COLUMNS, ColumnValues, reduce_dispatch, segment_dispatch
-from schema.store.ledger import DECREMENT_OPEN_SEGMENTS, Cursor
+from schema.store.ledger import END_SEGMENT_OF_RECORDING, Cursor
 from schema.text import storable_json, storable_text
 from schema.wire import Dispatch, Message, Priority
 from schema.words import SegmentResult
@@ -48,13 +48,13 @@ BACKOFF_LAST_S = 300
 class Claim:
     """A segment leased to this worker, with all that decoding it takes.
 
-    ``lease`` is the fence: a write under it is refused once another worker took over.
+    ``lease_token`` is the fence: a write under it is refused once another worker took over.
     Where ``is_cached`` the ledger has the words already, and nothing is to be decoded.
     """
 
     segment_id: UUID
     recording_id: UUID
-    lease: UUID
+    lease_token: UUID
     name: str
     index: int
     source: SegmentSource
@@ -69,17 +69,17 @@ class Claim:
         return self.source.span
 
 
-class Fate(StrEnum):
+class FailureKind(StrEnum):
     """What a failed attempt means for its segment."""
 
     #: The recording is at fault, and trying again cannot help: given up.
-    FOR_GOOD = "for good"
+    PERMANENT = "for good"
     #: An error that another attempt may or may not survive: a strike, and a pause.
     STRIKE = "strike"
     #: The moment was bad, say storage out of reach: a pause, and the attempt is given back.
-    PAUSE = "pause"
+    RETRY_LATER = "pause"
     #: This host cannot do it, say for want of weights: likewise.
-    NOT_HERE = "not here"
+    WRONG_HOST = "not here"
     #: It was decoded together with others, and no one knows which is at fault: a pause, and an
     #: attempt that counts, since what was tried before is decoded alone.
     SUSPECT = "suspect"
@@ -104,24 +104,30 @@ _SOURCE_COLUMNS = """
        s.channel, s.start_ms, s.end_ms, s.pcm_digest, r.audio_root, r.audio_path, r.container,
        r.encoding, r.rate_hz, r.channels, r.frames,
        case when s.kind = 'repair' then (
-           select json_agg(json_build_array(part.start_ms, part.end_ms, part.pcm_digest)
-                           order by part.start_ms)
-             from segments part
-            where part.recording_id = s.recording_id and part.kind = 'plan'
-              and part.channel is not distinct from s.channel
-              and part.start_ms < s.end_ms and part.end_ms > s.start_ms) end as parts
+           select json_agg(
+                      json_build_array(planned_segment.start_ms, planned_segment.end_ms,
+                                       planned_segment.pcm_digest)
+                      order by planned_segment.start_ms)
+             from segments planned_segment
+            where planned_segment.recording_id = s.recording_id and planned_segment.kind = 'plan'
+              and planned_segment.channel is not distinct from s.channel
+              and planned_segment.start_ms < s.end_ms
+              and planned_segment.end_ms > s.start_ms) end as slices
 """
 
 #: Whether a worker works on another segment than ``s``.
-_IS_OTHER_LIVE = "other.state = 'leased' and other.lease_expires_at > now() and other.id <> s.id"
+_HAS_OTHER_LIVE_LEASE = (
+    "other_segment.state = 'leased' and other_segment.lease_expires_at > now()"
+    " and other_segment.id <> s.id"
+)
 
 _CLEAR_LEASE = "lease_owner = null, lease_token = null, lease_expires_at = null"
 
 _CLAIM = f"""
 with locked_recording as materialized (
-    select r.*, b.profile
+    select r.*, sub.profile
       from recordings r
-      join submissions b on b.id = r.submission_id
+      join submissions sub on sub.id = r.submission_id
      where r.id = (select recording_id from segments where id = %(id)s)
        and r.state || '' in ('planned', 'running')
        for no key update of r
@@ -145,8 +151,8 @@ leased_segment as (
        and (s.state = 'pending' or (s.state = 'leased' and s.lease_expires_at < now()))
        and (s.attempts = 0 or not %(untried_only)s)
        and not exists (
-           select from segments other
-            where other.decoding_key = s.decode_key and {_IS_OTHER_LIVE})
+           select from segments other_segment
+            where other_segment.decoding_key = s.decode_key and {_HAS_OTHER_LIVE_LEASE})
  returning s.*
 ),
 started_recording as (
@@ -200,13 +206,10 @@ def claim_segment(
     try:
         return _claim(row, lease)
     except Misconfigured as error:
-        pause = {"first_s": BACKOFF_FIRST_S, "last_s": BACKOFF_LAST_S, **_error_columns(error)}
-        cursor.execute(_RELEASE_UNKNOWN_PROFILE, {**parameters, **pause})
+        pause = {"first_s": BACKOFF_FIRST_S, "last_s": BACKOFF_LAST_S}
+        reason = {"code": error.code, "message": str(error)}
+        cursor.execute(_RELEASE_UNKNOWN_PROFILE, {**parameters, **pause, **reason})
         raise
-
-
-def _error_columns(error: Misconfigured) -> Mapping[str, str]:
-    return {"code": error.code, "message": str(error)}
 
 
 _RELEASE_UNKNOWN_PROFILE = f"""
@@ -225,7 +228,7 @@ def _claim(row: Mapping[str, Any], lease: UUID) -> Claim:
     return Claim(
         segment_id=row["id"],
         recording_id=row["recording_id"],
-        lease=lease,
+        lease_token=lease,
         name=row["name"],
         index=row["index"],
         source=_source(row),
@@ -243,9 +246,9 @@ def _source(row: Mapping[str, Any]) -> SegmentSource:
         channel=row["channel"],
         span=Span(row["start_ms"], row["end_ms"]),
         pcm_digest=row["pcm_digest"],
-        parts=tuple(
-            PlannedPart(Span(start_ms, end_ms), digest)
-            for start_ms, end_ms, digest in row["parts"] or ()
+        slices=tuple(
+            PlannedSlice(Span(start_ms, end_ms), digest)
+            for start_ms, end_ms, digest in row["slices"] or ()
         ),
     )
 
@@ -281,6 +284,11 @@ class DecodeTurn:
     cached_result: SegmentResult | None = None
     is_busy: bool = False
 
+    @property
+    def may_decode(self) -> bool:
+        """Whether neither is so."""
+        return self.cached_result is None and not self.is_busy
+
 
 _LOCK_DECODE_KEY = text("select pg_advisory_xact_lock(hashtextextended(:key, 0))")
 
@@ -290,13 +298,14 @@ _CLAIM_DECODE_KEY = text(f"""
      where s.id = :id and s.lease_token = :lease and s.state || '' = 'leased'
  returning s.dispatches,
            (select body from results where results.decode_key = :key and not s.force) as cached,
-           exists (select from segments other
-                    where other.decode_key = :key and {_IS_OTHER_LIVE})
-           or exists (select from segments other
-                       where other.decoding_key = :key and {_IS_OTHER_LIVE}) as is_busy
+           exists (select from segments other_segment
+                    where other_segment.decode_key = :key and {_HAS_OTHER_LIVE_LEASE})
+           or exists (select from segments other_segment
+                       where other_segment.decoding_key = :key and {_HAS_OTHER_LIVE_LEASE})
+           as is_busy
 """)
 
-_POSTPONE = text(f"""
+_RELEASE_BUSY = text(f"""
     update segments
        set state = 'pending', attempts = attempts - 1,
            next_attempt_at = now() + make_interval(secs => :pause_s), dispatched_at = null,
@@ -315,7 +324,7 @@ def claim_decode_key(connection: Connection, claim: Claim, key: str) -> DecodeTu
         LeaseLost: another worker took over.
     """
     connection.execute(_LOCK_DECODE_KEY, {"key": key})
-    parameters = {"id": claim.segment_id, "lease": claim.lease, "key": key}
+    parameters = {"id": claim.segment_id, "lease": claim.lease_token, "key": key}
     row = connection.execute(_CLAIM_DECODE_KEY, parameters).one_or_none()
     if row is None:
         raise _lease_lost_error(claim)
@@ -323,7 +332,7 @@ def claim_decode_key(connection: Connection, claim: Claim, key: str) -> DecodeTu
         return DecodeTurn(cached_result=SegmentResult.from_json(row.cached))
     if row.is_busy:
         pause = {"pause_s": backoff_s(row.dispatches - 1)}
-        connection.execute(_POSTPONE, {**parameters, **pause})
+        connection.execute(_RELEASE_BUSY, {**parameters, **pause})
     return DecodeTurn(is_busy=row.is_busy)
 
 
@@ -338,7 +347,7 @@ update segments s
 
 def renew_lease(cursor: Cursor, claim: Claim, *, lease_s: int) -> bool:
     """Extend a lease, even one that expired, unless it was taken over or work was cancelled."""
-    parameters = {"id": claim.segment_id, "lease": claim.lease, "lease_s": lease_s}
+    parameters = {"id": claim.segment_id, "lease": claim.lease_token, "lease_s": lease_s}
     return cursor.execute(_RENEW, parameters).rowcount == 1
 
 
@@ -367,10 +376,11 @@ stored_result as (
      where cast(%(body)s as json) is not null
         on conflict (decode_key) do update set body = excluded.body, created_at = now()
 ),
-updated_recording as ({DECREMENT_OPEN_SEGMENTS})
+updated_recording as ({END_SEGMENT_OF_RECORDING})
 select updated_recording.*, finished_segment.decode_key as planned_key,
-       exists (select from segments duplicate
-                where duplicate.decode_key = %(key)s and duplicate.state = 'pending')
+       exists (select from segments duplicate_segment
+                where duplicate_segment.decode_key = %(key)s
+                  and duplicate_segment.state = 'pending')
            as has_waiting_duplicates
   from updated_recording, finished_segment
 """
@@ -386,7 +396,7 @@ def finish_segment(cursor: Cursor, claim: Claim, result: SegmentResult | None) -
     parameters = {
         "recording": claim.recording_id,
         "id": claim.segment_id,
-        "lease": claim.lease,
+        "lease": claim.lease_token,
         "key": claim.decode_key,
         "body": None if result is None else to_json(storable_json(result.to_json())).decode(),
     }
@@ -419,7 +429,7 @@ _FINISH_DUPLICATE = text(f"""
            and (:just_decoded or not s.force)
      returning s.recording_id
     )
-    {DECREMENT_OPEN_SEGMENTS}
+    {END_SEGMENT_OF_RECORDING}
 """)
 
 
@@ -459,7 +469,7 @@ _LEASED_FOR_UPDATE = text("""
        for no key update of r, s
 """)
 
-_PUT_BACK = text(f"""
+_RELEASE_FAILED = text(f"""
     update segments
        set state = 'pending', strikes = :strikes, attempts = :attempts,
            next_attempt_at = now() + make_interval(secs => :pause_s),
@@ -478,35 +488,39 @@ _GIVE_UP = text(f"""
          where id = :id and state || '' in ('pending', 'leased')
      returning recording_id
     )
-    {DECREMENT_OPEN_SEGMENTS}
+    {END_SEGMENT_OF_RECORDING}
 """)
 
 
 def fail_segment(
-    connection: Connection, claim: Claim, code: ErrorCode, message: str, fate: Fate
+    connection: Connection, claim: Claim, code: ErrorCode, message: str, fate: FailureKind
 ) -> EndResult:
     """Record that an attempt failed: put the segment back for later, or give it up.
 
     Raises:
         LeaseLost: the lease was taken over: the failure is another's to judge.
     """
-    parameters = {"recording": claim.recording_id, "id": claim.segment_id, "lease": claim.lease}
+    parameters = {
+        "recording": claim.recording_id,
+        "id": claim.segment_id,
+        "lease": claim.lease_token,
+    }
     row = connection.execute(_LEASED_FOR_UPDATE, parameters).one_or_none()
     if row is None:
         raise _lease_lost_error(claim)
-    strikes = row.strikes + (fate is Fate.STRIKE)
-    if fate is Fate.FOR_GOOD or strikes >= STRIKES_MAX:
+    strikes = row.strikes + (fate is FailureKind.STRIKE)
+    if fate is FailureKind.PERMANENT or strikes >= STRIKES_MAX:
         abandoned_keys = tuple(key for key in (row.decode_key, row.decoding_key) if key is not None)
         return EndResult(
             give_up_segment(connection, claim.segment_id, code, message),
             abandoned_keys=abandoned_keys,
         )
     connection.execute(
-        _PUT_BACK,
+        _RELEASE_FAILED,
         {
             "id": claim.segment_id,
             "strikes": strikes,
-            "attempts": row.attempts - (fate in (Fate.PAUSE, Fate.NOT_HERE)),
+            "attempts": row.attempts - (fate in (FailureKind.RETRY_LATER, FailureKind.WRONG_HOST)),
             "pause_s": backoff_s(row.dispatches - 1),
             "code": code,
             "message": storable_text(message),
@@ -524,7 +538,7 @@ def give_up_segment(
     return None if row is None else _reduce_if_due(row)
 
 
-_RETURN = text(f"""
+_RELEASE_OWNED = text(f"""
     with leased_segments as (
         select id from segments where lease_owner = :owner and state = 'leased'
     )
@@ -562,7 +576,7 @@ def return_leases(connection: Connection, owner: str, *, child_died: bool) -> li
         "code": ErrorCode.ATTEMPTS_EXHAUSTED if child_died else None,
         "message": "the worker process died while decoding it" if child_died else None,
     }
-    rows = connection.execute(_RETURN, parameters).mappings()
+    rows = connection.execute(_RELEASE_OWNED, parameters).mappings()
     return [segment_dispatch(row, Priority.URGENT) for row in rows]
 
 
@@ -585,8 +599,9 @@ _WAITING_DUPLICATES = text(f"""
       from segments s join recordings r on r.id = s.recording_id
      where s.decode_key = any(:keys) and s.state = 'pending'
        and coalesce(s.next_attempt_at <= now(), true)
-       and not exists (select from segments leased
-                        where leased.decode_key = s.decode_key and leased.state = 'leased')
+       and not exists (select from segments leased_segment
+                        where leased_segment.decode_key = s.decode_key
+                          and leased_segment.state = 'leased')
      order by s.decode_key, s.dispatched_at
 """)
 

@@ -190,8 +190,8 @@ def _give_up_exhausted(connection: Connection, result: SweepResult) -> None:
     rows = connection.execute(_EXHAUSTED_SEGMENTS, {"batch": _BATCH}).mappings().all()
     for row in rows:
         _lock_recording(connection, row["recording_id"])
-        last = f"; the last error was: {row['error_message']}" if row["error_message"] else ""
-        message = f"given up after {row['attempts']} attempts, {row['strikes']} failed{last}"
+        last_error = f"; the last error was: {row['error_message']}" if row["error_message"] else ""
+        message = f"given up after {row['attempts']} attempts, {row['strikes']} failed{last_error}"
         dispatch = give_up_segment(connection, row["id"], ErrorCode.ATTEMPTS_EXHAUSTED, message)
         result.given_up_count += 1
         if dispatch is not None:
@@ -246,8 +246,7 @@ def _redispatch_segments(due_ids: str) -> TextClause:
     """)
 
 
-_REDISPATCH_EXPIRED = _redispatch_segments(
-    """
+_REDISPATCH_EXPIRED = _redispatch_segments("""
     select id from segments
      where state = 'leased' and lease_expires_at < now()
        and (coalesce(dispatched_at < lease_expires_at, true)
@@ -255,8 +254,7 @@ _REDISPATCH_EXPIRED = _redispatch_segments(
                    :patience_s * 2.0 ^ greatest(least(dispatches, 20) - 1, 0), :patience_max_s)))
      order by lease_expires_at
      limit :batch
-    """
-)
+""")
 
 
 def _dispatch_expired(
@@ -342,7 +340,7 @@ _REDUCES = _Redispatch(
                reduce_dispatches = r.reduce_dispatches + 1
          where r.id = any(array(select id from due_recordings))
      returning {REDUCE_COLUMNS},
-               (select b.urgent from submissions b where b.id = r.submission_id) as urgent
+               (select sub.urgent from submissions sub where sub.id = r.submission_id) as urgent
     """),
     to_dispatch=reduce_dispatch,
 )

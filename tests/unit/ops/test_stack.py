@@ -39,7 +39,7 @@ def test_a_directory_with_a_colon_can_be_a_root(tmp_path):
     settings = settings_with(Roots(tmp_path).all())
 
     location = settings.locate(recording)
-    assert location.under(settings.root_path(location.root)) == recording
+    assert location.absolute_path(settings.root_path(location.root)) == recording
 
 
 def test_there_is_always_a_worker(monkeypatch):

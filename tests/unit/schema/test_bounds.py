@@ -14,9 +14,9 @@ from schema.bounds import (
     EARLIEST,
     TEXT_CHARS_MAX,
     check_text,
-    drop_out_of_bounds,
     is_plausible,
-    omission_flag,
+    omit_out_of_bounds,
+    omitted_field_flag,
     plausible_start,
 )
 from schema.records import CallInfo
@@ -46,7 +46,7 @@ CALLS = st.builds(
 
 @given(CALLS)
 def test_what_is_left_can_be_stored_and_what_is_not_is_named(call):
-    kept, left_out = drop_out_of_bounds(call, NOW)
+    kept, left_out = omit_out_of_bounds(call, NOW)
     names = {each.field for each in left_out}
     for name in ("call_id", "direction", "line", "agent", "customer"):
         value = getattr(kept, name)
@@ -56,8 +56,10 @@ def test_what_is_left_can_be_stored_and_what_is_not_is_named(call):
     written = json.dumps(kept.attributes, ensure_ascii=False, allow_nan=False)
     assert len(written.encode()) <= ATTRIBUTES_MAX_BYTES
     assert "\\u0000" not in written
-    assert drop_out_of_bounds(kept, NOW) == (kept, [])
-    assert all(each.cause and omission_flag(each) == f"left-out:{each.field}" for each in left_out)
+    assert omit_out_of_bounds(kept, NOW) == (kept, [])
+    assert all(
+        each.cause and omitted_field_flag(each) == f"left-out:{each.field}" for each in left_out
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,6 @@ def test_fields_nested_without_end_are_left_out():
     deep: list = []
     for _ in range(10_000):
         deep = [deep]
-    kept, (left_out,) = drop_out_of_bounds(CallInfo(attributes={"deep": deep}), NOW)
+    kept, (left_out,) = omit_out_of_bounds(CallInfo(attributes={"deep": deep}), NOW)
     assert kept.attributes == {}
     assert "deeper than 16" in left_out.cause

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from schema.metrics import CATALOGUE, Kind, Metric, Source, served_by
+from schema.metrics import CATALOGUE, Metric, MetricKind, MetricsRole, served_by
 from schema.settings import Address
 
 #: The units that we use, as Prometheus' conventions spell them. A bare count has none.
@@ -25,7 +25,7 @@ def test_the_catalogue_has_every_name_once():
 @pytest.mark.parametrize("metric", CATALOGUE, ids=each)
 def test_a_name_follows_prometheus_rules(metric: Metric):
     assert re.fullmatch(r"callscribe(_[a-z]+)+", metric.name)
-    assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
+    assert metric.name.endswith("_total") == (metric.kind is MetricKind.COUNTER)
     # What Prometheus adds to a histogram's name may end nothing else's.
     assert not re.search(r"_(bucket|sum|count|created|info)$", metric.name)
     assert metric.meaning
@@ -48,8 +48,8 @@ def test_every_value_of_every_label_is_known_beforehand(metric: Metric):
         assert all(re.fullmatch(r"[a-z][a-z.-]*", value) for value in values)
 
 
-@pytest.mark.parametrize("source", Source)
-def test_every_process_says_that_it_is_there(source: Source):
+@pytest.mark.parametrize("source", MetricsRole)
+def test_every_process_says_that_it_is_there(source: MetricsRole):
     assert "callscribe_up" in {metric.name for metric in served_by(source)}
 
 

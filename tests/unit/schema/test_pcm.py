@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schema.pcm import (
     BlockDigests,
-    PlannedPart,
+    PlannedSlice,
     downmix,
     excerpt_digest,
     samples_digest,
@@ -62,11 +62,11 @@ def test_a_downmix_is_the_mean_in_float32():
     assert mixed.tolist() == [0.125, 1.0]
 
 
-PARTS = (PlannedPart(Span(0, 60_000), "left"), PlannedPart(Span(52_000, 100_000), "right"))
+PARTS = (PlannedSlice(Span(0, 60_000), "left"), PlannedSlice(Span(52_000, 100_000), "right"))
 
 
-def shifted(parts: tuple[PlannedPart, ...], by_ms: int) -> list[PlannedPart]:
-    return [PlannedPart(part.span.shifted(by_ms), part.pcm_digest) for part in parts]
+def shifted(parts: tuple[PlannedSlice, ...], by_ms: int) -> list[PlannedSlice]:
+    return [PlannedSlice(part.span.shifted(by_ms), part.pcm_digest) for part in parts]
 
 
 def test_an_excerpt_is_the_same_wherever_its_segments_lie():
@@ -84,7 +84,7 @@ def test_an_excerpt_is_the_same_wherever_its_segments_lie():
         (PARTS, Span(45_100, 70_100)),
         (PARTS, Span(45_000, 70_100)),
         (PARTS[:1], Span(45_000, 60_000)),
-        ((PARTS[0], PlannedPart(PARTS[1].span, "other")), Span(45_000, 70_000)),
+        ((PARTS[0], PlannedSlice(PARTS[1].span, "other")), Span(45_000, 70_000)),
         (shifted(PARTS, 5_000), Span(45_000, 70_000)),
     ],
 )

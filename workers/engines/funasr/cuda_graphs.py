@@ -24,11 +24,11 @@ _MAX_RECORDINGS = 48
 #: A shape is recorded when it comes for the second time: most that come once never come again.
 _RECORD_AT_CALL = 2
 
-Part = Callable[..., tuple[Tensor, ...]]
+NetworkPart = Callable[..., tuple[Tensor, ...]]
 _Key = tuple[str, tuple[tuple[int, ...], ...]]
 
 
-class _Recording(NamedTuple):
+class _RecordedGraph(NamedTuple):
     graph: Any
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -40,11 +40,11 @@ class GraphRunner:
     def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:
         self._device = device
         self._cuda = cuda
-        self._calls: OrderedDict[_Key, int] = OrderedDict()
-        self._recordings: OrderedDict[_Key, _Recording] = OrderedDict()
+        self._calls_by_shape: OrderedDict[_Key, int] = OrderedDict()
+        self._recordings: OrderedDict[_Key, _RecordedGraph] = OrderedDict()
         self._is_disabled = False
 
-    def __call__(self, name: str, function: Part, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, name: str, function: NetworkPart, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the function's result; the next replay of its shape overwrites it."""
         key = name, tuple(tuple(tensor.shape) for tensor in tensors)
         recording = self._recordings.get(key)
@@ -61,17 +61,19 @@ class GraphRunner:
     def clear(self) -> None:
         """Drop every recording, with its memory."""
         self._recordings.clear()
-        self._calls.clear()
+        self._calls_by_shape.clear()
 
     def _should_record(self, key: _Key) -> bool:
         if self._is_disabled:
             return False
-        self._calls[key] = self._calls.pop(key, 0) + 1
-        while len(self._calls) > 10 * _MAX_RECORDINGS:
-            self._calls.popitem(last=False)
-        return self._calls[key] >= _RECORD_AT_CALL
+        self._calls_by_shape[key] = self._calls_by_shape.pop(key, 0) + 1
+        while len(self._calls_by_shape) > 10 * _MAX_RECORDINGS:
+            self._calls_by_shape.popitem(last=False)
+        return self._calls_by_shape[key] >= _RECORD_AT_CALL
 
-    def _record(self, key: _Key, function: Part, tensors: tuple[Tensor, ...]) -> _Recording | None:
+    def _record(
+        self, key: _Key, function: NetworkPart, tensors: tuple[Tensor, ...]
+    ) -> _RecordedGraph | None:
         while len(self._recordings) >= _MAX_RECORDINGS:
             self._recordings.popitem(last=False)
         inputs = tuple(tensor.clone() for tensor in tensors)
@@ -94,5 +96,5 @@ class GraphRunner:
             log.warning("graphs_not_recorded", error=str(error).splitlines()[0])
             return None
         log.info("graph_recorded", part=key[0], shapes=key[1], graphs=len(self._recordings) + 1)
-        recording = self._recordings[key] = _Recording(graph, inputs, outputs)
+        recording = self._recordings[key] = _RecordedGraph(graph, inputs, outputs)
         return recording

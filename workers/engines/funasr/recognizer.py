@@ -31,7 +31,13 @@ from schema.span import Span
 from schema.text import is_cjk
 from schema.words import ResultTag, Word
 from workers.engines import features
-from workers.engines.base import Cancellations, DecodeOutcome, DecodeRequest, Decoding, Recognizer
+from workers.engines.base import (
+    Cancellations,
+    DecodedSpeech,
+    DecodeOutcome,
+    DecodeRequest,
+    Recognizer,
+)
 from workers.engines.budget import CPU_BUDGET_MS, Budget
 from workers.engines.features import FRAME_MS, FilterBank, Normalisation, Stacking, inference
 from workers.engines.funasr import networks
@@ -113,7 +119,7 @@ class FunasrRecognizer(Recognizer):
 
     def decode_all(self, requests: Sequence[DecodeRequest]) -> list[DecodeOutcome]:
         """Decode: see :meth:`workers.engines.base.Recognizer.decode_all`."""
-        outcomes: list[DecodeOutcome] = [Decoding((), None) for _ in requests]
+        outcomes: list[DecodeOutcome] = [DecodedSpeech((), None) for _ in requests]
         groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
         for index, request in enumerate(requests):
             if request.regions:
@@ -270,7 +276,7 @@ class FunasrRecognizer(Recognizer):
 
     def _make_decoding(
         self, regions: Sequence[Span], tokens: Sequence[RegionTokens], language: str
-    ) -> Decoding:
+    ) -> DecodedSpeech:
         # Region by region: a token never continues in the next one's first.
         words = tuple(
             word
@@ -279,10 +285,10 @@ class FunasrRecognizer(Recognizer):
         )
         likeliest_language, tags = self._read_special_tokens(regions, tokens)
         if not words:
-            return Decoding((), None, tags)
+            return DecodedSpeech((), None, tags)
         if language == "auto":
             language = likeliest_language or _guess_language(words)
-        return Decoding(words, language, tags)
+        return DecodedSpeech(words, language, tags)
 
     def _make_words(self, region: Span, tokens: RegionTokens) -> list[Word]:
         """Return a region's words, on the segment's clock; none leaves its region."""
@@ -382,7 +388,7 @@ class GenericRecognizer(Recognizer):
 
     def _decode(
         self, request: DecodeRequest, index: int, cancellations: Cancellations
-    ) -> Decoding | None:
+    ) -> DecodedSpeech | None:
         """Return a request's words, or None where it was cancelled."""
         language = request.language
         words: list[Word] = []
@@ -390,17 +396,19 @@ class GenericRecognizer(Recognizer):
         for region in request.regions:
             if cancellations.is_cancelled(index):
                 return None
-            first, last = (ms * SAMPLES_PER_MS for ms in (region.start_ms, region.end_ms))
+            start, end = (ms * SAMPLES_PER_MS for ms in (region.start_ms, region.end_ms))
             with isolate_funasr():
                 results = self._model.generate(
-                    request.samples[first:last], key="region", language=language, hotword=hotwords
+                    request.samples[start:end], key="region", language=language, hotword=hotwords
                 )
             if len(results) != 1:
                 raise RuntimeError(f"{len(results)} results for one region")
             words += (word.shifted(region.start_ms) for word in generic_words(results[0], region))
         if not words:
-            return Decoding((), None)
-        return Decoding(tuple(words), language if language != "auto" else _guess_language(words))
+            return DecodedSpeech((), None)
+        return DecodedSpeech(
+            tuple(words), language if language != "auto" else _guess_language(words)
+        )
 
 
 def generic_words(result: Mapping[str, Any], region: Span) -> list[Word]:

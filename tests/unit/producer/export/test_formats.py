@@ -120,7 +120,7 @@ def test_json_proves_what_of_the_speech_has_words():
         core=Span(4_000, 9_000),
         reason=RepairReason.SEAM,
         outcome=RepairOutcome.REPAIRED,
-        added=(Word("back", 4_500, 5_000, 0.9),),
+        added_words=(Word("back", 4_500, 5_000, 0.9),),
         rules=(SeamRule.AGREED_SILENCE, SeamRule.ANCHOR),
     )
     call = replace(

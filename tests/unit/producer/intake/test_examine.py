@@ -74,7 +74,7 @@ def test_segments_digests_are_those_of_what_workers_read_after_a_seek(
     recording = examined(path, settings, load_profile("call", {"plan": plan}))
 
     assert len(recording.segments) == 8
-    audio = recording.audio.under(settings.root_path(recording.audio.root))
+    audio = recording.audio.absolute_path(settings.root_path(recording.audio.root))
     for segment in reversed(recording.segments):
         first, last = (frame_at(ms, 8000) for ms in (segment.span.start_ms, segment.span.end_ms))
         with soundfile.SoundFile(audio) as file:

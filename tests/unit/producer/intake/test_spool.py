@@ -41,7 +41,9 @@ def copied(path, settings, raw=RAW_DEFAULTS):
 
 
 def samples_of(copy, spool):
-    return soundfile.read(copy.location.under(str(spool)), dtype="float32", always_2d=True)[0]
+    return soundfile.read(copy.location.absolute_path(str(spool)), dtype="float32", always_2d=True)[
+        0
+    ]
 
 
 def files_in(directory):
@@ -79,7 +81,7 @@ def test_sixteen_bits_are_copied_bit_for_bit(tmp_path, spool, configured):
     assert copy.format.encoding == "PCM_16"
     # libsndfile makes up a last block, of what was in memory.
     assert np.array_equal(
-        soundfile.read(copy.location.under(str(spool)), dtype="int16")[0], decoded[:24_000]
+        soundfile.read(copy.location.absolute_path(str(spool)), dtype="int16")[0], decoded[:24_000]
     )
 
 

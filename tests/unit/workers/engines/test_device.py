@@ -14,10 +14,10 @@ from schema.profile import load_profile
 from schema.settings import Settings
 from schema.span import Span
 from workers.engines import device as devices
-from workers.engines.base import Decoding
+from workers.engines.base import DecodedSpeech
 from workers.engines.device import configure_torch, load_cublas, report_device_errors, run_trial
 from workers.segment import pipeline
-from workers.segment.pipeline import Route
+from workers.segment.pipeline import SegmentDecoder
 
 PROFILE = load_profile("call")
 
@@ -49,7 +49,7 @@ class Network:
         self.heard.append(("decode", tuple(regions), language))
         if self.fault is not None:
             raise self.fault
-        return Decoding((), None)
+        return DecodedSpeech((), None)
 
 
 class Bank:
@@ -117,13 +117,13 @@ def test_a_host_whose_gpu_fails_while_it_loads_leaves_the_work_to_others(
     monkeypatch.setattr(pipeline, "load_filter_bank", load("bank", Bank()))
     monkeypatch.setattr(pipeline, "load_detector", load("detector", network))
     monkeypatch.setattr(pipeline, "load_recognizer", load("recognizer", network))
-    route = Route(gpu)
+    decoder = SegmentDecoder(gpu)
 
     with pytest.raises(Misconfigured) as caught:
-        route._load(route.profile_for_host(PROFILE))
+        decoder._load(decoder.profile_for_host(PROFILE))
 
     assert caught.value.code is code
-    assert route._models is None
+    assert decoder._models is None
 
 
 def test_a_device_is_opened_before_it_is_asked_what_it_has_free(gpu, monkeypatch):
@@ -133,7 +133,7 @@ def test_a_device_is_opened_before_it_is_asked_what_it_has_free(gpu, monkeypatch
     )
     monkeypatch.setattr(pipeline, "load_filter_bank", lambda _: asked.append("open") or Bank())
 
-    Route(gpu).profile_for_host(PROFILE)
+    SegmentDecoder(gpu).profile_for_host(PROFILE)
 
     assert asked == ["open", "free"]
 
@@ -143,7 +143,7 @@ def test_a_cpu_has_no_trial(gpu, monkeypatch):
     monkeypatch.setattr(pipeline, "load_detector", lambda *_: network)
     monkeypatch.setattr(pipeline, "load_recognizer", lambda *_: network)
 
-    Route(gpu.model_copy(update={"device": "cpu"}))._load(PROFILE)
+    SegmentDecoder(gpu.model_copy(update={"device": "cpu"}))._load(PROFILE)
 
     assert network.heard == []
 

@@ -11,7 +11,7 @@ from schema.profile import Profile, load_profile
 from schema.settings import Settings
 from workers.engines import model_memory
 from workers.engines.model_memory import choose_profile, free_bytes, needed_bytes
-from workers.segment.pipeline import Route
+from workers.segment.pipeline import SegmentDecoder
 
 LARGE_BYTES, SMALL_BYTES = 1_000_000, 1_000
 
@@ -87,11 +87,11 @@ def test_a_control_groups_limit_counts(tmp_path: Path, limit: str, left: int):
 
 
 def test_a_host_does_not_go_back_and_forth_between_models(settings, free):
-    route = Route(settings)
+    decoder = SegmentDecoder(settings)
     free(SMALL_BYTES)
-    first = route.profile_for_host(profile(language="en", hotwords=("Acme",)))
+    first = decoder.profile_for_host(profile(language="en", hotwords=("Acme",)))
     free(LARGE_BYTES)
-    second = route.profile_for_host(profile(language="zh"))
+    second = decoder.profile_for_host(profile(language="zh"))
     assert {first.decode.model, second.decode.model} == {"small"}
     assert (second.decode.language, second.decode.hotwords) == ("zh", ())
-    assert Route(settings).profile_for_host(profile()).decode.model == "large"
+    assert SegmentDecoder(settings).profile_for_host(profile()).decode.model == "large"

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from schema import metrics as catalogue
-from schema.metrics import Source
+from schema.metrics import MetricsRole
 from schema.settings import Address
 from workers.process import metrics
 from workers.process.memory import DeviceFigures, MemoryFigures
@@ -67,7 +67,7 @@ def test_a_host_without_a_device_shows_none(own_registry):
     assert not [m for m in own_registry.collect() if m.name.startswith("callscribe_device")]
 
 
-@pytest.mark.parametrize("source", [Source.SEGMENTS, Source.REDUCE, Source.SWEEP])
+@pytest.mark.parametrize("source", [MetricsRole.SEGMENTS, MetricsRole.REDUCE, MetricsRole.SWEEP])
 def test_a_role_serves_what_the_catalogue_says_and_counters_from_zero(source, own_registry):
     metrics._prepare(source)
 
@@ -81,7 +81,7 @@ PROGRAM = """
 import os, signal, sys
 from urllib.request import urlopen
 from schema import metrics as catalogue
-from schema.metrics import Source
+from schema.metrics import MetricsRole
 from schema.settings import Address
 from workers.process import metrics
 from workers.process.memory import DeviceFigures, MemoryFigures
@@ -98,7 +98,7 @@ def scraped():
     with urlopen(f"http://127.0.0.1:{metrics._server.server_port}/metrics") as answer:
         return answer.read().decode()
 
-metrics.serve_forked(Source.SEGMENTS, Address("127.0.0.1", 0))
+metrics.serve_forked(MetricsRole.SEGMENTS, Address("127.0.0.1", 0))
 """
 
 
@@ -216,7 +216,7 @@ def test_a_worker_that_cannot_serve_works_all_the_same(monkeypatch, tmp_path: Pa
         """
         taken = Address("127.0.0.1", metrics._server.server_port)
         metrics._server.socket.listen()
-        metrics.serve_forked(Source.SEGMENTS, taken)
+        metrics.serve_forked(MetricsRole.SEGMENTS, taken)
         metrics.count(catalogue.SEGMENTS, outcome="done")
         print("works")
         """,
@@ -229,14 +229,14 @@ def test_a_worker_that_cannot_serve_works_all_the_same(monkeypatch, tmp_path: Pa
 
 def test_a_sweep_that_cannot_serve_sweeps_all_the_same(own_registry):
     with socket.create_server((LOOPBACK.host, 0)) as taken:
-        metrics.serve_alone(Source.SWEEP, Address(LOOPBACK.host, taken.getsockname()[1]))
+        metrics.serve_alone(MetricsRole.SWEEP, Address(LOOPBACK.host, taken.getsockname()[1]))
 
     assert metrics._server is None
     metrics.count(catalogue.LEASES_EXPIRED)
 
 
 def test_without_an_address_nothing_is_shared_or_served():
-    metrics.serve_forked(Source.SEGMENTS, None)
+    metrics.serve_forked(MetricsRole.SEGMENTS, None)
     metrics.start_child()
 
     assert metrics._directory is None
@@ -244,7 +244,7 @@ def test_without_an_address_nothing_is_shared_or_served():
 
 
 def test_a_process_of_its_own_serves_what_it_counts(own_registry):
-    metrics.serve_alone(Source.SWEEP, LOOPBACK)
+    metrics.serve_alone(MetricsRole.SWEEP, LOOPBACK)
     try:
         metrics.count(catalogue.LEASES_EXPIRED, 2)
         url = f"http://127.0.0.1:{metrics._server.server_port}/metrics"

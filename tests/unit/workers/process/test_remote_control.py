@@ -11,7 +11,7 @@ from schema.settings import Settings
 from workers.process import remote_control
 
 
-class Route:
+class SegmentDecoder:
     """Counts how often its models went."""
 
     unloaded = 0
@@ -24,12 +24,12 @@ class Route:
 def worker():
     remote_control.mark_requests_done()
     settings = Settings(database_url="postgresql://nowhere/none", redis_url="redis://nowhere")
-    return SimpleNamespace(settings=settings, route=Route())
+    return SimpleNamespace(settings=settings, segment_decoder=SegmentDecoder())
 
 
 def test_nothing_is_cleaned_that_nobody_asked_for(worker):
     assert not remote_control.clean_if_requested(worker)
-    assert worker.route.unloaded == 0
+    assert worker.segment_decoder.unloaded == 0
 
 
 def test_asked_again_and_again_it_cleans_once_a_minute(worker, monkeypatch: pytest.MonkeyPatch):
@@ -40,7 +40,7 @@ def test_asked_again_and_again_it_cleans_once_a_minute(worker, monkeypatch: pyte
         answer = remote_control.deep_clean(None)["ok"]
         assert answer.startswith("models and caches go" if cleans else "asked within")
         assert remote_control.clean_if_requested(worker) is cleans
-    assert worker.route.unloaded == 2
+    assert worker.segment_decoder.unloaded == 2
 
 
 def test_asked_twice_between_two_segments_it_cleans_once(worker):
@@ -48,7 +48,7 @@ def test_asked_twice_between_two_segments_it_cleans_once(worker):
     remote_control.request_clean()
     assert remote_control.clean_if_requested(worker)
     assert not remote_control.clean_if_requested(worker)
-    assert worker.route.unloaded == 1
+    assert worker.segment_decoder.unloaded == 1
 
 
 def test_what_the_parent_is_asked_the_child_sees(worker):

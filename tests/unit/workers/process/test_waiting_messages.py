@@ -25,7 +25,7 @@ def test_the_task_of_what_was_taken_along_has_nothing_to_do_once():
     waiting = WaitingMessages()
     waiting.add(TWO)
     waiting.begin(ONE)
-    waiting.take_along(TWO)
+    waiting.mark_handled(TWO)
     assert waiting.in_order() == []
     assert not waiting.begin(TWO)
     # Redis may deliver it again: the ledger says then that nothing is to be done.
@@ -39,7 +39,7 @@ def test_a_name_that_comes_after_its_task_is_not_kept():
     assert waiting.in_order() == []
 
 
-@given(st.lists(st.tuples(st.sampled_from(["add", "begin", "take_along"]), st.integers(0, 600))))
+@given(st.lists(st.tuples(st.sampled_from(["add", "begin", "mark_handled"]), st.integers(0, 600))))
 def test_no_more_is_kept_than_a_worker_ever_holds(steps):
     waiting = WaitingMessages()
     for step, number in [*steps, *(("add", number) for number in range(600))]:

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from schema.errors import BadRecording, CallscribeError, ErrorCode, Misconfigured, Transient
-from schema.pcm import PlannedPart, downmix, excerpt_digest, samples_digest
+from schema.pcm import PlannedSlice, downmix, excerpt_digest, samples_digest
 from schema.records import AudioFormat, Location, SegmentSource
 from schema.settings import Settings
 from schema.span import Span, duration_of, frame_at
@@ -112,9 +112,9 @@ def excerpt(
 ) -> SegmentSource:
     """A repair of a span, as the ledger orders it of planned segments."""
     whole = [plan_source(path, samples, rate_hz, part, channel) for part in parts]
-    planned_parts = tuple(PlannedPart(source.span, source.pcm_digest) for source in whole)
+    planned_parts = tuple(PlannedSlice(source.span, source.pcm_digest) for source in whole)
     return replace(
-        whole[0], span=span, pcm_digest=excerpt_digest(planned_parts, span), parts=planned_parts
+        whole[0], span=span, pcm_digest=excerpt_digest(planned_parts, span), slices=planned_parts
     )
 
 

@@ -63,7 +63,7 @@ def ahead(storage: Storage) -> ReadAhead:
 
 def test_what_was_read_ahead_is_not_read_again(ahead: ReadAhead, storage: Storage):
     wait_until_read(ahead, storage, MESSAGE)
-    assert len(ahead.samples(MESSAGE.id, SOURCE)) == 1
+    assert len(ahead.read_samples(MESSAGE.id, SOURCE)) == 1
     assert (len(storage.reads), storage.here) == (1, 0)
 
 
@@ -71,35 +71,35 @@ def test_a_reading_under_way_is_waited_for(ahead: ReadAhead, storage: Storage):
     storage.goes_on.clear()
     wait_until_read(ahead, storage, MESSAGE)
     threading.Timer(0.05, storage.goes_on.set).start()
-    ahead.samples(MESSAGE.id, SOURCE)
+    ahead.read_samples(MESSAGE.id, SOURCE)
     assert (len(storage.reads), storage.here) == (1, 0)
 
 
 def test_a_reading_that_has_not_begun_is_not_waited_for(ahead: ReadAhead, storage: Storage):
     storage.goes_on.clear()
     wait_until_read(ahead, storage, replace(MESSAGE, id=UUID(int=7)))
-    ahead.expect(MESSAGE)
+    ahead.start_reading(MESSAGE)
     threading.Timer(0.05, storage.goes_on.set).start()
-    ahead.samples(MESSAGE.id, SOURCE)
+    ahead.read_samples(MESSAGE.id, SOURCE)
     assert storage.here == 1
 
 
 def test_an_unexpected_segment_is_read_as_it_comes(ahead: ReadAhead, storage: Storage):
-    ahead.samples(MESSAGE.id, SOURCE)
+    ahead.read_samples(MESSAGE.id, SOURCE)
     assert (len(storage.reads), storage.here) == (1, 1)
 
 
 def test_samples_of_another_source_are_not_taken_for_it(ahead: ReadAhead, storage: Storage):
     moved_source = replace(SOURCE, span=Span(10_000, 20_000))
     wait_until_read(ahead, storage, MESSAGE)
-    ahead.samples(MESSAGE.id, moved_source)
+    ahead.read_samples(MESSAGE.id, moved_source)
     assert storage.reads[-1] == (threading.current_thread().name, moved_source)
 
 
 def test_what_failed_ahead_is_tried_again(ahead: ReadAhead, storage: Storage):
     storage.fails = 1
     wait_until_read(ahead, storage, MESSAGE)
-    ahead.samples(MESSAGE.id, SOURCE)
+    ahead.read_samples(MESSAGE.id, SOURCE)
     assert (len(storage.reads), storage.here) == (2, 1)
 
 
@@ -107,7 +107,7 @@ def test_what_fails_again_raises_what_reading_raises(ahead: ReadAhead, storage: 
     storage.fails = 2
     wait_until_read(ahead, storage, MESSAGE)
     with pytest.raises(Transient, match="no answer"):
-        ahead.samples(MESSAGE.id, SOURCE)
+        ahead.read_samples(MESSAGE.id, SOURCE)
 
 
 def test_what_is_not_wanted_is_not_read(storage: Storage):
@@ -117,10 +117,10 @@ def test_what_is_not_wanted_is_not_read(storage: Storage):
         source_found.set()
 
     ahead = ReadAhead(find, storage.read, lambda: storage.read)
-    ahead.expect(MESSAGE)
+    ahead.start_reading(MESSAGE)
     assert source_found.wait(30)
     assert storage.reads == []
-    ahead.samples(MESSAGE.id, SOURCE)
+    ahead.read_samples(MESSAGE.id, SOURCE)
     assert storage.here == 1
 
 
@@ -129,7 +129,7 @@ def test_no_more_than_two_segments_are_held(ahead: ReadAhead, storage: Storage):
     for message in messages:
         wait_until_read(ahead, storage, message)
     for message in messages:
-        ahead.samples(message.id, SOURCE)
+        ahead.read_samples(message.id, SOURCE)
     assert (len(storage.reads), storage.here) == (6, 2)
 
 
@@ -151,10 +151,10 @@ def test_hints_that_nobody_takes_cost_the_parent_nothing():
 
 def test_what_is_hinted_at_is_read(ahead: ReadAhead, storage: Storage):
     hints = ReceivedMessages()
-    hints.follow(ahead.expect)
+    hints.follow(ahead.start_reading)
     hints.send(MESSAGE)
     assert storage.begun.wait(30)
-    ahead.samples(MESSAGE.id, SOURCE)
+    ahead.read_samples(MESSAGE.id, SOURCE)
     assert (len(storage.reads), storage.here) == (1, 0)
 
 
@@ -172,7 +172,7 @@ def test_several_threads_read_each_with_a_reader_of_its_own(storage: Storage):
         wait_until_read(ahead, storage, message)
     storage.goes_on.set()
     for message in messages:
-        ahead.samples(message.id, SOURCE)
+        ahead.read_samples(message.id, SOURCE)
     assert (len(storage.reads), storage.here) == (2, 0)
     assert sorted(readers) == sorted({name for name, _ in storage.reads})
 
@@ -180,5 +180,5 @@ def test_several_threads_read_each_with_a_reader_of_its_own(storage: Storage):
 def wait_until_read(ahead: ReadAhead, storage: Storage, message: Message) -> None:
     """Expect a message, and wait until its segment is being read."""
     storage.begun.clear()
-    ahead.expect(message)
+    ahead.start_reading(message)
     assert storage.begun.wait(30)

@@ -12,7 +12,7 @@ from workers.transcript.alignment import align, comparison_form
 
 def pairs(lefts, rights) -> list[tuple[int, int]]:
     columns, _ = align(lefts, rights)
-    return [(c.left, c.right) for c in columns if c.is_equal]
+    return [(c.left_index, c.right_index) for c in columns if c.is_equal]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_time_pairs_the_ones_of_one_one_one():
 def test_two_hearings_of_one_word_are_a_pair_that_is_not_equal():
     columns, _ = align(words(("jump", 0, 400)), words(("jumps", 0, 450)))
 
-    assert [(c.left, c.right) for c in columns] == [(0, 0)]
+    assert [(c.left_index, c.right_index) for c in columns] == [(0, 0)]
     assert 0.5 < columns[0].likeness < 1
 
 
@@ -68,7 +68,12 @@ def test_lone_words_come_in_order_of_time():
         words(("a", 0, 200), ("b", 4_000, 4_200)), words(("x", 2_000, 2_200), ("y", 6_000, 6_200))
     )
 
-    assert [(c.left, c.right) for c in columns] == [(0, None), (None, 0), (1, None), (None, 1)]
+    assert [(c.left_index, c.right_index) for c in columns] == [
+        (0, None),
+        (None, 0),
+        (1, None),
+        (None, 1),
+    ]
 
 
 @st.composite
@@ -83,5 +88,5 @@ def any_words(draw):
 def test_every_word_is_in_one_column_and_in_order(lefts, rights):
     columns, _ = align(lefts, rights)
 
-    assert [c.left for c in columns if c.left is not None] == list(range(len(lefts)))
-    assert [c.right for c in columns if c.right is not None] == list(range(len(rights)))
+    assert [c.left_index for c in columns if c.left_index is not None] == list(range(len(lefts)))
+    assert [c.right_index for c in columns if c.right_index is not None] == list(range(len(rights)))

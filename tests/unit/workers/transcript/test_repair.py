@@ -70,7 +70,7 @@ def test_what_was_lost_comes_back_once(hole):
 
     assert repaired_track.words == STEADY
     assert [report.outcome for report in reports] == [RepairOutcome.REPAIRED] * len(places)
-    assert not reports[0].dropped
+    assert not reports[0].dropped_words
 
 
 WORDS = st.lists(st.tuples(st.integers(0, 700), st.integers(80, 900)), min_size=30, max_size=160)
@@ -128,7 +128,7 @@ def test_a_repair_that_hears_less_around_its_place_takes_nothing_away():
     repaired_track, (report,) = apply_repairs(track, [repair_of(less, Span(19_900, 25_000))])
 
     assert set(track.words) < set(repaired_track.words)
-    assert [word.start_ms for word in report.added] == [22_000, 22_500]
+    assert [word.start_ms for word in report.added_words] == [22_000, 22_500]
 
 
 def test_a_failed_repair_leaves_what_was_there_and_says_why():
@@ -177,7 +177,7 @@ def test_a_repair_says_how_it_was_joined_and_the_seams_of_the_plan_stay():
     assert repaired_track.seams == track.seams
     assert len(report.rules) == 2
     assert SeamRule.GAP not in report.rules
-    assert [w.text for w in report.added] == [f"w{i}" for i in range(40, 50)]
+    assert [w.text for w in report.added_words] == [f"w{i}" for i in range(40, 50)]
 
 
 def test_words_in_another_language_are_replaced_though_they_cover_more():

@@ -211,9 +211,9 @@ def test_whatever_a_rewriter_returns_no_word_is_lost_or_made_up(drawn, answers):
 def test_changes_are_in_order_and_none_is_one_sided(spoken, written):
     at = 0
     for change in find_changes(spoken, written):
-        assert at <= change.first < change.last <= len(spoken)
+        assert at <= change.start < change.end <= len(spoken)
         assert change.tokens
-        at = change.last
+        at = change.end
 
 
 @given(st.lists(st.booleans()))
@@ -222,7 +222,7 @@ def test_the_changes_of_a_true_rewriting_are_found_exactly(changed):
     written = [text.upper() if c else text for text, c in zip(spoken, changed, strict=True)]
 
     rewritten_words = {
-        i for change in find_changes(spoken, written) for i in range(change.first, change.last)
+        i for change in find_changes(spoken, written) for i in range(change.start, change.end)
     }
 
     assert rewritten_words == {i for i, c in enumerate(changed) if c}
