@@ -51,7 +51,7 @@ class Metric:
         return (self.name,)
 
 
-class Outcome(StrEnum):
+class SegmentOutcome(StrEnum):
     """How a worker's attempt at a segment ended."""
 
     #: Decoded and stored.
@@ -139,7 +139,7 @@ SEGMENTS = _counter(
     "callscribe_segments_total",
     "Attempts at segments, by how they ended",
     _SEGMENTS,
-    {"outcome": tuple(Outcome)},
+    {"outcome": tuple(SegmentOutcome)},
 )
 ERRORS = _counter(
     "callscribe_errors_total",
@@ -151,7 +151,7 @@ AUDIO = _counter(
     "callscribe_audio_seconds_total",
     "Audio of the segments that were decoded, or whose words were known already",
     _SEGMENTS,
-    {"outcome": (Outcome.DONE, Outcome.CACHED)},
+    {"outcome": (SegmentOutcome.DONE, SegmentOutcome.CACHED)},
 )
 SPEECH = _counter(
     "callscribe_speech_seconds_total",

@@ -19,7 +19,7 @@ from schema.span import Span
 from schema.transcript import Seam
 from schema.words import Word
 from workers.transcript.seams import DecodedSegment
-from workers.transcript.stitch import Track
+from workers.transcript.stitch import ChannelTimeline
 
 #: Two decodes of a word were seen up to 300 ms apart; "one one one" is said at 3 a second.
 _SAME_TIME_MS = 500
@@ -48,7 +48,7 @@ def audit(left: DecodedSegment, right: DecodedSegment, seam: Seam) -> Merge:
     )
 
 
-def unreported(segments: Sequence[DecodedSegment], track: Track) -> int:
+def unreported(segments: Sequence[DecodedSegment], track: ChannelTimeline) -> int:
     """Return how many words a track has or lacks beside what its seams say they dropped."""
     expected = Counter(word.text for segment in segments for word in segment.words)
     for seam in track.seams:

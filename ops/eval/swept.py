@@ -20,7 +20,7 @@ from schema.words import SegmentResult, Word
 from workers.transcript.coverage import find_lost_speech, plan_repairs
 from workers.transcript.repair import DecodedRepair, apply_repairs
 from workers.transcript.seams import DecodedSegment
-from workers.transcript.stitch import Track, stitch
+from workers.transcript.stitch import ChannelTimeline, stitch
 
 #: What each span of each recording yielded.
 Results = Mapping[tuple[str, Span], SegmentResult]
@@ -48,8 +48,8 @@ class Stitched:
 
     layout: Layout
     heard: tuple[DecodedSegment, ...]
-    track: Track
-    mended: Track
+    track: ChannelTimeline
+    mended: ChannelTimeline
     repairs: int
     truth: tuple[Token, ...]
     whole: Whole
@@ -124,7 +124,7 @@ class _Joined:
 
     layout: Layout
     heard: tuple[DecodedSegment, ...]
-    track: Track
+    track: ChannelTimeline
     orders: tuple[PlannedRepair, ...]
 
 
@@ -169,7 +169,7 @@ def _swept(case: Case, uncut: Sequence[Layout], cut: Sequence[_Joined], results:
     return Swept(case, tuple(wholes), tuple(stitched))
 
 
-def _mended(joined: _Joined, results: Results) -> Track:
+def _mended(joined: _Joined, results: Results) -> ChannelTimeline:
     """Put a layout's repairs in place."""
     name = joined.layout.case.name
     again = [

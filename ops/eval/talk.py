@@ -31,7 +31,7 @@ from schema.words import Word
 from workers.engines.load import load_detector, load_filter_bank, load_recognizer
 from workers.segment.speech_regions import find_speech
 from workers.transcript.dialogue import to_dialogue
-from workers.transcript.stitch import Track
+from workers.transcript.stitch import ChannelTimeline
 
 #: Between two turns, in turn; below zero the next speaker begins before the last has ended.
 _GAPS_MS = (700, 1_500, 300, -900, 2_500)
@@ -116,7 +116,7 @@ def _decoded(calls: Sequence[Call], profile: Profile) -> Iterator[Talk]:
 
 def talk(words: Sequence[Sequence[Word]], duration_ms: int) -> Talk:
     """Return the figures of a call by the words of its channels."""
-    tracks = [Track(channel, tuple(own), (), ()) for channel, own in enumerate(words)]
+    tracks = [ChannelTimeline(channel, tuple(own), (), ()) for channel, own in enumerate(words)]
     return talk_of(to_dialogue(tracks, _SPEAKERS), duration_ms)
 
 

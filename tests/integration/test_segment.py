@@ -203,7 +203,7 @@ def due_again(connection) -> int:
     return connection.scalar(waiting)
 
 
-def test_a_message_makes_way_once_for_what_a_dead_predecessor_had_begun(worker, ledger: Ledger):
+def test_a_message_is_requeued_once_behind_a_dead_predecessors_work(worker, ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
     worker.requeues_first_message = True
 
@@ -217,7 +217,7 @@ def test_a_message_makes_way_once_for_what_a_dead_predecessor_had_begun(worker, 
     assert segment_row(ledger).state == SegmentState.DONE
 
 
-def test_a_stale_message_that_makes_way_is_sent_no_more(worker, ledger: Ledger):
+def test_a_stale_message_is_not_requeued(worker, ledger: Ledger):
     (dispatch,) = added(ledger, recording("a")).dispatches
 
     requeue_once(worker, replace(dispatch.message, token=uuid4()))

@@ -77,7 +77,7 @@ def test_a_layer_imports_nothing_above_it(layer: str):
     assert breaches == []
 
 
-def test_only_the_engines_the_memory_and_the_polish_know_a_model_library():
+def test_only_some_modules_know_a_model_library():
     knowing = {
         str(path.relative_to(ROOT))
         for layer in ("schema", "producer", "workers")

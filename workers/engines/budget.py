@@ -43,8 +43,9 @@ class Budget:
         trial_bytes = max(1, measure_bytes(MIN_BUDGET_MS))
         affordable_ms = int(_SHARE * free_bytes / trial_bytes * MIN_BUDGET_MS)
         self.ms = self._limit_ms = max(MIN_BUDGET_MS, min(MAX_BUDGET_MS, affordable_ms))
-        figures = {"free_bytes": free_bytes, "trial_bytes": trial_bytes}
-        log.info("budget_learnt", minibatch_ms=self.ms, **figures)
+        log.info(
+            "budget_learnt", minibatch_ms=self.ms, free_bytes=free_bytes, trial_bytes=trial_bytes
+        )
 
     def halve(self) -> bool:
         """Halve the budget after memory ran out; return False where it is at its minimum."""

@@ -27,7 +27,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from schema import metrics as catalogue
-from schema.metrics import MetricKind, MetricsRole, Outcome, Stage, served_by
+from schema.metrics import MetricKind, MetricsRole, SegmentOutcome, Stage, served_by
 from schema.settings import Address
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ def count_decoded(
     audio_ms: int, speech_ms: int, seconds: StageSeconds, store_s: float, memory: MemoryFigures
 ) -> None:
     """Count a segment that was decoded and stored, and show the memory as it left it."""
-    count(catalogue.SEGMENTS, outcome=Outcome.DONE)
-    count(catalogue.AUDIO, audio_ms / 1000, outcome=Outcome.DONE)
+    count(catalogue.SEGMENTS, outcome=SegmentOutcome.DONE)
+    count(catalogue.AUDIO, audio_ms / 1000, outcome=SegmentOutcome.DONE)
     count(catalogue.SPEECH, speech_ms / 1000)
     stages = {**seconds._asdict(), Stage.STORE: store_s}
     for stage, stage_s in stages.items():
@@ -110,8 +110,8 @@ def count_decoded(
 
 def count_cached(audio_ms: int) -> None:
     """Count a segment whose result the ledger had already."""
-    count(catalogue.SEGMENTS, outcome=Outcome.CACHED)
-    count(catalogue.AUDIO, audio_ms / 1000, outcome=Outcome.CACHED)
+    count(catalogue.SEGMENTS, outcome=SegmentOutcome.CACHED)
+    count(catalogue.AUDIO, audio_ms / 1000, outcome=SegmentOutcome.CACHED)
 
 
 def show_memory(memory: MemoryFigures) -> None:

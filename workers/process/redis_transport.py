@@ -140,7 +140,7 @@ class _ReplyTo(_StrictModel):
 
 
 class _CommandOptions(_StrictModel, extra="forbid"):
-    """Of a command; what else Celery's commands take, none that looks needs."""
+    """The arguments of a command that only reads; any other argument is refused."""
 
     safe: bool | None = None
     builtins: bool | None = None

@@ -21,8 +21,8 @@ from schema.metrics import (
     RECYCLES,
     SEGMENTS,
     FencedTask,
-    Outcome,
     RecycleReason,
+    SegmentOutcome,
 )
 from schema.store.dispatches import segment_limit_s
 from schema.store.work import segments
@@ -117,7 +117,7 @@ def _claim_segment(worker: Worker, message: Message, *, untried_only: bool = Fal
         log.warning(
             "segment_failed", segment=str(message.id), error=str(error), fate=FailureKind.WRONG_HOST
         )
-        metrics.count(SEGMENTS, outcome=Outcome.POSTPONED)
+        metrics.count(SEGMENTS, outcome=SegmentOutcome.POSTPONED)
         metrics.count(ERRORS, code=error.code)
         worker.should_pause = True
         return None
@@ -183,7 +183,7 @@ def _store_words_or_failure(
     try:
         if outcome is None:
             with limit_time(segment_limit_s(segment.claim.span.duration_ms)):
-                return _decode_or_reuse(worker, segment)
+                return _decode_or_take_cached(worker, segment)
         if isinstance(outcome, Exception):
             raise outcome  # noqa: TRY301 - recorded below, like errors of its own
         segment.lease_renewal.raise_if_lost()
@@ -302,7 +302,7 @@ def _decode_batch(
     return sorted(pairs, key=lambda pair: isinstance(pair[1], CallscribeError))
 
 
-def _decode_or_reuse(worker: Worker, segment: _ClaimedSegment) -> _ClaimFollowUp | None:
+def _decode_or_take_cached(worker: Worker, segment: _ClaimedSegment) -> _ClaimFollowUp | None:
     """Store a segment's words: those in the ledger, or else decoded now.
 
     None where another worker decodes it: it was put back then.
@@ -394,7 +394,9 @@ def _record_failure(worker: Worker, claim: Claim, error: Exception, fate: Failur
             worker.should_recycle = True
             metrics.count(RECYCLES, reason=RecycleReason.ERROR)
     is_postponed = fate not in (FailureKind.PERMANENT, FailureKind.STRIKE)
-    metrics.count(SEGMENTS, outcome=Outcome.POSTPONED if is_postponed else Outcome.FAILED)
+    metrics.count(
+        SEGMENTS, outcome=SegmentOutcome.POSTPONED if is_postponed else SegmentOutcome.FAILED
+    )
     metrics.count(ERRORS, code=code)
     follow_up = worker.ledger.transact(lambda c: segments.fail_segment(c, claim, code, text, fate))
     worker.should_pause |= fate is FailureKind.WRONG_HOST

@@ -16,7 +16,7 @@ from schema.span import GRID_MS, Span, merge, minus
 from schema.transcript import Coverage, PlannedRepair, RepairReason, SeamRule, is_coverage_low
 from schema.words import Word
 from workers.transcript.seams import DecodedSegment
-from workers.transcript.stitch import Track
+from workers.transcript.stitch import ChannelTimeline
 
 #: Words this far apart leave no speech uncovered between them: the gap is a breath.
 _BRIDGE_MS = 500
@@ -62,14 +62,14 @@ class RepairCandidate:
     language: str | None = None
 
 
-def speech_ms(track: Track) -> int:
+def speech_ms(timeline: ChannelTimeline) -> int:
     """Return how much of a channel VAD called speech, in ms."""
-    return sum(span.duration_ms for span in track.speech)
+    return sum(span.duration_ms for span in timeline.speech)
 
 
-def worded_ms(track: Track) -> int:
+def worded_ms(timeline: ChannelTimeline) -> int:
     """Return how much of a channel's speech its words cover, in ms."""
-    return _covered_ms(track.speech, list(bridge_pauses(track.words)))
+    return _covered_ms(timeline.speech, list(bridge_pauses(timeline.words)))
 
 
 def bridge_pauses(words: Iterable[Word]) -> Iterator[Span]:
@@ -77,17 +77,19 @@ def bridge_pauses(words: Iterable[Word]) -> Iterator[Span]:
     return merge((word.span for word in words), _BRIDGE_MS)
 
 
-def segment_coverage(track: Track, segments: Sequence[DecodedSegment]) -> tuple[Coverage, ...]:
+def segment_coverage(
+    timeline: ChannelTimeline, segments: Sequence[DecodedSegment]
+) -> tuple[Coverage, ...]:
     """Return the coverage of each planned segment's core but of those that failed.
 
-    ``segments`` are those that ``track`` was stitched of, in their order; the words that count are
-    the track's, those of repairs among them.
+    ``segments`` are those that ``timeline`` was stitched of, in their order; the words that count
+    are the timeline's, those of repairs among them.
     """
-    worded_spans = list(bridge_pauses(track.words))
-    cores = zip(segments, segment_cores(track, segments), strict=True)
+    worded_spans = list(bridge_pauses(timeline.words))
+    cores = zip(segments, segment_cores(timeline, segments), strict=True)
     return tuple(
         Coverage(
-            track.channel,
+            timeline.channel,
             index,
             core,
             sum(span.duration_ms for span in speech),
@@ -95,21 +97,21 @@ def segment_coverage(track: Track, segments: Sequence[DecodedSegment]) -> tuple[
         )
         for index, (segment, core) in enumerate(cores)
         if not segment.is_failed
-        for speech in [_spans_within(track.speech, core)]
+        for speech in [_spans_within(timeline.speech, core)]
     )
 
 
-def segment_cores(track: Track, segments: Sequence[DecodedSegment]) -> Iterator[Span]:
+def segment_cores(timeline: ChannelTimeline, segments: Sequence[DecodedSegment]) -> Iterator[Span]:
     """Yield the stretch between each segment's seams."""
     if not segments:
         return
-    edges_ms = [segments[0].span.start_ms, *(seam.at_ms for seam in track.seams)]
+    edges_ms = [segments[0].span.start_ms, *(seam.at_ms for seam in timeline.seams)]
     for start_ms, end_ms in pairwise([*edges_ms, max(s.span.end_ms for s in segments)]):
         yield Span(start_ms, max(start_ms, end_ms))
 
 
 def find_lost_speech(
-    track: Track, segments: Sequence[DecodedSegment]
+    timeline: ChannelTimeline, segments: Sequence[DecodedSegment]
 ) -> tuple[RepairCandidate, ...]:
     """Return where a channel's speech was lost, in order; those close together are one place.
 
@@ -118,12 +120,12 @@ def find_lost_speech(
     """
     low_cores = [
         coverage.core
-        for coverage in segment_coverage(track, segments)
+        for coverage in segment_coverage(timeline, segments)
         if is_coverage_low(coverage.speech_ms, coverage.worded_ms)
     ]
-    seams_ms = [seam.at_ms for seam in track.seams if seam.rule is not SeamRule.GAP]
+    seams_ms = [seam.at_ms for seam in timeline.seams if seam.rule is not SeamRule.GAP]
     candidates = []
-    for span in _unworded_speech(track):
+    for span in _unworded_speech(timeline):
         is_in_low = any(core.start_ms <= span.middle_ms < core.end_ms for core in low_cores)
         if span.duration_ms >= LOST_MS:
             at_seam = any(
@@ -131,9 +133,9 @@ def find_lost_speech(
                 for at_ms in seams_ms
             )
             reason = RepairReason.SEAM if at_seam else RepairReason.SPEECH
-            candidates.append(RepairCandidate(track.channel, span, reason))
+            candidates.append(RepairCandidate(timeline.channel, span, reason))
         elif is_in_low and span.duration_ms >= _SHORT_LOST_MS:
-            candidates.append(RepairCandidate(track.channel, span, RepairReason.COVERAGE))
+            candidates.append(RepairCandidate(timeline.channel, span, RepairReason.COVERAGE))
     return tuple(_merge_close(part for candidate in candidates for part in _split_long(candidate)))
 
 
@@ -173,25 +175,25 @@ def plan_repairs(
     A candidate that meets one of ``earlier_repairs`` is left out: what a second decode did not
     bring, a third will not. The repairs of a recording are bounded in number and in length.
     """
-    requests = [
+    new_repairs = [
         PlannedRepair(c.channel, repair_span(c.core, duration_ms), c.core, c.reason, c.language)
         for c in candidates
     ]
-    requests.sort(key=lambda request: (_REASONS.index(request.reason), -request.core.duration_ms))
+    new_repairs.sort(key=lambda new: (_REASONS.index(new.reason), -new.core.duration_ms))
     repairs = list(earlier_repairs)
     earlier_count = len(repairs)
     budget_ms = _BUDGET_MS + int(_BUDGET_SHARE * duration_ms)
     budget_ms -= sum(repair.span.duration_ms for repair in repairs)
-    for request in requests:
+    for new_repair in new_repairs:
         if len(repairs) >= _REPAIRS_MAX:
             break
         is_new = not any(
-            request.channel == repair.channel and request.core.overlap(repair.core)
+            new_repair.channel == repair.channel and new_repair.core.overlap(repair.core)
             for repair in repairs
         )
-        if is_new and request.span.duration_ms <= budget_ms:
-            repairs.append(request)
-            budget_ms -= request.span.duration_ms
+        if is_new and new_repair.span.duration_ms <= budget_ms:
+            repairs.append(new_repair)
+            budget_ms -= new_repair.span.duration_ms
     return tuple(repairs[earlier_count:])
 
 
@@ -213,9 +215,9 @@ def is_confident(word: Word) -> bool:
     return word.confidence is None or word.confidence >= _STRAY_CONFIDENCE
 
 
-def _unworded_speech(track: Track) -> Iterator[Span]:
-    worded_spans = list(bridge_pauses(track.words))
-    for speech in track.speech:
+def _unworded_speech(timeline: ChannelTimeline) -> Iterator[Span]:
+    worded_spans = list(bridge_pauses(timeline.words))
+    for speech in timeline.speech:
         yield from minus(speech, _spans_within(worded_spans, speech))
 
 

@@ -22,7 +22,7 @@ from schema.text import is_cjk
 from schema.words import Word
 from workers.transcript.alignment import comparison_form
 from workers.transcript.loudness import Loudness
-from workers.transcript.stitch import Track
+from workers.transcript.stitch import ChannelTimeline
 
 #: An echo over a long line comes this much later.
 _DELAY_MAX_MS = 400
@@ -54,7 +54,7 @@ _MISHEARD_SPREAD_DB = 3.0
 class CrosstalkResult:
     """Tracks without crosstalk; how many words were taken out, and how many stay suspected."""
 
-    tracks: tuple[Track, ...]
+    timelines: tuple[ChannelTimeline, ...]
     removed_count: int
     suspected_count: int
 
@@ -66,26 +66,26 @@ _Run = list[_Pair]
 
 @dataclass(frozen=True, slots=True)
 class _Voice:
-    """One channel's words, its levels, and its own speaker's level in dB where that is known."""
+    """One channel's words, its loudness, and its own speaker's level in dB where that is known."""
 
     words: Sequence[Word]
-    levels: Loudness
+    loudness: Loudness
     voice_db: float | None
 
 
 def drop_crosstalk(
-    tracks: Sequence[Track], loudness_by_channel: Mapping[int | None, Loudness]
+    timelines: Sequence[ChannelTimeline], loudness_by_channel: Mapping[int | None, Loudness]
 ) -> CrosstalkResult:
-    """Return the tracks of a recording's channels without the words that were only overheard.
+    """Return the timelines of a recording's channels without the words that were only overheard.
 
     Speech and seams stay as they are: what was heard was heard, and is accounted for.
     """
-    echoes: list[set[int]] = [set() for _ in tracks]
+    echoes: list[set[int]] = [set() for _ in timelines]
     suspected_count = 0
-    for left, right in combinations(range(len(tracks)), 2):
-        words = tracks[left].words, tracks[right].words
+    for left, right in combinations(range(len(timelines)), 2):
+        words = timelines[left].words, timelines[right].words
         pair_loudness = [
-            loudness_by_channel.get(tracks[index].channel) or Loudness(())
+            loudness_by_channel.get(timelines[index].channel) or Loudness(())
             for index in (left, right)
         ]
         runs = _equal_runs(*words)
@@ -102,17 +102,17 @@ def drop_crosstalk(
         suspected_count += sum(
             i not in echoes_left and j not in echoes_right for i, j in sure_pairs
         )
-    tracks_without_echo = tuple(map(_drop_words, tracks, echoes))
-    return CrosstalkResult(tracks_without_echo, sum(map(len, echoes)), suspected_count)
+    timelines_without_echo = tuple(map(_drop_words, timelines, echoes))
+    return CrosstalkResult(timelines_without_echo, sum(map(len, echoes)), suspected_count)
 
 
-def _drop_words(track: Track, indexes: set[int]) -> Track:
-    words = tuple(word for index, word in enumerate(track.words) if index not in indexes)
-    return replace(track, words=words) if indexes else track
+def _drop_words(timeline: ChannelTimeline, indexes: set[int]) -> ChannelTimeline:
+    words = tuple(word for index, word in enumerate(timeline.words) if index not in indexes)
+    return replace(timeline, words=words) if indexes else timeline
 
 
 def _fainter_runs(
-    runs: Sequence[_Run], words: Sequence[Sequence[Word]], levels: Sequence[Loudness]
+    runs: Sequence[_Run], words: Sequence[Sequence[Word]], pair_loudness: Sequence[Loudness]
 ) -> list[_Run]:
     """Return the stretches of runs in which the second channel is clearly the fainter one.
 
@@ -120,7 +120,7 @@ def _fainter_runs(
     """
 
     def is_fainter(pair: _Pair) -> bool:
-        loss_db = _loss_db(levels[0], words[0][pair[0]], levels[1], words[1][pair[1]])
+        loss_db = _loss_db(pair_loudness[0], words[0][pair[0]], pair_loudness[1], words[1][pair[1]])
         return loss_db is not None and loss_db >= _FAINTER_DB
 
     return [list(part) for run in runs for fainter, part in groupby(run, is_fainter) if fainter]
@@ -131,12 +131,15 @@ def _loss_db(source: Loudness, word: Word, other: Loudness, copy: Word) -> float
     return None if from_db is None or to_db is None else from_db - to_db
 
 
-def _measure_voice(words: Sequence[Word], levels: Loudness, copies: Sequence[_Run]) -> _Voice:
+def _measure_voice(words: Sequence[Word], loudness: Loudness, copies: Sequence[_Run]) -> _Voice:
     """Return a channel with its own speaker's level: that of words which are no faint copy."""
     copy_indexes = {j for run in copies for _, j in run}
-    voice = (levels.level_db(word.span) for j, word in enumerate(words) if j not in copy_indexes)
-    voice_db = [level_db for level_db in voice if level_db is not None]
-    return _Voice(words, levels, median(voice_db) if len(voice_db) >= _VOICE_WORDS_MIN else None)
+    own_words = (word for j, word in enumerate(words) if j not in copy_indexes)
+    levels_db = [
+        db for db in (loudness.level_db(word.span) for word in own_words) if db is not None
+    ]
+    voice_db = median(levels_db) if len(levels_db) >= _VOICE_WORDS_MIN else None
+    return _Voice(words, loudness, voice_db)
 
 
 def _overheard_indexes(source: _Voice, other: _Voice, runs: Sequence[_Run]) -> set[int]:
@@ -162,9 +165,9 @@ def _overheard_indexes(source: _Voice, other: _Voice, runs: Sequence[_Run]) -> s
 
 def _proven_loss_db(source: _Voice, other: _Voice, run: _Run) -> float | None:
     """Return by how much a run is fainter on the other channel, or None where it is not proved."""
-    levels_db = [other.levels.level_db(other.words[j].span) or 0.0 for _, j in run]
+    levels_db = [other.loudness.level_db(other.words[j].span) or 0.0 for _, j in run]
     loss_db = median(
-        _loss_db(source.levels, source.words[i], other.levels, other.words[j]) or 0.0
+        _loss_db(source.loudness, source.words[i], other.loudness, other.words[j]) or 0.0
         for i, j in run
     )
     if other.voice_db is None:
@@ -176,8 +179,8 @@ def _misheard_indexes(source: _Voice, other: _Voice, run: _Run, usual_db: float)
     """Yield the other's words within a run and beside it that are as faint beneath the source."""
     first, last = run[0][1], run[-1][1]
     yield from (j for j in range(first, last) if _is_masked(source, other, j, usual_db))
-    for step, begin in ((-1, first), (1, last)):
-        j = begin + step
+    for step, edge in ((-1, first), (1, last)):
+        j = edge + step
         while 0 <= j < len(other.words) and _is_near(other.words[j], other.words[j - step]):
             if not _is_masked(source, other, j, usual_db):
                 break
@@ -192,10 +195,10 @@ def _is_near(word: Word, neighbour: Word) -> bool:
 def _is_masked(source: _Voice, other: _Voice, j: int, usual_db: float) -> bool:
     """Tell whether a word lies under words of the source, and is as faint beneath them as usual."""
     word = other.words[j]
-    loss_db = _loss_db(source.levels, word, other.levels, word)
+    loss_db = _loss_db(source.loudness, word, other.loudness, word)
     if loss_db is None or abs(loss_db - usual_db) > _MISHEARD_SPREAD_DB:
         return False
-    level_db = other.levels.level_db(word.span)
+    level_db = other.loudness.level_db(word.span)
     if other.voice_db is not None and other.voice_db - (level_db or 0.0) < _MISHEARD_SPREAD_DB:
         return False
     early_ms, late_ms = word.start_ms - _DELAY_MAX_MS, word.end_ms + _DELAY_MAX_MS
@@ -234,12 +237,12 @@ def _equal_runs(lefts: Sequence[Word], rights: Sequence[Word]) -> list[_Run]:
 
 def _simultaneous_pairs(lefts: Sequence[Word], rights: Sequence[Word]) -> Iterator[_Pair]:
     texts = [comparison_form(word.text) for word in rights]
-    begin = 0
+    start = 0
     for i, left in enumerate(lefts):
         text = comparison_form(left.text)
-        while begin < len(rights) and rights[begin].end_ms < left.start_ms - _DELAY_MAX_MS:
-            begin += 1
-        for j in range(begin, len(rights)):
+        while start < len(rights) and rights[start].end_ms < left.start_ms - _DELAY_MAX_MS:
+            start += 1
+        for j in range(start, len(rights)):
             if rights[j].start_ms > left.end_ms + _DELAY_MAX_MS:
                 break
             if text and text == texts[j] and abs(_delay_ms(left, rights[j])) <= _DELAY_MAX_MS:

@@ -8,7 +8,7 @@ from schema.profile import RenderSettings
 from schema.text import join_words
 from schema.transcript import Utterance
 from schema.words import Word
-from workers.transcript.stitch import Track
+from workers.transcript.stitch import ChannelTimeline
 
 #: A speaker who pauses this long has ended an utterance.
 _PAUSE_MS = 1_000
@@ -20,17 +20,19 @@ _LONG_MS = 20_000
 _SENTENCE_ENDS = tuple(".?!。？！…")  # noqa: RUF001 (Chinese marks are meant)
 
 
-def to_dialogue(tracks: Sequence[Track], render: RenderSettings) -> tuple[Utterance, ...]:
+def to_dialogue(
+    timelines: Sequence[ChannelTimeline], render: RenderSettings
+) -> tuple[Utterance, ...]:
     """Merge channels by time; where two speak at once, both utterances are kept whole."""
     utterances = [
         Utterance(
-            channel=track.channel,
-            speaker=render.speaker(track.channel),
+            channel=timeline.channel,
+            speaker=render.speaker(timeline.channel),
             text=join_words([word.text for word in words]),
             words=tuple(words),
         )
-        for track in tracks
-        for words in split_words(track.words, _ends_turn)
+        for timeline in timelines
+        for words in split_words(timeline.words, _ends_turn)
     ]
     return tuple(sorted(utterances, key=lambda u: (u.start_ms, u.channel or 0)))
 

@@ -19,7 +19,7 @@ from schema.text import is_cjk
 from schema.words import ResultTag, SegmentResult, Word
 from workers.engines.base import LOW_LOG_PROBABILITY, NO_SPEECH_PROBABILITY
 from workers.transcript.alignment import comparison_form
-from workers.transcript.stitch import Track
+from workers.transcript.stitch import ChannelTimeline
 
 #: No speech is as likely as this in noise, and no word of it sure. Speech is not: over the corpus
 #: an unlikely text of people has a lower probability of no speech, and a word or two that are sure.
@@ -76,7 +76,7 @@ class Doubt:
 class HallucinationResult:
     """A channel without the words that nobody said; how many went, and how many stay in doubt."""
 
-    track: Track
+    timeline: ChannelTimeline
     removed_count: int
     doubtful_count: int
 
@@ -90,20 +90,20 @@ def model_doubts(results: Iterable[tuple[int, SegmentResult]]) -> list[Doubt]:
     ]
 
 
-def drop_hallucinations(track: Track, doubts: Sequence[Doubt]) -> HallucinationResult:
+def drop_hallucinations(timeline: ChannelTimeline, doubts: Sequence[Doubt]) -> HallucinationResult:
     """Return a channel's words without those that nobody said."""
-    odd_runs = [*_repeated_runs(track.words), *_too_fast_runs(track.words)]
+    odd_runs = [*_repeated_runs(timeline.words), *_too_fast_runs(timeline.words)]
     suspects = {index for run in odd_runs for index in run}
-    suspects |= {i for i, word in enumerate(track.words) if word.span.duration_ms > _WORD_MAX_MS}
+    suspects |= {i for i, word in enumerate(timeline.words) if word.span.duration_ms > _WORD_MAX_MS}
     noise: set[int] = set()
     for doubt in doubts:
         start_ms, end_ms = doubt.span.start_ms, doubt.span.end_ms
-        doubtful = {i: w for i, w in enumerate(track.words) if start_ms <= w.middle_ms < end_ms}
+        doubtful = {i: w for i, w in enumerate(timeline.words) if start_ms <= w.middle_ms < end_ms}
         are_odd = suspects.issuperset(doubtful)
         if doubtful and _is_noise(list(doubtful.values()), doubt, are_odd):
             noise |= doubtful.keys()
-    words = tuple(word for i, word in enumerate(track.words) if i not in noise)
-    return HallucinationResult(replace(track, words=words), len(noise), len(suspects - noise))
+    words = tuple(word for i, word in enumerate(timeline.words) if i not in noise)
+    return HallucinationResult(replace(timeline, words=words), len(noise), len(suspects - noise))
 
 
 def _is_noise(words: Sequence[Word], doubt: Doubt, are_odd: bool) -> bool:

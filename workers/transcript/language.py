@@ -15,7 +15,7 @@ from schema.store.work.reduces import EndedSegment
 from schema.transcript import RepairReason
 from workers.transcript.coverage import RepairCandidate, segment_cores
 from workers.transcript.seams import DecodedSegment
-from workers.transcript.stitch import Track
+from workers.transcript.stitch import ChannelTimeline
 
 #: More speech than this in another language is another language: someone was put through.
 _FOREIGN_MAX_MS = 20_000
@@ -38,19 +38,23 @@ def _speech_ms_by_language(segments: Iterable[EndedSegment]) -> Counter[str]:
 
 
 def find_foreign_speech(
-    track: Track, segments: Sequence[EndedSegment], decodes: Sequence[DecodedSegment]
+    timeline: ChannelTimeline,
+    segments: Sequence[EndedSegment],
+    decoded_segments: Sequence[DecodedSegment],
 ) -> Iterator[RepairCandidate]:
     """Yield where a channel's segments were decoded as a language that it is hardly in.
 
-    ``segments`` are those that ``track`` was stitched of, in their order, and ``decodes`` the same
-    on the recording's clock.
+    ``segments`` are those that ``timeline`` was stitched of, in their order;
+    ``decoded_segments`` are the same on the recording's clock.
     """
     language, speech_ms = spoken_language(segments), _speech_ms_by_language(segments)
     foreign_max_ms = min(_FOREIGN_MAX_MS, int(_FOREIGN_MAX_SHARE * speech_ms.total()))
-    for segment, decode, core in zip(segments, decodes, segment_cores(track, decodes), strict=True):
+    for segment, decoded_segment, core in zip(
+        segments, decoded_segments, segment_cores(timeline, decoded_segments), strict=True
+    ):
         if segment.result is None or segment.result.language in (None, language):
             continue
-        words = [word for word in decode.words if core.overlap(word.span)]
+        words = [word for word in decoded_segment.words if core.overlap(word.span)]
         if words and speech_ms[segment.result.language] <= foreign_max_ms:
             span = Span(max(core.start_ms, words[0].start_ms), min(core.end_ms, words[-1].end_ms))
-            yield RepairCandidate(track.channel, span, RepairReason.LANGUAGE, language)
+            yield RepairCandidate(timeline.channel, span, RepairReason.LANGUAGE, language)

@@ -35,7 +35,7 @@ from workers.transcript.language import find_foreign_speech, spoken_language
 from workers.transcript.loudness import Loudness
 from workers.transcript.repair import DecodedRepair, apply_repairs
 from workers.transcript.seams import DecodedSegment
-from workers.transcript.stitch import Track, stitch
+from workers.transcript.stitch import ChannelTimeline, stitch
 from workers.transcript.text_normalisation import normalise_numbers, punctuate, require_rules
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ def reduce_recording(worker: Worker, message: Message) -> None:
         log.info("reduce_not_claimed", recording=str(message.id))
         return
     renew = partial(reduces.renew_reduce, claim=claim, lease_s=lease_s)
-    lease = LeaseRenewal(
+    lease_renewal = LeaseRenewal(
         lambda: worker.ledger.run_statement(renew), lease_s=lease_s, limit_s=_LEASE_LIMIT_S
     )
-    rests = False
-    with structlog.contextvars.bound_contextvars(recording=str(claim.recording_id)), lease:
+    should_pause = False
+    with structlog.contextvars.bound_contextvars(recording=str(claim.recording_id)), lease_renewal:
         try:
             with limit_time(REDUCE_LIMIT_S):
                 _reduce(worker, claim)
@@ -78,7 +78,7 @@ def reduce_recording(worker: Worker, message: Message) -> None:
             log.warning("write_fenced", error=str(error))
             metrics.count(FENCED_WRITES, task=FencedTask.REDUCE)
         except (Misconfigured, Transient) as error:
-            rests = isinstance(error, Misconfigured)
+            should_pause = isinstance(error, Misconfigured)
             code, text = error.code, str(error)
             log.warning("reduce_failed", error=text)
             metrics.count(REDUCES, outcome=ReduceOutcome.ERROR)
@@ -90,7 +90,7 @@ def reduce_recording(worker: Worker, message: Message) -> None:
             code = error.code if isinstance(error, CallscribeError) else ErrorCode.ENGINE_FAILED
             text = f"{type(error).__name__}: {error}"
             worker.ledger.transact(lambda c: reduces.fail_reduce(c, claim, code, text))
-    if rests:
+    if should_pause:
         time.sleep(worker.settings.sweep_s)
 
 
@@ -131,12 +131,12 @@ def _order_repairs(worker: Worker, claim: ReduceClaim, segments: Sequence[EndedS
 
     The recording is reduced again when the last of it has ended.
     """
-    requests = find_needed_repairs(claim, segments)
-    if not requests:
+    planned_repairs = find_needed_repairs(claim, segments)
+    if not planned_repairs:
         return False
-    dispatches = worker.ledger.transact(lambda c: repairs.order_repairs(c, claim, requests))
+    dispatches = worker.ledger.transact(lambda c: repairs.order_repairs(c, claim, planned_repairs))
     worker.publisher.publish(dispatches)
-    log.info("repairs_ordered", count=len(dispatches), reasons=[r.reason for r in requests])
+    log.info("repairs_ordered", count=len(dispatches), reasons=[r.reason for r in planned_repairs])
     return bool(dispatches)
 
 
@@ -147,13 +147,15 @@ def find_needed_repairs(
     channels = _group_by_channel(segments)
     candidates: list[coverage.RepairCandidate] = []
     for channel in channels:
-        track = stitch(channel.number, channel.decodes)
-        lost_speech = find_lost_speech(track, channel.decodes)
+        timeline = stitch(channel.number, channel.decoded_segments)
+        lost_speech = find_lost_speech(timeline, channel.decoded_segments)
         if claim.profile.decode.language == "auto":
             # The few words of a place tell less of its language than all that its channel said.
             language = spoken_language(channel.planned_segments)
             lost_speech = tuple(replace(place, language=language) for place in lost_speech)
-            candidates += find_foreign_speech(track, channel.planned_segments, channel.decodes)
+            candidates += find_foreign_speech(
+                timeline, channel.planned_segments, channel.decoded_segments
+            )
         candidates += lost_speech
     earlier_repairs = [_planned_repair(s) for channel in channels for s in channel.repair_segments]
     return coverage.plan_repairs(candidates, earlier_repairs, claim.duration_ms)
@@ -170,48 +172,50 @@ def draft_transcript(
     into a phrase, for a profile that wants them.
     """
     channels = _group_by_channel(segments)
-    stitched_tracks = [stitch(channel.number, channel.decodes) for channel in channels]
-    repair_results = list(map(apply_repairs, stitched_tracks, map(_decoded_repairs, channels)))
-    repaired_tracks = [track for track, _ in repair_results]
+    stitched_timelines = [stitch(channel.number, channel.decoded_segments) for channel in channels]
+    repair_results = list(map(apply_repairs, stitched_timelines, map(_decoded_repairs, channels)))
+    repaired_timelines = [timeline for timeline, _ in repair_results]
     doubts = [model_doubts(channel.results) for channel in channels]
-    without_noise = list(map(drop_hallucinations, repaired_tracks, doubts))
-    spoken_tracks = [result.track for result in without_noise]
+    hallucination_results = list(map(drop_hallucinations, repaired_timelines, doubts))
+    spoken_timelines = [result.timeline for result in hallucination_results]
     loudness_by_channel = {channel.number: Loudness(channel.results) for channel in channels}
-    without_echo = drop_crosstalk(spoken_tracks, loudness_by_channel)
-    punctuated_tracks = [punctuate(track, punctuator) for track in without_echo.tracks]
+    crosstalk_result = drop_crosstalk(spoken_timelines, loudness_by_channel)
+    punctuated_timelines = [
+        punctuate(timeline, punctuator) for timeline in crosstalk_result.timelines
+    ]
     languages = [spoken_language(channel.planned_segments) for channel in channels]
     language = spoken_language(s for channel in channels for s in channel.planned_segments)
     render = _render_settings(claim)
-    utterances = normalise_numbers(to_dialogue(punctuated_tracks, render), language, render)
+    utterances = normalise_numbers(to_dialogue(punctuated_timelines, render), language, render)
     return Draft(
         language=language,
         flags=(
             *claim.flags,
-            *_flags(claim, channels, repaired_tracks, spoken_tracks),
-            *_word_flags(without_noise, without_echo),
+            *_flags(claim, channels, repaired_timelines, spoken_timelines),
+            *_word_flags(hallucination_results, crosstalk_result),
         ),
-        speech_ms=sum(map(speech_ms, repaired_tracks)),
-        worded_ms=sum(map(worded_ms, repaired_tracks)),
+        speech_ms=sum(map(speech_ms, repaired_timelines)),
+        worded_ms=sum(map(worded_ms, repaired_timelines)),
         utterances=utterances,
-        seams=tuple(seam for track in repaired_tracks for seam in track.seams),
-        gaps=_merge_gaps(channels, repaired_tracks, render),
+        seams=tuple(seam for timeline in repaired_timelines for seam in timeline.seams),
+        gaps=_merge_gaps(channels, repaired_timelines, render),
         coverage=tuple(
             segment
-            for track, channel in zip(repaired_tracks, channels, strict=True)
-            for segment in coverage.segment_coverage(track, channel.decodes)
+            for timeline, channel in zip(repaired_timelines, channels, strict=True)
+            for segment in coverage.segment_coverage(timeline, channel.decoded_segments)
         ),
-        repairs=tuple(report for _, reports in repair_results for report in reports),
+        repairs=tuple(repair for _, results in repair_results for repair in results),
         languages=tuple(zip((channel.number for channel in channels), languages, strict=True)),
         talk=talk_of(utterances, claim.duration_ms),
     )
 
 
 class _Channel(NamedTuple):
-    """A channel's segments; ``decodes`` are the planned ones on the recording's clock."""
+    """A channel's segments; ``decoded_segments`` are the planned ones on the recording's clock."""
 
     number: int | None
     planned_segments: list[EndedSegment]
-    decodes: list[DecodedSegment]
+    decoded_segments: list[DecodedSegment]
     repair_segments: list[EndedSegment]
 
     @property
@@ -228,8 +232,8 @@ def _group_by_channel(segments: Sequence[EndedSegment]) -> list[_Channel]:
         for segment in group:
             by_kind[segment.kind].append(segment)
         planned_segments, repair_segments = by_kind.values()
-        decodes = list(map(_to_decode, planned_segments))
-        channels.append(_Channel(number, planned_segments, decodes, repair_segments))
+        decoded_segments = list(map(_to_decoded_segment, planned_segments))
+        channels.append(_Channel(number, planned_segments, decoded_segments, repair_segments))
     return channels
 
 
@@ -241,19 +245,19 @@ def _planned_repair(segment: EndedSegment) -> PlannedRepair:
 
 def _decoded_repairs(channel: _Channel) -> list[DecodedRepair]:
     return [
-        DecodedRepair(_to_decode(s), plan.core, plan.reason, plan.language, s.error_code)
+        DecodedRepair(_to_decoded_segment(s), plan.core, plan.reason, plan.language, s.error_code)
         for s in channel.repair_segments
         for plan in [_planned_repair(s)]
     ]
 
 
 def _merge_gaps(
-    channels: Sequence[_Channel], tracks: Sequence[Track], render: RenderSettings
+    channels: Sequence[_Channel], timelines: Sequence[ChannelTimeline], render: RenderSettings
 ) -> tuple[Gap, ...]:
     """Return what failed segments left out, as one gap where several in a row failed alike."""
     failures = (s for c in channels for s in c.planned_segments if s.result is None)
     codes = [segment.error_code for segment in failures]
-    spans = [(track.channel, span) for track in tracks for span in track.gaps]
+    spans = [(timeline.channel, span) for timeline in timelines for span in timeline.gaps]
     gaps: list[Gap] = []
     for code, (channel, span) in zip(codes, spans, strict=True):
         gap = Gap(channel, render.speaker(channel), span, code or ErrorCode.ENGINE_FAILED)
@@ -274,7 +278,7 @@ def _render_settings(claim: ReduceClaim) -> RenderSettings:
     return render.model_copy(update={"speakers": ()}) if is_shared else render
 
 
-def _to_decode(segment: EndedSegment) -> DecodedSegment:
+def _to_decoded_segment(segment: EndedSegment) -> DecodedSegment:
     """Put a segment's result, whose times start with the segment, on the recording's clock."""
     if segment.result is None:
         return DecodedSegment(segment.span, is_failed=True)
@@ -287,14 +291,14 @@ def _to_decode(segment: EndedSegment) -> DecodedSegment:
 
 
 def _word_flags(
-    without_noise: Sequence[HallucinationResult], without_echo: CrosstalkResult
+    hallucination_results: Sequence[HallucinationResult], crosstalk_result: CrosstalkResult
 ) -> Iterator[str]:
     """Yield what readers should know of words taken out or in doubt, with their number."""
     counts = {
-        Flag.NOISE_WORDS: sum(result.removed_count for result in without_noise),
-        Flag.DOUBTFUL_WORDS: sum(result.doubtful_count for result in without_noise),
-        Flag.CROSSTALK: without_echo.removed_count,
-        Flag.CROSSTALK_SUSPECTED: without_echo.suspected_count,
+        Flag.NOISE_WORDS: sum(result.removed_count for result in hallucination_results),
+        Flag.DOUBTFUL_WORDS: sum(result.doubtful_count for result in hallucination_results),
+        Flag.CROSSTALK: crosstalk_result.removed_count,
+        Flag.CROSSTALK_SUSPECTED: crosstalk_result.suspected_count,
     }
     return (flag.with_number(count) for flag, count in counts.items() if count)
 
@@ -302,12 +306,12 @@ def _word_flags(
 def _flags(
     claim: ReduceClaim,
     channels: Sequence[_Channel],
-    repaired_tracks: Sequence[Track],
-    spoken_tracks: Sequence[Track],
+    repaired_timelines: Sequence[ChannelTimeline],
+    spoken_timelines: Sequence[ChannelTimeline],
 ) -> list[Flag]:
-    """Return what readers should know; ``spoken_tracks`` lack the words that nobody said."""
+    """Return what readers should know; ``spoken_timelines`` lack the words that nobody said."""
     flags = []
-    is_partial = any(decode.is_failed for channel in channels for decode in channel.decodes)
+    is_partial = any(s.is_failed for channel in channels for s in channel.decoded_segments)
     if is_partial:
         flags.append(Flag.PARTIAL)
     # Words are shared with whoever asks for that model by name, and is given no less than that.
@@ -315,13 +319,13 @@ def _flags(
     models = {result.tags.get(ResultTag.SMALLER_MODEL) for result in results}
     if models - {None, claim.profile.decode.model}:
         flags.append(Flag.SMALLER_MODEL)
-    words = [word for track in spoken_tracks for word in track.words]
-    heard_ms = sum(map(speech_ms, repaired_tracks))
+    words = [word for timeline in spoken_timelines for word in timeline.words]
+    heard_ms = sum(map(speech_ms, repaired_timelines))
     if not is_partial and coverage.is_noise(words, heard_ms):
         flags.append(Flag.NO_SPEECH)
-    has_low_coverage = is_coverage_low(heard_ms, sum(map(worded_ms, repaired_tracks))) or any(
-        find_lost_speech(track, channel.decodes)
-        for track, channel in zip(repaired_tracks, channels, strict=True)
+    has_low_coverage = is_coverage_low(heard_ms, sum(map(worded_ms, repaired_timelines))) or any(
+        find_lost_speech(timeline, channel.decoded_segments)
+        for timeline, channel in zip(repaired_timelines, channels, strict=True)
     )
     if words and has_low_coverage:
         flags.append(Flag.LOW_COVERAGE)

@@ -16,7 +16,7 @@ from schema.transcript import Repair, RepairOutcome, RepairReason
 from schema.words import Word
 from workers.transcript.coverage import bridge_pauses, is_confident
 from workers.transcript.seams import DecodedSegment
-from workers.transcript.stitch import Track, stitch
+from workers.transcript.stitch import ChannelTimeline, stitch
 
 #: Of the time that words covered, those in the right language must cover this share to be taken.
 _LANGUAGE_SHARE = 0.5
@@ -38,39 +38,42 @@ class DecodedRepair:
 
 
 def apply_repairs(
-    track: Track, repairs: Sequence[DecodedRepair]
-) -> tuple[Track, tuple[Repair, ...]]:
+    timeline: ChannelTimeline, decoded_repairs: Sequence[DecodedRepair]
+) -> tuple[ChannelTimeline, tuple[Repair, ...]]:
     """Return a channel with its repairs in place, and what each of them yielded.
 
     Repairs are taken in order of their cores, which are disjoint.
     """
-    reports = []
-    for repair in sorted(repairs, key=lambda repair: repair.core):
-        track, report = _apply_repair(track, repair)
-        reports.append(report)
-    return track, tuple(reports)
+    repairs = []
+    for decoded_repair in sorted(decoded_repairs, key=lambda repair: repair.core):
+        timeline, repair = _apply_repair(timeline, decoded_repair)
+        repairs.append(repair)
+    return timeline, tuple(repairs)
 
 
-def _apply_repair(track: Track, repair: DecodedRepair) -> tuple[Track, Repair]:
+def _apply_repair(
+    timeline: ChannelTimeline, decoded_repair: DecodedRepair
+) -> tuple[ChannelTimeline, Repair]:
     """Return a channel with one repair in place, if it is any better, and what that yielded."""
-    report = Repair(
-        track.channel,
-        repair.core,
-        repair.reason,
+    repair = Repair(
+        timeline.channel,
+        decoded_repair.core,
+        decoded_repair.reason,
         RepairOutcome.UNCHANGED,
-        language=repair.language,
-        error_code=repair.error_code,
+        language=decoded_repair.language,
+        error_code=decoded_repair.error_code,
     )
-    if repair.segment.is_failed:
-        return track, replace(report, outcome=RepairOutcome.FAILED)
-    span = repair.segment.span
+    if decoded_repair.segment.is_failed:
+        return timeline, replace(repair, outcome=RepairOutcome.FAILED)
+    span = decoded_repair.segment.span
     window = Span(max(0, span.start_ms - _AROUND_MS), span.end_ms + _AROUND_MS)
-    current_part, repaired_part = _track_part(track, window), _stitch_repair(track, repair, window)
-    if not _is_better(current_part.words, repaired_part.words, repair):
-        return track, report
+    current_part = _timeline_part(timeline, window)
+    repaired_part = _stitch_repair(timeline, decoded_repair, window)
+    if not _is_better(current_part.words, repaired_part.words, decoded_repair):
+        return timeline, repair
     words_before, words_after = Counter(current_part.words), Counter(repaired_part.words)
-    return _replace_part(track, repaired_part, window), replace(
-        report,
+    return _replace_part(timeline, repaired_part, window), replace(
+        repair,
         outcome=RepairOutcome.REPAIRED,
         added_words=_sort_words(words_after - words_before),
         dropped_words=_sort_words(words_before - words_after),
@@ -78,22 +81,28 @@ def _apply_repair(track: Track, repair: DecodedRepair) -> tuple[Track, Repair]:
     )
 
 
-def _stitch_repair(track: Track, repair: DecodedRepair, window: Span) -> Track:
-    core, segment = repair.core, _without_gaps(repair.segment, track.gaps)
-    left = _track_part(track, Span(window.start_ms, core.start_ms))
-    right = _track_part(track, Span(core.end_ms, window.end_ms))
+def _stitch_repair(
+    timeline: ChannelTimeline, decoded_repair: DecodedRepair, window: Span
+) -> ChannelTimeline:
+    core, segment = decoded_repair.core, _without_gaps(decoded_repair.segment, timeline.gaps)
+    left = _timeline_part(timeline, Span(window.start_ms, core.start_ms))
+    right = _timeline_part(timeline, Span(core.end_ms, window.end_ms))
     # Beside a core at the recording's edge there is nothing to be joined.
-    neighbours = [part for part in (left, right) if part.words or part.span.overlap(segment.span)]
-    return stitch(track.channel, sorted([*neighbours, segment], key=lambda part: part.span))
+    neighbours = [n for n in (left, right) if n.words or n.span.overlap(segment.span)]
+    return stitch(
+        timeline.channel, sorted([*neighbours, segment], key=lambda segment: segment.span)
+    )
 
 
-def _replace_part(track: Track, replacement: Track, window: Span) -> Track:
-    words_before = tuple(word for word in track.words if word.middle_ms < window.start_ms)
-    words_after = tuple(word for word in track.words if word.middle_ms >= window.end_ms)
-    speech_outside = [part for span in track.speech for part in minus(span, [window])]
+def _replace_part(
+    timeline: ChannelTimeline, replacement: ChannelTimeline, window: Span
+) -> ChannelTimeline:
+    words_before = tuple(word for word in timeline.words if word.middle_ms < window.start_ms)
+    words_after = tuple(word for word in timeline.words if word.middle_ms >= window.end_ms)
+    speech_outside = [part for span in timeline.speech for part in minus(span, [window])]
     speech = merge(sorted([*speech_outside, *replacement.speech]))
     words = (*words_before, *replacement.words, *words_after)
-    return replace(track, words=words, speech=tuple(speech))
+    return replace(timeline, words=words, speech=tuple(speech))
 
 
 def _without_gaps(segment: DecodedSegment, gaps: Sequence[Span]) -> DecodedSegment:
@@ -106,12 +115,14 @@ def _without_gaps(segment: DecodedSegment, gaps: Sequence[Span]) -> DecodedSegme
     return replace(segment, words=tuple(words))
 
 
-def _track_part(track: Track, span: Span) -> DecodedSegment:
+def _timeline_part(timeline: ChannelTimeline, span: Span) -> DecodedSegment:
     """Return what of a channel lies in ``span``, as if a segment had ended there."""
     return DecodedSegment(
         span,
-        words=tuple(word for word in track.words if span.start_ms <= word.middle_ms < span.end_ms),
-        speech=tuple(filter(None, map(span.overlap, track.speech))),
+        words=tuple(
+            word for word in timeline.words if span.start_ms <= word.middle_ms < span.end_ms
+        ),
+        speech=tuple(filter(None, map(span.overlap, timeline.speech))),
     )
 
 

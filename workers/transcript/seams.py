@@ -86,7 +86,7 @@ class DecodedSegment:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class SeamChoice:
     """The left segment's words before ``left_end`` stay, the right one's from ``right_start``."""
 
     rule: SeamRule
@@ -96,14 +96,14 @@ class Cut:
     right_start: int
 
 
-def choose_cut(left: DecodedSegment, right: DecodedSegment) -> Cut:
+def choose_seam(left: DecodedSegment, right: DecodedSegment) -> SeamChoice:
     """Choose the seam of two neighbours, of which the right one begins and ends later."""
     overlap = left.span.overlap(right.span)
     if left.is_failed or right.is_failed:
         return _cut_at_failure(left, right, overlap)
     if overlap is None:
         at_ms = right.span.start_ms
-        return Cut(SeamRule.ADJACENT, max(at_ms, left.span.end_ms), 0.5, len(left.words), 0)
+        return SeamChoice(SeamRule.ADJACENT, max(at_ms, left.span.end_ms), 0.5, len(left.words), 0)
     alignment = _AlignedOverlap(left, right, overlap)
     point_sets = (alignment.points_costing(_COST_TOLERANCE), *map(alignment.points_losing, (0, 1)))
     cuts = (rule(alignment, points) for points in point_sets for rule in _RULES)
@@ -111,14 +111,16 @@ def choose_cut(left: DecodedSegment, right: DecodedSegment) -> Cut:
     return cut or _cut_where_likeliest(alignment, alignment.points_costing(1))
 
 
-def _cut_at_failure(left: DecodedSegment, right: DecodedSegment, overlap: Span | None) -> Cut:
+def _cut_at_failure(
+    left: DecodedSegment, right: DecodedSegment, overlap: Span | None
+) -> SeamChoice:
     """Keep all that the other one has; the transcript marks the gap."""
     at_ms = right.span.start_ms
     if overlap is not None:
         at_ms = overlap.start_ms if left.is_failed else overlap.end_ms
     # What of a failed segment another one has covered before it is not taken twice.
     right_start = sum(word.middle_ms < left.span.start_ms for word in right.words)
-    return Cut(SeamRule.GAP, at_ms, 0.0, len(left.words), right_start)
+    return SeamChoice(SeamRule.GAP, at_ms, 0.0, len(left.words), right_start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +185,9 @@ class _Side:
 class _CutPoint:
     """Where a seam may lie: before the alignment's column ``column``.
 
-    ``left_end`` and ``right_start`` are as in :class:`Cut`; ``lost_words`` is how many words that
-    only one side wrote, and the other missed, neither would write; ``cost`` how many errors are
-    expected of taking the columns before it from the left, and the others from the right.
+    ``left_end`` and ``right_start`` are as in :class:`SeamChoice`; ``lost_words`` is how many words
+    that only one side wrote, and the other missed, neither would write; ``cost`` how many errors
+    are expected of taking the columns before it from the left, and the others from the right.
     """
 
     column: int
@@ -229,11 +231,13 @@ class _AlignedOverlap:
         are_trusted = self.left.trusts(left_word) and self.right.trusts(right_word)
         return (left_word, right_word) if are_trusted else None
 
-    def cut_at(self, rule: SeamRule, point: _CutPoint, confidence: float) -> Cut:
+    def cut_at(self, rule: SeamRule, point: _CutPoint, confidence: float) -> SeamChoice:
         """Return the cut at a place; one that words of one side alone put in doubt is less sure."""
         if self.is_contested:
             confidence = min(confidence, _CONTESTED_CONFIDENCE)
-        return Cut(rule, point.at_ms, round(confidence, 3), point.left_end, point.right_start)
+        return SeamChoice(
+            rule, point.at_ms, round(confidence, 3), point.left_end, point.right_start
+        )
 
     @property
     def is_contested(self) -> bool:
@@ -402,19 +406,19 @@ def _right_side(right: DecodedSegment, overlap: Span, guard_ms: int) -> _Side:
     )
 
 
-def _cut_empty(alignment: _AlignedOverlap, _: Sequence[_CutPoint]) -> Cut | None:
+def _cut_empty(alignment: _AlignedOverlap, _: Sequence[_CutPoint]) -> SeamChoice | None:
     """Neither side wrote anything: there is nothing to decide."""
     left, right = alignment.left, alignment.right
     if not (left.is_wordless and right.is_wordless):
         return None
     speech = [any(map(alignment.span.overlap, side.speech)) for side in (left, right)]
     confidence = 0.5 if all(speech) else 1.0
-    return Cut(
+    return SeamChoice(
         SeamRule.EMPTY, alignment.span.middle_ms, confidence, left.overlap_end, right.overlap_first
     )
 
 
-def _cut_in_silence(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut | None:
+def _cut_in_silence(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> SeamChoice | None:
     """Cut at the centre of the widest pause that both heard and that no word crosses."""
     by_counts = {(point.left_end, point.right_start): point for point in points}
     sounds = [*alignment.left.speech, *alignment.right.speech, *(w.span for w in alignment.words)]
@@ -432,7 +436,7 @@ def _cut_in_silence(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> 
     return alignment.cut_at(SeamRule.AGREED_SILENCE, point, 0.9 + 0.1 * share)
 
 
-def _cut_one_sided(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut | None:
+def _cut_one_sided(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> SeamChoice | None:
     """Where only one wrote anything, believe it: a word too many is seen, a lost one is not.
 
     But for words that it made up at its edge, which is beyond all others.
@@ -453,10 +457,12 @@ def _cut_one_sided(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> C
         wordless_side.hears_speech_during(word) for word in worded_side.overlap_words
     )
     confidence = 0.7 if heard_speech else 0.5
-    return Cut(SeamRule.ONE_SIDED, point.at_ms, confidence, point.left_end, point.right_start)
+    return SeamChoice(
+        SeamRule.ONE_SIDED, point.at_ms, confidence, point.left_end, point.right_start
+    )
 
 
-def _cut_at_anchor(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut | None:
+def _cut_at_anchor(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> SeamChoice | None:
     """Cut beside the equal words nearest the middle, of a run that both wrote at the same times.
 
     Those words are the left side's if they lie before the middle, and the right side's if after
@@ -506,7 +512,7 @@ def _anchor_weight(text: str) -> int:
     return _CJK_WEIGHT * characters if characters else _WORD_WEIGHT
 
 
-def _cut_where_likeliest(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> Cut:
+def _cut_where_likeliest(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> SeamChoice:
     """Cut near the middle where the words on both sides of the cut differ the least.
 
     Where they have nothing in common, that is between words, as near the middle as may be.
@@ -537,15 +543,15 @@ def _likeness_around(alignment: _AlignedOverlap, point: _CutPoint) -> tuple[floa
     return before, after
 
 
-def _cut_at_middle(alignment: _AlignedOverlap) -> Cut:
+def _cut_at_middle(alignment: _AlignedOverlap) -> SeamChoice:
     """Give each word to the side of its middle: the overlap is shorter than a word."""
     left, right, at_ms = alignment.left, alignment.right, alignment.span.middle_ms
     left_end = max(left.overlap_first, left.count_before(at_ms))
     right_start = min(right.overlap_end, right.count_before(at_ms))
-    return Cut(SeamRule.MIDPOINT, at_ms, 0.2, left_end, right_start)
+    return SeamChoice(SeamRule.MIDPOINT, at_ms, 0.2, left_end, right_start)
 
 
-_Rule = Callable[[_AlignedOverlap, Sequence[_CutPoint]], Cut | None]
+_Rule = Callable[[_AlignedOverlap, Sequence[_CutPoint]], SeamChoice | None]
 
 #: From the surest on. They are asked for a place as good as the best, then for any that loses no
 #: word, then for one that loses one: a word of one side alone is as likely made up as left out.

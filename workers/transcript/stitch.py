@@ -13,11 +13,11 @@ from itertools import pairwise
 from schema.span import Span, merge
 from schema.transcript import Seam
 from schema.words import Word
-from workers.transcript.seams import Cut, DecodedSegment, choose_cut
+from workers.transcript.seams import DecodedSegment, SeamChoice, choose_seam
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
+class ChannelTimeline:
     """A channel's one timeline: every word once, the speech heard, and how its seams lie.
 
     ``gaps`` are the cores of its failed segments, one for each.
@@ -30,7 +30,7 @@ class Track:
     gaps: tuple[Span, ...] = ()
 
 
-def stitch(channel: int | None, segments: Sequence[DecodedSegment]) -> Track:
+def stitch(channel: int | None, segments: Sequence[DecodedSegment]) -> ChannelTimeline:
     """Join a channel's segments into one timeline; linear in the words, but for overlaps.
 
     Raises:
@@ -39,9 +39,9 @@ def stitch(channel: int | None, segments: Sequence[DecodedSegment]) -> Track:
     for left, right in pairwise(segments):
         if left.span.start_ms > right.span.start_ms or left.span.end_ms > right.span.end_ms:
             raise ValueError(f"{right.span} begins or ends before {left.span}")
-    cuts = list(_choose_cuts(segments))
-    starts = [0, *(cut.right_start for cut in cuts)]
-    ends = [*(cut.left_end for cut in cuts), len(segments[-1].words) if segments else 0]
+    choices = list(_choose_seams(segments))
+    starts = [0, *(choice.right_start for choice in choices)]
+    ends = [*(choice.left_end for choice in choices), len(segments[-1].words) if segments else 0]
     words = [
         word
         for segment, start, end in zip(segments, starts, ends, strict=False)
@@ -51,47 +51,47 @@ def stitch(channel: int | None, segments: Sequence[DecodedSegment]) -> Track:
         Seam(
             channel=channel,
             index=index,
-            rule=cut.rule,
-            at_ms=cut.at_ms,
-            confidence=cut.confidence,
-            dropped_left=segments[index].words[cut.left_end :],
-            dropped_right=segments[index + 1].words[: cut.right_start],
+            rule=choice.rule,
+            at_ms=choice.at_ms,
+            confidence=choice.confidence,
+            dropped_left=segments[index].words[choice.left_end :],
+            dropped_right=segments[index + 1].words[: choice.right_start],
         )
-        for index, cut in enumerate(cuts)
+        for index, choice in enumerate(choices)
     ]
-    speech = _join_speech(segments, [cut.at_ms for cut in cuts])
-    gaps = tuple(_find_gaps(segments, cuts))
-    return Track(channel, tuple(_order_times(words)), tuple(speech), tuple(seams), gaps)
+    speech = _join_speech(segments, [choice.at_ms for choice in choices])
+    gaps = tuple(_find_gaps(segments, choices))
+    return ChannelTimeline(channel, tuple(_order_times(words)), tuple(speech), tuple(seams), gaps)
 
 
-def _choose_cuts(segments: Sequence[DecodedSegment]) -> Iterator[Cut]:
+def _choose_seams(segments: Sequence[DecodedSegment]) -> Iterator[SeamChoice]:
     """Yield the seam of each two neighbours, none of which lies before the one before it.
 
     A segment may be so short that the neighbours on its sides meet: what the left one was given
     of it, the right one cannot be given again.
     """
-    first_word, cut_ms = 0, 0
+    first_word, seam_ms = 0, 0
     for left, right in pairwise(segments):
-        span = Span(max(left.span.start_ms, cut_ms), max(left.span.end_ms, cut_ms))
-        cut = choose_cut(replace(left, span=span, words=left.words[first_word:]), right)
-        yield replace(cut, left_end=first_word + cut.left_end)
-        first_word, cut_ms = cut.right_start, cut.at_ms
+        span = Span(max(left.span.start_ms, seam_ms), max(left.span.end_ms, seam_ms))
+        choice = choose_seam(replace(left, span=span, words=left.words[first_word:]), right)
+        yield replace(choice, left_end=first_word + choice.left_end)
+        first_word, seam_ms = choice.right_start, choice.at_ms
 
 
-def _find_gaps(segments: Sequence[DecodedSegment], cuts: Sequence[Cut]) -> Iterator[Span]:
+def _find_gaps(segments: Sequence[DecodedSegment], choices: Sequence[SeamChoice]) -> Iterator[Span]:
     for index, segment in enumerate(segments):
         if segment.is_failed:
             start_ms, end_ms = segment.span.start_ms, segment.span.end_ms
             if index:
-                start_ms = max(start_ms, cuts[index - 1].at_ms)
-            if index < len(cuts):
-                end_ms = min(end_ms, cuts[index].at_ms)
+                start_ms = max(start_ms, choices[index - 1].at_ms)
+            if index < len(choices):
+                end_ms = min(end_ms, choices[index].at_ms)
             yield Span(start_ms, end_ms)
 
 
-def _join_speech(segments: Sequence[DecodedSegment], cuts_ms: Sequence[int]) -> Iterator[Span]:
+def _join_speech(segments: Sequence[DecodedSegment], seams_ms: Sequence[int]) -> Iterator[Span]:
     """Yield the speech that each segment heard in its core, joined where it meets."""
-    edges = [0, *cuts_ms, max((segment.span.end_ms for segment in segments), default=0)]
+    edges = [0, *seams_ms, max((segment.span.end_ms for segment in segments), default=0)]
     cores = (Span(start_ms, max(start_ms, end_ms)) for start_ms, end_ms in pairwise(edges))
     yield from merge(
         span

@@ -21,7 +21,7 @@ from schema.transcript import Utterance
 from schema.words import Word
 from workers.transcript.dialogue import split_at_pauses
 from workers.transcript.rewrite import Rewriter, add_punctuation, rewrite_words
-from workers.transcript.stitch import Track
+from workers.transcript.stitch import ChannelTimeline
 
 log = structlog.get_logger(__name__)
 
@@ -29,16 +29,18 @@ log = structlog.get_logger(__name__)
 _LANGUAGES = frozenset({"en", "zh"})
 
 
-def punctuate(track: Track, punctuator: Callable[[str], str] | None) -> Track:
+def punctuate(
+    timeline: ChannelTimeline, punctuator: Callable[[str], str] | None
+) -> ChannelTimeline:
     """Return a channel's words with the marks that a model, if any, writes into each phrase.
 
     A phrase that the model fails on stays without.
     """
     if punctuator is None:
-        return track
-    phrases = split_at_pauses(track.words)
+        return timeline
+    phrases = split_at_pauses(timeline.words)
     words = (word for phrase in phrases for word in _punctuate_phrase(phrase, punctuator))
-    return replace(track, words=tuple(words))
+    return replace(timeline, words=tuple(words))
 
 
 def _punctuate_phrase(phrase: Sequence[Word], punctuator: Callable[[str], str]) -> Sequence[Word]:

@@ -12,7 +12,7 @@ from schema.span import Span
 from schema.transcript import Seam, SeamRule
 from schema.words import Word
 from workers.transcript.seams import DecodedSegment
-from workers.transcript.stitch import Track, stitch
+from workers.transcript.stitch import ChannelTimeline, stitch
 
 
 def spoken(text: str, first_ms: int = 0, each_ms: int = 500) -> tuple[Word, ...]:
@@ -69,7 +69,7 @@ def test_numbers_and_their_words_are_one():
 
 
 def test_words_that_no_seam_accounts_for_are_counted():
-    track = Track(None, (*LEFT.words[:2], *RIGHT.words[2:]), (), (seam(2, 2),))
+    track = ChannelTimeline(None, (*LEFT.words[:2], *RIGHT.words[2:]), (), (seam(2, 2),))
     assert unreported([LEFT, RIGHT], track) == 0
     assert unreported([LEFT, RIGHT], replace(track, words=track.words[1:])) == 1
 

@@ -81,7 +81,7 @@ class ModelFamily(Protocol):
         family that can be biased.
         """
 
-    def rehearse(self, batch: Batch, tokens: int) -> None:
+    def warm_up(self, batch: Batch, tokens: int) -> None:
         """Compute what so many tokens in each region take, whatever is said."""
 
 
@@ -131,8 +131,8 @@ class Paraformer:
         tokens = self._decode(batch, encoding, self.round_tokens(max_tokens), hotwords)
         return self._split_regions(tokens, counts, batch.lengths)
 
-    def rehearse(self, batch: Batch, tokens: int) -> None:
-        """Compute what so many tokens in each region take: see :meth:`ModelFamily.rehearse`."""
+    def warm_up(self, batch: Batch, tokens: int) -> None:
+        """Compute what so many tokens in each region take: see :meth:`ModelFamily.warm_up`."""
         hidden, convolution, weights, counts = self._encode(batch.features, batch.device_lengths)
         counts = torch.full_like(counts, tokens)
         self._decode(batch, (hidden, convolution, weights, counts), tokens, [])
@@ -352,7 +352,7 @@ class _HotwordBias:
 
 @dataclass(slots=True)
 class SenseVoice:
-    """SenseVoiceSmall: an encoder with CTC, asked four questions ahead of the speech.
+    """SenseVoiceSmall: an encoder with CTC, with four prompt tokens ahead of the speech.
 
     The tokens are those of the likeliest path, and their times are where it lies: of all paths
     that write the same tokens it is the likeliest, so that no forced alignment has to find it.
@@ -363,7 +363,7 @@ class SenseVoice:
     run: PartRunner = run_directly
     round_tokens: Any = int
     _encoder: SanmEncoder = field(init=False)
-    _questions: dict[str, Tensor] = field(init=False, default_factory=dict)
+    _prompt_embeddings: dict[str, Tensor] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._encoder = SanmEncoder(self.model.encoder, self.dtype)
@@ -372,60 +372,63 @@ class SenseVoice:
         self, batch: Batch, language: str, _: Sequence[Sequence[int]], /
     ) -> list[RegionTokens]:
         """Return the tokens of each region: see :meth:`ModelFamily.decode_batch`."""
-        questions = self._embed_questions(language).expand(len(batch.features), -1, -1)
-        inputs = questions, batch.features, batch.device_lengths
+        prompt = self._embed_prompt(language).expand(len(batch.features), -1, -1)
+        inputs = prompt, batch.features, batch.device_lengths
         device_ids, device_probabilities = self.run("encoder", self._pick_tokens, *inputs)
         # One copy; ids are whole numbers below 2 ** 24.
         figures = torch.stack([device_ids.float(), device_probabilities]).cpu().numpy()
         ids, probabilities = figures[0].astype(np.int64), figures[1]
         return [
-            self._collapse(ids[region, : _QUESTIONS + length], probabilities[region])
+            self._collapse_ctc_path(ids[region, : _PROMPT_TOKENS + length], probabilities[region])
             for region, length in enumerate(batch.lengths)
         ]
 
-    def rehearse(self, batch: Batch, tokens: int) -> None:  # noqa: ARG002
-        """Compute all that is computed, whatever is said: see :meth:`ModelFamily.rehearse`."""
+    def warm_up(self, batch: Batch, tokens: int) -> None:  # noqa: ARG002
+        """Compute all that is computed, whatever is said: see :meth:`ModelFamily.warm_up`."""
         self.decode_batch(batch, "auto", [])
 
-    def _embed_questions(self, language: str) -> Tensor:
-        """Return the questions: language, event, emotion; and that numbers stay in words."""
+    def _embed_prompt(self, language: str) -> Tensor:
+        """Return the embedded prompt: language, event, emotion; and that numbers stay in words."""
         model = self.model
-        if language not in self._questions:
-            questions = [model.lid_dict.get(language, 0), 1, 2, model.textnorm_dict["woitn"]]
-            ids = torch.tensor([questions], device=model.embed.weight.device)
-            self._questions[language] = model.embed(ids)
-        return self._questions[language]
+        if language not in self._prompt_embeddings:
+            language_id, form_id = model.lid_dict.get(language, 0), model.textnorm_dict["woitn"]
+            prompt_ids = [language_id, _EVENT_ID, _EMOTION_ID, form_id]
+            ids = torch.tensor([prompt_ids], device=model.embed.weight.device)
+            self._prompt_embeddings[language] = model.embed(ids)
+        return self._prompt_embeddings[language]
 
-    def _pick_tokens(
-        self, questions: Tensor, features: Tensor, lengths: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Return the likeliest token of each frame, answers first, and its probability."""
-        inputs = torch.cat([questions, features], dim=1)
-        mask = mask_rows(lengths + _QUESTIONS, inputs.shape[1], self.dtype)
+    def _pick_tokens(self, prompt: Tensor, features: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        """Return the likeliest token of each frame, the prompt's first, and its probability."""
+        inputs = torch.cat([prompt, features], dim=1)
+        mask = mask_rows(lengths + _PROMPT_TOKENS, inputs.shape[1], self.dtype)
         scores = self.model.ctc.ctc_lo(self._encoder.apply(inputs, mask))
         max_scores, ids = scores.max(dim=-1)
         return ids, torch.exp(max_scores - scores.logsumexp(dim=-1))
 
-    def _collapse(self, ids: _Ids, probabilities: _Floats) -> RegionTokens:
+    def _collapse_ctc_path(self, ids: _Ids, probabilities: _Floats) -> RegionTokens:
         """Return a region's tokens: runs of one token are one, and blanks are none."""
         blank = self.model.blank_id
-        answers = tuple(answer for answer in ids[:_QUESTIONS].tolist() if answer != blank)
-        path = ids[_QUESTIONS:]
+        special_tokens = tuple(i for i in ids[:_PROMPT_TOKENS].tolist() if i != blank)
+        path = ids[_PROMPT_TOKENS:]
         if not len(path):
-            return replace(NO_TOKENS, special_tokens=answers)
+            return replace(NO_TOKENS, special_tokens=special_tokens)
         # Where a run of one token starts, and where the next one does.
         starts = np.flatnonzero(np.diff(path, prepend=path[0] - 1))
         ends = np.append(starts[1:], len(path))
-        path_probabilities = probabilities[_QUESTIONS : _QUESTIONS + len(path)]
+        path_probabilities = probabilities[_PROMPT_TOKENS : _PROMPT_TOKENS + len(path)]
         max_probabilities = np.maximum.reduceat(path_probabilities, starts)
         is_token = path[starts] != blank
         edges_ms = np.stack([starts, ends], axis=1)[is_token] * ENCODER_FRAME_MS
         times_ms = np.maximum(0, edges_ms - ENCODER_FRAME_MS // 2)
-        return RegionTokens(path[starts][is_token], times_ms, max_probabilities[is_token], answers)
+        return RegionTokens(
+            path[starts][is_token], times_ms, max_probabilities[is_token], special_tokens
+        )
 
 
-#: Frames that SenseVoice's questions take, and its answers.
-_QUESTIONS = 4
+#: Frames that SenseVoice's prompt takes, and what it answers to it.
+_PROMPT_TOKENS = 4
+#: The prompt tokens that ask for the event and the emotion.
+_EVENT_ID, _EMOTION_ID = 1, 2
 
 #: By the name that a config.yaml gives its model.
 FAMILIES: Mapping[str, type[Paraformer] | type[SenseVoice]] = {

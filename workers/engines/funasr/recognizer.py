@@ -239,7 +239,7 @@ class FunasrRecognizer(Recognizer):
         inputs = self._frontend.apply(mel, figures[0], figures[1], max_frames)
         return Batch(inputs, lengths, figures[2])
 
-    def rehearsal_bytes(self, duration_ms: int) -> int:
+    def warm_up_bytes(self, duration_ms: int) -> int:
         """Return the memory that so many ms of dense speech take.
 
         Every part of the network computes, whatever it hears: of silence a Paraformer writes no
@@ -248,16 +248,16 @@ class FunasrRecognizer(Recognizer):
         device = self._bank.device
         torch.cuda.reset_peak_memory_stats(device)
         before_bytes = torch.cuda.memory_allocated(device)
-        self._rehearse(duration_ms)
+        self._warm_up(duration_ms)
         peak_bytes = torch.cuda.max_memory_allocated(device) - before_bytes
         torch.cuda.empty_cache()
         return int(peak_bytes)
 
-    def _rehearse(self, duration_ms: int) -> None:
+    def _warm_up(self, duration_ms: int) -> None:
         mel = torch.zeros((duration_ms // FRAME_MS, 80), device=self._bank.device)
         with inference(), self._without_onednn_cache():
             batch = self._make_batch(mel, [0], [len(mel)])
-            self._family.rehearse(batch, duration_ms * _DENSE_TOKENS_PER_S // 1000)
+            self._family.warm_up(batch, duration_ms * _DENSE_TOKENS_PER_S // 1000)
 
     @contextmanager
     def _without_onednn_cache(self) -> Iterator[None]:
@@ -465,7 +465,7 @@ def load_funasr(profile: Profile, settings: Settings, bank: FilterBank) -> Recog
     )
     if not is_cpu:
         free_bytes = torch.cuda.mem_get_info(bank.device)[0]
-        recognizer.budget.learn(free_bytes, recognizer.rehearsal_bytes)
+        recognizer.budget.learn(free_bytes, recognizer.warm_up_bytes)
     return recognizer
 
 

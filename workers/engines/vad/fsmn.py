@@ -114,9 +114,9 @@ class FsmnEncoder:
         hidden = self._affine(hidden, "in_linear2").relu_()
         for layer in range(self._shape.layers):
             name = f"fsmn.{layer}"
-            narrow = functional.linear(hidden, self._weights[f"{name}.linear.linear.weight"])
-            memory, histories[layer] = self._memory(narrow, name, histories[layer])
-            hidden = self._affine(narrow + memory, f"{name}.affine").relu_()
+            projected = functional.linear(hidden, self._weights[f"{name}.linear.linear.weight"])
+            memory, histories[layer] = self._memory(projected, name, histories[layer])
+            hidden = self._affine(projected + memory, f"{name}.affine").relu_()
         scores = self._affine(self._affine(hidden.float(), "out_linear1"), "out_linear2")
         return scores.softmax(dim=-1)[:, _SILENCE_OUTPUT]
 
@@ -183,21 +183,22 @@ def read_shape(config: Mapping[str, Mapping[str, int]]) -> EncoderShape:
         raise Misconfigured(
             ErrorCode.ENGINE_FAILED, "model", "only an FSMN that looks at every frame, and back"
         )
-    wide, narrow, taps = encoder["linear_dim"], encoder["proj_dim"], encoder["lorder"]
-    first, last = encoder["input_affine_dim"], encoder["output_affine_dim"]
-    affine = {
-        "in_linear1": (first, encoder["input_dim"]),
-        "in_linear2": (wide, first),
-        "out_linear1": (last, wide),
-        "out_linear2": (encoder["output_dim"], last),
-        **{f"fsmn.{i}.affine": (wide, narrow) for i in range(encoder["fsmn_layers"])},
+    linear_dim, projection_dim = encoder["linear_dim"], encoder["proj_dim"]
+    tap_count = encoder["lorder"]
+    input_affine_dim, output_affine_dim = encoder["input_affine_dim"], encoder["output_affine_dim"]
+    affine_shapes = {
+        "in_linear1": (input_affine_dim, encoder["input_dim"]),
+        "in_linear2": (linear_dim, input_affine_dim),
+        "out_linear1": (output_affine_dim, linear_dim),
+        "out_linear2": (encoder["output_dim"], output_affine_dim),
+        **{f"fsmn.{i}.affine": (linear_dim, projection_dim) for i in range(encoder["fsmn_layers"])},
     }
     sizes: dict[str, tuple[int, ...]] = {}
-    for name, size in affine.items():
+    for name, size in affine_shapes.items():
         sizes[f"{name}.linear.weight"] = size
         sizes[f"{name}.linear.bias"] = size[:1]
     for layer in range(encoder["fsmn_layers"]):
-        sizes[f"fsmn.{layer}.linear.linear.weight"] = (narrow, wide)
-        sizes[f"fsmn.{layer}.fsmn_block.conv_left.weight"] = (narrow, 1, taps, 1)
+        sizes[f"fsmn.{layer}.linear.linear.weight"] = (projection_dim, linear_dim)
+        sizes[f"fsmn.{layer}.fsmn_block.conv_left.weight"] = (projection_dim, 1, tap_count, 1)
     stacking = Stacking(frontend["lfr_m"], frontend["lfr_n"])
-    return EncoderShape(stacking, encoder["fsmn_layers"], taps, sizes)
+    return EncoderShape(stacking, encoder["fsmn_layers"], tap_count, sizes)

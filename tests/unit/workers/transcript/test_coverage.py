@@ -22,7 +22,7 @@ from workers.transcript.coverage import (
     worded_ms,
 )
 from workers.transcript.seams import DecodedSegment
-from workers.transcript.stitch import Track, stitch
+from workers.transcript.stitch import ChannelTimeline, stitch
 
 HOUR_MS = 3_600_000
 
@@ -49,9 +49,9 @@ def find_lost(*segments: DecodedSegment) -> list[tuple[Span, RepairReason]]:
 
 
 def test_breaths_between_words_count_as_covered_and_lost_speech_does_not():
-    track = Track(0, words(0, 800), (Span(0, 1_200), Span(5_000, 6_000)), ())
+    timeline = ChannelTimeline(0, words(0, 800), (Span(0, 1_200), Span(5_000, 6_000)), ())
 
-    assert (worded_ms(track), speech_ms(track)) == (1_200, 2_200)
+    assert (worded_ms(timeline), speech_ms(timeline)) == (1_200, 2_200)
 
 
 def test_where_words_cover_the_speech_nothing_is_lost():
@@ -188,15 +188,15 @@ def test_coverage_is_of_each_core_and_adds_up(said_s, heard_s):
         )
         for span in (Span(0, 60_000), Span(52_000, 120_000))
     ]
-    track = stitch(0, segments)
+    timeline = stitch(0, segments)
 
-    parts = segment_coverage(track, segments)
+    parts = segment_coverage(timeline, segments)
 
-    assert sum(part.speech_ms for part in parts) == speech_ms(track)
-    assert sum(part.worded_ms for part in parts) == worded_ms(track)
+    assert sum(part.speech_ms for part in parts) == speech_ms(timeline)
+    assert sum(part.worded_ms for part in parts) == worded_ms(timeline)
     assert all(0 <= part.worded_ms <= part.speech_ms for part in parts)
-    for place in find_lost_speech(track, segments):
-        assert any(place.core.overlap(span) for span in track.speech)
+    for place in find_lost_speech(timeline, segments):
+        assert any(place.core.overlap(span) for span in timeline.speech)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +211,6 @@ def test_coverage_is_of_each_core_and_adds_up(said_s, heard_s):
     ],
 )
 def test_stray_words_that_nobody_is_sure_of_are_noise(confidences, heard_ms, noise):
-    track = [Word("um", 0, 300, confidence) for confidence in confidences]
+    timeline = [Word("um", 0, 300, confidence) for confidence in confidences]
 
-    assert is_noise(track, heard_ms) is noise
+    assert is_noise(timeline, heard_ms) is noise

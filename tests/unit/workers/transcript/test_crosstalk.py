@@ -11,7 +11,7 @@ from schema.span import Span
 from schema.words import ResultTag, SegmentResult, Word
 from workers.transcript.crosstalk import CrosstalkResult, drop_crosstalk
 from workers.transcript.loudness import Loudness
-from workers.transcript.stitch import Track
+from workers.transcript.stitch import ChannelTimeline
 
 TEXT = ["thank", "you", "for", "calling", "how", "may", "i", "help", "you", "today"]
 REPLY = ["i", "would", "like", "to", "make", "an", "appointment", "please"]
@@ -25,7 +25,7 @@ def make_words(texts: Sequence[str], at_ms: int = 0, step_ms: int = 400) -> list
     ]
 
 
-def side(channel: int, *turns: tuple[Sequence[Word], int]) -> tuple[Track, Loudness]:
+def side(channel: int, *turns: tuple[Sequence[Word], int]) -> tuple[ChannelTimeline, Loudness]:
     """Return a channel of turns, each with its level, which makes a speech region."""
     words = [word for turn_words, _ in turns for word in turn_words]
     speech = [
@@ -36,16 +36,16 @@ def side(channel: int, *turns: tuple[Sequence[Word], int]) -> tuple[Track, Loudn
         for span, (_, level) in zip(speech, [turn for turn in turns if turn[0]], strict=True)
     ]
     result = SegmentResult((), tuple(speech), None, {ResultTag.LOUDNESS_DB: levels})
-    return Track(channel, tuple(words), tuple(speech), ()), Loudness([(0, result)])
+    return ChannelTimeline(channel, tuple(words), tuple(speech), ()), Loudness([(0, result)])
 
 
-def clean(*sides: tuple[Track, Loudness]) -> CrosstalkResult:
-    tracks = [track for track, _ in sides]
-    return drop_crosstalk(tracks, {track.channel: levels for track, levels in sides})
+def clean(*sides: tuple[ChannelTimeline, Loudness]) -> CrosstalkResult:
+    timelines = [timeline for timeline, _ in sides]
+    return drop_crosstalk(timelines, {timeline.channel: levels for timeline, levels in sides})
 
 
-def texts(track: Track) -> list[str]:
-    return [word.text for word in track.words]
+def texts(timeline: ChannelTimeline) -> list[str]:
+    return [word.text for word in timeline.words]
 
 
 def test_a_faint_copy_is_taken_out():
@@ -54,8 +54,8 @@ def test_a_faint_copy_is_taken_out():
 
     result = clean(source, other)
 
-    assert texts(result.tracks[0]) == TEXT
-    assert texts(result.tracks[1]) == REPLY
+    assert texts(result.timelines[0]) == TEXT
+    assert texts(result.timelines[1]) == REPLY
     assert (result.removed_count, result.suspected_count) == (len(TEXT), 0)
 
 
@@ -65,7 +65,7 @@ def test_either_channel_may_be_the_copy():
 
     result = clean(other, source)
 
-    assert [texts(track) for track in result.tracks] == [REPLY, TEXT]
+    assert [texts(timeline) for timeline in result.timelines] == [REPLY, TEXT]
 
 
 def test_a_channel_without_a_voice_of_its_own_needs_a_greater_difference():
@@ -82,7 +82,7 @@ def test_two_who_say_the_same_keep_their_words():
 
     result = clean(source, other)
 
-    assert [texts(track) for track in result.tracks] == [numbers + TEXT, numbers + REPLY]
+    assert [texts(timeline) for timeline in result.timelines] == [numbers + TEXT, numbers + REPLY]
     assert (result.removed_count, result.suspected_count) == (0, len(numbers))
 
 
@@ -112,7 +112,7 @@ def test_where_a_speaker_is_overheard_short_copies_and_misheard_words_go_too():
         (make_words(["okay"], at_ms=9_020), FAINT),
     )
 
-    assert texts(clean(source, other).tracks[1]) == REPLY
+    assert texts(clean(source, other).timelines[1]) == REPLY
 
 
 def test_what_is_said_over_the_copy_stays():
@@ -124,7 +124,7 @@ def test_what_is_said_over_the_copy_stays():
         (make_words(REPLY, at_ms=6_000), LOUD),
     )
 
-    assert texts(clean(source, other).tracks[1]) == ["right", *REPLY]
+    assert texts(clean(source, other).timelines[1]) == ["right", *REPLY]
 
 
 def test_the_same_words_later_are_an_answer():
@@ -135,9 +135,9 @@ def test_the_same_words_later_are_an_answer():
 
 
 def test_without_levels_nothing_is_taken_out():
-    tracks = [side(0, (make_words(TEXT), LOUD))[0], side(1, (make_words(TEXT), FAINT))[0]]
+    timelines = [side(0, (make_words(TEXT), LOUD))[0], side(1, (make_words(TEXT), FAINT))[0]]
 
-    assert drop_crosstalk(tracks, {}) == CrosstalkResult(tuple(tracks), 0, len(TEXT))
+    assert drop_crosstalk(timelines, {}) == CrosstalkResult(tuple(timelines), 0, len(TEXT))
 
 
 def test_chinese_is_matched_by_the_character():
@@ -147,12 +147,12 @@ def test_chinese_is_matched_by_the_character():
         1, (make_words(text, at_ms=40), FAINT), (make_words("我想预约一下", at_ms=6_000), LOUD)
     )
 
-    assert texts(clean(source, other).tracks[1]) == list("我想预约一下")
+    assert texts(clean(source, other).timelines[1]) == list("我想预约一下")
 
 
 def test_one_channel_has_no_crosstalk():
-    track, levels = side(0, (make_words(TEXT), LOUD))
-    assert drop_crosstalk([track], {0: levels}) == CrosstalkResult((track,), 0, 0)
+    timeline, levels = side(0, (make_words(TEXT), LOUD))
+    assert drop_crosstalk([timeline], {0: levels}) == CrosstalkResult((timeline,), 0, 0)
     assert drop_crosstalk([], {}) == CrosstalkResult((), 0, 0)
 
 
@@ -162,7 +162,9 @@ TURNS = st.lists(
 )
 
 
-def drawn_side(channel: int, turns: Sequence[tuple[Sequence[str], int]]) -> tuple[Track, Loudness]:
+def drawn_side(
+    channel: int, turns: Sequence[tuple[Sequence[str], int]]
+) -> tuple[ChannelTimeline, Loudness]:
     at_ms, turns_in_time = 0, []
     for own, level in turns:
         turns_in_time.append((make_words(own, at_ms), level))
@@ -177,12 +179,14 @@ def test_only_faint_words_that_the_other_channel_covers_are_taken_out(lefts, rig
     result = clean(*sides)
 
     removed_count = 0
-    for own, (track, levels), (other, _) in zip(result.tracks, sides, reversed(sides), strict=True):
+    for own, (timeline, levels), (other, _) in zip(
+        result.timelines, sides, reversed(sides), strict=True
+    ):
         kept_words = list(own.words)
-        removed_words = [word for word in track.words if word not in kept_words]
+        removed_words = [word for word in timeline.words if word not in kept_words]
         removed_count += len(removed_words)
-        assert kept_words == [word for word in track.words if word not in removed_words]
-        assert (own.speech, own.seams) == (track.speech, track.seams)
+        assert kept_words == [word for word in timeline.words if word not in removed_words]
+        assert (own.speech, own.seams) == (timeline.speech, timeline.seams)
         for word in removed_words:
             near = Span(max(0, word.start_ms - 400), word.end_ms + 400)
             assert levels.level_db(word.span) < -30
@@ -194,7 +198,7 @@ def test_only_faint_words_that_the_other_channel_covers_are_taken_out(lefts, rig
 def test_the_channels_order_makes_no_difference(lefts, rights):
     left, right = drawn_side(0, lefts), drawn_side(1, rights)
     there, back = clean(left, right), clean(right, left)
-    assert there.tracks == tuple(reversed(back.tracks))
+    assert there.timelines == tuple(reversed(back.timelines))
     assert (there.removed_count, there.suspected_count) == (
         back.removed_count,
         back.suspected_count,
@@ -206,13 +210,13 @@ def test_two_who_take_turns_and_are_both_overheard_make_one_run_of_both():
     speech = (Span(0, 8_000),)
     half = 8  # Half seconds of the first speaker, and as many of the second.
 
-    def heard(channel: int, levels: list[int]) -> tuple[Track, Loudness]:
+    def heard(channel: int, levels: list[int]) -> tuple[ChannelTimeline, Loudness]:
         result = SegmentResult((), speech, None, {ResultTag.LOUDNESS_DB: [levels]})
-        return Track(channel, tuple(there), speech, ()), Loudness([(0, result)])
+        return ChannelTimeline(channel, tuple(there), speech, ()), Loudness([(0, result)])
 
     found = clean(
         heard(0, [LOUD] * half + [LOUD - 13] * half), heard(1, [LOUD - 12] * half + [LOUD] * half)
     )
 
-    assert [texts(track) for track in found.tracks] == [TEXT, REPLY]
+    assert [texts(timeline) for timeline in found.timelines] == [TEXT, REPLY]
     assert found.suspected_count == 0

@@ -35,7 +35,7 @@ def segment(index: int, language: str | None, speech_s: int) -> EndedSegment:
 
 
 def foreign(*segments: EndedSegment) -> list[RepairCandidate]:
-    decodes = [
+    decoded_segments = [
         DecodedSegment(
             s.span,
             tuple(word.shifted(s.span.start_ms) for word in s.result.words),
@@ -43,7 +43,7 @@ def foreign(*segments: EndedSegment) -> list[RepairCandidate]:
         )
         for s in segments
     ]
-    return list(find_foreign_speech(stitch(0, decodes), segments, decodes))
+    return list(find_foreign_speech(stitch(0, decoded_segments), segments, decoded_segments))
 
 
 def test_the_language_is_that_of_most_speech_and_not_of_most_segments():
@@ -75,11 +75,18 @@ def test_whoever_speaks_another_language_for_long_is_believed(segments):
 
 def test_a_segment_that_failed_is_in_no_language():
     failed_segment = EndedSegment(0, 1, "plan", Span(52_000, 112_000), None, "engine.failed", None)
-    decodes = [DecodedSegment(Span(0, 60_000)), DecodedSegment(failed_segment.span, is_failed=True)]
+    decoded_segments = [
+        DecodedSegment(Span(0, 60_000)),
+        DecodedSegment(failed_segment.span, is_failed=True),
+    ]
 
     assert (
         list(
-            find_foreign_speech(stitch(0, decodes), [segment(0, "en", 40), failed_segment], decodes)
+            find_foreign_speech(
+                stitch(0, decoded_segments),
+                [segment(0, "en", 40), failed_segment],
+                decoded_segments,
+            )
         )
         == []
     )

@@ -14,7 +14,7 @@ from schema.words import Word
 from workers.transcript.coverage import find_lost_speech, repair_span
 from workers.transcript.repair import DecodedRepair, apply_repairs
 from workers.transcript.seams import DecodedSegment
-from workers.transcript.stitch import Track, stitch
+from workers.transcript.stitch import ChannelTimeline, stitch
 
 END_MS = 120_000
 
@@ -44,7 +44,7 @@ def repair_of(words: tuple[Word, ...], core: Span, **options) -> DecodedRepair:
     )
 
 
-def stitch_two(words: tuple[Word, ...]) -> tuple[Track, list[DecodedSegment]]:
+def stitch_two(words: tuple[Word, ...]) -> tuple[ChannelTimeline, list[DecodedSegment]]:
     segments = [decode_exactly(words, Span(0, 60_000)), decode_exactly(words, Span(52_000, END_MS))]
     return stitch(0, segments), segments
 
@@ -61,14 +61,14 @@ def stitch_two(words: tuple[Word, ...]) -> tuple[Track, list[DecodedSegment]]:
     ],
 )
 def test_what_was_lost_comes_back_once(hole):
-    track, segments = stitch_two(without(STEADY, hole))
-    places = find_lost_speech(track, segments)
+    timeline, segments = stitch_two(without(STEADY, hole))
+    places = find_lost_speech(timeline, segments)
 
-    repaired_track, reports = apply_repairs(
-        track, [repair_of(STEADY, place.core) for place in places]
+    repaired_timeline, reports = apply_repairs(
+        timeline, [repair_of(STEADY, place.core) for place in places]
     )
 
-    assert repaired_track.words == STEADY
+    assert repaired_timeline.words == STEADY
     assert [report.outcome for report in reports] == [RepairOutcome.REPAIRED] * len(places)
     assert not reports[0].dropped_words
 
@@ -89,16 +89,16 @@ def test_every_word_is_there_once_whatever_was_lost(gaps, holes):
     truth = tuple(w for w in make_words(*spans) if w.end_ms <= END_MS)
     assume(truth)
     lost_spans = [Span(start, min(start + length, END_MS)) for start, length in holes]
-    track, segments = stitch_two(without(truth, *lost_spans))
-    places = find_lost_speech(track, segments)
+    timeline, segments = stitch_two(without(truth, *lost_spans))
+    places = find_lost_speech(timeline, segments)
 
-    repaired_track, reports = apply_repairs(
-        track, [repair_of(truth, place.core) for place in places]
+    repaired_timeline, reports = apply_repairs(
+        timeline, [repair_of(truth, place.core) for place in places]
     )
 
-    assert len(set(repaired_track.words)) == len(repaired_track.words)
-    assert set(track.words) <= set(repaired_track.words) <= set(truth)
-    starts = [word.start_ms for word in repaired_track.words]
+    assert len(set(repaired_timeline.words)) == len(repaired_timeline.words)
+    assert set(timeline.words) <= set(repaired_timeline.words) <= set(truth)
+    starts = [word.start_ms for word in repaired_timeline.words]
     assert starts == sorted(starts)
     for report, place in zip(reports, places, strict=True):
         if report.outcome is RepairOutcome.REPAIRED:
@@ -107,41 +107,41 @@ def test_every_word_is_there_once_whatever_was_lost(gaps, holes):
                 for w in truth
                 if place.core.start_ms < w.start_ms and w.end_ms < place.core.end_ms
             }
-            assert inside <= set(repaired_track.words)
-    assert apply_repairs(track, []) == (track, ())
+            assert inside <= set(repaired_timeline.words)
+    assert apply_repairs(timeline, []) == (timeline, ())
 
 
 def test_a_repair_that_writes_no_more_changes_nothing():
-    track, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
+    timeline, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
     core = Span(19_900, 25_000)
 
-    repaired_track, (report,) = apply_repairs(track, [repair_of(without(STEADY, core), core)])
+    repaired_timeline, (report,) = apply_repairs(timeline, [repair_of(without(STEADY, core), core)])
 
-    assert repaired_track == track
+    assert repaired_timeline == timeline
     assert report.outcome is RepairOutcome.UNCHANGED
 
 
 def test_a_repair_that_hears_less_around_its_place_takes_nothing_away():
-    track, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
+    timeline, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
     less = without(STEADY, Span(12_000, 22_000), Span(23_000, 33_000))
 
-    repaired_track, (report,) = apply_repairs(track, [repair_of(less, Span(19_900, 25_000))])
+    repaired_timeline, (report,) = apply_repairs(timeline, [repair_of(less, Span(19_900, 25_000))])
 
-    assert set(track.words) < set(repaired_track.words)
+    assert set(timeline.words) < set(repaired_timeline.words)
     assert [word.start_ms for word in report.added_words] == [22_000, 22_500]
 
 
 def test_a_failed_repair_leaves_what_was_there_and_says_why():
-    track, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
+    timeline, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
     core = Span(19_900, 25_000)
     failed_segment = DecodedSegment(repair_span(core, END_MS), is_failed=True)
 
-    repaired_track, (report,) = apply_repairs(
-        track,
+    repaired_timeline, (report,) = apply_repairs(
+        timeline,
         [DecodedRepair(failed_segment, core, RepairReason.SPEECH, error_code="engine.failed")],
     )
 
-    assert repaired_track == track
+    assert repaired_timeline == timeline
     assert (report.outcome, report.error_code) == (RepairOutcome.FAILED, "engine.failed")
 
 
@@ -150,48 +150,50 @@ def test_a_gap_stays_a_gap_beside_a_repair():
         decode_exactly(without(STEADY, Span(50_000, 56_000)), Span(0, 60_000)),
         DecodedSegment(Span(52_000, END_MS), is_failed=True),
     ]
-    track = stitch(0, segments)
-    (place,) = find_lost_speech(track, segments)
+    timeline = stitch(0, segments)
+    (place,) = find_lost_speech(timeline, segments)
 
-    repaired_track, (report,) = apply_repairs(track, [repair_of(STEADY, place.core)])
+    repaired_timeline, (report,) = apply_repairs(timeline, [repair_of(STEADY, place.core)])
 
     assert report.outcome is RepairOutcome.REPAIRED
-    assert repaired_track.gaps == track.gaps == (Span(60_000, END_MS),)
-    assert repaired_track.words == tuple(word for word in STEADY if word.end_ms <= 60_000)
+    assert repaired_timeline.gaps == timeline.gaps == (Span(60_000, END_MS),)
+    assert repaired_timeline.words == tuple(word for word in STEADY if word.end_ms <= 60_000)
 
 
 def test_words_that_nobody_is_sure_of_are_no_gain():
-    track, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
+    timeline, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
     unsure = tuple(replace(word, confidence=0.2) for word in STEADY)
 
-    repaired_track, _ = apply_repairs(track, [repair_of(unsure, Span(19_900, 25_000))])
+    repaired_timeline, _ = apply_repairs(timeline, [repair_of(unsure, Span(19_900, 25_000))])
 
-    assert repaired_track == track
+    assert repaired_timeline == timeline
 
 
 def test_a_repair_says_how_it_was_joined_and_the_seams_of_the_plan_stay():
-    track, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
+    timeline, _ = stitch_two(without(STEADY, Span(20_000, 25_000)))
 
-    repaired_track, (report,) = apply_repairs(track, [repair_of(STEADY, Span(19_900, 25_000))])
+    repaired_timeline, (report,) = apply_repairs(
+        timeline, [repair_of(STEADY, Span(19_900, 25_000))]
+    )
 
-    assert repaired_track.seams == track.seams
+    assert repaired_timeline.seams == timeline.seams
     assert len(report.rules) == 2
     assert SeamRule.GAP not in report.rules
     assert [w.text for w in report.added_words] == [f"w{i}" for i in range(40, 50)]
 
 
 def test_words_in_another_language_are_replaced_though_they_cover_more():
-    track, _ = stitch_two(STEADY)
+    timeline, _ = stitch_two(STEADY)
     core = Span(20_000, 24_000)
     spanish = make_words(*((at, at + 300) for at in range(0, END_MS, 600)))
     right = tuple(replace(word, text="hola") for word in spanish)
 
-    repaired_track, (report,) = apply_repairs(
-        track,
+    repaired_timeline, (report,) = apply_repairs(
+        timeline,
         [
             replace(repair_of(right, core, language="es"), reason=RepairReason.LANGUAGE),
         ],
     )
 
-    assert {w.text for w in repaired_track.words if core.overlap(w.span)} == {"hola"}
+    assert {w.text for w in repaired_timeline.words if core.overlap(w.span)} == {"hola"}
     assert (report.outcome, report.language) == (RepairOutcome.REPAIRED, "es")

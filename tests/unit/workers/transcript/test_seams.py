@@ -21,7 +21,7 @@ from tests.unit.workers.overlaps import (
     regions,
     words,
 )
-from workers.transcript.seams import DecodedSegment, choose_cut
+from workers.transcript.seams import DecodedSegment, choose_seam
 
 LEFT, RIGHT = Span(0, 20_000), Span(12_000, 32_000)
 EVERYWHERE = (Span(0, 32_000),)
@@ -34,7 +34,7 @@ RUN = [
 
 
 def join(left: DecodedSegment, right: DecodedSegment):
-    cut = choose_cut(left, right)
+    cut = choose_seam(left, right)
     return cut, [*left.words[: cut.left_end], *right.words[cut.right_start :]]
 
 
@@ -489,8 +489,8 @@ def test_a_seam_is_the_same_played_backwards(case):
     _, left, right = case
     end_ms = right.span.end_ms
 
-    cut = choose_cut(left, right)
-    mirror_cut = choose_cut(mirror(right, end_ms), mirror(left, end_ms))
+    cut = choose_seam(left, right)
+    mirror_cut = choose_seam(mirror(right, end_ms), mirror(left, end_ms))
 
     assert mirror_cut.rule is cut.rule
     assert mirror_cut.confidence == cut.confidence
@@ -513,7 +513,7 @@ def anything(draw, span: Span) -> DecodedSegment:
 
 @given(anything(LEFT), anything(RIGHT))
 def test_a_word_outside_the_overlap_is_never_dropped(left, right):
-    cut = choose_cut(left, right)
+    cut = choose_seam(left, right)
 
     assert all(word.end_ms > 12_000 for word in left.words[cut.left_end :])
     assert all(word.start_ms < 20_000 for word in right.words[: cut.right_start])

@@ -18,24 +18,24 @@ from workers.transcript.stitch import stitch
 LEFT, RIGHT = Span(0, 20_000), Span(12_000, 32_000)
 
 
-def texts(track) -> list[str]:
-    return [word.text for word in track.words]
+def texts(timeline) -> list[str]:
+    return [word.text for word in timeline.words]
 
 
-def test_one_segment_is_its_own_track():
+def test_one_segment_is_its_own_timeline():
     decode = DecodedSegment(LEFT, words(("hello", 500, 900)), (Span(400, 1_000),))
 
-    track = stitch(1, [decode])
+    timeline = stitch(1, [decode])
 
-    assert texts(track) == ["hello"]
-    assert track.speech == decode.speech
-    assert track.seams == ()
+    assert texts(timeline) == ["hello"]
+    assert timeline.speech == decode.speech
+    assert timeline.seams == ()
 
 
-def test_no_segments_are_an_empty_track():
-    track = stitch(None, [])
+def test_no_segments_are_an_empty_timeline():
+    timeline = stitch(None, [])
 
-    assert (track.words, track.speech, track.seams, track.gaps) == ((), (), (), ())
+    assert (timeline.words, timeline.speech, timeline.seams, timeline.gaps) == ((), (), (), ())
 
 
 def test_a_seam_says_what_it_dropped_on_both_sides():
@@ -43,10 +43,10 @@ def test_a_seam_says_what_it_dropped_on_both_sides():
     left = DecodedSegment(LEFT, (*words(("zero", 1_000, 1_500)), *two))
     right = DecodedSegment(RIGHT, (*two, *words(("three", 25_000, 25_500))))
 
-    track = stitch(3, [left, right])
+    timeline = stitch(3, [left, right])
 
-    (seam,) = track.seams
-    assert texts(track) == ["zero", "one", "two", "three"]
+    (seam,) = timeline.seams
+    assert texts(timeline) == ["zero", "one", "two", "three"]
     assert (seam.channel, seam.index, seam.rule) == (3, 0, SeamRule.AGREED_SILENCE)
     assert [w.text for w in seam.dropped_left] == ["two"]
     assert [w.text for w in seam.dropped_right] == ["one"]
@@ -67,11 +67,11 @@ def test_a_failed_segment_leaves_its_core_as_a_gap():
         DecodedSegment(Span(24_000, 44_000), later),
     ]
 
-    track = stitch(0, segments)
+    timeline = stitch(0, segments)
 
-    assert texts(track) == ["here", "there", "later"]
-    assert [seam.rule for seam in track.seams] == [SeamRule.GAP, SeamRule.GAP]
-    assert track.gaps == (Span(20_000, 24_000),)
+    assert texts(timeline) == ["here", "there", "later"]
+    assert [seam.rule for seam in timeline.seams] == [SeamRule.GAP, SeamRule.GAP]
+    assert timeline.gaps == (Span(20_000, 24_000),)
 
 
 def test_what_failed_between_two_that_meet_is_no_gap_and_doubles_nothing():
@@ -82,29 +82,29 @@ def test_what_failed_between_two_that_meet_is_no_gap_and_doubles_nothing():
         DecodedSegment(Span(12_000, 44_000), (*both, *words(("three", 22_000, 22_400)))),
     ]
 
-    track = stitch(0, segments)
+    timeline = stitch(0, segments)
 
-    assert texts(track) == ["one", "two", "three"]
-    assert track.gaps == (Span(20_000, 20_000),)
+    assert texts(timeline) == ["one", "two", "three"]
+    assert timeline.gaps == (Span(20_000, 20_000),)
 
 
 def test_a_segment_that_overlaps_the_next_but_one_gives_each_word_once():
     truth = words(*((f"w{at}", at, at + 300) for at in range(0, 32_000, 400)))
     spans = [Span(0, 12_000), Span(6_000, 18_000), Span(10_000, 24_000), Span(11_000, 32_000)]
 
-    track = stitch(0, [decode_exactly(truth, span) for span in spans])
+    timeline = stitch(0, [decode_exactly(truth, span) for span in spans])
 
-    assert track.words == tuple(w for w in truth if w.end_ms <= 32_000)
-    places = [seam.at_ms for seam in track.seams]
+    assert timeline.words == tuple(w for w in truth if w.end_ms <= 32_000)
+    places = [seam.at_ms for seam in timeline.seams]
     assert places == sorted(places)
 
 
 def test_speech_is_counted_once():
     speech = (Span(13_000, 19_000),)
 
-    track = stitch(0, [DecodedSegment(LEFT, (), speech), DecodedSegment(RIGHT, (), speech)])
+    timeline = stitch(0, [DecodedSegment(LEFT, (), speech), DecodedSegment(RIGHT, (), speech)])
 
-    assert track.speech == speech
+    assert timeline.speech == speech
 
 
 def cover(end_ms: int, length_ms: int, step_ms: int) -> list[Span]:
@@ -125,9 +125,9 @@ def covered(draw, overlaps):
 def test_where_all_decode_alike_every_word_comes_out_once_and_as_it_was(case):
     truth, spans = case
 
-    track = stitch(0, [decode_exactly(truth, span) for span in spans])
+    timeline = stitch(0, [decode_exactly(truth, span) for span in spans])
 
-    assert track.words == truth
+    assert timeline.words == truth
 
 
 @st.composite
@@ -145,12 +145,12 @@ def worn(draw):
 def test_whatever_segments_make_of_their_edges_every_word_comes_out_once(case):
     truth, segments = case
 
-    track = stitch(0, segments)
+    timeline = stitch(0, segments)
 
     decoded_once = {w.confidence for s in segments for w in s.words if is_known(w)}
-    counts = Counter(w.confidence for w in track.words if is_known(w))
+    counts = Counter(w.confidence for w in timeline.words if is_known(w))
     assert counts == Counter({w.confidence for w in truth} & decoded_once)
-    starts = [word.start_ms for word in track.words]
+    starts = [word.start_ms for word in timeline.words]
     assert starts == sorted(starts)
 
 
@@ -168,12 +168,12 @@ def heard_segment(draw, span: Span) -> DecodedSegment:
 
 @given(heard_segment(LEFT), heard_segment(RIGHT), heard_segment(Span(24_000, 44_000)))
 def test_times_never_go_back_and_no_word_is_invented(first, second, third):
-    track = stitch(0, [first, second, third])
+    timeline = stitch(0, [first, second, third])
 
-    starts = [word.start_ms for word in track.words]
+    starts = [word.start_ms for word in timeline.words]
     assert starts == sorted(starts)
     truth = Counter((w.text, w.end_ms) for s in (first, second, third) for w in s.words)
     # Times may have been moved on, to come after those of the word before; texts never.
-    assert Counter(texts(track)) <= Counter(text for text, _ in truth.elements())
-    dropped = sum(len(s.dropped_left) + len(s.dropped_right) for s in track.seams)
-    assert len(track.words) + dropped >= truth.total()
+    assert Counter(texts(timeline)) <= Counter(text for text, _ in truth.elements())
+    dropped = sum(len(s.dropped_left) + len(s.dropped_right) for s in timeline.seams)
+    assert len(timeline.words) + dropped >= truth.total()

@@ -15,7 +15,7 @@ from schema.models import ModelFiles
 from schema.profile import load_profile
 from schema.words import Word
 from workers.engines.funasr import punctuation
-from workers.transcript.stitch import Track
+from workers.transcript.stitch import ChannelTimeline
 from workers.transcript.text_normalisation import punctuate
 
 
@@ -32,8 +32,8 @@ def files_of(directory: Path) -> ModelFiles:
     return ModelFiles(directory.name, digests)
 
 
-def track(*words: Word) -> Track:
-    return Track(0, words, (), ())
+def track(*words: Word) -> ChannelTimeline:
+    return ChannelTimeline(0, words, (), ())
 
 
 def is_mark(character: str) -> bool:

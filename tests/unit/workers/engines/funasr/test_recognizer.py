@@ -223,11 +223,11 @@ def test_buckets_change_no_word(models):
     assert {(word.text, word.start_ms, word.end_ms) for word in expected} <= set(times)
 
 
-def test_dense_speech_is_rehearsed_whatever_is_heard(models):
+def test_a_warm_up_decodes_dense_speech_whatever_is_heard(models):
     for kind in KINDS:
         recognizer = models.load(kind)
         with torch.profiler.profile() as profile:
-            recognizer._rehearse(5_000)
+            recognizer._warm_up(5_000)
         calls = [event.name for event in profile.events()]
         model = recognizer._family.model
         parts = [model.encoder, *([model.decoder] if kind != "sensevoice" else [])]
@@ -267,7 +267,7 @@ def test_sensevoices_times_are_those_of_funasrs_forced_alignment(models, region)
     mel = recognizer._bank.compute(SOUND)
     start = region.start_ms // 10
     batch = recognizer._make_batch(mel, [start], [funasr._Region(0, region, start).frames])
-    inputs = torch.cat([recognizer._family._embed_questions("auto"), batch.features], dim=1)
+    inputs = torch.cat([recognizer._family._embed_prompt("auto"), batch.features], dim=1)
     lengths = torch.tensor([inputs.shape[1]])
     with torch.inference_mode():
         scores = model.ctc.log_softmax(model.encoder(inputs, lengths)[0])[:, 4:]
