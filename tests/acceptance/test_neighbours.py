@@ -314,8 +314,8 @@ def test_two_fleets_on_purpose_transcribe_each_its_own(
             for done in [fleet.producer("doctor", "--json")]
         }
 
-    assert told["first"]["namespace"]["detail"].startswith("callscribe, kept by this")
-    assert told["second"]["namespace"]["detail"].startswith("night, kept by this")
+    assert told["first"]["namespace"]["detail"].startswith("callscribe, used by this ledger")
+    assert told["second"]["namespace"]["detail"].startswith("night, used by this ledger")
     assert all(each["workers"]["detail"].count("asr0@") == 1 for each in told.values())
     for fleet in (first, second):
         assert fleet.logged("segment_not_claimed") == 0
