@@ -6,6 +6,8 @@ import math
 import re
 from typing import Any
 
+from pydantic_core import PydanticSerializationError, to_json
+
 #: What no text of Postgres holds, and no UTF-8: NUL, and half of a pair of UTF-16.
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -18,14 +20,41 @@ def storable_text(text: str) -> str:
     return UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+#: How JSON writes what is not storable; also what only looks like it.
+_PERHAPS_UNSTORABLE = re.compile(rb"\\u0000|NaN|Infinity")
+
+
 def storable_json(value: Any) -> Any:
     """Return JSON with storable texts, and null for infinity and not-a-number."""
+    return value if _write_storable(value) is not None else _replace_unstorable(value)
+
+
+def write_storable_json(value: Any) -> str:
+    """Return :func:`storable_json` as text."""
+    written = _write_storable(value)
+    return (written or to_json(_replace_unstorable(value))).decode()
+
+
+def _write_storable(value: Any) -> bytes | None:
+    """Return JSON as it is written, or None where something in it may have to be replaced.
+
+    To write it takes a tenth of the time that a look at each value takes; the words of a segment
+    are thousands of values.
+    """
+    try:
+        written = to_json(value)
+    except PydanticSerializationError:  # half of a pair of UTF-16
+        return None
+    return None if _PERHAPS_UNSTORABLE.search(written) else written
+
+
+def _replace_unstorable(value: Any) -> Any:
     if isinstance(value, str):
         return storable_text(value)
     if isinstance(value, dict):
-        return {storable_text(str(key)): storable_json(item) for key, item in value.items()}
+        return {storable_text(str(key)): _replace_unstorable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [storable_json(item) for item in value]
+        return [_replace_unstorable(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

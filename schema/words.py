@@ -18,7 +18,7 @@ from schema.span import Span
 def _thousandths(confidence: float | None) -> int | None:
     if confidence is None or math.isnan(confidence):
         return None
-    return round(1000 * min(max(confidence, 0), 1))
+    return round(1000 * confidence) if 0 <= confidence <= 1 else 1000 * (confidence > 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from psycopg.errors import UniqueViolation
-from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
 from schema.errors import ErrorCode, LeaseLost, Misconfigured
@@ -30,7 +29,7 @@ from schema.records import AudioFormat, Location, SegmentSource
 from schema.span import Span
 from schema.store.dispatches import SEGMENT_COLUMNS, ColumnValues, reduce_dispatch, segment_dispatch
 from schema.store.ledger import END_SEGMENT_OF_RECORDING, Cursor
-from schema.text import storable_json, storable_text
+from schema.text import storable_text, write_storable_json
 from schema.wire import Dispatch, Message, Priority
 from schema.words import SegmentResult
 
@@ -398,7 +397,7 @@ def finish_segment(cursor: Cursor, claim: Claim, result: SegmentResult | None) -
         "id": claim.segment_id,
         "lease": claim.lease_token,
         "key": claim.decode_key,
-        "body": None if result is None else to_json(storable_json(result.to_json())).decode(),
+        "body": None if result is None else write_storable_json(result.to_json()),
     }
     row = cursor.execute(_FINISH, parameters).fetchone()
     if row is None:

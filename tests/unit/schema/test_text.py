@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from importlib import import_module
+from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from schema.text import format_clock, is_cjk, join_words, printable_path, storable_json
+from schema.text import (
+    format_clock,
+    is_cjk,
+    join_words,
+    printable_path,
+    storable_json,
+    write_storable_json,
+)
 
 MIGRATION = import_module("schema.migrations.versions.0006_search")
 SURROGATES = range(0xD800, 0xE000)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e9, 1e9) | TEXT,
+    lambda values: st.lists(values) | st.dictionaries(TEXT, values),
+)
 
 
 def test_a_search_knows_the_cjk_characters_of_the_index():
@@ -50,8 +66,23 @@ def test_a_clock_has_hours_only_from_an_hour_on():
     ]
 
 
-def test_what_cannot_be_stored_is_replaced():
-    value = {"a\0": ["\ud800", 1.5, float("nan"), float("inf"), None]}
-    assert storable_json(value) == {
-        "a\N{REPLACEMENT CHARACTER}": ["\N{REPLACEMENT CHARACTER}", 1.5, None, None, None]
-    }
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        ("a\0", "a\N{REPLACEMENT CHARACTER}"),
+        ({"a\0": 1}, {"a\N{REPLACEMENT CHARACTER}": 1}),
+        (["\ud800", 1], ["\N{REPLACEMENT CHARACTER}", 1]),
+        (["\ud800\0"], ["\N{REPLACEMENT CHARACTER}" * 2]),
+        ([1.5, float("nan"), [float("inf"), -float("inf")], None], [1.5, None, [None, None], None]),
+    ],
+)
+def test_what_cannot_be_stored_is_replaced(value: Any, stored: Any):
+    assert storable_json(value) == stored
+    assert json.loads(write_storable_json(value)) == stored
+
+
+@given(JSON)
+@example(["NaN", "\\u0000", "Infinity"])
+def test_what_can_be_stored_stays_as_it_is(value: Any):
+    assert storable_json(value) == value
+    assert json.loads(write_storable_json(value)) == value
