@@ -346,6 +346,9 @@ class Transcript(Base):
     coverage: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     #: What was decoded again: :meth:`schema.transcript.Repair.to_json` of each.
     repairs: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
+    #: Where its flags are: :meth:`schema.transcript.FlaggedPlace.to_json` of each; null where a
+    #: reducer before revision 0015 stored it.
+    places: Mapped[list[Any] | None] = mapped_column(JSONB)
     #: ``[[channel, language], ...]``.
     languages: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     #: :meth:`schema.transcript.Talk.to_json`; null where a reducer before revision 0008 stored it.

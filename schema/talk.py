@@ -1,13 +1,14 @@
 """Who talked how much: figures of one call, from its utterances. Pure.
 
 A speaker talks from a word to the next but for pauses of a second or more, whether a sentence ends
-in between or not. Figures are of what was transcribed; what was not counts as silence.
+in between or not. Figures are of what was transcribed; what was not counts as silence. No stretch
+of a speaker is longer than all that they talk, and that not longer than the call.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby
 
 from schema.span import Span, merge
@@ -16,6 +17,9 @@ from schema.transcript import SpeakerTalk, Talk, Utterance
 
 #: A shorter pause between two words of a speaker is talk.
 _PAUSE_MS = 1_000
+
+#: So few words within another's utterance ("mm-hm", "I see") take no turn.
+_BACKCHANNEL_WORDS_MAX = 2
 
 #: To speak at once for less than this is agreement ("mm-hm") or chance, and interrupts nobody.
 _INTERRUPTS_MS = 500
@@ -26,11 +30,12 @@ def talk_of(utterances: Sequence[Utterance], duration_ms: int) -> Talk:
     by_speaker: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         by_speaker.setdefault(utterance.speaker, []).append(utterance)
-    spans = {speaker: _talk_spans(turns) for speaker, turns in by_speaker.items()}
+    call = Span(0, duration_ms)
+    spans = {speaker: _talk_spans(turns, call) for speaker, turns in by_speaker.items()}
     talked_ms = {speaker: _length_ms(stretches) for speaker, stretches in spans.items()}
     all_ms = sum(talked_ms.values())
     anyone_ms = _length_ms(merge(sorted(chain.from_iterable(spans.values()))))
-    longest_ms = _longest_ms(utterances)
+    longest_ms = _longest_ms(utterances, call)
     interruptions = _interruptions(utterances)
     return Talk(
         silence_ms=max(0, duration_ms - anyone_ms),
@@ -50,9 +55,10 @@ def talk_of(utterances: Sequence[Utterance], duration_ms: int) -> Talk:
     )
 
 
-def _talk_spans(utterances: Iterable[Utterance]) -> list[Span]:
+def _talk_spans(utterances: Iterable[Utterance], call: Span) -> list[Span]:
     words = (word.span for utterance in utterances for word in utterance.words)
-    return list(merge(sorted(words), _PAUSE_MS - 1))
+    stretches = merge(sorted(words), _PAUSE_MS - 1)
+    return [part for part in map(call.overlap, stretches) if part is not None]
 
 
 def _length_ms(spans: Iterable[Span]) -> int:
@@ -75,15 +81,37 @@ def _overlap_ms(speakers: Sequence[Sequence[Span]]) -> int:
     return overlap_ms
 
 
-def _longest_ms(utterances: Sequence[Utterance]) -> dict[str, int]:
-    """Return each speaker's longest stretch without another's utterance begun in it."""
-    longest_by_speaker: dict[str, int] = {}
+def _longest_ms(utterances: Sequence[Utterance], call: Span) -> dict[str, int]:
+    """Return the most that each speaker talks before another takes the turn.
+
+    A backchannel takes none.
+    """
     ordered = sorted(utterances, key=lambda utterance: utterance.start_ms)
-    for speaker, run in groupby(ordered, key=lambda utterance: utterance.speaker):
-        stretch = list(run)
-        length_ms = max(utterance.end_ms for utterance in stretch) - stretch[0].start_ms
+    turns = [
+        u
+        for u, is_backchannel in zip(ordered, _backchannels(ordered), strict=True)
+        if not is_backchannel
+    ]
+    stretches = [list(run) for _, run in groupby(turns, key=lambda utterance: utterance.speaker)]
+    longest_by_speaker: dict[str, int] = {}
+    for stretch in (*([utterance] for utterance in ordered), *stretches):
+        speaker = stretch[0].speaker
+        length_ms = _length_ms(_talk_spans(stretch, call))
         longest_by_speaker[speaker] = max(longest_by_speaker.get(speaker, 0), length_ms)
     return longest_by_speaker
+
+
+def _backchannels(ordered: Sequence[Utterance]) -> Iterator[bool]:
+    """Tell of each utterance, in order of starts, whether it is a word or two within another's."""
+    speaking_until_ms: dict[str, int] = {}
+    for utterance in ordered:
+        others_until_ms = (
+            ms for name, ms in speaking_until_ms.items() if name != utterance.speaker
+        )
+        is_short = _word_count(utterance) <= _BACKCHANNEL_WORDS_MAX
+        yield is_short and utterance.end_ms <= max(others_until_ms, default=0)
+        until_ms = speaking_until_ms.get(utterance.speaker, 0)
+        speaking_until_ms[utterance.speaker] = max(until_ms, utterance.end_ms)
 
 
 def _interruptions(utterances: Sequence[Utterance]) -> Counter[str]:

@@ -5,7 +5,7 @@ Times are on the recording's clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass
 from enum import StrEnum
 from typing import Any
@@ -220,6 +220,79 @@ class Repair:
 
 
 @dataclass(frozen=True, slots=True)
+class FlaggedPlace:
+    """A place that a flag of its transcript is about: where to listen.
+
+    ``words`` is how many words the flag is about, 0 where it is about none. Where the place was
+    decoded once more, ``repair_reason`` says why, and ``repair_outcome`` what that came to.
+    """
+
+    flag: str
+    channel: int | None
+    speaker: str
+    span: Span
+    words: int = 0
+    repair_reason: RepairReason | None = None
+    repair_outcome: RepairOutcome | None = None
+
+    @property
+    def text(self) -> str:
+        """What a reader is told, beside the place's time and speaker."""
+        # A later release may know more flags.
+        meaning = _PLACE_TEXTS.get(self.flag, "").format(_count_words(self.words))
+        outcome = _OUTCOME_TEXTS[self.repair_outcome] if self.repair_outcome else ""
+        return f"{self.flag}: {'; '.join(filter(None, (meaning, outcome)))}".removesuffix(": ")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form kept in the ledger, and that of exports."""
+        return {
+            "flag": self.flag,
+            "channel": self.channel,
+            "speaker": self.speaker,
+            "start_ms": self.span.start_ms,
+            "end_ms": self.span.end_ms,
+            "words": self.words,
+            "repair_reason": self.repair_reason,
+            "repair_outcome": self.repair_outcome,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> FlaggedPlace:
+        """Rebuild it from :meth:`to_json`."""
+        reason, outcome = value["repair_reason"], value["repair_outcome"]
+        return cls(
+            flag=value["flag"],
+            channel=value["channel"],
+            speaker=value["speaker"],
+            span=Span(value["start_ms"], value["end_ms"]),
+            words=value["words"],
+            repair_reason=None if reason is None else RepairReason(reason),
+            repair_outcome=None if outcome is None else RepairOutcome(outcome),
+        )
+
+
+def _count_words(count: int) -> str:
+    return "1 word" if count == 1 else f"{count} words"
+
+
+#: What a flag says of a place, by flag; those that are about no place are not here.
+_PLACE_TEXTS: Mapping[str, str] = {
+    Flag.LOW_COVERAGE: "what sounds like speech here has no words",
+    Flag.NOISE_WORDS: "{} that nobody said were taken out",
+    Flag.DOUBTFUL_WORDS: "{} may be invented",
+    Flag.CROSSTALK: "{} of another channel's speaker were taken out",
+    Flag.CROSSTALK_SUSPECTED: "{} may be another channel's speaker",
+    Flag.SMALLER_MODEL: "a smaller model than the profile's wrote this",
+}
+
+_OUTCOME_TEXTS = {
+    RepairOutcome.REPAIRED: "a second decode brought some of it",
+    RepairOutcome.UNCHANGED: "a second decode brought nothing",
+    RepairOutcome.FAILED: "a second decode failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One speaker's consecutive words; ``text`` is how people read them."""
 
@@ -243,8 +316,8 @@ class Utterance:
 class SpeakerTalk:
     """One speaker's part of a call.
 
-    ``share`` is of all talk, 0..1; ``longest_ms`` the longest stretch without a word of anyone
-    else's; ``interruptions`` how often they began while another spoke on for half a second.
+    ``share`` is of all talk, 0..1; ``longest_ms`` the most that they talk before another takes the
+    turn; ``interruptions`` how often they began while another spoke on for half a second.
     A Chinese character counts as a word.
     """
 
@@ -295,6 +368,7 @@ class Draft:
     repairs: tuple[Repair, ...] = ()
     languages: tuple[tuple[int | None, str | None], ...] = ()
     talk: Talk | None = None
+    places: tuple[FlaggedPlace, ...] = ()
 
 
 #: Below this share of worded speech a segment, or a recording, is looked at; less speech than the

@@ -40,12 +40,19 @@ def print_submission(ledger: Ledger, progress: Progress, *, as_json: bool) -> No
         notices = store_progress.list_notices(connection, progress.id)
         quality = store_progress.read_quality(connection, progress.id)
         notification = read_notification_status(connection, progress.id)
+        places = store_progress.list_places(
+            connection, progress.id, limit=None if as_json else tables.ROWS_MAX + 1
+        )
         talks = store_progress.read_talks(connection, progress.id) if as_json else {}
     if as_json:
-        value = tables.submission_json(progress, quality, recordings, notices, talks, notification)
+        value = tables.submission_json(
+            progress, quality, recordings, notices, talks, places, notification
+        )
         print_json(value)
     else:
-        out.print(tables.submission_view(progress, quality, recordings, notices, notification))
+        out.print(
+            tables.submission_view(progress, quality, recordings, notices, places, notification)
+        )
 
 
 def print_problems(ledger: Ledger, progress: Progress) -> None:

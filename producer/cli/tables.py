@@ -14,14 +14,14 @@ from rich.text import Text
 from producer.export.formats import recording_json
 from schema.records import Notice
 from schema.states import EventState, RecordingState, SegmentState
-from schema.store.read.progress import Progress, Quality
+from schema.store.read.progress import Progress, Quality, RecordingPlaces
 from schema.store.read.recordings import RecordingSummary
 from schema.store.work.events import NotificationStatus
 from schema.text import format_clock, short_id
 from schema.transcript import Talk
 
 #: Problems printed in full; the rest is counted, and in --json.
-_ROWS_MAX = 20
+ROWS_MAX = 20
 
 _STYLES = {
     RecordingState.DONE: "green",
@@ -68,9 +68,13 @@ def submission_view(
     quality: Quality,
     problems: Sequence[RecordingSummary],
     notices: Sequence[Notice],
+    places: Sequence[RecordingPlaces],
     notification: NotificationStatus | None = None,
 ) -> RenderableType:
-    """Return one submission for people: counts, then each problem with its reason."""
+    """Return one submission for people: counts, then each problem with its reason.
+
+    ``places`` are of as many recordings as are printed, and one more where there are more.
+    """
     facts = Table.grid(padding=(0, 2))
     facts.add_row("submission", printable(f"{short_id(progress.id)}  {progress.title}"))
     sealed, unsealed = (
@@ -107,12 +111,25 @@ def submission_view(
         for r in problems
     ]
     notice_rows = [(notice.code, notice.subject, notice.message) for notice in notices]
+    place_rows = [
+        (
+            f"{format_clock(place.span.start_ms)}-{format_clock(place.span.end_ms)}",
+            recording.name,
+            place.speaker,
+            place.text,
+        )
+        for recording in places
+        for place in recording.places
+    ]
     for title, headings, rows in (
         ("Recordings that need attention", ("state", "file", "reason"), problem_rows),
+        ("Places to listen to", ("time", "file", "speaker", "finding"), place_rows),
         ("Notices", ("code", "subject", "message"), notice_rows),
     ):
         if rows:
-            parts += [Text(), _first_rows(title, headings, rows)]
+            # Of more recordings than are printed the places are not counted.
+            is_counted = rows is not place_rows or len(places) <= ROWS_MAX
+            parts += [Text(), _first_rows(title, headings, rows, is_counted=is_counted)]
     return Group(*parts)
 
 
@@ -135,12 +152,14 @@ def _states_text(progress: Progress) -> Text:
     return text
 
 
-def _first_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
-    table = plain_table(headings, rows[:_ROWS_MAX], title)
+def _first_rows(
+    title: str, headings: Sequence[str], rows: Sequence[Sequence[str | Text]], *, is_counted: bool
+) -> Table:
+    table = plain_table(headings, rows[:ROWS_MAX], title)
     # A state or a code is cut, not folded.
     table.columns[0].overflow = "ellipsis"
-    if len(rows) > _ROWS_MAX:
-        rest = f"... and {len(rows) - _ROWS_MAX} more"
+    if len(rows) > ROWS_MAX:
+        rest = f"... and {len(rows) - ROWS_MAX} more" if is_counted else "... and more"
         table.add_row("", rest, "see all: producer status ID --json")
     return table
 
@@ -189,12 +208,14 @@ def submission_json(
     recordings: Sequence[RecordingSummary],
     notices: Sequence[Notice],
     talks: Mapping[UUID, Talk],
+    places: Sequence[RecordingPlaces],
     notification: NotificationStatus | None = None,
 ) -> dict[str, Any]:
     """Return a submission, its recordings, notices and notifications, as an object.
 
     ``talks`` has who talked how much, by recording, where the ledger knows it.
     """
+    places_by_id = {recording.id: recording.places for recording in places}
     return {
         **progress_json(progress),
         "quality": {
@@ -205,7 +226,11 @@ def submission_json(
             "coverage": quality.coverage,
         },
         "list": [
-            {**recording_json(r), "talk": talks[r.id].to_json() if r.id in talks else None}
+            {
+                **recording_json(r),
+                "talk": talks[r.id].to_json() if r.id in talks else None,
+                "places": [place.to_json() for place in places_by_id.get(r.id, ())],
+            }
             for r in recordings
         ],
         "notices": [asdict(notice) for notice in notices],

@@ -101,7 +101,7 @@ FIELDS: tuple[ExportField, ...] = (
     ExportField("talk.speakers[].words", _INTEGER, "Words; a Chinese character is a word."),
     ExportField("talk.speakers[].words_per_minute", _INTEGER, "Words for each minute of talk."),
     ExportField(
-        "talk.speakers[].longest_ms", _INTEGER, "The longest stretch without another's words."
+        "talk.speakers[].longest_ms", _INTEGER, "The most talk before another takes the turn."
     ),
     ExportField(
         "talk.speakers[].interruptions",
@@ -130,6 +130,24 @@ FIELDS: tuple[ExportField, ...] = (
     ExportField("seams[].confidence", _NUMBER, "How sure the rule was."),
     ExportField("seams[].dropped_left[]", _WORD, "Words of the left segment that were dropped."),
     ExportField("seams[].dropped_right[]", _WORD, "Words of the right segment that were dropped."),
+    ExportField("places[].flag", _STRING, "The flag, without its number."),
+    ExportField("places[].channel", _INTEGER, "On which channel.", nullable=True),
+    ExportField("places[].speaker", _STRING, "Whose speech it is."),
+    ExportField("places[].start_ms", _INTEGER, "When it begins."),
+    ExportField("places[].end_ms", _INTEGER, "When it ends."),
+    ExportField("places[].words", _INTEGER, "How many words it is about; 0 if about none."),
+    ExportField(
+        "places[].repair_reason",
+        _STRING,
+        f"Why it was decoded once more, if it was: {_values(RepairReason)}.",
+        nullable=True,
+    ),
+    ExportField(
+        "places[].repair_outcome",
+        _STRING,
+        f"What that came to: {_values(RepairOutcome)}.",
+        nullable=True,
+    ),
     ExportField("segments[].channel", _INTEGER, "On which channel.", nullable=True),
     ExportField("segments[].index", _INTEGER, "The segment's number in its channel, from 0."),
     ExportField("segments[].start_ms", _INTEGER, "The seam at which it begins."),
@@ -158,6 +176,7 @@ GROUPS: Mapping[str, str] = {
     "utterances": "What was said: one speaker's consecutive words each.",
     "gaps": "Stretches that were not transcribed, because a segment failed for good.",
     "seams": "Places where two segments were joined.",
+    "places": "Where the transcript's flags are: where to listen.",
     "segments": "How much of the speech of each segment words cover.",
     "repairs": "Places that were decoded once more.",
 }

@@ -30,6 +30,9 @@ from schema.words import Word
 _CUE_MAX_MS = 7_000
 _CUE_MAX_CHARS = 84
 
+#: What is flagged may last as long as a call; so long a caption says so.
+_PLACE_CUE_MAX_MS = 40_000
+
 #: A caption shown for less than this is a flicker.
 _CUE_MIN_MS = 300
 
@@ -72,6 +75,7 @@ def document(transcript: StoredTranscript) -> dict[str, Any]:
         "utterances": [_utterance_json(u) for u in transcript.utterances],
         "gaps": [_gap_json(gap) for gap in transcript.gaps],
         "seams": [_seam_json(seam) for seam in transcript.seams],
+        "places": [place.to_json() for place in transcript.places],
         "segments": [_segment_json(segment) for segment in transcript.segments],
         "repairs": [_repair_json(repair) for repair in transcript.repairs],
     }
@@ -111,16 +115,25 @@ def call_json(call: CallInfo) -> dict[str, Any]:
 def to_text(transcript: StoredTranscript) -> str:
     """Return the dialogue as people read it: a line for each utterance, with time and speaker.
 
-    Where speech was heard that has no words, a last line says so; what of the file could not be
-    read, a line says where it belongs.
+    What was flagged has a line at its place, and what of the file could not be read. Where speech
+    was heard that has no words, a last line says how much.
     """
     lines = [(u.start_ms, u.speaker, u.text) for u in transcript.utterances]
     lines += [
         (gap.span.start_ms, gap.speaker, f"{_gap_text(gap)}, until {_to_seconds(gap.span.end_ms)}")
         for gap in transcript.gaps
     ]
-    if not lines:
+    places = transcript.places
+    if not lines and not places:
         return f"({', '.join(transcript.flags) or 'no words'})\n"
+    lines += [
+        (
+            place.span.start_ms,
+            place.speaker,
+            f"({place.text}, until {_to_seconds(place.span.end_ms)})",
+        )
+        for place in places
+    ]
     dialogue = [(start_ms, f"{speaker}: {text}") for start_ms, speaker, text in lines]
     dialogue += [(remark.at_ms, remark.text) for remark in file_remarks(transcript)]
     return "".join(
@@ -179,6 +192,10 @@ def to_csv(transcript: StoredTranscript) -> str:
         (gap.speaker, gap.channel, gap.span.start_ms, gap.span.end_ms, _gap_text(gap))
         for gap in transcript.gaps
     ]
+    rows += [
+        (p.speaker, p.channel, p.span.start_ms, p.span.end_ms, f"({p.text})")
+        for p in transcript.places
+    ]
     rows += [("", None, r.at_ms, r.at_ms, r.text) for r in file_remarks(transcript)]
     name, call_id = _cell(recording.name), _cell(recording.call.call_id or "")
     for speaker, channel, start_ms, end_ms, text in sorted(rows, key=lambda row: row[2]):
@@ -212,7 +229,16 @@ def _cues(transcript: StoredTranscript) -> list[_Cue]:
         _Cue("", remark.at_ms, remark.at_ms + _CUE_MIN_MS, remark.text)
         for remark in file_remarks(transcript)
     )
-    cues = (*_utterance_cues(transcript), *gap_cues, *remark_cues)
+    place_cues = (
+        _Cue(
+            place.speaker,
+            place.span.start_ms,
+            min(place.span.end_ms, place.span.start_ms + _PLACE_CUE_MAX_MS),
+            f"({place.text})",
+        )
+        for place in transcript.places
+    )
+    cues = (*_utterance_cues(transcript), *gap_cues, *place_cues, *remark_cues)
     return sorted(cues, key=lambda cue: cue.start_ms)
 
 

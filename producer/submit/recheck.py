@@ -1,7 +1,8 @@
 """Look again at what was handed in: was all of each file read?
 
 Earlier releases believed what a header states or a library estimates: some recordings ended with
-less than their files hold, and some good files were refused. Each stored recording's source is
+less than their files hold, some good files were refused, and a call whose every second sounds like
+speech was called silent if no word came. Each stored recording's source is
 probed anew, which walks its container and decodes next to nothing; what was refused is decoded to
 its end, and not kept. What turns out to hold more can be planned anew, in place.
 """
@@ -32,7 +33,7 @@ from schema.storage.roots import storage_of
 from schema.store.intake import recheck as store_recheck
 from schema.store.intake.recheck import StoredRecording
 from schema.store.ledger import Ledger
-from schema.transcript import UNREAD_FLAGS, flag_names
+from schema.transcript import LOW_COVERAGE_MIN_SPEECH_MS, UNREAD_FLAGS, flag_names
 
 #: Recordings asked of the ledger at a time.
 _PAGE = 1_000
@@ -51,6 +52,8 @@ class RecheckReason(StrEnum):
     UNREAD_DATA = "unread-data"
     #: It was refused, and can be read.
     READABLE = "readable"
+    #: It was called silent, though it sounds like speech.
+    NO_WORDS = "no-words"
     #: It was transcribed, and its file is broken: what is missing, nobody has.
     BROKEN = "broken"
 
@@ -66,7 +69,7 @@ class RecheckVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RecheckFinding:
-    """A recording of which not all was read; ``now_ms`` is what its file holds, where known."""
+    """A recording of which not all was heard; ``now_ms`` is what its file holds, where known."""
 
     recording: StoredRecording
     reason: RecheckReason
@@ -179,6 +182,9 @@ def _judge_content(
     unread_flags = [flag for flag in info.flags if flag_names([flag]) & UNREAD_FLAGS]
     if unread_flags and not flag_names(recording.flags) & flag_names(unread_flags):
         return RecheckFinding(recording, RecheckReason.UNREAD_DATA, now_ms, ", ".join(unread_flags))
+    if recording.wordless_ms >= LOW_COVERAGE_MIN_SPEECH_MS:
+        detail = f"{format_seconds(recording.wordless_ms)} that sound like speech got no word"
+        return RecheckFinding(recording, RecheckReason.NO_WORDS, now_ms, detail)
     return RecheckVerdict.ALL_READ
 
 

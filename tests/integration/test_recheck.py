@@ -149,6 +149,24 @@ def test_what_was_cut_short_is_listed_with_both_lengths(archive: Archive):
     assert finding.detail == "2.00 s of 5.00 s were read"
 
 
+def test_what_was_called_silent_and_sounds_like_speech_is_listed(archive: Archive):
+    archive.transcribed("silent.wav", sounds.wav_bytes(ONE))
+    archive.transcribed("music.wav", sounds.wav_bytes(TWO))
+    update = text("""
+        update transcripts t
+           set flags = '["no-speech"]',
+               speech_ms = case r.call_id when 'music.wav' then 30000 else 2900 end
+          from recordings r where r.id = t.recording_id
+    """)
+    archive.ledger.transact(lambda c: c.execute(update))
+
+    ((path, finding),) = archive.recheck().items()
+
+    assert (path, finding.reason) == ("music.wav", RecheckReason.NO_WORDS)
+    assert finding.detail == "30.00 s that sound like speech got no word"
+    assert archive.replan(finding).recordings == 1
+
+
 def test_what_was_refused_and_can_be_read_is_listed(archive: Archive):
     archive.refused_recordings(
         "a.wav", sounds.wav_bytes(ONE, data_size=len(ONE) + 44), "audio.truncated"

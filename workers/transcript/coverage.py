@@ -46,9 +46,7 @@ _REPAIRS_MAX = 12
 _BUDGET_MS = 180_000
 _BUDGET_SHARE = 0.1
 
-#: Music that VAD takes for speech gets a stray word now and then: fewer than one in this time, and
-#: none that the model is at all sure of.
-_STRAY_WORD_MS = 10_000
+#: In music that VAD takes for speech a model is sure of no word.
 _STRAY_CONFIDENCE = 0.5
 
 
@@ -202,12 +200,6 @@ def repair_span(core: Span, duration_ms: int) -> Span:
     start_ms = max(0, core.start_ms - CONTEXT_MS) // GRID_MS * GRID_MS
     end_ms = -(-(core.end_ms + CONTEXT_MS) // GRID_MS) * GRID_MS
     return Span(start_ms, min(end_ms, duration_ms))
-
-
-def is_noise(words: Sequence[Word], heard_ms: int) -> bool:
-    """Tell whether nobody spoke: no words, or stray ones in what was no speech after all."""
-    is_sparse = len(words) * _STRAY_WORD_MS <= heard_ms
-    return is_sparse and not any(map(is_confident, words))
 
 
 def is_confident(word: Word) -> bool:

@@ -52,11 +52,14 @@ _MISHEARD_SPREAD_DB = 3.0
 
 @dataclass(frozen=True, slots=True)
 class CrosstalkResult:
-    """Tracks without crosstalk; how many words were taken out, and how many stay suspected."""
+    """Timelines without crosstalk; of each the words taken out, and those that stay suspected.
+
+    A suspected word is counted on one channel, though nobody knows which has the copy: the later.
+    """
 
     timelines: tuple[ChannelTimeline, ...]
-    removed_count: int
-    suspected_count: int
+    removed_words: tuple[tuple[Word, ...], ...]
+    suspected_words: tuple[tuple[Word, ...], ...]
 
 
 #: Indexes of equal words at equal times: the source's, the other's.
@@ -81,7 +84,7 @@ def drop_crosstalk(
     Speech and seams stay as they are: what was heard was heard, and is accounted for.
     """
     echoes: list[set[int]] = [set() for _ in timelines]
-    suspected_count = 0
+    suspects: list[set[int]] = [set() for _ in timelines]
     for left, right in combinations(range(len(timelines)), 2):
         words = timelines[left].words, timelines[right].words
         pair_loudness = [
@@ -99,11 +102,18 @@ def drop_crosstalk(
         echoes[left] |= echoes_left
         echoes[right] |= echoes_right
         sure_pairs = [pair for run in runs if _is_sure_run(run, words[0]) for pair in run]
-        suspected_count += sum(
-            i not in echoes_left and j not in echoes_right for i, j in sure_pairs
-        )
-    timelines_without_echo = tuple(map(_drop_words, timelines, echoes))
-    return CrosstalkResult(timelines_without_echo, sum(map(len, echoes)), suspected_count)
+        suspects[right] |= {
+            j for i, j in sure_pairs if i not in echoes_left and j not in echoes_right
+        }
+    return CrosstalkResult(
+        tuple(map(_drop_words, timelines, echoes)),
+        removed_words=tuple(map(_select_words, timelines, echoes)),
+        suspected_words=tuple(map(_select_words, timelines, suspects)),
+    )
+
+
+def _select_words(timeline: ChannelTimeline, indexes: set[int]) -> tuple[Word, ...]:
+    return tuple(timeline.words[index] for index in sorted(indexes))
 
 
 def _drop_words(timeline: ChannelTimeline, indexes: set[int]) -> ChannelTimeline:

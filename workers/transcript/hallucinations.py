@@ -74,11 +74,11 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class HallucinationResult:
-    """A channel without the words that nobody said; how many went, and how many stay in doubt."""
+    """A channel without the words that nobody said; those that went, and that stay in doubt."""
 
     timeline: ChannelTimeline
-    removed_count: int
-    doubtful_count: int
+    removed_words: tuple[Word, ...]
+    doubtful_words: tuple[Word, ...]
 
 
 def model_doubts(results: Iterable[tuple[int, SegmentResult]]) -> list[Doubt]:
@@ -103,7 +103,11 @@ def drop_hallucinations(timeline: ChannelTimeline, doubts: Sequence[Doubt]) -> H
         if doubtful and _is_noise(list(doubtful.values()), doubt, are_odd):
             noise |= doubtful.keys()
     words = tuple(word for i, word in enumerate(timeline.words) if i not in noise)
-    return HallucinationResult(replace(timeline, words=words), len(noise), len(suspects - noise))
+    return HallucinationResult(
+        replace(timeline, words=words),
+        removed_words=tuple(timeline.words[i] for i in sorted(noise)),
+        doubtful_words=tuple(timeline.words[i] for i in sorted(suspects - noise)),
+    )
 
 
 def _is_noise(words: Sequence[Word], doubt: Doubt, are_odd: bool) -> bool:

@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -15,26 +14,25 @@ from schema.errors import CallscribeError, ErrorCode, LeaseLost, Misconfigured, 
 from schema.metrics import FENCED_WRITES, REDUCE_SECONDS, REDUCES, FencedTask, ReduceOutcome
 from schema.profile import RenderSettings
 from schema.span import Span
-from schema.states import SegmentKind
 from schema.store.dispatches import REDUCE_LIMIT_S
 from schema.store.work import reduces, repairs
 from schema.store.work.reduces import EndedSegment, ReduceClaim
 from schema.talk import talk_of
-from schema.transcript import Draft, Flag, Gap, PlannedRepair, RepairReason, is_coverage_low
+from schema.transcript import Draft, Flag, Gap, PlannedRepair
 from schema.wire import Message
-from schema.words import ResultTag, SegmentResult
 from workers.process import metrics
 from workers.process.lease import LeaseRenewal
 from workers.process.time_limit import limit_time
 from workers.transcript import coverage
+from workers.transcript.channels import Channel, group_by_channel
 from workers.transcript.coverage import find_lost_speech, speech_ms, worded_ms
 from workers.transcript.crosstalk import CrosstalkResult, drop_crosstalk
 from workers.transcript.dialogue import to_dialogue
+from workers.transcript.flags import FlaggedWords, JudgedChannel, find_flags, find_places
 from workers.transcript.hallucinations import HallucinationResult, drop_hallucinations, model_doubts
 from workers.transcript.language import find_foreign_speech, spoken_language
 from workers.transcript.loudness import Loudness
-from workers.transcript.repair import DecodedRepair, apply_repairs
-from workers.transcript.seams import DecodedSegment
+from workers.transcript.repair import apply_repairs
 from workers.transcript.stitch import ChannelTimeline, stitch
 from workers.transcript.text_normalisation import normalise_numbers, punctuate, require_rules
 
@@ -144,10 +142,11 @@ def find_needed_repairs(
     claim: ReduceClaim, segments: Sequence[EndedSegment]
 ) -> tuple[PlannedRepair, ...]:
     """Return the places to decode once more, but for those that were already. Pure."""
-    channels = _group_by_channel(segments)
+    channels = group_by_channel(segments)
     candidates: list[coverage.RepairCandidate] = []
     for channel in channels:
-        timeline = stitch(channel.number, channel.decoded_segments)
+        # A word that nobody said covers no speech.
+        timeline = _stitch_spoken(channel).timeline
         lost_speech = find_lost_speech(timeline, channel.decoded_segments)
         if claim.profile.decode.language == "auto":
             # The few words of a place tell less of its language than all that its channel said.
@@ -157,7 +156,7 @@ def find_needed_repairs(
                 timeline, channel.planned_segments, channel.decoded_segments
             )
         candidates += lost_speech
-    earlier_repairs = [_planned_repair(s) for channel in channels for s in channel.repair_segments]
+    earlier_repairs = [repair for channel in channels for repair in channel.planned_repairs]
     return coverage.plan_repairs(candidates, earlier_repairs, claim.duration_ms)
 
 
@@ -171,13 +170,20 @@ def draft_transcript(
     ``segments`` are in order of channel and start, repairs among them; ``punctuator`` writes marks
     into a phrase, for a profile that wants them.
     """
-    channels = _group_by_channel(segments)
-    stitched_timelines = [stitch(channel.number, channel.decoded_segments) for channel in channels]
-    repair_results = list(map(apply_repairs, stitched_timelines, map(_decoded_repairs, channels)))
-    repaired_timelines = [timeline for timeline, _ in repair_results]
-    doubts = [model_doubts(channel.results) for channel in channels]
-    hallucination_results = list(map(drop_hallucinations, repaired_timelines, doubts))
-    spoken_timelines = [result.timeline for result in hallucination_results]
+    channels = group_by_channel(segments)
+    render = _render_settings(claim)
+    speakers = [render.speaker(channel.number) for channel in channels]
+    stitched = list(map(_stitch_spoken, channels))
+    repaired = [
+        apply_repairs(result.timeline, channel.decoded_repairs)
+        for result, channel in zip(stitched, channels, strict=True)
+    ]
+    # A repair has doubts of its own.
+    spoken = [
+        drop_hallucinations(timeline, model_doubts(channel.results))
+        for (timeline, _), channel in zip(repaired, channels, strict=True)
+    ]
+    spoken_timelines = [result.timeline for result in spoken]
     loudness_by_channel = {channel.number: Loudness(channel.results) for channel in channels}
     crosstalk_result = drop_crosstalk(spoken_timelines, loudness_by_channel)
     punctuated_timelines = [
@@ -185,74 +191,65 @@ def draft_transcript(
     ]
     languages = [spoken_language(channel.planned_segments) for channel in channels]
     language = spoken_language(s for channel in channels for s in channel.planned_segments)
-    render = _render_settings(claim)
     utterances = normalise_numbers(to_dialogue(punctuated_timelines, render), language, render)
+    judged_channels = [
+        JudgedChannel(channel, speaker, timeline, repairs)
+        for channel, speaker, timeline, (_, repairs) in zip(
+            channels, speakers, spoken_timelines, repaired, strict=True
+        )
+    ]
+    flagged_words = list(_flagged_words(channels, speakers, (stitched, spoken), crosstalk_result))
+    places = find_places(claim, judged_channels, flagged_words)
     return Draft(
         language=language,
-        flags=(
-            *claim.flags,
-            *_flags(claim, channels, repaired_timelines, spoken_timelines),
-            *_word_flags(hallucination_results, crosstalk_result),
-        ),
-        speech_ms=sum(map(speech_ms, repaired_timelines)),
-        worded_ms=sum(map(worded_ms, repaired_timelines)),
+        flags=(*claim.flags, *find_flags(judged_channels, places, flagged_words)),
+        speech_ms=sum(map(speech_ms, spoken_timelines)),
+        worded_ms=sum(map(worded_ms, spoken_timelines)),
         utterances=utterances,
-        seams=tuple(seam for timeline in repaired_timelines for seam in timeline.seams),
-        gaps=_merge_gaps(channels, repaired_timelines, render),
+        seams=tuple(seam for timeline in spoken_timelines for seam in timeline.seams),
+        gaps=_merge_gaps(channels, spoken_timelines, render),
         coverage=tuple(
             segment
-            for timeline, channel in zip(repaired_timelines, channels, strict=True)
-            for segment in coverage.segment_coverage(timeline, channel.decoded_segments)
+            for judged in judged_channels
+            for segment in coverage.segment_coverage(
+                judged.timeline, judged.channel.decoded_segments
+            )
         ),
-        repairs=tuple(repair for _, results in repair_results for repair in results),
+        repairs=tuple(repair for _, repairs in repaired for repair in repairs),
         languages=tuple(zip((channel.number for channel in channels), languages, strict=True)),
         talk=talk_of(utterances, claim.duration_ms),
+        places=places,
     )
 
 
-class _Channel(NamedTuple):
-    """A channel's segments; ``decoded_segments`` are the planned ones on the recording's clock."""
-
-    number: int | None
-    planned_segments: list[EndedSegment]
-    decoded_segments: list[DecodedSegment]
-    repair_segments: list[EndedSegment]
-
-    @property
-    def results(self) -> list[tuple[int, SegmentResult]]:
-        """The results with the start of their segments, in ms."""
-        segments = (*self.planned_segments, *self.repair_segments)
-        return [(s.span.start_ms, s.result) for s in segments if s.result is not None]
+def _stitch_spoken(channel: Channel) -> HallucinationResult:
+    """Stitch a channel's planned segments, without the words that nobody said."""
+    timeline = stitch(channel.number, channel.decoded_segments)
+    return drop_hallucinations(timeline, model_doubts(channel.planned_results))
 
 
-def _group_by_channel(segments: Sequence[EndedSegment]) -> list[_Channel]:
-    channels = []
-    for number, group in groupby(segments, key=lambda segment: segment.channel):
-        by_kind: dict[str, list[EndedSegment]] = {SegmentKind.PLAN: [], SegmentKind.REPAIR: []}
-        for segment in group:
-            by_kind[segment.kind].append(segment)
-        planned_segments, repair_segments = by_kind.values()
-        decoded_segments = list(map(_to_decoded_segment, planned_segments))
-        channels.append(_Channel(number, planned_segments, decoded_segments, repair_segments))
-    return channels
-
-
-def _planned_repair(segment: EndedSegment) -> PlannedRepair:
-    core = segment.core or segment.span
-    reason = RepairReason(segment.reason or RepairReason.SPEECH)
-    return PlannedRepair(segment.channel, segment.span, core, reason, segment.language)
-
-
-def _decoded_repairs(channel: _Channel) -> list[DecodedRepair]:
-    return [
-        DecodedRepair(_to_decoded_segment(s), plan.core, plan.reason, plan.language, s.error_code)
-        for s in channel.repair_segments
-        for plan in [_planned_repair(s)]
-    ]
+def _flagged_words(
+    channels: Sequence[Channel],
+    speakers: Sequence[str],
+    hallucination_results: tuple[Sequence[HallucinationResult], Sequence[HallucinationResult]],
+    crosstalk_result: CrosstalkResult,
+) -> Iterator[FlaggedWords]:
+    """Yield what was taken out of each channel, before its repairs or after, and what may be."""
+    stitched, spoken = hallucination_results
+    for index, (channel, speaker) in enumerate(zip(channels, speakers, strict=True)):
+        noise_words = (*stitched[index].removed_words, *spoken[index].removed_words)
+        words_by_flag = {
+            Flag.NOISE_WORDS: sorted(noise_words, key=lambda word: word.span),
+            Flag.DOUBTFUL_WORDS: spoken[index].doubtful_words,
+            Flag.CROSSTALK: crosstalk_result.removed_words[index],
+            Flag.CROSSTALK_SUSPECTED: crosstalk_result.suspected_words[index],
+        }
+        for flag, words in words_by_flag.items():
+            yield FlaggedWords(flag, channel.number, speaker, words)
 
 
 def _merge_gaps(
-    channels: Sequence[_Channel], timelines: Sequence[ChannelTimeline], render: RenderSettings
+    channels: Sequence[Channel], timelines: Sequence[ChannelTimeline], render: RenderSettings
 ) -> tuple[Gap, ...]:
     """Return what failed segments left out, as one gap where several in a row failed alike."""
     failures = (s for c in channels for s in c.planned_segments if s.result is None)
@@ -276,57 +273,3 @@ def _render_settings(claim: ReduceClaim) -> RenderSettings:
     render = claim.profile.render
     is_shared = claim.channels < len(render.speakers) or Flag.DUAL_MONO in claim.flags
     return render.model_copy(update={"speakers": ()}) if is_shared else render
-
-
-def _to_decoded_segment(segment: EndedSegment) -> DecodedSegment:
-    """Put a segment's result, whose times start with the segment, on the recording's clock."""
-    if segment.result is None:
-        return DecodedSegment(segment.span, is_failed=True)
-    by_ms = segment.span.start_ms
-    return DecodedSegment(
-        segment.span,
-        words=tuple(word.shifted(by_ms) for word in segment.result.words),
-        speech=tuple(span.shifted(by_ms) for span in segment.result.speech),
-    )
-
-
-def _word_flags(
-    hallucination_results: Sequence[HallucinationResult], crosstalk_result: CrosstalkResult
-) -> Iterator[str]:
-    """Yield what readers should know of words taken out or in doubt, with their number."""
-    counts = {
-        Flag.NOISE_WORDS: sum(result.removed_count for result in hallucination_results),
-        Flag.DOUBTFUL_WORDS: sum(result.doubtful_count for result in hallucination_results),
-        Flag.CROSSTALK: crosstalk_result.removed_count,
-        Flag.CROSSTALK_SUSPECTED: crosstalk_result.suspected_count,
-    }
-    return (flag.with_number(count) for flag, count in counts.items() if count)
-
-
-def _flags(
-    claim: ReduceClaim,
-    channels: Sequence[_Channel],
-    repaired_timelines: Sequence[ChannelTimeline],
-    spoken_timelines: Sequence[ChannelTimeline],
-) -> list[Flag]:
-    """Return what readers should know; ``spoken_timelines`` lack the words that nobody said."""
-    flags = []
-    is_partial = any(s.is_failed for channel in channels for s in channel.decoded_segments)
-    if is_partial:
-        flags.append(Flag.PARTIAL)
-    # Words are shared with whoever asks for that model by name, and is given no less than that.
-    results = [result for channel in channels for _, result in channel.results]
-    models = {result.tags.get(ResultTag.SMALLER_MODEL) for result in results}
-    if models - {None, claim.profile.decode.model}:
-        flags.append(Flag.SMALLER_MODEL)
-    words = [word for timeline in spoken_timelines for word in timeline.words]
-    heard_ms = sum(map(speech_ms, repaired_timelines))
-    if not is_partial and coverage.is_noise(words, heard_ms):
-        flags.append(Flag.NO_SPEECH)
-    has_low_coverage = is_coverage_low(heard_ms, sum(map(worded_ms, repaired_timelines))) or any(
-        find_lost_speech(timeline, channel.decoded_segments)
-        for timeline, channel in zip(repaired_timelines, channels, strict=True)
-    )
-    if words and has_low_coverage:
-        flags.append(Flag.LOW_COVERAGE)
-    return flags

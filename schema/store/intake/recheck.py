@@ -11,14 +11,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, true
+from sqlalchemy import ColumnElement, Connection, case, delete, func, select, true
 
 from schema.profile import Profile, stored_profile
 from schema.records import AudioFormat, Location, NewRecording
 from schema.states import TERMINAL, RecordingState
 from schema.store.intake.submissions import AddResult, OpenSubmission, replace_plan
 from schema.store.results import delete_unused_results, find_result_keys
-from schema.tables import Recording, SegmentRow, Submission
+from schema.tables import Recording, SegmentRow, Submission, Transcript
+from schema.transcript import Flag
 
 #: No work runs on these, and they were not cancelled.
 _EXAMINED_STATES = TERMINAL - {RecordingState.CANCELLED}
@@ -29,7 +30,8 @@ class StoredRecording:
     """What the ledger keeps of a recording's source, and how it was read.
 
     ``duration_ms``, ``channels``, ``size_bytes`` and ``format`` are None of one that was
-    quarantined.
+    quarantined. ``wordless_ms`` is how much of it sounds like speech, where its latest transcript
+    says that nobody speaks; 0 of all others.
     """
 
     id: UUID
@@ -42,6 +44,7 @@ class StoredRecording:
     format: AudioFormat | None
     flags: tuple[str, ...]
     profile: Profile
+    wordless_ms: int = 0
 
 
 def _is_examined(since: datetime | None) -> ColumnElement[bool]:
@@ -63,9 +66,19 @@ def list_stored_recordings(
     If ``since`` is given, only those that were submitted since then.
     """
     is_after = Recording.id > after_id if after_id else true()
+    latest = (
+        select(Transcript.speech_ms, Transcript.flags)
+        .where(Transcript.recording_id == Recording.id)
+        .order_by(Transcript.version.desc())
+        .limit(1)
+        .lateral()
+    )
+    says_no_speech = latest.c.flags.contains([Flag.NO_SPEECH])
+    wordless_ms = case((says_no_speech, latest.c.speech_ms), else_=0)
     query = (
-        select(Recording.__table__, Submission.profile)
+        select(Recording.__table__, Submission.profile, wordless_ms.label("wordless_ms"))
         .join(Submission, Submission.id == Recording.submission_id)
+        .outerjoin(latest, true())
         .where(_is_examined(since), is_after)
         .order_by(Recording.id)
         .limit(limit)
@@ -91,6 +104,7 @@ def _stored_recording(row: Any, profile: Profile) -> StoredRecording:
         format=None if row.container is None else AudioFormat.from_row(row._mapping),
         flags=tuple(row.flags),
         profile=profile,
+        wordless_ms=row.wordless_ms,
     )
 
 

@@ -15,7 +15,7 @@ from schema.states import TERMINAL, RecordingState, SegmentKind, SegmentState, S
 from schema.store.read.recordings import check_id_prefix, id_starts_with
 from schema.store.read.transcripts import MALFORMED_ROW_ERRORS
 from schema.tables import NoticeRow, Recording, SegmentRow, Submission
-from schema.transcript import Talk
+from schema.transcript import FlaggedPlace, Talk
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +255,37 @@ def read_talks(connection: Connection, submission_id: UUID) -> dict[UUID, Talk]:
         with suppress(*MALFORMED_ROW_ERRORS):
             talks[recording_id] = Talk.from_json(talk)
     return talks
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingPlaces:
+    """A recording, and where its latest transcript's flags are."""
+
+    id: UUID
+    name: str
+    places: tuple[FlaggedPlace, ...]
+
+
+_PLACES = text(f"""
+    select r.id, r.name, latest.places {_LATEST}
+     where r.submission_id = :id and jsonb_array_length({_sql_list("latest.places")}) > 0
+     order by r.name, r.id limit :limit
+""")
+
+
+def list_places(
+    connection: Connection, submission_id: UUID, *, limit: int | None = None
+) -> list[RecordingPlaces]:
+    """Return a submission's recordings of which something is to be listened to, by name.
+
+    Without those that an older reducer stored: their flags have no places.
+    """
+    recordings = []
+    for row in connection.execute(_PLACES, {"id": submission_id, "limit": limit}):
+        with suppress(*MALFORMED_ROW_ERRORS):
+            places = tuple(map(FlaggedPlace.from_json, row.places))
+            recordings.append(RecordingPlaces(row.id, row.name, places))
+    return recordings
 
 
 def list_notices(connection: Connection, submission_id: UUID) -> list[Notice]:

@@ -14,7 +14,7 @@ from schema.span import Span
 from schema.store.read.recordings import RecordingSummary
 from schema.tables import SeamRow, Transcript, UtteranceRow
 from schema.talk import talk_of
-from schema.transcript import Coverage, Gap, Repair, Seam, SeamRule, Talk, Utterance
+from schema.transcript import Coverage, FlaggedPlace, Gap, Repair, Seam, SeamRule, Talk, Utterance
 from schema.words import Word
 
 
@@ -23,7 +23,8 @@ class StoredTranscript:
     """The latest transcript of a recording, whole.
 
     ``segments`` says of each planned segment what of its speech the words cover, ``languages`` of
-    each channel what it is in.
+    each channel what it is in, ``places`` where its flags are; a reducer before revision 0015
+    stored none.
     """
 
     recording: RecordingSummary
@@ -40,11 +41,16 @@ class StoredTranscript:
     languages: tuple[tuple[int | None, str | None], ...] = ()
     stored_at: datetime | None = None
     stored_talk: Talk | None = None
+    places: tuple[FlaggedPlace, ...] = ()
 
     @property
     def talk(self) -> Talk:
         """Who talked how much: as the reducer stored it, or an older one would have."""
-        return self.stored_talk or talk_of(self.utterances, self.recording.duration_ms or 0)
+        end_ms = max((utterance.end_ms for utterance in self.utterances), default=0)
+        duration_ms = self.recording.duration_ms
+        return self.stored_talk or talk_of(
+            self.utterances, end_ms if duration_ms is None else duration_ms
+        )
 
     @property
     def coverage(self) -> float | None:
@@ -106,6 +112,7 @@ def _stored_transcript(
         languages=tuple((channel, language) for channel, language in row["languages"]),
         stored_at=row["created_at"],
         stored_talk=Talk.from_json(row["talk"]) if row["talk"] else None,
+        places=tuple(map(FlaggedPlace.from_json, row["places"] or ())),
     )
 
 

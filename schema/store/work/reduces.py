@@ -225,6 +225,7 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
             gaps=gaps,
             coverage=[coverage.to_json() for coverage in draft.coverage],
             repairs=storable_json([repair.to_json() for repair in draft.repairs]),
+            places=storable_json([place.to_json() for place in draft.places]),
             languages=[list(pair) for pair in draft.languages],
             **({"talk": storable_json(draft.talk.to_json())} if draft.talk else {}),
         )

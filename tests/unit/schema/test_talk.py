@@ -41,7 +41,7 @@ def test_a_call_has_the_figures_that_it_was_composed_with():
     assert (agent.share, customer.share) == (0.49, 0.51)
     assert (agent.words_per_minute, customer.words_per_minute) == (120, 163)
     assert (agent.interruptions, customer.interruptions) == (1, 0)
-    assert (agent.longest_ms, customer.longest_ms) == (8_000, 14_000)
+    assert (agent.longest_ms, customer.longest_ms) == (8_000, 12_500)
     assert talk.overlap_ms == 2_000
     assert talk.silence_ms == 30_000 - 12_000 - 12_500 + 2_000
 
@@ -49,6 +49,24 @@ def test_a_call_has_the_figures_that_it_was_composed_with():
 def test_a_word_of_agreement_interrupts_nobody():
     talk = talk_of([said("agent", 0, 10_000), said("customer", 4_000, 4_400)], 10_000)
     assert [own.interruptions for own in talk.speakers] == [0, 0]
+
+
+def test_a_word_of_agreement_takes_no_turn():
+    monologue = [said("agent", 0, 10_000), said("agent", 10_400, 20_000)]
+    agreement = said("customer", 4_000, 4_400, words=2)
+    answer = said("customer", 10_050, 10_350, words=2)
+
+    def longest_ms(*utterances: Utterance) -> list[int]:
+        return [side.longest_ms for side in talk_of(utterances, 30_000).speakers]
+
+    assert longest_ms(*monologue, agreement) == [20_000, 400]
+    assert longest_ms(*monologue, answer) == [10_000, 300]
+
+
+def test_nobody_talks_longer_than_the_call_lasts():
+    talk = talk_of([said("agent", 0, 10_000)], 6_000)
+
+    assert (talk.speakers[0].talk_ms, talk.speakers[0].longest_ms) == (6_000, 6_000)
 
 
 def test_whoever_begins_after_the_other_has_ended_interrupts_nobody():
@@ -111,7 +129,7 @@ def test_figures_agree_with_a_count_of_every_moment(utterances):
     for own in talk.speakers:
         counted_ms = 10 * sum(own.speaker in who for who in talking)
         assert own.talk_ms == pytest.approx(counted_ms, abs=slack_ms)
-        assert own.longest_ms <= 60_000
+        assert 0 < own.longest_ms <= own.talk_ms <= 60_000
     shares = sum(own.share for own in talk.speakers)
     assert shares == pytest.approx(1.0 if utterances else 0.0, abs=0.01)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from uuid import UUID
 
+import pytest
 from rich.console import Console
 
 from producer.cli.tables import submission_json, submission_view
-from schema.store.read.progress import Progress, Quality
+from schema.span import Span
+from schema.store.read.progress import Progress, Quality, RecordingPlaces
+from schema.transcript import Flag, FlaggedPlace, RepairOutcome, RepairReason
 from tests.unit.producer.cli.test_progress import progress
 
 QUALITY = Quality(
@@ -18,10 +23,27 @@ QUALITY = Quality(
 )
 
 
-def shown(found: Progress, quality: Quality = QUALITY) -> str:
+def recording(name: str, *starts_s: int) -> RecordingPlaces:
+    places = tuple(
+        FlaggedPlace(
+            Flag.LOW_COVERAGE,
+            1,
+            "agent",
+            Span(1000 * s, 1000 * s + 9_000),
+            repair_reason=RepairReason.SPEECH,
+            repair_outcome=RepairOutcome.UNCHANGED,
+        )
+        for s in starts_s
+    )
+    return RecordingPlaces(UUID(int=1), name, places)
+
+
+def shown(
+    found: Progress, quality: Quality = QUALITY, places: Sequence[RecordingPlaces] = ()
+) -> str:
     console = Console(width=100)
     with console.capture() as capture:
-        console.print(submission_view(found, quality, [], []))
+        console.print(submission_view(found, quality, [], [], places))
     return " ".join(capture.get().split())
 
 
@@ -51,8 +73,29 @@ def test_of_nothing_nothing_is_said():
     assert not [word for word in ("coverage", "seams", "repairs", "flags") if word in text]
 
 
+def test_what_was_flagged_is_listed_with_its_place():
+    text = shown(progress(2, 10, done=2), places=[recording("a.wav", 5, 60)])
+
+    assert (
+        "0:05-0:14 a.wav agent low-coverage: what sounds like speech here has no words; "
+        "a second decode brought nothing" in text
+    )
+    assert "1:00-1:09 a.wav" in text
+
+
+@pytest.mark.parametrize(
+    ("places", "rest"),
+    [
+        ([recording("a.wav", *range(22))], "... and 2 more"),
+        ([recording(f"{n}.wav", 5) for n in range(21)], "... and more"),
+    ],
+)
+def test_a_few_places_are_listed_and_the_rest_is_said(places: list[RecordingPlaces], rest: str):
+    assert rest in shown(progress(30, 10, done=30), places=places)
+
+
 def test_scripts_are_told_the_same():
-    document = submission_json(progress(10, 10, done=7), QUALITY, [], [], {})
+    document = submission_json(progress(10, 10, done=7), QUALITY, [], [], {}, [])
 
     assert document["quality"] == {
         "seams": {"agreed-silence": 12, "midpoint": 1},

@@ -19,6 +19,8 @@ from schema.store.read.recordings import RecordingSummary
 from schema.store.read.transcripts import StoredTranscript
 from schema.transcript import (
     Coverage,
+    Flag,
+    FlaggedPlace,
     Gap,
     Repair,
     RepairOutcome,
@@ -222,6 +224,26 @@ def test_what_of_a_file_no_word_is_of_is_said_in_every_format():
         assert "910 bytes of the file" in export(call)
     assert "00:00:09,700 --> " in to_srt(call)
     assert json.loads(to_json(call))["flags"] == list(call.flags)
+
+
+def test_what_is_flagged_has_its_place_in_every_format():
+    lost = FlaggedPlace(Flag.LOW_COVERAGE, 1, "caller", Span(9_000, 99_000))
+    call = stored(utterance("agent", 1_000, "Hello."), flags=("low-coverage",))
+    call = replace(call, places=(lost,))
+    finding = "(low-coverage: what sounds like speech here has no words"
+
+    assert to_text(call).splitlines()[1] == f"[00:00:09] caller: {finding}, until 00:01:39)"
+    assert f"00:00:09,000 --> 00:00:49,000\ncaller: {finding})" in to_srt(call)
+    assert f"{finding})" in to_vtt(call)
+    assert f"caller,1,9000,99000,{finding})" in to_csv(call)
+    assert json.loads(to_json(call))["places"] == [lost.to_json()]
+
+
+def test_a_call_of_which_no_word_is_known_says_where_something_is_heard():
+    place = FlaggedPlace(Flag.LOW_COVERAGE, None, "speaker 1", Span(0, 30_000))
+    call = replace(stored(flags=("low-coverage",)), places=(place,))
+
+    assert to_text(call).startswith("[00:00:00] speaker 1: (low-coverage: ")
 
 
 def test_a_flag_of_another_release_is_no_remark():

@@ -20,7 +20,7 @@ from schema.states import RecordingState
 from schema.store.read.recordings import RecordingSummary
 from schema.store.read.transcripts import StoredTranscript
 from schema.text import join_words
-from schema.transcript import Coverage, Gap, Seam, SeamRule, Utterance
+from schema.transcript import Coverage, Flag, FlaggedPlace, Gap, Seam, SeamRule, Utterance
 from schema.words import Word
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{ 7*7 }}"
@@ -102,6 +102,15 @@ def test_every_word_is_there_once_with_its_times():
     assert [attributes["data-s"] for attributes in page.of_class("q")] == ["950"], (
         "the model is not sure of it"
     )
+
+
+def test_each_flagged_place_can_be_listened_to():
+    place = FlaggedPlace(Flag.LOW_COVERAGE, 1, "caller", Span(9_000, 33_000))
+    page = Page(to_page(replace(transcript(HELLO), places=(place,)), None))
+
+    assert "0:09\N{EN DASH}0:33" in page.text
+    assert "caller: low-coverage: what sounds like speech here has no words" in page.text
+    assert "9000" in [attributes["data-s"] for attributes in page.of_class("to")]
 
 
 def test_what_is_hostile_is_text_everywhere():

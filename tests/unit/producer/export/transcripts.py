@@ -13,6 +13,8 @@ from schema.store.read.recordings import RecordingSummary
 from schema.store.read.transcripts import StoredTranscript
 from schema.transcript import (
     Coverage,
+    Flag,
+    FlaggedPlace,
     Gap,
     Repair,
     RepairOutcome,
@@ -71,6 +73,18 @@ WHOLE = StoredTranscript(
             "zh",
             "engine.failed",
         ),
+    ),
+    places=(
+        FlaggedPlace(
+            Flag.NOISE_WORDS,
+            1,
+            "customer",
+            Span(1_000, 2_000),
+            3,
+            RepairReason.SPEECH,
+            RepairOutcome.UNCHANGED,
+        ),
+        FlaggedPlace(Flag.CROSSTALK, None, "customer", Span(2_000, 3_000), 12),
     ),
     languages=((0, "en"), (None, None)),
     stored_at=datetime(2026, 5, 2, tzinfo=UTC),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +13,6 @@ from workers.transcript.coverage import (
     RepairCandidate,
     find_lost_speech,
     is_coverage_low,
-    is_noise,
     plan_repairs,
     repair_span,
     segment_coverage,
@@ -197,20 +195,3 @@ def test_coverage_is_of_each_core_and_adds_up(said_s, heard_s):
     assert all(0 <= part.worded_ms <= part.speech_ms for part in parts)
     for place in find_lost_speech(timeline, segments):
         assert any(place.core.overlap(span) for span in timeline.speech)
-
-
-@pytest.mark.parametrize(
-    ("confidences", "heard_ms", "noise"),
-    [
-        ([], 0, True),
-        ([0.1], 38_000, True),
-        ([0.1], 5_000, False),
-        ([0.9], 38_000, False),
-        ([None], 38_000, False),
-        ([0.0], 38_000, True),
-    ],
-)
-def test_stray_words_that_nobody_is_sure_of_are_noise(confidences, heard_ms, noise):
-    timeline = [Word("um", 0, 300, confidence) for confidence in confidences]
-
-    assert is_noise(timeline, heard_ms) is noise

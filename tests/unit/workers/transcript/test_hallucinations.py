@@ -35,8 +35,8 @@ def doubt(figures: tuple[float, float], until_ms: int = 60_000) -> Doubt:
 def counts(spoken_timeline: ChannelTimeline, *doubts: Doubt) -> tuple[int, int]:
     """Return how many words go, and how many stay in doubt."""
     result = drop_hallucinations(spoken_timeline, doubts)
-    assert len(spoken_timeline.words) - len(result.timeline.words) == result.removed_count
-    return result.removed_count, result.doubtful_count
+    assert len(spoken_timeline.words) - len(result.timeline.words) == len(result.removed_words)
+    return len(result.removed_words), len(result.doubtful_words)
 
 
 def test_unsure_words_over_music_go():
@@ -163,4 +163,4 @@ def test_what_goes_lies_in_the_doubtful_stretch(drawn, start_ms, length_ms, no_s
 
     outside = [w for w in spoken_timeline.words if not span.start_ms <= w.middle_ms < span.end_ms]
     assert [w for w in result.timeline.words if w in outside] == outside
-    assert result.removed_count == 0 or no_speech > 0.35
+    assert not result.removed_words or no_speech > 0.35

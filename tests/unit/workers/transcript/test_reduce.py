@@ -27,14 +27,24 @@ def segment(
     return EndedSegment(channel, 0, "plan", Span(start_ms, end_ms), found, code, None)
 
 
+def heard(speech_ms: int) -> SegmentResult:
+    """Return what sounds like speech, and got no word."""
+    return SegmentResult((), (Span(0, speech_ms),))
+
+
+def reduce_claim(
+    flags: tuple[str, ...] = (), profile: Profile = PROFILE, channels: int = 2
+) -> ReduceClaim:
+    return ReduceClaim(UUID(int=1), UUID(int=2), "call.wav", 60_000, channels, flags, profile)
+
+
 def draft_of(
     *segments: EndedSegment,
     flags: tuple[str, ...] = (),
     profile: Profile = PROFILE,
     channels: int = 2,
 ) -> Draft:
-    claim = ReduceClaim(UUID(int=1), UUID(int=2), "call.wav", 60_000, channels, flags, profile)
-    return draft_transcript(claim, segments)
+    return draft_transcript(reduce_claim(flags, profile, channels), segments)
 
 
 def test_results_are_put_on_the_recordings_clock():
@@ -93,17 +103,51 @@ def test_words_of_a_smaller_model_are_flagged():
     assert draft_of(segment(0, 0, 20_000, asked_for)).flags == ()
 
 
-def test_no_words_are_no_failure_and_are_flagged():
-    draft = draft_of(segment(0, 0, 20_000, result()), flags=("silent-channel:1",))
+def test_silence_is_no_failure_and_is_flagged():
+    draft = draft_of(segment(0, 0, 20_000, heard(2_900)), flags=("silent-channel:1",))
 
     assert draft.flags == ("silent-channel:1", "no-speech")
+    assert draft.places == ()
     assert draft_of().flags == ("no-speech",)
 
 
-def test_a_stray_word_in_hold_music_is_no_speech():
-    music = SegmentResult((Word("1.5%", 9_000, 33_000, 0.08),), (Span(0, 38_000),), "km")
+@pytest.mark.parametrize("speech_ms", [3_000, 30_000])
+def test_what_sounds_like_speech_and_got_no_word_is_no_silence(speech_ms: int):
+    draft = draft_of(segment(0, 0, 40_000, heard(speech_ms)))
 
-    assert draft_of(segment(0, 0, 60_000, music)).flags[0] == "no-speech"
+    assert draft.flags == ("low-coverage",)
+    assert [(p.flag, p.channel, p.span) for p in draft.places] == [
+        ("low-coverage", 0, Span(0, speech_ms))
+    ]
+
+
+def test_a_word_that_nobody_said_covers_no_speech():
+    doubt = {ResultTag.DOUBTS: [[0, 30_000, 0.9, -1.2]]}
+    music = SegmentResult((Word("you", 0, 30_000, 0.2),), (Span(0, 30_000),), "en", doubt)
+    segments = [segment(0, 0, 40_000, music)]
+
+    draft = draft_of(*segments)
+
+    assert draft.flags == ("low-coverage", "noise-words:1")
+    assert [(p.flag, p.words, p.span) for p in draft.places] == [
+        ("low-coverage", 0, Span(0, 30_000)),
+        ("noise-words", 1, Span(0, 30_000)),
+    ]
+    (repair,) = find_needed_repairs(reduce_claim(), segments)
+    assert repair.core == Span(0, 30_000)
+
+
+def test_a_place_says_what_a_second_decode_of_it_came_to():
+    repaired = EndedSegment(
+        0, 0, "repair", Span(0, 38_000), heard(30_000), None, None, Span(0, 30_000), "speech"
+    )
+
+    (place,) = draft_of(segment(0, 0, 40_000, heard(30_000)), repaired).places
+
+    assert (place.repair_reason, place.repair_outcome) == ("speech", "unchanged")
+    assert place.text == (
+        "low-coverage: what sounds like speech here has no words; a second decode brought nothing"
+    )
 
 
 def test_one_sure_word_is_speech():

@@ -1,0 +1,168 @@
+"""What a transcript's readers should know of it: its flags, and where each of them is. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from schema.span import Span, merge
+from schema.store.work.reduces import ReduceClaim
+from schema.transcript import (
+    LOW_COVERAGE,
+    LOW_COVERAGE_MIN_SPEECH_MS,
+    Flag,
+    FlaggedPlace,
+    Repair,
+    is_coverage_low,
+)
+from schema.words import ResultTag, Word
+from workers.transcript.channels import Channel
+from workers.transcript.coverage import find_lost_speech, segment_coverage, speech_ms, worded_ms
+from workers.transcript.dialogue import split_words
+from workers.transcript.stitch import ChannelTimeline
+
+#: Words of one flag this close are one place.
+_SAME_PLACE_MS = 5_000
+
+#: Flags that come with the number of their words, in the order they are told in.
+_WORD_FLAGS = (
+    Flag.NOISE_WORDS,
+    Flag.DOUBTFUL_WORDS,
+    Flag.CROSSTALK,
+    Flag.CROSSTALK_SUSPECTED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FlaggedWords:
+    """Words of a channel that were taken out, or are in doubt, and the flag that says so."""
+
+    flag: Flag
+    channel: int | None
+    speaker: str
+    words: Sequence[Word]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedChannel:
+    """A channel at the end of its reduce.
+
+    ``timeline`` has the words that somebody said, on this channel or overheard from another.
+    """
+
+    channel: Channel
+    speaker: str
+    timeline: ChannelTimeline
+    repairs: tuple[Repair, ...]
+
+
+def find_places(
+    claim: ReduceClaim, channels: Sequence[JudgedChannel], words: Sequence[FlaggedWords]
+) -> tuple[FlaggedPlace, ...]:
+    """Return where to listen, in order of time."""
+    places = [
+        *_places_without_words(channels),
+        *(place for judged in channels for place in _places_of_smaller_model(judged, claim)),
+        *(place for group in words for place in _places_of_words(group)),
+    ]
+    return tuple(sorted(places, key=lambda place: (place.span, place.channel or 0)))
+
+
+def find_flags(
+    channels: Sequence[JudgedChannel],
+    places: Sequence[FlaggedPlace],
+    words: Sequence[FlaggedWords],
+) -> Iterator[str]:
+    """Yield a transcript's flags; those of words with how many they are."""
+    is_partial = any(s.is_failed for judged in channels for s in judged.channel.decoded_segments)
+    flags_of_places = {place.flag for place in places}
+    if is_partial:
+        yield Flag.PARTIAL
+    elif _is_silence(channels):
+        yield Flag.NO_SPEECH
+    yield from (f for f in (Flag.SMALLER_MODEL, Flag.LOW_COVERAGE) if f in flags_of_places)
+    counts = Counter(dict.fromkeys(_WORD_FLAGS, 0))
+    for group in words:
+        counts[group.flag] += len(group.words)
+    yield from (flag.with_number(count) for flag, count in counts.items() if count)
+
+
+def _is_silence(channels: Sequence[JudgedChannel]) -> bool:
+    """Tell whether detector and recogniser agree that nobody speaks.
+
+    Where more than a few seconds sound like speech and no word came, a word was lost or nobody
+    spoke: no one knows which, and it is no silence.
+    """
+    heard_ms = sum(speech_ms(judged.timeline) for judged in channels)
+    has_words = any(judged.timeline.words for judged in channels)
+    return not has_words and heard_ms < LOW_COVERAGE_MIN_SPEECH_MS
+
+
+def _places_without_words(channels: Sequence[JudgedChannel]) -> Iterator[FlaggedPlace]:
+    """Yield where speech has no words, and what a second decode of it came to."""
+    if _is_silence(channels):
+        return
+    lost_spans = [_lost_spans(judged) for judged in channels]
+    if not any(lost_spans) and is_coverage_low(
+        sum(speech_ms(judged.timeline) for judged in channels),
+        sum(worded_ms(judged.timeline) for judged in channels),
+    ):
+        # A little is missing everywhere.
+        lost_spans = [_low_cores(judged) for judged in channels]
+    for judged, spans in zip(channels, lost_spans, strict=True):
+        for span in spans:
+            repair = _find_repair(judged.repairs, span)
+            yield FlaggedPlace(
+                Flag.LOW_COVERAGE,
+                judged.channel.number,
+                judged.speaker,
+                span,
+                repair_reason=repair.reason if repair else None,
+                repair_outcome=repair.outcome if repair else None,
+            )
+
+
+def _lost_spans(judged: JudgedChannel) -> list[Span]:
+    lost_speech = find_lost_speech(judged.timeline, judged.channel.decoded_segments)
+    return [candidate.core for candidate in lost_speech]
+
+
+def _low_cores(judged: JudgedChannel) -> list[Span]:
+    coverages = segment_coverage(judged.timeline, judged.channel.decoded_segments)
+    return [c.core for c in coverages if c.worded_ms < LOW_COVERAGE * c.speech_ms]
+
+
+def _find_repair(repairs: Sequence[Repair], span: Span) -> Repair | None:
+    """Return the repair that has most of a place."""
+    shared_ms = {
+        i: part.duration_ms for i, r in enumerate(repairs) if (part := r.core.overlap(span))
+    }
+    return repairs[max(shared_ms, key=lambda i: shared_ms[i])] if shared_ms else None
+
+
+def _places_of_smaller_model(judged: JudgedChannel, claim: ReduceClaim) -> Iterator[FlaggedPlace]:
+    """Yield what another model wrote than was asked for.
+
+    Words are shared with whoever asks for that model by name, and is given no less than that.
+    """
+    models = {None, claim.profile.decode.model}
+    segments = (*judged.channel.planned_segments, *judged.channel.repair_segments)
+    spans = sorted(
+        segment.core or segment.span
+        for segment in segments
+        if segment.result and segment.result.tags.get(ResultTag.SMALLER_MODEL) not in models
+    )
+    for span in merge(spans):
+        yield FlaggedPlace(Flag.SMALLER_MODEL, judged.channel.number, judged.speaker, span)
+
+
+def _places_of_words(group: FlaggedWords) -> Iterator[FlaggedPlace]:
+    """Yield the stretches of flagged words; those close together are one place."""
+    for words in split_words(group.words, _is_elsewhere):
+        span = Span(words[0].start_ms, max(word.end_ms for word in words))
+        yield FlaggedPlace(group.flag, group.channel, group.speaker, span, words=len(words))
+
+
+def _is_elsewhere(words: Sequence[Word], following: Word) -> bool:
+    return following.start_ms - words[-1].end_ms > _SAME_PLACE_MS
