@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from workers.process.memory import limit_caches
+from workers.process.memory import keep_heap, limit_caches
 
 if TYPE_CHECKING:
     from workers.context import Worker
@@ -73,6 +73,8 @@ def _celery(queue: str, name: str, prepare: Callable[[Worker], None]) -> int:
     install_transport()
     if is_namespace_taken():
         return MISCONFIGURED
+    if worker.settings.device == "cpu":
+        keep_heap()
     prepare(worker)
     workers: list[Any] = []
     signals: list[str] = []

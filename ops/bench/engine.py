@@ -120,8 +120,10 @@ Decode = Callable[[Samples], int]
 
 def _ours(profile: Profile, models: Path) -> Decode:
     from workers.engines.load import load_detector, load_filter_bank, load_recognizer
+    from workers.process.memory import keep_heap
     from workers.segment.speech_regions import find_speech
 
+    keep_heap()  # as a worker does
     settings = Settings(
         database_url="postgresql://nowhere/none", redis_url="redis://nowhere", models=models
     )

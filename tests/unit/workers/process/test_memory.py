@@ -1,6 +1,9 @@
 """Whatever a task borrowed is given back when it ends, however it ends."""
 
 import gc
+import os
+import platform
+import subprocess
 import sys
 import weakref
 from dataclasses import dataclass, field
@@ -176,3 +179,52 @@ def test_after_each_of_a_thousand_tasks_the_device_is_at_its_baseline():
             device.use(300 + task)
         assert memory.after.device.reserved == memory.before.device.reserved == 300
         assert memory.after.device.peak == 300 + task
+
+
+_CHURN = """
+import resource, sys
+from workers.process.memory import DeviceMemory, GpuMemory, keep_heap, resident_bytes
+
+kept = sys.argv[1] == "keep" and keep_heap()
+before_bytes = resident_bytes()
+with GpuMemory(DeviceMemory()):
+    for _ in range(20):
+        b"x" * (40 << 20)  # 10,240 pages, freed at once
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+with GpuMemory(DeviceMemory()):
+    for _ in range(20):
+        b"x" * (40 << 20)
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+print(kept, faults, resident_bytes() - before_bytes)
+"""
+
+
+def churn(how: str, **environment: str) -> tuple[bool, int, int]:
+    """Return whether the heap is kept, the page faults of a task, and the bytes left after it."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", _CHURN, how],
+        env={**inherited, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    kept, faults, left_bytes = done.stdout.split()
+    return kept == "True", int(faults), int(left_bytes)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_a_kept_heap_is_asked_for_once_a_task_and_given_back_after_it():
+    kept, faults, left_bytes = churn("keep")
+    _, usual_faults, _ = churn("usual")
+
+    assert kept
+    assert usual_faults > 20 * 10_000
+    assert faults < usual_faults / 10
+    assert left_bytes < 8 << 20
+
+
+def test_an_allocator_that_a_person_has_set_up_is_left():
+    kept, _, _ = churn("keep", MALLOC_ARENA_MAX="2")
+
+    assert not kept
