@@ -53,6 +53,8 @@ class Flag(StrEnum):
     NOISE_WORDS = "noise-words"
     #: Words that look like a recognizer's invention are kept, since nothing proves it.
     DOUBTFUL_WORDS = "doubtful-words"
+    #: A stretch may be in another language than the rest.
+    OTHER_LANGUAGE = "other-language"
     #: A part was decoded by the profile's fallback, on a host whose memory is short.
     SMALLER_MODEL = "smaller-model"
     #: So many bytes of the file are neither audio that anybody reads nor a tag.
@@ -225,6 +227,7 @@ class FlaggedPlace:
 
     ``words`` is how many words the flag is about, 0 where it is about none. Where the place was
     decoded once more, ``repair_reason`` says why, and ``repair_outcome`` what that came to.
+    ``language`` is what the place may be in, of a flag that is about that.
     """
 
     flag: str
@@ -234,12 +237,15 @@ class FlaggedPlace:
     words: int = 0
     repair_reason: RepairReason | None = None
     repair_outcome: RepairOutcome | None = None
+    language: str | None = None
 
     @property
     def text(self) -> str:
         """What a reader is told, beside the place's time and speaker."""
         # A later release may know more flags.
-        meaning = _PLACE_TEXTS.get(self.flag, "").format(_count_words(self.words))
+        meaning = _PLACE_TEXTS.get(self.flag, "").format(
+            words=_count_words(self.words), language=self.language
+        )
         outcome = _OUTCOME_TEXTS[self.repair_outcome] if self.repair_outcome else ""
         return f"{self.flag}: {'; '.join(filter(None, (meaning, outcome)))}".removesuffix(": ")
 
@@ -254,6 +260,7 @@ class FlaggedPlace:
             "words": self.words,
             "repair_reason": self.repair_reason,
             "repair_outcome": self.repair_outcome,
+            "language": self.language,
         }
 
     @classmethod
@@ -268,6 +275,7 @@ class FlaggedPlace:
             words=value["words"],
             repair_reason=None if reason is None else RepairReason(reason),
             repair_outcome=None if outcome is None else RepairOutcome(outcome),
+            language=value["language"],
         )
 
 
@@ -278,10 +286,11 @@ def _count_words(count: int) -> str:
 #: What a flag says of a place, by flag; those that are about no place are not here.
 _PLACE_TEXTS: Mapping[str, str] = {
     Flag.LOW_COVERAGE: "what sounds like speech here has no words",
-    Flag.NOISE_WORDS: "{} that nobody said were taken out",
-    Flag.DOUBTFUL_WORDS: "{} may be invented",
-    Flag.CROSSTALK: "{} of another channel's speaker were taken out",
-    Flag.CROSSTALK_SUSPECTED: "{} may be another channel's speaker",
+    Flag.NOISE_WORDS: "{words} that nobody said were taken out",
+    Flag.DOUBTFUL_WORDS: "{words} may be invented",
+    Flag.CROSSTALK: "{words} of another channel's speaker were taken out",
+    Flag.CROSSTALK_SUSPECTED: "{words} may be another channel's speaker",
+    Flag.OTHER_LANGUAGE: "this may be in another language ({language})",
     Flag.SMALLER_MODEL: "a smaller model than the profile's wrote this",
 }
 

@@ -68,6 +68,9 @@ class ResultTag(StrEnum):
     #: Stretches in which the model doubts that anyone spoke, a list for each: its first and last
     #: ms, the probability of no speech, and the mean natural log probability of a token written.
     DOUBTS = "doubts"
+    #: Stretches that may be in another language than their words, a list for each: its first and
+    #: last ms, the other's ISO 639-1 code, its probability, and that of the words' own.
+    LANGUAGE_DOUBTS = "language_doubts"
     #: The level of each half second of each speech region, in dB below full scale.
     LOUDNESS_DB = "loudness_db"
     #: The model of the fallback that wrote the words in place of the profile's.

@@ -148,6 +148,9 @@ FIELDS: tuple[ExportField, ...] = (
         f"What that came to: {_values(RepairOutcome)}.",
         nullable=True,
     ),
+    ExportField(
+        "places[].language", _STRING, "What it may be in, of `other-language`.", nullable=True
+    ),
     ExportField("segments[].channel", _INTEGER, "On which channel.", nullable=True),
     ExportField("segments[].index", _INTEGER, "The segment's number in its channel, from 0."),
     ExportField("segments[].start_ms", _INTEGER, "The seam at which it begins."),

@@ -10,7 +10,7 @@ sums over several windows differ in their last bits from those over one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -81,6 +81,9 @@ _FRAME_MS = 10
 #: Windows that are reported as doubtful: half as likely no speech as what is dropped, or unlikely.
 _DOUBTFUL_NO_SPEECH = 0.3
 
+#: Windows that are reported as perhaps in another language: their own is less likely than this.
+_SURE_LANGUAGE = 0.9
+
 #: A second attempt at a window may not write the same run of so many tokens twice.
 _RETRY_NGRAM_SIZE = 3
 
@@ -134,13 +137,21 @@ class _Hypothesis:
         return self.is_unlikely or self.no_speech > _DOUBTFUL_NO_SPEECH
 
 
+#: The probability of each language that a window may be in, the likeliest first, by ISO 639-1 code.
+_LanguageRanking = Mapping[str, float]
+
+
 @dataclass(frozen=True, slots=True)
 class _DecodedWindow:
-    """A window's subwords, with times in its own audio, and the hypothesis that they are from."""
+    """A window's subwords, with times in its own audio, and the hypothesis that they are from.
+
+    ``languages`` is empty of a model that knows one.
+    """
 
     window: SpeechWindow
     subwords: list[Word]
     hypothesis: _Hypothesis
+    languages: _LanguageRanking
 
 
 class WhisperRecognizer(Recognizer):
@@ -210,8 +221,18 @@ class WhisperRecognizer(Recognizer):
         if not self._model.model.is_multilingual:
             return "en"
         encoding = self._model.encode(self._compute_features([(samples, window)]))
-        [ranking] = self._model.model.detect_language(encoding)
-        return str(ranking[0][0]).strip("<|>")
+        [ranking] = self._rank_languages(encoding, 1)
+        return next(iter(ranking))
+
+    def _rank_languages(self, encoding: Any, windows: int) -> list[_LanguageRanking]:
+        """Return the languages of each window: one step of the decoder."""
+        if not self._model.model.is_multilingual:
+            return [{}] * windows
+        rankings = self._model.model.detect_language(encoding)
+        return [
+            {str(token).strip("<|>"): float(probability) for token, probability in ranking}
+            for ranking in rankings
+        ]
 
     def _supports_language(self, language: str) -> bool:
         if not self._model.model.is_multilingual:
@@ -293,7 +314,8 @@ class WhisperRecognizer(Recognizer):
         encoding, alignment_parts = self._encode(features)
         hypotheses = self._generate(encoding, len(windows), prompt, no_repeat_ngram_size)
         subwords = self._align(alignment_parts, hypotheses, windows, prompt)
-        parts = zip(windows, subwords, hypotheses, strict=True)
+        languages = self._rank_languages(encoding, len(windows))
+        parts = zip(windows, subwords, hypotheses, languages, strict=True)
         decoded_windows = [_DecodedWindow(*part) for part in parts]
         for index, hypothesis in enumerate(hypotheses):
             if hypothesis.tokens and hypothesis.is_repetitive and not no_repeat_ngram_size:
@@ -430,9 +452,15 @@ def _make_decoding(
         for decoded_window in decoded_windows
         if decoded_window.hypothesis.is_doubtful
     ]
+    language_doubts = [
+        [*_window_ends(decoded_window.window), *doubt]
+        for decoded_window in decoded_windows
+        if (doubt := language_doubt(decoded_window.languages, request.language)) is not None
+    ]
+    tags = {ResultTag.DOUBTS: doubts, ResultTag.LANGUAGE_DOUBTS: language_doubts}
     # The language of music is a guess that nobody should act on.
     language = request.language if words else None
-    return DecodedSpeech(tuple(words), language, {ResultTag.DOUBTS: doubts} if doubts else {})
+    return DecodedSpeech(tuple(words), language, {name: tag for name, tag in tags.items() if tag})
 
 
 def move_to_segment(subwords: Iterable[Word], window: SpeechWindow) -> Iterator[Word]:
@@ -461,9 +489,27 @@ def move_to_segment(subwords: Iterable[Word], window: SpeechWindow) -> Iterator[
 
 def _make_doubt(window: SpeechWindow, hypothesis: _Hypothesis) -> list[float]:
     """Return a doubtful window as a result's tags have it: for the reducer (``hallucinations``)."""
-    span = window.regions[0].start_ms, window.regions[-1].end_ms
     figures = hypothesis.no_speech, hypothesis.log_probability
-    return [*span, *(round(figure, 3) for figure in figures)]
+    return [*_window_ends(window), *(round(figure, 3) for figure in figures)]
+
+
+def language_doubt(
+    languages: Mapping[str, float], language: str
+) -> tuple[str, float, float] | None:
+    """Return the other language that a window may be in, its probability, and that of its own.
+
+    None where it sounds like its own. ``languages`` are probabilities by ISO 639-1 code.
+    """
+    others = {code: p for code, p in languages.items() if code != language}
+    probability = languages.get(language, 0.0)
+    if not others or probability >= _SURE_LANGUAGE:
+        return None
+    other = max(others, key=lambda code: others[code])
+    return other, round(others[other], 3), round(probability, 3)
+
+
+def _window_ends(window: SpeechWindow) -> tuple[int, int]:
+    return window.regions[0].start_ms, window.regions[-1].end_ms
 
 
 def load_whisper(profile: Profile, settings: Settings) -> WhisperRecognizer:

@@ -134,10 +134,11 @@ def find_lost_speech(
             candidates.append(RepairCandidate(timeline.channel, span, reason))
         elif is_in_low and span.duration_ms >= _SHORT_LOST_MS:
             candidates.append(RepairCandidate(timeline.channel, span, RepairReason.COVERAGE))
-    return tuple(_merge_close(part for candidate in candidates for part in _split_long(candidate)))
+    return tuple(_merge_close(part for candidate in candidates for part in split_long(candidate)))
 
 
-def _split_long(candidate: RepairCandidate) -> Iterator[RepairCandidate]:
+def split_long(candidate: RepairCandidate) -> Iterator[RepairCandidate]:
+    """Yield a candidate in equal parts that a repair may decode."""
     core = candidate.core
     count = -(-core.duration_ms // _CORE_MAX_MS)
     edges_ms = [core.start_ms + core.duration_ms * part // count for part in range(count + 1)]

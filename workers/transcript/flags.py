@@ -20,10 +20,14 @@ from schema.words import ResultTag, Word
 from workers.transcript.channels import Channel
 from workers.transcript.coverage import find_lost_speech, segment_coverage, speech_ms, worded_ms
 from workers.transcript.dialogue import split_words
+from workers.transcript.language import language_doubts
 from workers.transcript.stitch import ChannelTimeline
 
 #: Words of one flag this close are one place.
 _SAME_PLACE_MS = 5_000
+
+#: Flags of places that are not of words, in the order they are told in.
+_PLACE_FLAGS = (Flag.SMALLER_MODEL, Flag.OTHER_LANGUAGE, Flag.LOW_COVERAGE)
 
 #: Flags that come with the number of their words, in the order they are told in.
 _WORD_FLAGS = (
@@ -63,6 +67,7 @@ def find_places(
     """Return where to listen, in order of time."""
     places = [
         *_places_without_words(channels),
+        *(place for judged in channels for place in _places_of_other_languages(judged)),
         *(place for judged in channels for place in _places_of_smaller_model(judged, claim)),
         *(place for group in words for place in _places_of_words(group)),
     ]
@@ -81,7 +86,7 @@ def find_flags(
         yield Flag.PARTIAL
     elif _is_silence(channels):
         yield Flag.NO_SPEECH
-    yield from (f for f in (Flag.SMALLER_MODEL, Flag.LOW_COVERAGE) if f in flags_of_places)
+    yield from (flag for flag in _PLACE_FLAGS if flag in flags_of_places)
     counts = Counter(dict.fromkeys(_WORD_FLAGS, 0))
     for group in words:
         counts[group.flag] += len(group.words)
@@ -139,6 +144,21 @@ def _find_repair(repairs: Sequence[Repair], span: Span) -> Repair | None:
         i: part.duration_ms for i, r in enumerate(repairs) if (part := r.core.overlap(span))
     }
     return repairs[max(shared_ms, key=lambda i: shared_ms[i])] if shared_ms else None
+
+
+def _places_of_other_languages(judged: JudgedChannel) -> Iterator[FlaggedPlace]:
+    """Yield what may be in another language, and what a decode in that one came to."""
+    for doubt in language_doubts(judged.channel.planned_results):
+        repair = _find_repair(judged.repairs, doubt.span)
+        yield FlaggedPlace(
+            Flag.OTHER_LANGUAGE,
+            judged.channel.number,
+            judged.speaker,
+            doubt.span,
+            repair_reason=repair.reason if repair else None,
+            repair_outcome=repair.outcome if repair else None,
+            language=doubt.language,
+        )
 
 
 def _places_of_smaller_model(judged: JudgedChannel, claim: ReduceClaim) -> Iterator[FlaggedPlace]:

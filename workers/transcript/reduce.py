@@ -30,7 +30,12 @@ from workers.transcript.crosstalk import CrosstalkResult, drop_crosstalk
 from workers.transcript.dialogue import to_dialogue
 from workers.transcript.flags import FlaggedWords, JudgedChannel, find_flags, find_places
 from workers.transcript.hallucinations import HallucinationResult, drop_hallucinations, model_doubts
-from workers.transcript.language import find_foreign_speech, spoken_language
+from workers.transcript.language import (
+    find_foreign_speech,
+    language_doubts,
+    order_by_language,
+    spoken_language,
+)
 from workers.transcript.loudness import Loudness
 from workers.transcript.repair import apply_repairs
 from workers.transcript.stitch import ChannelTimeline, stitch
@@ -155,7 +160,8 @@ def find_needed_repairs(
             candidates += find_foreign_speech(
                 timeline, channel.planned_segments, channel.decoded_segments
             )
-        candidates += lost_speech
+        doubts = language_doubts(channel.planned_results)
+        candidates += order_by_language(channel.number, lost_speech, doubts)
     earlier_repairs = [repair for channel in channels for repair in channel.planned_repairs]
     return coverage.plan_repairs(candidates, earlier_repairs, claim.duration_ms)
 
@@ -189,8 +195,8 @@ def draft_transcript(
     punctuated_timelines = [
         punctuate(timeline, punctuator) for timeline in crosstalk_result.timelines
     ]
-    languages = [spoken_language(channel.planned_segments) for channel in channels]
-    language = spoken_language(s for channel in channels for s in channel.planned_segments)
+    language = _language_of(channels)
+    languages = [_language_of([channel]) for channel in channels]
     utterances = normalise_numbers(to_dialogue(punctuated_timelines, render), language, render)
     judged_channels = [
         JudgedChannel(channel, speaker, timeline, repairs)
@@ -220,6 +226,12 @@ def draft_transcript(
         talk=talk_of(utterances, claim.duration_ms),
         places=places,
     )
+
+
+def _language_of(channels: Sequence[Channel]) -> str | None:
+    """Return what most speech of channels is in; of repairs where all words are theirs."""
+    planned_language = spoken_language(s for c in channels for s in c.planned_segments)
+    return planned_language or spoken_language(s for c in channels for s in c.repair_segments)
 
 
 def _stitch_spoken(channel: Channel) -> HallucinationResult:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from schema.span import Span, merge, minus
 from schema.transcript import Repair, RepairOutcome, RepairReason
@@ -129,10 +130,10 @@ def _timeline_part(timeline: ChannelTimeline, span: Span) -> DecodedSegment:
 def _is_better(
     words_before: Sequence[Word], words_after: Sequence[Word], repair: DecodedRepair
 ) -> bool:
-    """Tell whether a repair wrote more words' time than was there; as much, in another language.
+    """Tell whether a repair wrote more words' time than was there.
 
-    The first decode wrote nothing, so that words of which the second is not sure are no gain: in
-    music it finds some.
+    In another language, about as much, of which the model is no less sure. The first decode wrote
+    nothing, so that words of which the second is not sure are no gain: in music it finds some.
     """
     span, segment = repair.segment.span, repair.segment
     core_words = [word for word in segment.words if repair.core.overlap(word.span)]
@@ -140,8 +141,15 @@ def _is_better(
         return False
     before_ms, after_ms = _worded_ms(words_before, span), _worded_ms(words_after, span)
     if repair.reason is RepairReason.LANGUAGE:
-        return after_ms >= _LANGUAGE_SHARE * before_ms
+        replaced_words = [word for word in words_before if repair.core.overlap(word.span)]
+        is_as_sure = _mean_confidence(core_words) >= _mean_confidence(replaced_words)
+        return is_as_sure and after_ms >= _LANGUAGE_SHARE * before_ms
     return after_ms > before_ms
+
+
+def _mean_confidence(words: Sequence[Word]) -> float:
+    """Return how sure a model is of words on average; 0 where it never says, or of none."""
+    return fmean(word.confidence or 0.0 for word in words) if words else 0.0
 
 
 def _worded_ms(words: Sequence[Word], span: Span) -> int:

@@ -83,6 +83,7 @@ WHOLE = StoredTranscript(
             3,
             RepairReason.SPEECH,
             RepairOutcome.UNCHANGED,
+            "de",
         ),
         FlaggedPlace(Flag.CROSSTALK, None, "customer", Span(2_000, 3_000), 12),
     ),

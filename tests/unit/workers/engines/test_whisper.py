@@ -18,7 +18,13 @@ from schema.words import ResultTag, Word
 from workers.engines.load import load_detector, load_filter_bank, load_recognizer
 from workers.engines.minibatch import SpeechWindow
 from workers.engines.subwords import merge_subwords
-from workers.engines.whisper import _make_hypothesis, move_to_segment, pad_regions, trimmed_input_ms
+from workers.engines.whisper import (
+    _make_hypothesis,
+    language_doubt,
+    move_to_segment,
+    pad_regions,
+    trimmed_input_ms,
+)
 from workers.segment.speech_regions import find_speech
 
 
@@ -253,3 +259,27 @@ def test_a_loop_that_was_left_for_unlikely_text_is_noise():
     assert judged(list(range(60)), -1.1, 0.1).is_silence(is_retry=True)
     assert judged([7, 8] * 60, -0.1, 0.1).is_repetitive
     assert not judged([], 0.0, 0.1).is_repetitive
+
+
+@pytest.mark.parametrize(
+    ("languages", "doubt"),
+    [
+        ({"en": 0.9, "de": 0.1}, None),
+        ({"en": 0.85, "de": 0.11, "nl": 0.04}, ("de", 0.11, 0.85)),
+        ({"de": 0.6}, ("de", 0.6, 0.0)),
+        ({}, None),
+    ],
+)
+def test_a_window_may_be_in_another_language_where_its_own_is_unlikely(languages, doubt):
+    assert language_doubt(languages, "en") == doubt
+
+
+@pytest.mark.models
+def test_what_does_not_sound_like_the_language_it_is_decoded_as_is_reported(recognizer):
+    decoding = recognizer.decode(voiced(16_000), [Span(0, 16_000)], language="de")
+
+    [[first_ms, last_ms, language, other, own]] = decoding.tags[ResultTag.LANGUAGE_DOUBTS]
+    assert (first_ms, last_ms) == (0, 16_000)
+    assert language != "de"
+    assert own < 0.9
+    assert other <= 1 - own

@@ -7,9 +7,15 @@ import pytest
 from schema.span import Span
 from schema.store.work.reduces import EndedSegment
 from schema.transcript import RepairReason
-from schema.words import SegmentResult, Word
+from schema.words import ResultTag, SegmentResult, Word
 from workers.transcript.coverage import RepairCandidate
-from workers.transcript.language import find_foreign_speech, spoken_language
+from workers.transcript.language import (
+    LanguageDoubt,
+    find_foreign_speech,
+    language_doubts,
+    order_by_language,
+    spoken_language,
+)
 from workers.transcript.seams import DecodedSegment
 from workers.transcript.stitch import stitch
 
@@ -90,3 +96,48 @@ def test_a_segment_that_failed_is_in_no_language():
         )
         == []
     )
+
+
+def doubted(*windows: tuple[int, int, str, float, float]) -> SegmentResult:
+    return SegmentResult((), (), "en", {ResultTag.LANGUAGE_DOUBTS: [list(w) for w in windows]})
+
+
+def test_windows_in_a_row_that_may_be_in_one_language_are_one_stretch():
+    here = doubted((0, 6_000, "de", 0.2, 0.7), (7_000, 12_000, "de", 0.3, 0.6))
+    there = doubted((0, 11_000, "de", 0.8, 0.1), (11_000, 22_000, "fr", 0.8, 0.1))
+
+    assert language_doubts([(100_000, here), (0, there)]) == [
+        LanguageDoubt(Span(0, 11_000), "de", is_likelier=True),
+        LanguageDoubt(Span(11_000, 22_000), "fr", is_likelier=True),
+        LanguageDoubt(Span(100_000, 112_000), "de", is_likelier=False),
+    ]
+
+
+def test_a_word_that_sounds_foreign_is_no_doubt():
+    assert language_doubts([(0, doubted((0, 9_900, "de", 0.9, 0.0)))]) == []
+
+
+def lost(start_ms: int, end_ms: int) -> RepairCandidate:
+    return RepairCandidate(0, Span(start_ms, end_ms), RepairReason.SPEECH, "en")
+
+
+def test_speech_without_words_is_decoded_as_what_it_may_be():
+    doubts = [LanguageDoubt(Span(10_000, 30_000), "de", is_likelier=False)]
+    places = [lost(0, 5_000), lost(12_000, 28_000), lost(29_000, 40_000)]
+
+    languages = [place.language for place in order_by_language(0, places, doubts)]
+
+    assert languages == ["en", "de", "en"]
+
+
+def test_words_that_sound_like_another_language_are_decoded_as_that_one():
+    doubts = [LanguageDoubt(Span(10_000, 100_000), "de", is_likelier=True)]
+
+    places = list(order_by_language(0, [lost(5_000, 60_000)], doubts))
+
+    assert [(p.reason, p.core, p.language) for p in places] == [
+        (RepairReason.LANGUAGE, Span(10_000, 40_000), "de"),
+        (RepairReason.LANGUAGE, Span(40_000, 70_000), "de"),
+        (RepairReason.LANGUAGE, Span(70_000, 100_000), "de"),
+        (RepairReason.SPEECH, Span(5_000, 10_000), "en"),
+    ]

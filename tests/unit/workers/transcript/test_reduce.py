@@ -137,6 +137,34 @@ def test_a_word_that_nobody_said_covers_no_speech():
     assert repair.core == Span(0, 30_000)
 
 
+def test_what_may_be_in_another_language_has_its_place():
+    tags = {ResultTag.LANGUAGE_DOUBTS: [[0, 15_000, "de", 0.2, 0.7]]}
+    draft = draft_of(segment(0, 0, 20_000, replace(result("hello"), tags=tags)))
+
+    (place,) = draft.places
+    assert draft.flags == ("other-language",)
+    assert (place.span, place.language) == (Span(0, 15_000), "de")
+    assert place.text == "other-language: this may be in another language (de)"
+
+
+def test_a_call_whose_every_word_is_a_repairs_has_its_language():
+    repaired = EndedSegment(
+        0,
+        0,
+        "repair",
+        Span(0, 38_000),
+        replace(result("hallo"), language="de"),
+        None,
+        None,
+        Span(0, 30_000),
+        "speech",
+    )
+
+    draft = draft_of(segment(0, 0, 40_000, heard(30_000)), repaired)
+
+    assert (draft.language, draft.languages) == ("de", ((0, "de"),))
+
+
 def test_a_place_says_what_a_second_decode_of_it_came_to():
     repaired = EndedSegment(
         0, 0, "repair", Span(0, 38_000), heard(30_000), None, None, Span(0, 30_000), "speech"
