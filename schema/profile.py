@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schema.bounds import check_text
+from schema.chinese import ChineseScript
 from schema.errors import BadRequest, ErrorCode, Misconfigured
 from schema.models import KNOWN_MODELS, ModelFiles, check_recognizer, model_files
 
@@ -188,6 +189,13 @@ class RenderSettings(_ProfilePart):
     itn: bool = False
     #: Names of channel 0, 1, ...; unnamed channels are "speaker 1", "speaker 2", ...
     speakers: tuple[str, ...] = ()
+    #: The script of Chinese; None is simplified.
+    script: ChineseScript | None = None
+
+    @property
+    def chinese_script(self) -> ChineseScript:
+        """The script that Chinese is written in."""
+        return self.script or ChineseScript.SIMPLIFIED
 
     @field_validator("speakers")
     @classmethod

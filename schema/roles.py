@@ -88,7 +88,7 @@ _REPAIR = (
 #: Without the time of storing, which the server sets: streams depend on it.
 _TRANSCRIPT = (
     "id, recording_id, version, language, flags, speech_ms, worded_ms, gaps, coverage, repairs,"
-    " languages, talk"
+    " places, languages, talk"
 )
 _SEAM = "transcript_id, channel, index, rule, at_ms, confidence, dropped_left, dropped_right"
 

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from schema.chinese import in_both_scripts
 from schema.errors import BadRequest, ErrorCode
 from schema.text import UNSTORABLE, is_cjk
 
@@ -87,11 +88,14 @@ def _is_letter(char: str) -> bool:
 def find_highlights(text: str, terms: Iterable[str]) -> list[tuple[int, int]]:
     """Return where a text has any of these words or phrases: characters, the ends excluded.
 
-    In order; what touches or overlaps is one.
+    Chinese in either script. In order; what touches or overlaps is one.
     """
     text_tokens = tokens(text)
     spans = sorted(
-        span for term in terms for span in _find_term(text_tokens, [t.text for t in tokens(term)])
+        span
+        for term in terms
+        for variant in in_both_scripts(term)
+        for span in _find_term(text_tokens, [t.text for t in tokens(variant)])
     )
     highlights: list[tuple[int, int]] = []
     for start, end in spans:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
+from schema.chinese import ChineseScript
 from schema.states import SegmentKind
 from schema.store.work.reduces import EndedSegment
 from schema.transcript import PlannedRepair, RepairReason
 from schema.words import SegmentResult
 from workers.transcript.repair import DecodedRepair
+from workers.transcript.script import write_in_script
 from workers.transcript.seams import DecodedSegment
 
 
@@ -52,13 +55,17 @@ class Channel(NamedTuple):
         ]
 
 
-def group_by_channel(segments: Sequence[EndedSegment]) -> list[Channel]:
-    """Return a recording's channels, of its segments in order of channel and start."""
+def group_by_channel(segments: Sequence[EndedSegment], script: ChineseScript) -> list[Channel]:
+    """Return a recording's channels, of its segments in order of channel and start.
+
+    Chinese words are written in ``script``.
+    """
     channels = []
     for number, group in groupby(segments, key=lambda segment: segment.channel):
         by_kind: dict[str, list[EndedSegment]] = {SegmentKind.PLAN: [], SegmentKind.REPAIR: []}
         for segment in group:
-            by_kind[segment.kind].append(segment)
+            result = segment.result and write_in_script(segment.result, script)
+            by_kind[segment.kind].append(replace(segment, result=result))
         planned_segments, repair_segments = by_kind.values()
         decoded_segments = list(map(to_decoded_segment, planned_segments))
         channels.append(Channel(number, planned_segments, decoded_segments, repair_segments))

@@ -147,7 +147,7 @@ def find_needed_repairs(
     claim: ReduceClaim, segments: Sequence[EndedSegment]
 ) -> tuple[PlannedRepair, ...]:
     """Return the places to decode once more, but for those that were already. Pure."""
-    channels = group_by_channel(segments)
+    channels = group_by_channel(segments, claim.profile.render.chinese_script)
     candidates: list[coverage.RepairCandidate] = []
     for channel in channels:
         # A word that nobody said covers no speech.
@@ -176,7 +176,7 @@ def draft_transcript(
     ``segments`` are in order of channel and start, repairs among them; ``punctuator`` writes marks
     into a phrase, for a profile that wants them.
     """
-    channels = group_by_channel(segments)
+    channels = group_by_channel(segments, claim.profile.render.chinese_script)
     render = _render_settings(claim)
     speakers = [render.speaker(channel.number) for channel in channels]
     stitched = list(map(_stitch_spoken, channels))

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from schema.bounds import EARLIEST
+from schema.chinese import in_both_scripts
 from schema.search_query import Query
 
 
@@ -95,7 +96,8 @@ def search_utterances(
 def _match_condition(query: Query) -> tuple[str, dict[str, Any]]:
     """Return the condition that an utterance matches a query, and its parameters.
 
-    Each term goes through the function that made the index: both have the same tokens.
+    Each term goes through the function that made the index: both have the same tokens. A Chinese
+    one is looked for in both scripts, since transcripts are in either.
     """
     parameters: dict[str, Any] = {}
     terms = []
@@ -104,6 +106,8 @@ def _match_condition(query: Query) -> tuple[str, dict[str, Any]]:
         ("excluded", "!!", query.excluded_terms),
     ):
         for number, term in enumerate(texts):
-            parameters[f"{prefix}{number}"] = term
-            terms.append(f"({sign} phraseto_tsquery('simple', search_plain(:{prefix}{number})))")
+            variants = {f"{prefix}{number}_{i}": v for i, v in enumerate(in_both_scripts(term))}
+            parameters |= variants
+            phrases = [f"phraseto_tsquery('simple', search_plain(:{name}))" for name in variants]
+            terms.append(f"({sign} ({' || '.join(phrases)}))")
     return f"search_words(u.text) @@ ({' && '.join(terms)})", parameters

@@ -74,3 +74,8 @@ def test_no_input_is_an_error_and_marks_lie_apart_within_the_text(said: str, ask
     ends = [0, *(at for span in found for at in span), len(said)]
     assert ends == sorted(ends)
     assert all(said[start:end].strip() for start, end in found)
+
+
+def test_chinese_is_marked_in_either_script():
+    assert find_highlights("您的訂單", ["订单"]) == [(2, 4)]
+    assert find_highlights("您的订单", ["訂單"]) == [(2, 4)]

@@ -137,6 +137,21 @@ def test_a_word_that_nobody_said_covers_no_speech():
     assert repair.core == Span(0, 30_000)
 
 
+def test_neighbours_that_heard_the_same_in_two_scripts_have_the_same_words():
+    texts = {0: "您好请问您的订单号码是什么呢", 12_000: "您好請問您的訂單號碼是什麼呢"}
+    segments = [
+        segment(0, start_ms, start_ms + 20_000, replace(result(*text), language="zh"))
+        for start_ms, text in texts.items()
+    ]
+
+    (utterance, *_) = draft_of(*segments).utterances
+    traditional = PROFILE.model_copy(update={"render": RenderSettings(script="traditional")})
+    (other, *_) = draft_of(*segments, profile=traditional).utterances
+
+    assert set(utterance.text) <= set(texts[0])
+    assert set(other.text) <= set(texts[12_000])
+
+
 def test_what_may_be_in_another_language_has_its_place():
     tags = {ResultTag.LANGUAGE_DOUBTS: [[0, 15_000, "de", 0.2, 0.7]]}
     draft = draft_of(segment(0, 0, 20_000, replace(result("hello"), tags=tags)))
