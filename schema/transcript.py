@@ -286,10 +286,10 @@ def _count_words(count: int) -> str:
 #: What a flag says of a place, by flag; those that are about no place are not here.
 _PLACE_TEXTS: Mapping[str, str] = {
     Flag.LOW_COVERAGE: "what sounds like speech here has no words",
-    Flag.NOISE_WORDS: "{words} that nobody said were taken out",
-    Flag.DOUBTFUL_WORDS: "{words} may be invented",
-    Flag.CROSSTALK: "{words} of another channel's speaker were taken out",
-    Flag.CROSSTALK_SUSPECTED: "{words} may be another channel's speaker",
+    Flag.NOISE_WORDS: "taken out, since nobody said it: {words}",
+    Flag.DOUBTFUL_WORDS: "perhaps invented: {words}",
+    Flag.CROSSTALK: "taken out, since another channel's speaker said it: {words}",
+    Flag.CROSSTALK_SUSPECTED: "perhaps another channel's speaker: {words}",
     Flag.OTHER_LANGUAGE: "this may be in another language ({language})",
     Flag.SMALLER_MODEL: "a smaller model than the profile's wrote this",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from workers.transcript.dialogue import split_words
 from workers.transcript.language import language_doubts
 from workers.transcript.stitch import ChannelTimeline
 
-#: Words of one flag this close are one place.
+#: Words of one flag this close are one place, and so is speech without a word in between.
 _SAME_PLACE_MS = 5_000
+_SAME_LOSS_MS = 15_000
 
 #: Flags of places that are not of words, in the order they are told in.
 _PLACE_FLAGS = (Flag.SMALLER_MODEL, Flag.OTHER_LANGUAGE, Flag.LOW_COVERAGE)
@@ -129,8 +131,18 @@ def _places_without_words(channels: Sequence[JudgedChannel]) -> Iterator[Flagged
 
 
 def _lost_spans(judged: JudgedChannel) -> list[Span]:
-    lost_speech = find_lost_speech(judged.timeline, judged.channel.decoded_segments)
-    return [candidate.core for candidate in lost_speech]
+    """Return where a channel's speech was lost; what has no word in between is one place."""
+    words_ms = [word.middle_ms for word in judged.timeline.words]
+    spans: list[Span] = []
+    for candidate in find_lost_speech(judged.timeline, judged.channel.decoded_segments):
+        start_ms = spans[-1].end_ms if spans else candidate.core.start_ms
+        is_near = candidate.core.start_ms - start_ms <= _SAME_LOSS_MS
+        has_words = bisect_left(words_ms, start_ms) < bisect_left(words_ms, candidate.core.start_ms)
+        if spans and is_near and not has_words:
+            spans[-1] = Span(spans[-1].start_ms, candidate.core.end_ms)
+        else:
+            spans.append(candidate.core)
+    return spans
 
 
 def _low_cores(judged: JudgedChannel) -> list[Span]:
@@ -147,8 +159,13 @@ def _find_repair(repairs: Sequence[Repair], span: Span) -> Repair | None:
 
 
 def _places_of_other_languages(judged: JudgedChannel) -> Iterator[FlaggedPlace]:
-    """Yield what may be in another language, and what a decode in that one came to."""
+    """Yield what may be in another language, and what a decode in that one came to.
+
+    What has no words in either is no language: music sounds like Khmer.
+    """
     for doubt in language_doubts(judged.channel.planned_results):
+        if not any(doubt.span.overlap(word.span) for word in judged.timeline.words):
+            continue
         repair = _find_repair(judged.repairs, doubt.span)
         yield FlaggedPlace(
             Flag.OTHER_LANGUAGE,

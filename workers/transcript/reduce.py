@@ -195,8 +195,11 @@ def draft_transcript(
     punctuated_timelines = [
         punctuate(timeline, punctuator) for timeline in crosstalk_result.timelines
     ]
-    language = _language_of(channels)
-    languages = [_language_of([channel]) for channel in channels]
+    language = _language_of(channels, spoken_timelines)
+    languages = [
+        _language_of([channel], [timeline])
+        for channel, timeline in zip(channels, spoken_timelines, strict=True)
+    ]
     utterances = normalise_numbers(to_dialogue(punctuated_timelines, render), language, render)
     judged_channels = [
         JudgedChannel(channel, speaker, timeline, repairs)
@@ -228,8 +231,13 @@ def draft_transcript(
     )
 
 
-def _language_of(channels: Sequence[Channel]) -> str | None:
-    """Return what most speech of channels is in; of repairs where all words are theirs."""
+def _language_of(channels: Sequence[Channel], timelines: Sequence[ChannelTimeline]) -> str | None:
+    """Return what most speech of channels is in; of repairs where all words are theirs.
+
+    None without words: the language of music is a guess that nobody should act on.
+    """
+    if not any(timeline.words for timeline in timelines):
+        return None
     planned_language = spoken_language(s for c in channels for s in c.planned_segments)
     return planned_language or spoken_language(s for c in channels for s in c.repair_segments)
 

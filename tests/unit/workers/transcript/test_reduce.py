@@ -162,6 +162,34 @@ def test_what_may_be_in_another_language_has_its_place():
     assert place.text == "other-language: this may be in another language (de)"
 
 
+def test_what_has_no_words_in_any_language_is_in_none():
+    tags = {ResultTag.LANGUAGE_DOUBTS: [[0, 30_000, "km", 0.6, 0.1]]}
+    repaired = EndedSegment(
+        0,
+        0,
+        "repair",
+        Span(0, 38_000),
+        replace(heard(30_000), language="km"),
+        None,
+        None,
+        Span(0, 30_000),
+        "language",
+    )
+
+    draft = draft_of(segment(0, 0, 40_000, replace(heard(30_000), tags=tags)), repaired)
+
+    assert (draft.language, draft.flags) == (None, ("low-coverage",))
+
+
+def test_speech_without_words_is_one_place_up_to_the_next_word():
+    spans = [Span(start_ms, start_ms + 2_000) for start_ms in (0, 12_000, 24_000, 36_000)]
+    music = SegmentResult((Word("hi", 30_000, 30_400, 0.9),), tuple(spans), "en")
+
+    places = draft_of(segment(0, 0, 40_000, music)).places
+
+    assert [place.span for place in places] == [Span(0, 26_000), Span(36_000, 38_000)]
+
+
 def test_a_call_whose_every_word_is_a_repairs_has_its_language():
     repaired = EndedSegment(
         0,
