@@ -67,9 +67,9 @@ def language_doubts(results: Iterable[tuple[int, SegmentResult]]) -> list[Langua
     Windows in a row that may be in one language are one stretch.
     """
     windows = sorted(
-        (start_ms + first_ms, start_ms + last_ms, language, other > own)
+        (start_ms + first_ms, start_ms + last_ms, language, other_probability > probability)
         for start_ms, result in results
-        for first_ms, last_ms, language, other, own in result.tags.get(
+        for first_ms, last_ms, language, other_probability, probability in result.tags.get(
             ResultTag.LANGUAGE_DOUBTS, []
         )
     )
