@@ -38,7 +38,7 @@ from schema.records import AudioFormat, Location, SegmentSource
 from schema.settings import Settings
 from schema.span import GRID_MS, Span
 from schema.store.work.segments import Claim
-from workers.process.memory import DeviceMemory, GpuMemory, limit_caches
+from workers.process.memory import DeviceMemory, GpuMemory, keep_heap, limit_caches
 from workers.segment.pipeline import SegmentDecoder
 
 _RATE_HZ = 8_000
@@ -57,7 +57,8 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=1_000)
     parser.add_argument("--hours", type=float, default=10.0)
     arguments = parser.parse_args()
-    limit_caches()  # as a worker's parent does
+    limit_caches()  # as a worker's parent does, on a CPU
+    keep_heap()
     with tempfile.TemporaryDirectory(prefix="callscribe-memory-") as scratch:
         directory = Path(scratch)
         models = directory / "models"

@@ -1,4 +1,4 @@
-"""``producer recheck``: find recordings whose files were not read to their end."""
+"""``producer recheck``: find recordings that were not transcribed in full."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def recheck(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Find recordings that an earlier release read only in part."""
+    """Find recordings that an earlier release transcribed only in part."""
     settings = load_settings()
     since_at = parse_since(since)
     with open_ledger(settings) as ledger, show_status("looking for recordings ...") as status:
@@ -99,7 +99,7 @@ def _print_findings(findings: list[RecheckFinding], tally: RecheckTally) -> None
     }
     skipped_text = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
     examined_text = count_of(tally.examined_count, "recording")
-    counts = f"{examined_text} examined, {len(findings)} not read to the end"
+    counts = f"{examined_text} examined, {len(findings)} not transcribed in full"
     err.print(f"{counts} (skipped: {skipped_text})" if skipped_text else counts)
 
 

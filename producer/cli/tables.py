@@ -111,16 +111,7 @@ def submission_view(
         for r in problems
     ]
     notice_rows = [(notice.code, notice.subject, notice.message) for notice in notices]
-    place_rows = [
-        (
-            f"{format_clock(place.span.start_ms)}-{format_clock(place.span.end_ms)}",
-            recording.name,
-            place.speaker,
-            place.text,
-        )
-        for recording in places
-        for place in recording.places
-    ]
+    place_rows = _place_rows(places)
     for title, headings, rows in (
         ("Recordings that need attention", ("state", "file", "reason"), problem_rows),
         ("Places to listen to", ("time", "file", "speaker", "finding"), place_rows),
@@ -131,6 +122,19 @@ def submission_view(
             is_counted = rows is not place_rows or len(places) <= ROWS_MAX
             parts += [Text(), _first_rows(title, headings, rows, is_counted=is_counted)]
     return Group(*parts)
+
+
+def _place_rows(places: Sequence[RecordingPlaces]) -> list[tuple[str, str, str, str]]:
+    return [
+        (
+            f"{format_clock(place.span.start_ms)}-{format_clock(place.span.end_ms)}",
+            recording.name,
+            place.speaker,
+            place.text,
+        )
+        for recording in places
+        for place in recording.places
+    ]
 
 
 def _notification_text(notification: NotificationStatus) -> Text:

@@ -2,9 +2,9 @@
 
 Earlier releases believed what a header states or a library estimates: some recordings ended with
 less than their files hold, some good files were refused, and a call whose every second sounds like
-speech was called silent if no word came. Each stored recording's source is
-probed anew, which walks its container and decodes next to nothing; what was refused is decoded to
-its end, and not kept. What turns out to hold more can be planned anew, in place.
+speech was called silent if no word came. Each stored recording's source is probed anew, which walks
+its container and decodes next to nothing; what was refused is decoded to its end, and not kept.
+What turns out to hold more can be planned anew, in place.
 """
 
 from __future__ import annotations

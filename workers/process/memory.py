@@ -33,10 +33,16 @@ _FREE_SHARE_MIN = 0.1
 _UNUSED_SHARE_MAX = 0.75
 _UNUSED_BYTES_MAX = 1 << 30
 
-#: glibc's parameters of mallopt, by their numbers in malloc.h, as :func:`keep_heap` sets them:
-#: no arena but the first, no block outside of the heap, none given back as soon as it is free,
-#: and 64 MiB more at a time than is asked for.
-_HEAP_OPTIONS = {-8: 1, -4: 0, -1: 2**31 - 1, -2: 64 << 20}
+#: Parameters of glibc's mallopt, by their names and numbers in malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
+#: No arena but the first, no block outside of the heap, none given back as soon as it is free, and
+#: 64 MiB more at a time than is asked for.
+_HEAP_OPTIONS = {
+    _M_ARENA_MAX: 1,
+    _M_MMAP_MAX: 0,
+    _M_TRIM_THRESHOLD: 2**31 - 1,
+    _M_TOP_PAD: 64 << 20,
+}
 #: With these a person has set up an allocator already.
 _ALLOCATOR_VARIABLES = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 

@@ -45,7 +45,7 @@ class Channel(NamedTuple):
         """What came of them."""
         return [
             DecodedRepair(
-                to_decoded_segment(segment),
+                _to_decoded_segment(segment),
                 plan.core,
                 plan.reason,
                 plan.language,
@@ -67,12 +67,12 @@ def group_by_channel(segments: Sequence[EndedSegment], script: ChineseScript) ->
             result = segment.result and write_in_script(segment.result, script)
             by_kind[segment.kind].append(replace(segment, result=result))
         planned_segments, repair_segments = by_kind.values()
-        decoded_segments = list(map(to_decoded_segment, planned_segments))
+        decoded_segments = list(map(_to_decoded_segment, planned_segments))
         channels.append(Channel(number, planned_segments, decoded_segments, repair_segments))
     return channels
 
 
-def to_decoded_segment(segment: EndedSegment) -> DecodedSegment:
+def _to_decoded_segment(segment: EndedSegment) -> DecodedSegment:
     """Put a segment's result, whose times start with the segment, on the recording's clock."""
     if segment.result is None:
         return DecodedSegment(segment.span, is_failed=True)

@@ -51,7 +51,7 @@ class FlaggedWords:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedChannel:
+class ChannelOutcome:
     """A channel at the end of its reduce.
 
     ``timeline`` has the words that somebody said, on this channel or overheard from another.
@@ -64,25 +64,25 @@ class JudgedChannel:
 
 
 def find_places(
-    claim: ReduceClaim, channels: Sequence[JudgedChannel], words: Sequence[FlaggedWords]
+    claim: ReduceClaim, channels: Sequence[ChannelOutcome], words: Sequence[FlaggedWords]
 ) -> tuple[FlaggedPlace, ...]:
     """Return where to listen, in order of time."""
     places = [
         *_places_without_words(channels),
-        *(place for judged in channels for place in _places_of_other_languages(judged)),
-        *(place for judged in channels for place in _places_of_smaller_model(judged, claim)),
+        *(place for outcome in channels for place in _places_of_other_languages(outcome)),
+        *(place for outcome in channels for place in _places_of_smaller_model(outcome, claim)),
         *(place for group in words for place in _places_of_words(group)),
     ]
     return tuple(sorted(places, key=lambda place: (place.span, place.channel or 0)))
 
 
 def find_flags(
-    channels: Sequence[JudgedChannel],
+    channels: Sequence[ChannelOutcome],
     places: Sequence[FlaggedPlace],
     words: Sequence[FlaggedWords],
 ) -> Iterator[str]:
     """Yield a transcript's flags; those of words with how many they are."""
-    is_partial = any(s.is_failed for judged in channels for s in judged.channel.decoded_segments)
+    is_partial = any(s.is_failed for outcome in channels for s in outcome.channel.decoded_segments)
     flags_of_places = {place.flag for place in places}
     if is_partial:
         yield Flag.PARTIAL
@@ -95,46 +95,46 @@ def find_flags(
     yield from (flag.with_number(count) for flag, count in counts.items() if count)
 
 
-def _is_silence(channels: Sequence[JudgedChannel]) -> bool:
+def _is_silence(channels: Sequence[ChannelOutcome]) -> bool:
     """Tell whether detector and recogniser agree that nobody speaks.
 
     Where more than a few seconds sound like speech and no word came, a word was lost or nobody
     spoke: no one knows which, and it is no silence.
     """
-    heard_ms = sum(speech_ms(judged.timeline) for judged in channels)
-    has_words = any(judged.timeline.words for judged in channels)
+    heard_ms = sum(speech_ms(outcome.timeline) for outcome in channels)
+    has_words = any(outcome.timeline.words for outcome in channels)
     return not has_words and heard_ms < LOW_COVERAGE_MIN_SPEECH_MS
 
 
-def _places_without_words(channels: Sequence[JudgedChannel]) -> Iterator[FlaggedPlace]:
+def _places_without_words(channels: Sequence[ChannelOutcome]) -> Iterator[FlaggedPlace]:
     """Yield where speech has no words, and what a second decode of it came to."""
     if _is_silence(channels):
         return
-    lost_spans = [_lost_spans(judged) for judged in channels]
+    lost_spans = [_lost_spans(outcome) for outcome in channels]
     if not any(lost_spans) and is_coverage_low(
-        sum(speech_ms(judged.timeline) for judged in channels),
-        sum(worded_ms(judged.timeline) for judged in channels),
+        sum(speech_ms(outcome.timeline) for outcome in channels),
+        sum(worded_ms(outcome.timeline) for outcome in channels),
     ):
         # A little is missing everywhere.
-        lost_spans = [_low_cores(judged) for judged in channels]
-    for judged, spans in zip(channels, lost_spans, strict=True):
+        lost_spans = [_low_cores(outcome) for outcome in channels]
+    for outcome, spans in zip(channels, lost_spans, strict=True):
         for span in spans:
-            repair = _find_repair(judged.repairs, span)
+            repair = _find_repair(outcome.repairs, span)
             yield FlaggedPlace(
                 Flag.LOW_COVERAGE,
-                judged.channel.number,
-                judged.speaker,
+                outcome.channel.number,
+                outcome.speaker,
                 span,
                 repair_reason=repair.reason if repair else None,
                 repair_outcome=repair.outcome if repair else None,
             )
 
 
-def _lost_spans(judged: JudgedChannel) -> list[Span]:
+def _lost_spans(outcome: ChannelOutcome) -> list[Span]:
     """Return where a channel's speech was lost; what has no word in between is one place."""
-    words_ms = [word.middle_ms for word in judged.timeline.words]
+    words_ms = [word.middle_ms for word in outcome.timeline.words]
     spans: list[Span] = []
-    for candidate in find_lost_speech(judged.timeline, judged.channel.decoded_segments):
+    for candidate in find_lost_speech(outcome.timeline, outcome.channel.decoded_segments):
         start_ms = spans[-1].end_ms if spans else candidate.core.start_ms
         is_near = candidate.core.start_ms - start_ms <= _SAME_LOSS_MS
         has_words = bisect_left(words_ms, start_ms) < bisect_left(words_ms, candidate.core.start_ms)
@@ -145,8 +145,8 @@ def _lost_spans(judged: JudgedChannel) -> list[Span]:
     return spans
 
 
-def _low_cores(judged: JudgedChannel) -> list[Span]:
-    coverages = segment_coverage(judged.timeline, judged.channel.decoded_segments)
+def _low_cores(outcome: ChannelOutcome) -> list[Span]:
+    coverages = segment_coverage(outcome.timeline, outcome.channel.decoded_segments)
     return [c.core for c in coverages if c.worded_ms < LOW_COVERAGE * c.speech_ms]
 
 
@@ -158,19 +158,19 @@ def _find_repair(repairs: Sequence[Repair], span: Span) -> Repair | None:
     return repairs[max(shared_ms, key=lambda i: shared_ms[i])] if shared_ms else None
 
 
-def _places_of_other_languages(judged: JudgedChannel) -> Iterator[FlaggedPlace]:
+def _places_of_other_languages(outcome: ChannelOutcome) -> Iterator[FlaggedPlace]:
     """Yield what may be in another language, and what a decode in that one came to.
 
     What has no words in either is no language: music sounds like Khmer.
     """
-    for doubt in language_doubts(judged.channel.planned_results):
-        if not any(doubt.span.overlap(word.span) for word in judged.timeline.words):
+    for doubt in language_doubts(outcome.channel.planned_results):
+        if not any(doubt.span.overlap(word.span) for word in outcome.timeline.words):
             continue
-        repair = _find_repair(judged.repairs, doubt.span)
+        repair = _find_repair(outcome.repairs, doubt.span)
         yield FlaggedPlace(
             Flag.OTHER_LANGUAGE,
-            judged.channel.number,
-            judged.speaker,
+            outcome.channel.number,
+            outcome.speaker,
             doubt.span,
             repair_reason=repair.reason if repair else None,
             repair_outcome=repair.outcome if repair else None,
@@ -178,20 +178,20 @@ def _places_of_other_languages(judged: JudgedChannel) -> Iterator[FlaggedPlace]:
         )
 
 
-def _places_of_smaller_model(judged: JudgedChannel, claim: ReduceClaim) -> Iterator[FlaggedPlace]:
+def _places_of_smaller_model(outcome: ChannelOutcome, claim: ReduceClaim) -> Iterator[FlaggedPlace]:
     """Yield what another model wrote than was asked for.
 
     Words are shared with whoever asks for that model by name, and is given no less than that.
     """
     models = {None, claim.profile.decode.model}
-    segments = (*judged.channel.planned_segments, *judged.channel.repair_segments)
+    segments = (*outcome.channel.planned_segments, *outcome.channel.repair_segments)
     spans = sorted(
         segment.core or segment.span
         for segment in segments
         if segment.result and segment.result.tags.get(ResultTag.SMALLER_MODEL) not in models
     )
     for span in merge(spans):
-        yield FlaggedPlace(Flag.SMALLER_MODEL, judged.channel.number, judged.speaker, span)
+        yield FlaggedPlace(Flag.SMALLER_MODEL, outcome.channel.number, outcome.speaker, span)
 
 
 def _places_of_words(group: FlaggedWords) -> Iterator[FlaggedPlace]:

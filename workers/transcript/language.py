@@ -89,24 +89,24 @@ def language_doubts(results: Iterable[tuple[int, SegmentResult]]) -> list[Langua
     return [doubt for doubt in stretches if doubt.span.duration_ms >= _DOUBT_MIN_MS]
 
 
-def order_by_language(
+def choose_languages(
     channel: int | None, lost_speech: Iterable[RepairCandidate], doubts: Sequence[LanguageDoubt]
 ) -> Iterator[RepairCandidate]:
     """Yield lost speech, each place in the language that it may be in, and what sounds like it.
 
     A stretch that has words and sounds more like them keeps them.
     """
-    likelier = [doubt for doubt in doubts if doubt.is_likelier]
-    for doubt in likelier:
+    likelier_doubts = [doubt for doubt in doubts if doubt.is_likelier]
+    for doubt in likelier_doubts:
         yield from split_long(
             RepairCandidate(channel, doubt.span, RepairReason.LANGUAGE, doubt.language)
         )
     for place in lost_speech:
-        for core in minus(place.core, [doubt.span for doubt in likelier]):
-            yield _as_doubted(replace(place, core=core), doubts)
+        for core in minus(place.core, [doubt.span for doubt in likelier_doubts]):
+            yield _with_language(replace(place, core=core), doubts)
 
 
-def _as_doubted(place: RepairCandidate, doubts: Iterable[LanguageDoubt]) -> RepairCandidate:
+def _with_language(place: RepairCandidate, doubts: Iterable[LanguageDoubt]) -> RepairCandidate:
     """Return a place in the language that half of it or more may be in."""
     shared_ms: Counter[str] = Counter()
     for doubt in doubts:

@@ -25,15 +25,15 @@ from workers.process.lease import LeaseRenewal
 from workers.process.time_limit import limit_time
 from workers.transcript import coverage
 from workers.transcript.channels import Channel, group_by_channel
-from workers.transcript.coverage import find_lost_speech, speech_ms, worded_ms
+from workers.transcript.coverage import find_lost_speech, segment_coverage, speech_ms, worded_ms
 from workers.transcript.crosstalk import CrosstalkResult, drop_crosstalk
 from workers.transcript.dialogue import to_dialogue
-from workers.transcript.flags import FlaggedWords, JudgedChannel, find_flags, find_places
+from workers.transcript.flags import ChannelOutcome, FlaggedWords, find_flags, find_places
 from workers.transcript.hallucinations import HallucinationResult, drop_hallucinations, model_doubts
 from workers.transcript.language import (
+    choose_languages,
     find_foreign_speech,
     language_doubts,
-    order_by_language,
     spoken_language,
 )
 from workers.transcript.loudness import Loudness
@@ -161,7 +161,7 @@ def find_needed_repairs(
                 timeline, channel.planned_segments, channel.decoded_segments
             )
         doubts = language_doubts(channel.planned_results)
-        candidates += order_by_language(channel.number, lost_speech, doubts)
+        candidates += choose_languages(channel.number, lost_speech, doubts)
     earlier_repairs = [repair for channel in channels for repair in channel.planned_repairs]
     return coverage.plan_repairs(candidates, earlier_repairs, claim.duration_ms)
 
@@ -179,17 +179,17 @@ def draft_transcript(
     channels = group_by_channel(segments, claim.profile.render.chinese_script)
     render = _render_settings(claim)
     speakers = [render.speaker(channel.number) for channel in channels]
-    stitched = list(map(_stitch_spoken, channels))
-    repaired = [
+    stitch_results = list(map(_stitch_spoken, channels))
+    repair_results = [
         apply_repairs(result.timeline, channel.decoded_repairs)
-        for result, channel in zip(stitched, channels, strict=True)
+        for result, channel in zip(stitch_results, channels, strict=True)
     ]
     # A repair has doubts of its own.
-    spoken = [
+    final_results = [
         drop_hallucinations(timeline, model_doubts(channel.results))
-        for (timeline, _), channel in zip(repaired, channels, strict=True)
+        for (timeline, _), channel in zip(repair_results, channels, strict=True)
     ]
-    spoken_timelines = [result.timeline for result in spoken]
+    spoken_timelines = [result.timeline for result in final_results]
     loudness_by_channel = {channel.number: Loudness(channel.results) for channel in channels}
     crosstalk_result = drop_crosstalk(spoken_timelines, loudness_by_channel)
     punctuated_timelines = [
@@ -201,17 +201,17 @@ def draft_transcript(
         for channel, timeline in zip(channels, spoken_timelines, strict=True)
     ]
     utterances = normalise_numbers(to_dialogue(punctuated_timelines, render), language, render)
-    judged_channels = [
-        JudgedChannel(channel, speaker, timeline, repairs)
+    outcomes = [
+        ChannelOutcome(channel, speaker, timeline, repairs)
         for channel, speaker, timeline, (_, repairs) in zip(
-            channels, speakers, spoken_timelines, repaired, strict=True
+            channels, speakers, spoken_timelines, repair_results, strict=True
         )
     ]
-    flagged_words = list(_flagged_words(channels, speakers, (stitched, spoken), crosstalk_result))
-    places = find_places(claim, judged_channels, flagged_words)
+    flagged_words = list(_flagged_words(outcomes, stitch_results, final_results, crosstalk_result))
+    places = find_places(claim, outcomes, flagged_words)
     return Draft(
         language=language,
-        flags=(*claim.flags, *find_flags(judged_channels, places, flagged_words)),
+        flags=(*claim.flags, *find_flags(outcomes, places, flagged_words)),
         speech_ms=sum(map(speech_ms, spoken_timelines)),
         worded_ms=sum(map(worded_ms, spoken_timelines)),
         utterances=utterances,
@@ -219,12 +219,10 @@ def draft_transcript(
         gaps=_merge_gaps(channels, spoken_timelines, render),
         coverage=tuple(
             segment
-            for judged in judged_channels
-            for segment in coverage.segment_coverage(
-                judged.timeline, judged.channel.decoded_segments
-            )
+            for outcome in outcomes
+            for segment in segment_coverage(outcome.timeline, outcome.channel.decoded_segments)
         ),
-        repairs=tuple(repair for _, repairs in repaired for repair in repairs),
+        repairs=tuple(repair for outcome in outcomes for repair in outcome.repairs),
         languages=tuple(zip((channel.number for channel in channels), languages, strict=True)),
         talk=talk_of(utterances, claim.duration_ms),
         places=places,
@@ -249,23 +247,22 @@ def _stitch_spoken(channel: Channel) -> HallucinationResult:
 
 
 def _flagged_words(
-    channels: Sequence[Channel],
-    speakers: Sequence[str],
-    hallucination_results: tuple[Sequence[HallucinationResult], Sequence[HallucinationResult]],
+    outcomes: Sequence[ChannelOutcome],
+    stitch_results: Sequence[HallucinationResult],
+    final_results: Sequence[HallucinationResult],
     crosstalk_result: CrosstalkResult,
 ) -> Iterator[FlaggedWords]:
     """Yield what was taken out of each channel, before its repairs or after, and what may be."""
-    stitched, spoken = hallucination_results
-    for index, (channel, speaker) in enumerate(zip(channels, speakers, strict=True)):
-        noise_words = (*stitched[index].removed_words, *spoken[index].removed_words)
+    for index, outcome in enumerate(outcomes):
+        noise_words = (*stitch_results[index].removed_words, *final_results[index].removed_words)
         words_by_flag = {
             Flag.NOISE_WORDS: sorted(noise_words, key=lambda word: word.span),
-            Flag.DOUBTFUL_WORDS: spoken[index].doubtful_words,
+            Flag.DOUBTFUL_WORDS: final_results[index].doubtful_words,
             Flag.CROSSTALK: crosstalk_result.removed_words[index],
             Flag.CROSSTALK_SUSPECTED: crosstalk_result.suspected_words[index],
         }
         for flag, words in words_by_flag.items():
-            yield FlaggedWords(flag, channel.number, speaker, words)
+            yield FlaggedWords(flag, outcome.channel.number, outcome.speaker, words)
 
 
 def _merge_gaps(

@@ -11,9 +11,9 @@ from schema.words import ResultTag, SegmentResult, Word
 from workers.transcript.coverage import RepairCandidate
 from workers.transcript.language import (
     LanguageDoubt,
+    choose_languages,
     find_foreign_speech,
     language_doubts,
-    order_by_language,
     spoken_language,
 )
 from workers.transcript.seams import DecodedSegment
@@ -125,7 +125,7 @@ def test_speech_without_words_is_decoded_as_what_it_may_be():
     doubts = [LanguageDoubt(Span(10_000, 30_000), "de", is_likelier=False)]
     places = [lost(0, 5_000), lost(12_000, 28_000), lost(29_000, 40_000)]
 
-    languages = [place.language for place in order_by_language(0, places, doubts)]
+    languages = [place.language for place in choose_languages(0, places, doubts)]
 
     assert languages == ["en", "de", "en"]
 
@@ -133,7 +133,7 @@ def test_speech_without_words_is_decoded_as_what_it_may_be():
 def test_words_that_sound_like_another_language_are_decoded_as_that_one():
     doubts = [LanguageDoubt(Span(10_000, 100_000), "de", is_likelier=True)]
 
-    places = list(order_by_language(0, [lost(5_000, 60_000)], doubts))
+    places = list(choose_languages(0, [lost(5_000, 60_000)], doubts))
 
     assert [(p.reason, p.core, p.language) for p in places] == [
         (RepairReason.LANGUAGE, Span(10_000, 40_000), "de"),
