@@ -55,6 +55,8 @@ class Flag(StrEnum):
     DOUBTFUL_WORDS = "doubtful-words"
     #: A stretch may be in another language than the rest.
     OTHER_LANGUAGE = "other-language"
+    #: Words have no times but guesses; with how many in a hundred they are.
+    TIMES_GUESSED = "times-guessed"
     #: A part was decoded by the profile's fallback, on a host whose memory is short.
     SMALLER_MODEL = "smaller-model"
     #: So many bytes of the file are neither audio that anybody reads nor a tag.
@@ -291,6 +293,7 @@ _PLACE_TEXTS: Mapping[str, str] = {
     Flag.CROSSTALK: "taken out, since another channel's speaker said it: {words}",
     Flag.CROSSTALK_SUSPECTED: "perhaps another channel's speaker: {words}",
     Flag.OTHER_LANGUAGE: "this may be in another language ({language})",
+    Flag.TIMES_GUESSED: "when these were said is a guess: {words}",
     Flag.SMALLER_MODEL: "a smaller model than the profile's wrote this",
 }
 
@@ -389,6 +392,11 @@ LOW_COVERAGE_MIN_SPEECH_MS = 3_000
 def is_coverage_low(speech_ms: int, worded_ms: int) -> bool:
     """Tell whether words cover too little of the speech, where there is enough to tell."""
     return speech_ms >= LOW_COVERAGE_MIN_SPEECH_MS and worded_ms < LOW_COVERAGE * speech_ms
+
+
+def has_flag(flags: Iterable[str], flag: Flag) -> bool:
+    """Tell whether a flag is raised, with a number or without."""
+    return any(text.partition(":")[0] == flag for text in flags)
 
 
 def flag_count(flags: Iterable[str], flag: Flag) -> int:

@@ -71,6 +71,8 @@ class ResultTag(StrEnum):
     #: Stretches that may be in another language than their words, a list for each: its first and
     #: last ms, the other's ISO 639-1 code, its probability, and that of the words' own.
     LANGUAGE_DOUBTS = "language_doubts"
+    #: Stretches whose words have no times but guessed ones, a list for each: its first and last ms.
+    GUESSED_TIMES = "guessed_times"
     #: The level of each half second of each speech region, in dB below full scale.
     LOUDNESS_DB = "loudness_db"
     #: The model of the fallback that wrote the words in place of the profile's.

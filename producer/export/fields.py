@@ -85,7 +85,7 @@ FIELDS: tuple[ExportField, ...] = (
     ExportField(
         "coverage",
         _NUMBER,
-        "The share of the speech that words cover; null without speech.",
+        "The share of the speech that words cover; null without speech, or if times are guessed.",
         nullable=True,
     ),
     ExportField("speech_ms", _INTEGER, "How much speech was heard, all channels together."),
@@ -155,7 +155,11 @@ FIELDS: tuple[ExportField, ...] = (
     ExportField("segments[].index", _INTEGER, "The segment's number in its channel, from 0."),
     ExportField("segments[].start_ms", _INTEGER, "The seam at which it begins."),
     ExportField("segments[].end_ms", _INTEGER, "The seam at which it ends."),
-    ExportField("segments[].speech_ms", _INTEGER, "How much speech was heard between them."),
+    ExportField(
+        "segments[].speech_ms",
+        _INTEGER,
+        "Speech heard between them, but for guessed times.",
+    ),
     ExportField("segments[].worded_ms", _INTEGER, "How much of that speech words cover."),
     ExportField("repairs[].channel", _INTEGER, "On which channel.", nullable=True),
     ExportField("repairs[].start_ms", _INTEGER, "When it begins."),
@@ -175,7 +179,7 @@ FIELDS: tuple[ExportField, ...] = (
 GROUPS: Mapping[str, str] = {
     "error": "Why segments failed. Null if none did.",
     "languages": "The language of each channel.",
-    "talk": "Who talks how much.",
+    "talk": "Who talks how much. Null if times are guessed.",
     "utterances": "What was said: one speaker's consecutive words each.",
     "gaps": "Stretches that were not transcribed, because a segment failed for good.",
     "seams": "Places where two segments were joined.",

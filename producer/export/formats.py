@@ -70,7 +70,7 @@ def document(transcript: StoredTranscript) -> dict[str, Any]:
         "speech_ms": transcript.speech_ms,
         "crosstalk_words": flag_count(transcript.flags, Flag.CROSSTALK),
         "noise_words": flag_count(transcript.flags, Flag.NOISE_WORDS),
-        "talk": transcript.talk.to_json(),
+        "talk": transcript.talk.to_json() if transcript.talk else None,
         "text": "\n".join(u.text for u in transcript.utterances),
         "utterances": [_utterance_json(u) for u in transcript.utterances],
         "gaps": [_gap_json(gap) for gap in transcript.gaps],

@@ -76,7 +76,7 @@ class IndexEntry:
     recording: RecordingSummary
     flags: tuple[str, ...]
     coverage: float | None
-    talk: Talk
+    talk: Talk | None
     words: int
     excerpt: str
 

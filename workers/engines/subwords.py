@@ -72,7 +72,8 @@ def _merge(word: Word, part: Word) -> Word:
     text = word.text + part.text
     if not _has_substance(part.text):
         return replace(word, text=text)
-    confidence = min(c for c in (word.confidence, part.confidence) if c is not None)
+    confidences = [c for c in (word.confidence, part.confidence) if c is not None]
+    confidence = min(confidences, default=None)
     return replace(word, text=text, end_ms=part.end_ms, confidence=confidence)
 
 

@@ -29,7 +29,8 @@ _MIN_PAUSE_MS = 120
 #: A shorter word has no room for a pause and its sound.
 _MIN_WORD_MS = 200
 
-#: How far around a word its speech and its background are measured.
+#: How far around the middle of a word its speech and its background are measured; of a longer
+#: stretch, over all of it.
 _CONTEXT_MS = 3_000
 
 #: A pause is this far up from the background to the speech, in dB, or below it. 0.3 to 0.6 were
@@ -96,7 +97,7 @@ def _find_onset(word: Word, levels: Levels) -> int:
     if word.end_ms - word.start_ms <= _MIN_WORD_MS:
         return word.start_ms
     # A pause at its end may belong to the next word.
-    pauses = _find_pauses(Span(word.start_ms, word.end_ms - _PAUSE_EDGE_MS), levels)
+    pauses = find_pauses(Span(word.start_ms, word.end_ms - _PAUSE_EDGE_MS), levels)
     longest = max(pauses, key=lambda pause: pause.duration_ms, default=None)
     return longest.end_ms - _PAUSE_EDGE_MS if longest else word.start_ms
 
@@ -106,16 +107,20 @@ def _find_end(word: Word, limit_ms: int, levels: Levels) -> int:
     gap_ms = limit_ms - word.end_ms
     if gap_ms < _MIN_PAUSE_MS:
         return word.end_ms
-    first = next(_find_pauses(Span(word.end_ms, limit_ms), levels), None)
+    first = next(find_pauses(Span(word.end_ms, limit_ms), levels), None)
     if first is not None:
         return min(limit_ms, first.start_ms + _PAUSE_EDGE_MS)
     return limit_ms if gap_ms <= _MAX_GAP_MS else word.end_ms
 
 
-def _find_pauses(span: Span, levels: Levels) -> Iterator[Span]:
+def find_pauses(span: Span, levels: Levels) -> Iterator[Span]:
+    """Yield the pauses in a span, in order: as quiet as the background around it, and as long.
+
+    ``levels``: :func:`measure_levels` of the audio that the span's times count from.
+    """
     start, end = span.start_ms // _STEP_MS, span.end_ms // _STEP_MS
     middle, reach = (start + end) // 2, _CONTEXT_MS // _STEP_MS
-    context = levels[max(0, middle - reach) : middle + reach]
+    context = levels[max(0, min(start, middle - reach)) : max(end, middle + reach)]
     if not len(context):
         return
     background_db, speech_db = np.percentile(context, (_BACKGROUND_PERCENT, _SPEECH_PERCENT))

@@ -8,10 +8,11 @@ from itertools import groupby
 from typing import NamedTuple
 
 from schema.chinese import ChineseScript
+from schema.span import Span
 from schema.states import SegmentKind
 from schema.store.work.reduces import EndedSegment
 from schema.transcript import PlannedRepair, RepairReason
-from schema.words import SegmentResult
+from schema.words import ResultTag, SegmentResult
 from workers.transcript.repair import DecodedRepair
 from workers.transcript.script import write_in_script
 from workers.transcript.seams import DecodedSegment
@@ -81,6 +82,10 @@ def _to_decoded_segment(segment: EndedSegment) -> DecodedSegment:
         segment.span,
         words=tuple(word.shifted(by_ms) for word in segment.result.words),
         speech=tuple(span.shifted(by_ms) for span in segment.result.speech),
+        untimed_speech=tuple(
+            Span(start_ms, end_ms).shifted(by_ms)
+            for start_ms, end_ms in segment.result.tags.get(ResultTag.GUESSED_TIMES, [])
+        ),
     )
 
 

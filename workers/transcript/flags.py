@@ -19,7 +19,13 @@ from schema.transcript import (
 )
 from schema.words import ResultTag, Word
 from workers.transcript.channels import Channel
-from workers.transcript.coverage import find_lost_speech, segment_coverage, speech_ms, worded_ms
+from workers.transcript.coverage import (
+    find_lost_speech,
+    segment_coverage,
+    speech_ms,
+    timed_speech,
+    worded_ms,
+)
 from workers.transcript.dialogue import split_words
 from workers.transcript.language import language_doubts
 from workers.transcript.stitch import ChannelTimeline
@@ -71,6 +77,7 @@ def find_places(
         *_places_without_words(channels),
         *(place for outcome in channels for place in _places_of_other_languages(outcome)),
         *(place for outcome in channels for place in _places_of_smaller_model(outcome, claim)),
+        *(place for outcome in channels for place in _places_of_guessed_times(outcome)),
         *(place for group in words for place in _places_of_words(group)),
     ]
     return tuple(sorted(places, key=lambda place: (place.span, place.channel or 0)))
@@ -89,6 +96,10 @@ def find_flags(
     elif _is_silence(channels):
         yield Flag.NO_SPEECH
     yield from (flag for flag in _PLACE_FLAGS if flag in flags_of_places)
+    guessed = sum(p.words for p in places if p.flag == Flag.TIMES_GUESSED)
+    if guessed:
+        words_count = sum(len(outcome.timeline.words) for outcome in channels)
+        yield Flag.TIMES_GUESSED.with_number(max(1, round(100 * guessed / words_count)))
     counts = Counter(dict.fromkeys(_WORD_FLAGS, 0))
     for group in words:
         counts[group.flag] += len(group.words)
@@ -112,7 +123,7 @@ def _places_without_words(channels: Sequence[ChannelOutcome]) -> Iterator[Flagge
         return
     lost_spans = [_lost_spans(outcome) for outcome in channels]
     if not any(lost_spans) and is_coverage_low(
-        sum(speech_ms(outcome.timeline) for outcome in channels),
+        sum(p.duration_ms for outcome in channels for p in timed_speech(outcome.timeline)),
         sum(worded_ms(outcome.timeline) for outcome in channels),
     ):
         # A little is missing everywhere.
@@ -192,6 +203,22 @@ def _places_of_smaller_model(outcome: ChannelOutcome, claim: ReduceClaim) -> Ite
     )
     for span in merge(spans):
         yield FlaggedPlace(Flag.SMALLER_MODEL, outcome.channel.number, outcome.speaker, span)
+
+
+def _places_of_guessed_times(outcome: ChannelOutcome) -> Iterator[FlaggedPlace]:
+    """Yield the stretches of words whose times are guesses."""
+    timeline = outcome.timeline
+    for span in merge(timeline.untimed_speech, _SAME_LOSS_MS):
+        regions = filter(None, map(span.overlap, timeline.untimed_speech))
+        count = sum(
+            region.start_ms <= word.middle_ms < region.end_ms
+            for region in regions
+            for word in timeline.words
+        )
+        if count:
+            yield FlaggedPlace(
+                Flag.TIMES_GUESSED, outcome.channel.number, outcome.speaker, span, words=count
+            )
 
 
 def _places_of_words(group: FlaggedWords) -> Iterator[FlaggedPlace]:

@@ -18,7 +18,7 @@ from schema.store.dispatches import REDUCE_LIMIT_S
 from schema.store.work import reduces, repairs
 from schema.store.work.reduces import EndedSegment, ReduceClaim
 from schema.talk import talk_of
-from schema.transcript import Draft, Flag, Gap, PlannedRepair
+from schema.transcript import Draft, Flag, Gap, PlannedRepair, has_flag
 from schema.wire import Message
 from workers.process import metrics
 from workers.process.lease import LeaseRenewal
@@ -209,9 +209,11 @@ def draft_transcript(
     ]
     flagged_words = list(_flagged_words(outcomes, stitch_results, final_results, crosstalk_result))
     places = find_places(claim, outcomes, flagged_words)
+    flags = (*claim.flags, *find_flags(outcomes, places, flagged_words))
+    has_times = not has_flag(flags, Flag.TIMES_GUESSED)
     return Draft(
         language=language,
-        flags=(*claim.flags, *find_flags(outcomes, places, flagged_words)),
+        flags=flags,
         speech_ms=sum(map(speech_ms, spoken_timelines)),
         worded_ms=sum(map(worded_ms, spoken_timelines)),
         utterances=utterances,
@@ -224,7 +226,7 @@ def draft_transcript(
         ),
         repairs=tuple(repair for outcome in outcomes for repair in outcome.repairs),
         languages=tuple(zip((channel.number for channel in channels), languages, strict=True)),
-        talk=talk_of(utterances, claim.duration_ms),
+        talk=talk_of(utterances, claim.duration_ms) if has_times else None,
         places=places,
     )
 

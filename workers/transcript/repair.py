@@ -15,7 +15,7 @@ from statistics import fmean
 from schema.span import Span, merge, minus
 from schema.transcript import Repair, RepairOutcome, RepairReason
 from schema.words import Word
-from workers.transcript.coverage import bridge_pauses, is_confident
+from workers.transcript.coverage import bridge_pauses, filled_ms, is_confident
 from workers.transcript.seams import DecodedSegment
 from workers.transcript.stitch import ChannelTimeline, stitch
 
@@ -70,7 +70,7 @@ def _apply_repair(
     window = Span(max(0, span.start_ms - _AROUND_MS), span.end_ms + _AROUND_MS)
     current_part = _timeline_part(timeline, window)
     repaired_part = _stitch_repair(timeline, decoded_repair, window)
-    if not _is_better(current_part.words, repaired_part.words, decoded_repair):
+    if not _is_better(current_part, repaired_part, decoded_repair):
         return timeline, repair
     words_before, words_after = Counter(current_part.words), Counter(repaired_part.words)
     return _replace_part(timeline, repaired_part, window), replace(
@@ -102,8 +102,14 @@ def _replace_part(
     words_after = tuple(word for word in timeline.words if word.middle_ms >= window.end_ms)
     speech_outside = [part for span in timeline.speech for part in minus(span, [window])]
     speech = merge(sorted([*speech_outside, *replacement.speech]))
-    words = (*words_before, *replacement.words, *words_after)
-    return replace(timeline, words=words, speech=tuple(speech))
+    untimed_outside = [part for span in timeline.untimed_speech for part in minus(span, [window])]
+    untimed_speech = merge(sorted([*untimed_outside, *replacement.untimed_speech]))
+    return replace(
+        timeline,
+        words=(*words_before, *replacement.words, *words_after),
+        speech=tuple(speech),
+        untimed_speech=tuple(untimed_speech),
+    )
 
 
 def _without_gaps(segment: DecodedSegment, gaps: Sequence[Span]) -> DecodedSegment:
@@ -124,12 +130,11 @@ def _timeline_part(timeline: ChannelTimeline, span: Span) -> DecodedSegment:
             word for word in timeline.words if span.start_ms <= word.middle_ms < span.end_ms
         ),
         speech=tuple(filter(None, map(span.overlap, timeline.speech))),
+        untimed_speech=tuple(filter(None, map(span.overlap, timeline.untimed_speech))),
     )
 
 
-def _is_better(
-    words_before: Sequence[Word], words_after: Sequence[Word], repair: DecodedRepair
-) -> bool:
+def _is_better(before: DecodedSegment, after: ChannelTimeline, repair: DecodedRepair) -> bool:
     """Tell whether a repair wrote more words' time than was there.
 
     In another language, about as much, of which the model is no less sure. The first decode wrote
@@ -139,9 +144,9 @@ def _is_better(
     core_words = [word for word in segment.words if repair.core.overlap(word.span)]
     if not any(is_confident(word) for word in core_words):
         return False
-    before_ms, after_ms = _worded_ms(words_before, span), _worded_ms(words_after, span)
+    before_ms, after_ms = _worded_ms(before, span), _worded_ms(after, span)
     if repair.reason is RepairReason.LANGUAGE:
-        replaced_words = [word for word in words_before if repair.core.overlap(word.span)]
+        replaced_words = [word for word in before.words if repair.core.overlap(word.span)]
         is_as_sure = _mean_confidence(core_words) >= _mean_confidence(replaced_words)
         return is_as_sure and after_ms >= _LANGUAGE_SHARE * before_ms
     return after_ms > before_ms
@@ -152,9 +157,12 @@ def _mean_confidence(words: Sequence[Word]) -> float:
     return fmean(word.confidence or 0.0 for word in words) if words else 0.0
 
 
-def _worded_ms(words: Sequence[Word], span: Span) -> int:
-    overlaps = map(span.overlap, bridge_pauses(words))
-    return sum(part.duration_ms for part in overlaps if part is not None)
+def _worded_ms(part: DecodedSegment | ChannelTimeline, span: Span) -> int:
+    """Return how much of a span words cover; of those whose times are guesses, by their number."""
+    untimed_speech = list(filter(None, map(span.overlap, part.untimed_speech)))
+    overlaps = filter(None, map(span.overlap, bridge_pauses(part.words)))
+    timed_ms = sum(p.duration_ms for overlap in overlaps for p in minus(overlap, untimed_speech))
+    return timed_ms + sum(filled_ms(part.words, region) for region in untimed_speech)
 
 
 def _sort_words(words: Counter[Word]) -> tuple[Word, ...]:

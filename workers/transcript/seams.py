@@ -43,14 +43,14 @@ GUARD_MS = 1_000
 _TRUNCATION_MS = 200
 
 #: A shorter pause lies within a phrase, and two decodes may time its words differently.
-_PAUSE_MS = 200
+PAUSE_MS = 200
 _LONG_PAUSE_MS = 500
 
 #: How sure equal words are as an anchor: three CJK characters, two Latin words, or one long word
 #: that comes once.
 _CJK_WEIGHT = 2
 _WORD_WEIGHT = 3
-_ANCHOR_WEIGHT = 6
+ANCHOR_WEIGHT = 6
 _LONG_WORD_CHARACTERS = 8
 
 #: Two texts that share this much are two hearings of one word ("jump" and "jumps").
@@ -76,13 +76,15 @@ _COST_TOLERANCE = 0.25
 class DecodedSegment:
     """One segment of a channel on the recording's clock; ``is_failed`` where it has no result.
 
-    ``words`` and ``speech`` are in order of their starts.
+    ``words`` and ``speech`` are in order of their starts. The times of words within
+    ``untimed_speech``, a part of the speech, are guesses.
     """
 
     span: Span
     words: tuple[Word, ...] = ()
     speech: tuple[Span, ...] = ()
     is_failed: bool = False
+    untimed_speech: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,13 +428,13 @@ def _cut_in_silence(alignment: _AlignedOverlap, points: Sequence[_CutPoint]) -> 
     for pause in minus(alignment.inner_span, sorted(sounds)):
         at_ms = pause.middle_ms
         counts = alignment.left.count_before(at_ms), alignment.right.count_before(at_ms)
-        if pause.duration_ms >= _PAUSE_MS and counts in by_counts:
+        if pause.duration_ms >= PAUSE_MS and counts in by_counts:
             rank = pause.duration_ms, -alignment.distance_ms(at_ms)
             candidates.append((rank, replace(by_counts[counts], at_ms=at_ms)))
     if not candidates:
         return None
     (pause_ms, _), point = max(candidates, key=lambda candidate: candidate[0])
-    share = min(1.0, (pause_ms - _PAUSE_MS) / (_LONG_PAUSE_MS - _PAUSE_MS))
+    share = min(1.0, (pause_ms - PAUSE_MS) / (_LONG_PAUSE_MS - PAUSE_MS))
     return alignment.cut_at(SeamRule.AGREED_SILENCE, point, 0.9 + 0.1 * share)
 
 
@@ -500,14 +502,15 @@ def _anchor_runs(alignment: _AlignedOverlap) -> Iterator[_Run]:
 
 def _is_anchor(run: _Run, alignment: _AlignedOverlap) -> bool:
     texts = [comparison_form(word.text) for _, (word, _) in run]
-    if sum(map(_anchor_weight, texts)) >= _ANCHOR_WEIGHT:
+    if sum(map(anchor_weight, texts)) >= ANCHOR_WEIGHT:
         return True
     if len(texts) != 1 or len(texts[0]) < _LONG_WORD_CHARACTERS:
         return False
     return sum(comparison_form(word.text) == texts[0] for word in alignment.words) == 2
 
 
-def _anchor_weight(text: str) -> int:
+def anchor_weight(text: str) -> int:
+    """Return how sure a word that two decodes share is as a part of an anchor."""
     characters = sum(map(is_cjk, text))
     return _CJK_WEIGHT * characters if characters else _WORD_WEIGHT
 

@@ -1,7 +1,8 @@
 """From the words of overlapping segments to one timeline for each channel. Pure.
 
 Where two neighbours meet, :mod:`workers.transcript.seams` decides up to which word the left one is
-believed, and from which word the right one; this module joins what remains of each.
+believed, and from which word the right one; :mod:`workers.transcript.untimed_seams` where times are
+guessed. This module joins what remains of each.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from schema.span import Span, merge
 from schema.transcript import Seam
 from schema.words import Word
 from workers.transcript.seams import DecodedSegment, SeamChoice, choose_seam
+from workers.transcript.untimed_seams import choose_untimed_seam
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelTimeline:
     """A channel's one timeline: every word once, the speech heard, and how its seams lie.
 
-    ``gaps`` are the cores of its failed segments, one for each.
+    ``gaps`` are the cores of its failed segments, one for each. The times of words within
+    ``untimed_speech``, a part of the speech, are guesses.
     """
 
     channel: int | None
@@ -28,6 +31,7 @@ class ChannelTimeline:
     speech: tuple[Span, ...]
     seams: tuple[Seam, ...]
     gaps: tuple[Span, ...] = ()
+    untimed_speech: tuple[Span, ...] = ()
 
 
 def stitch(channel: int | None, segments: Sequence[DecodedSegment]) -> ChannelTimeline:
@@ -59,9 +63,17 @@ def stitch(channel: int | None, segments: Sequence[DecodedSegment]) -> ChannelTi
         )
         for index, choice in enumerate(choices)
     ]
-    speech = _join_speech(segments, [choice.at_ms for choice in choices])
-    gaps = tuple(_find_gaps(segments, choices))
-    return ChannelTimeline(channel, tuple(_order_times(words)), tuple(speech), tuple(seams), gaps)
+    seams_ms = [choice.at_ms for choice in choices]
+    return ChannelTimeline(
+        channel,
+        words=tuple(_order_times(words)),
+        speech=tuple(_join_speech(segments, [s.speech for s in segments], seams_ms)),
+        seams=tuple(seams),
+        gaps=tuple(_find_gaps(segments, choices)),
+        untimed_speech=tuple(
+            _join_speech(segments, [s.untimed_speech for s in segments], seams_ms)
+        ),
+    )
 
 
 def _choose_seams(segments: Sequence[DecodedSegment]) -> Iterator[SeamChoice]:
@@ -73,7 +85,8 @@ def _choose_seams(segments: Sequence[DecodedSegment]) -> Iterator[SeamChoice]:
     first_word, seam_ms = 0, 0
     for left, right in pairwise(segments):
         span = Span(max(left.span.start_ms, seam_ms), max(left.span.end_ms, seam_ms))
-        choice = choose_seam(replace(left, span=span, words=left.words[first_word:]), right)
+        rest = replace(left, span=span, words=left.words[first_word:])
+        choice = choose_untimed_seam(rest, right) or choose_seam(rest, right)
         yield replace(choice, left_end=first_word + choice.left_end)
         first_word, seam_ms = choice.right_start, choice.at_ms
 
@@ -89,14 +102,16 @@ def _find_gaps(segments: Sequence[DecodedSegment], choices: Sequence[SeamChoice]
             yield Span(start_ms, end_ms)
 
 
-def _join_speech(segments: Sequence[DecodedSegment], seams_ms: Sequence[int]) -> Iterator[Span]:
-    """Yield the speech that each segment heard in its core, joined where it meets."""
+def _join_speech(
+    segments: Sequence[DecodedSegment], speech: Sequence[Sequence[Span]], seams_ms: Sequence[int]
+) -> Iterator[Span]:
+    """Yield what of each segment's ``speech`` lies in its core, joined where it meets."""
     edges = [0, *seams_ms, max((segment.span.end_ms for segment in segments), default=0)]
     cores = (Span(start_ms, max(start_ms, end_ms)) for start_ms, end_ms in pairwise(edges))
     yield from merge(
         span
-        for segment, core in zip(segments, cores, strict=False)
-        for span in filter(None, (region.overlap(core) for region in segment.speech))
+        for regions, core in zip(speech, cores, strict=False)
+        for span in filter(None, (region.overlap(core) for region in regions))
     )
 
 

@@ -15,7 +15,7 @@ from schema.states import TERMINAL, RecordingState, SegmentKind, SegmentState, S
 from schema.store.read.recordings import check_id_prefix, id_starts_with
 from schema.store.read.transcripts import MALFORMED_ROW_ERRORS
 from schema.tables import NoticeRow, Recording, SegmentRow, Submission
-from schema.transcript import FlaggedPlace, Talk
+from schema.transcript import Flag, FlaggedPlace, Talk
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,8 @@ class Quality:
     """What the latest transcripts of a submission say of themselves, summed up.
 
     ``seams`` counts seams by rule, and ``repairs`` what was decoded once more by what it came to;
-    of ``speech_ms``, words cover ``worded_ms``.
+    of ``speech_ms``, words cover ``worded_ms``. Transcripts whose times are guesses count for
+    neither.
     """
 
     seams: dict[str, int]
@@ -224,6 +225,9 @@ _REPAIRS = text(f"""
 _COVERAGE = text(f"""
     select coalesce(sum(latest.speech_ms), 0), coalesce(sum(latest.worded_ms), 0) {_LATEST}
      where r.submission_id = :id
+       and not exists (
+           select from jsonb_array_elements_text({_sql_list("latest.flags")}) flag
+            where split_part(flag, ':', 1) = '{Flag.TIMES_GUESSED}')
 """)
 
 

@@ -14,7 +14,18 @@ from schema.span import Span
 from schema.store.read.recordings import RecordingSummary
 from schema.tables import SeamRow, Transcript, UtteranceRow
 from schema.talk import talk_of
-from schema.transcript import Coverage, FlaggedPlace, Gap, Repair, Seam, SeamRule, Talk, Utterance
+from schema.transcript import (
+    Coverage,
+    Flag,
+    FlaggedPlace,
+    Gap,
+    Repair,
+    Seam,
+    SeamRule,
+    Talk,
+    Utterance,
+    has_flag,
+)
 from schema.words import Word
 
 
@@ -44,8 +55,18 @@ class StoredTranscript:
     places: tuple[FlaggedPlace, ...] = ()
 
     @property
-    def talk(self) -> Talk:
-        """Who talked how much: as the reducer stored it, or an older one would have."""
+    def has_guessed_times(self) -> bool:
+        """Whether no figure may rest on the words' times."""
+        return has_flag(self.flags, Flag.TIMES_GUESSED)
+
+    @property
+    def talk(self) -> Talk | None:
+        """Who talked how much: as the reducer stored it, or an older one would have.
+
+        None where times are guesses.
+        """
+        if self.has_guessed_times:
+            return None
         end_ms = max((utterance.end_ms for utterance in self.utterances), default=0)
         duration_ms = self.recording.duration_ms
         return self.stored_talk or talk_of(
@@ -54,8 +75,10 @@ class StoredTranscript:
 
     @property
     def coverage(self) -> float | None:
-        """The share of speech that words cover, or None without speech."""
-        return round(self.worded_ms / self.speech_ms, 3) if self.speech_ms else None
+        """The share of speech that words cover; None without speech, or where times are guesses."""
+        if self.has_guessed_times or not self.speech_ms:
+            return None
+        return round(self.worded_ms / self.speech_ms, 3)
 
 
 #: The errors of reading a malformed row, which other software may have written.

@@ -6,13 +6,14 @@
 FunASR's ``generate`` computes features one region at a time on the CPU, pads batches in the order
 that it is given, walks through frames in Python, and empties the device's cache after each call. Of
 FunASR there are the networks and the tokenizer here (:mod:`workers.engines.funasr.networks`); a
-model of another kind decodes region by region in ``generate`` (:class:`GenericRecognizer`).
+model of another kind decodes region by region in ``generate``
+(:mod:`workers.engines.funasr.generic`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -43,7 +44,7 @@ from workers.engines.features import FRAME_MS, FilterBank, Normalisation, Stacki
 from workers.engines.funasr import networks
 from workers.engines.funasr.checkpoint import build_model
 from workers.engines.funasr.cuda_graphs import GraphRunner
-from workers.engines.funasr.isolation import isolate_funasr
+from workers.engines.funasr.generic import GenericRecognizer, guess_language
 from workers.engines.funasr.networks import NO_TOKENS, Batch, ModelFamily, RegionTokens
 from workers.engines.funasr.sanm import PartRunner, is_supported_model
 from workers.engines.minibatch import EXACT_SIZES, ROUNDED_SIZES, SizeBuckets, pack_minibatches
@@ -287,7 +288,7 @@ class FunasrRecognizer(Recognizer):
         if not words:
             return DecodedSpeech((), None, tags)
         if language == "auto":
-            language = likeliest_language or _guess_language(words)
+            language = likeliest_language or guess_language(words)
         return DecodedSpeech(words, language, tags)
 
     def _make_words(self, region: Span, tokens: RegionTokens) -> list[Word]:
@@ -364,77 +365,6 @@ class Vocabulary:
         subword = text.removeprefix(_WORD_START).removesuffix(_CONTINUATION_SUFFIX)
         space = " " if subword and begins_word and not is_cjk(subword[0]) else ""
         return space + subword, text.endswith(_CONTINUATION_SUFFIX)
-
-
-def _guess_language(words: Sequence[Word]) -> str:
-    """Return the language of words by their script: these models know Chinese and English."""
-    chinese = sum(any(map(is_cjk, word.text)) for word in words)
-    return "zh" if 2 * chinese >= len(words) else "en"
-
-
-class GenericRecognizer(Recognizer):
-    """Any other model of FunASR's, region by region through its ``generate``."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def decode_all(self, requests: Sequence[DecodeRequest]) -> list[DecodeOutcome]:
-        """Decode: see :meth:`workers.engines.base.Recognizer.decode_all`."""
-        cancellations = Cancellations(requests)
-        return [
-            self._decode(request, index, cancellations) or cancellations.by_request[index]
-            for index, request in enumerate(requests)
-        ]
-
-    def _decode(
-        self, request: DecodeRequest, index: int, cancellations: Cancellations
-    ) -> DecodedSpeech | None:
-        """Return a request's words, or None where it was cancelled."""
-        language = request.language
-        words: list[Word] = []
-        hotwords = " ".join(request.hotwords) or None
-        for region in request.regions:
-            if cancellations.is_cancelled(index):
-                return None
-            start, end = (ms * SAMPLES_PER_MS for ms in (region.start_ms, region.end_ms))
-            with isolate_funasr():
-                results = self._model.generate(
-                    request.samples[start:end], key="region", language=language, hotword=hotwords
-                )
-            if len(results) != 1:
-                raise RuntimeError(f"{len(results)} results for one region")
-            words += (word.shifted(region.start_ms) for word in generic_words(results[0], region))
-        if not words:
-            return DecodedSpeech((), None)
-        return DecodedSpeech(
-            tuple(words), language if language != "auto" else _guess_language(words)
-        )
-
-
-def generic_words(result: Mapping[str, Any], region: Span) -> list[Word]:
-    """Return a result's words from the start of its region, with times where it has any.
-
-    Models write ``words`` with ``timestamp`` in ms, or ``timestamps`` of tokens in seconds; of one
-    that writes only text the words share their region evenly.
-    """
-    stamps = result.get("timestamps")
-    if stamps:
-        return merge_subwords(
-            Word(
-                str(stamp["token"]),
-                round(1000 * stamp["start_time"]),
-                round(1000 * stamp["end_time"]),
-            )
-            for stamp in stamps
-        )
-    plain_texts = str(result.get("text", "")).split()
-    plain_words = merge_subwords(Word(f" {text}", 0, 0, 1.0) for text in plain_texts)
-    texts = [str(text) for text in result.get("words") or [word.text for word in plain_words]]
-    times = result.get("timestamp") or []
-    if len(times) != len(texts):
-        word_ms = region.duration_ms / max(1, len(texts))
-        times = [(round(i * word_ms), round((i + 1) * word_ms)) for i in range(len(texts))]
-    return [Word(text, int(a), int(b)) for text, (a, b) in zip(texts, times, strict=True)]
 
 
 def load_funasr(profile: Profile, settings: Settings, bank: FilterBank) -> Recognizer:

@@ -52,6 +52,30 @@ def test_breaths_between_words_count_as_covered_and_lost_speech_does_not():
     assert (worded_ms(timeline), speech_ms(timeline)) == (1_200, 2_200)
 
 
+def untimed(*words_spoken: Word, region: Span) -> ChannelTimeline:
+    return ChannelTimeline(0, words_spoken, (region,), (), untimed_speech=(region,))
+
+
+def test_of_words_whose_times_are_guesses_no_coverage_is_claimed():
+    timeline = untimed(*words(*range(0, 30_000, 500), length_ms=500), region=Span(0, 30_000))
+    segment = DecodedSegment(Span(0, 30_000), timeline.words, timeline.speech)
+
+    assert (worded_ms(timeline), speech_ms(timeline)) == (0, 30_000)
+    [coverage] = segment_coverage(timeline, [segment])
+    assert (coverage.speech_ms, coverage.worded_ms) == (0, 0)
+    assert find_lost_speech(timeline, [segment]) == ()
+
+
+def test_too_few_words_are_lost_speech_whenever_they_were_said():
+    """Six words evenly over half a minute: times that would cover all of it."""
+    timeline = untimed(*words(*range(0, 30_000, 5_000), length_ms=5_000), region=Span(0, 30_000))
+    segment = DecodedSegment(Span(0, 30_000), timeline.words, timeline.speech)
+
+    [place] = find_lost_speech(timeline, [segment])
+
+    assert (place.core, place.reason) == (Span(0, 30_000), RepairReason.COVERAGE)
+
+
 def test_where_words_cover_the_speech_nothing_is_lost():
     assert find_lost(decode_all_but(0, 60_000), decode_all_but(52_000, 120_000)) == []
     assert find_lost() == []

@@ -221,6 +221,46 @@ def test_a_place_says_what_a_second_decode_of_it_came_to():
     )
 
 
+def guessed(*regions: tuple[Span, int]) -> SegmentResult:
+    """Return regions with so many words each, spread evenly by a model without times."""
+    words = []
+    for region, count in regions:
+        step_ms = region.duration_ms // count
+        starts_ms = (region.start_ms + i * step_ms for i in range(count))
+        words += [Word(f"w{i}", at, at + step_ms) for i, at in enumerate(starts_ms)]
+    spans = tuple(region for region, _ in regions)
+    tags = {ResultTag.GUESSED_TIMES: [[span.start_ms, span.end_ms] for span in spans]}
+    return SegmentResult(tuple(words), spans, "en", tags)
+
+
+def test_guessed_times_are_flagged_with_their_share_and_places_and_no_figure_rests_on_them():
+    draft = draft_of(
+        segment(0, 0, 40_000, guessed((Span(0, 10_000), 20), (Span(30_000, 35_000), 10))),
+        segment(1, 0, 40_000, result(*"abcdefghij")),
+    )
+
+    assert draft.flags == ("times-guessed:75",)
+    assert [(p.flag, p.channel, p.span, p.words) for p in draft.places] == [
+        ("times-guessed", 0, Span(0, 10_000), 20),
+        ("times-guessed", 0, Span(30_000, 35_000), 10),
+    ]
+    assert draft.places[0].text == "times-guessed: when these were said is a guess: 20 words"
+    assert draft.talk is None
+    [untimed, timed] = draft.coverage
+    assert (untimed.speech_ms, untimed.worded_ms) == (0, 0)
+    assert draft.worded_ms == timed.worded_ms > 0
+
+
+def test_six_words_for_half_a_minute_are_low_coverage_whatever_their_times_say():
+    segments = [segment(0, 0, 40_000, guessed((Span(0, 30_000), 6)))]
+
+    draft = draft_of(*segments)
+
+    assert draft.flags == ("low-coverage", "times-guessed:100")
+    (repair,) = find_needed_repairs(reduce_claim(), segments)
+    assert repair.core == Span(0, 30_000)
+
+
 def test_one_sure_word_is_speech():
     said = SegmentResult((Word("Yes.", 0, 300, 0.9),), (Span(0, 300),), "en")
 

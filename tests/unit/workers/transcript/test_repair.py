@@ -197,3 +197,26 @@ def test_words_in_another_language_are_replaced_though_they_cover_more():
 
     assert {w.text for w in repaired_timeline.words if core.overlap(w.span)} == {"hola"}
     assert (report.outcome, report.language) == (RepairOutcome.REPAIRED, "es")
+
+
+@pytest.mark.parametrize(("count", "outcome"), [(40, "repaired"), (5, "unchanged")])
+def test_a_repair_whose_times_are_guesses_is_better_if_it_wrote_more(count: int, outcome: str):
+    """Six words, guessed over all of a region; a second decode wrote more of them, or fewer."""
+    region = Span(40_000, 70_000)
+
+    def spread(words_count: int) -> tuple[Word, ...]:
+        step_ms = region.duration_ms // words_count
+        starts_ms = (region.start_ms + i * step_ms for i in range(words_count))
+        return tuple(Word(f"w{i}", at, at + step_ms) for i, at in enumerate(starts_ms))
+
+    timeline = ChannelTimeline(0, spread(6), (region,), (), untimed_speech=(region,))
+    span = repair_span(region, END_MS)
+    segment = DecodedSegment(span, spread(count), (region,), untimed_speech=(region,))
+
+    repaired, [repair] = apply_repairs(
+        timeline, [DecodedRepair(segment, region, RepairReason.COVERAGE)]
+    )
+
+    assert repair.outcome == outcome
+    assert len(repaired.words) == max(6, count)
+    assert repaired.untimed_speech == (region,)

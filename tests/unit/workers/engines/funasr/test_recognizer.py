@@ -22,7 +22,7 @@ from workers.engines.base import DecodeRequest
 from workers.engines.features import FilterBank
 from workers.engines.funasr import recognizer as funasr
 from workers.engines.funasr.isolation import isolate_funasr
-from workers.engines.funasr.recognizer import FunasrRecognizer, GenericRecognizer, generic_words
+from workers.engines.funasr.recognizer import FunasrRecognizer
 from workers.engines.minibatch import ROUNDED_SIZES
 
 SOUND = np.concatenate(
@@ -392,46 +392,3 @@ def test_a_models_name_leads_nowhere_else(name):
 def test_funasr_does_not_decode_in_integers():
     with pytest.raises(BadRequest, match="float32 or bfloat16"):
         load_profile("call", {"decode": {"engine": "funasr", "precision": "int8"}})
-
-
-class Says:
-    """A model of another kind."""
-
-    def __init__(self, *results: dict[str, Any]) -> None:
-        self.results = list(results)
-
-    def generate(self, *_: Any, **__: Any) -> list[dict[str, Any]]:
-        return self.results
-
-
-def test_a_model_of_another_kind_is_asked_region_by_region():
-    says = Says({"text": "one two", "words": ["one", "two"], "timestamp": [[10, 200], [300, 500]]})
-    decoding = GenericRecognizer(says).decode(SOUND, REGIONS[:2], language="en")
-    assert [(w.text, w.start_ms) for w in decoding.words] == [
-        ("one", 410),
-        ("two", 700),
-        ("one", 4_110),
-        ("two", 4_400),
-    ]
-    assert decoding.language == "en"
-
-
-def test_a_model_that_answers_for_more_or_fewer_regions_is_not_believed():
-    with pytest.raises(RuntimeError, match="0 results"):
-        GenericRecognizer(Says()).decode(SOUND, REGIONS, language="en")
-
-
-@pytest.mark.parametrize(
-    ("result", "expected"),
-    [
-        ({"text": "a b"}, [("a", 0, 500), ("b", 500, 1_000)]),
-        ({"text": ""}, []),
-        (
-            {"timestamps": [{"token": "\u4f60", "start_time": 0.1, "end_time": 0.25}]},
-            [("\u4f60", 100, 250)],
-        ),
-    ],
-)
-def test_words_of_another_kind_have_times_or_share_their_region(result, expected):
-    words = generic_words(result, Span(0, 1_000))
-    assert [(word.text, word.start_ms, word.end_ms) for word in words] == expected
