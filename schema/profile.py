@@ -24,7 +24,7 @@ from schema.models import KNOWN_MODELS, ModelFiles, check_recognizer, model_file
 
 #: Raised whenever our own code changes what words a decode yields: every cached result is then
 #: another's, and nothing stale is served.
-DECODE_VERSION = 4
+DECODE_VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class PlanSettings(_ProfilePart):
     overlap_s: int = Field(8, ge=2, le=60)
     #: How far around its nominal place a boundary may move to where it is quietest.
     search_s: int = Field(20, ge=0, le=120)
-    #: A tail shorter than this joins its neighbour.
+    #: A recording that is longer than a segment by no more than this is one segment.
     min_tail_s: int = Field(60, ge=0)
     channels: ChannelMode = "auto"
     #: What becomes of a file with several tracks of audio; None is auto: tracks of one clock are

@@ -25,12 +25,12 @@ SILENT_MIX = "silent-mix"
 def plan_spans(duration_ms: int, envelope_db: Envelope, settings: PlanSettings) -> tuple[Span, ...]:
     """Cut a signal into overlapping spans that cover it from 0 to ``duration_ms`` exactly.
 
-    A boundary lies ``segment_s`` after the one before it, or up to ``search_s`` to either side
-    where it is quietest (all that is silent is equally quiet; of equals, the nearest wins).
-    Neighbours overlap by ``overlap_s``, half of it on each side of their boundary. What is left
-    after the last boundary lasts at least ``min_tail_s``, and at least an overlap. Every span
-    starts on the grid; so each lasts at most ``segment_s + search_s + overlap_s``, but for the
-    last, which may last ``segment_s + min_tail_s`` and half an overlap.
+    A signal that is longer than ``segment_s`` by no more than ``min_tail_s`` is one span. Any other
+    has as many equal shares as make none longer than ``segment_s``, an even number of them: two
+    workers end with it together. A boundary lies where shares meet, or up to ``search_s`` to either
+    side where it is quietest (all that is silent is equally quiet; of equals, the nearest wins).
+    Neighbours overlap by ``overlap_s``, half of it on each side of their boundary. Every span
+    starts on the grid, and lasts at most ``segment_s + search_s + overlap_s``, but for one alone.
 
     ``envelope_db`` has the level of each 100 ms of the signal.
     """
@@ -97,17 +97,19 @@ def choose_channels(
 
 
 def _boundaries(duration_ms: int, envelope_db: Envelope, settings: PlanSettings) -> list[int]:
-    segment_ms, search_ms = settings.segment_s * 1000, settings.search_s * 1000
-    # The overlap reaches half its length beyond the boundary, and must end inside the recording.
-    min_tail_ms = 1000 * max(settings.min_tail_s, settings.overlap_s)
-    cuts: list[int] = []
-    start_ms = 0
-    while duration_ms - start_ms > segment_ms + min_tail_ms:
-        nominal_ms = start_ms + segment_ms
-        latest_ms = min(nominal_ms + search_ms, duration_ms - min_tail_ms)
-        start_ms = _quietest(envelope_db, nominal_ms - search_ms, latest_ms, nominal_ms)
-        cuts.append(start_ms)
-    return cuts
+    segment_ms, overlap_ms = settings.segment_s * 1000, settings.overlap_s * 1000
+    if duration_ms <= segment_ms + 1000 * max(settings.min_tail_s, settings.overlap_s):
+        return []
+    count = -(-duration_ms // segment_ms)
+    count += count % 2
+    # Shares may be half a segment: where two boundaries move to each other, overlaps must not meet.
+    search_ms = min(settings.search_s * 1000, (duration_ms // count - overlap_ms) // 4)
+    cuts = [0]
+    for share in range(1, count):
+        nominal_ms = duration_ms * share // count
+        latest_ms = min(nominal_ms, cuts[-1] + segment_ms) + search_ms
+        cuts.append(_quietest(envelope_db, nominal_ms - search_ms, latest_ms, nominal_ms))
+    return cuts[1:]
 
 
 def _quietest(envelope_db: Envelope, first_ms: int, last_ms: int, nominal_ms: int) -> int:

@@ -237,7 +237,7 @@ def test_a_sound_recogniser_is_asked_for_no_repair(fleet: Fleet, tmp_path: Path)
 
     assert transcript.repairs == ()
     assert findings(transcript) == ()
-    assert [segment.index for segment in transcript.segments] == [0, 1, 2]
+    assert [segment.index for segment in transcript.segments] == [0, 1, 2, 3]
     assert transcript.coverage == 1.0
 
 

@@ -84,6 +84,12 @@ _DOUBTFUL_NO_SPEECH = 0.3
 #: Windows that are reported as perhaps in another language: their own is less likely than this.
 _SURE_LANGUAGE = 0.9
 
+#: Only windows that look odd are asked what language they are in, which takes as long as writing a
+#: dozen tokens. Of windows in another language, or half in one, no speech was at least as likely as
+#: 0.11; of a third of those in their own it is likelier than this (ops/eval/RESULTS.md).
+_ODD_NO_SPEECH = 0.05
+_ODD_LOG_PROBABILITY = -0.5
+
 #: A second attempt at a window may not write the same run of so many tokens twice.
 _RETRY_NGRAM_SIZE = 3
 
@@ -133,6 +139,11 @@ class _Hypothesis:
         return self.is_unlikely and (is_retry or self.no_speech > base.NO_SPEECH_PROBABILITY)
 
     @property
+    def is_odd(self) -> bool:
+        """Whether the window may be in another language."""
+        return self.no_speech > _ODD_NO_SPEECH or self.log_probability < _ODD_LOG_PROBABILITY
+
+    @property
     def is_doubtful(self) -> bool:
         return self.is_unlikely or self.no_speech > _DOUBTFUL_NO_SPEECH
 
@@ -145,7 +156,7 @@ _LanguageRanking = Mapping[str, float]
 class _DecodedWindow:
     """A window's subwords, with times in its own audio, and the hypothesis that they are from.
 
-    ``languages`` is empty of a model that knows one.
+    ``languages`` is empty of a model that knows one, and of a window that does not look odd.
     """
 
     window: SpeechWindow
@@ -234,6 +245,17 @@ class WhisperRecognizer(Recognizer):
             for ranking in rankings
         ]
 
+    def _rank_odd_languages(
+        self, parts: Sequence[tuple[slice, Any]], hypotheses: Sequence[_Hypothesis]
+    ) -> Iterator[_LanguageRanking]:
+        """Yield the languages of each window that is encoded beside an odd one, none of others."""
+        for part, encoding in parts:
+            members = hypotheses[part]
+            if any(hypothesis.is_odd for hypothesis in members):
+                yield from self._rank_languages(encoding, len(members))
+            else:
+                yield from ({} for _ in members)
+
     def _supports_language(self, language: str) -> bool:
         if not self._model.model.is_multilingual:
             return language == "en"
@@ -314,7 +336,7 @@ class WhisperRecognizer(Recognizer):
         encoding, alignment_parts = self._encode(features)
         hypotheses = self._generate(encoding, len(windows), prompt, no_repeat_ngram_size)
         subwords = self._align(alignment_parts, hypotheses, windows, prompt)
-        languages = self._rank_languages(encoding, len(windows))
+        languages = self._rank_odd_languages(alignment_parts, hypotheses)
         parts = zip(windows, subwords, hypotheses, languages, strict=True)
         decoded_windows = [_DecodedWindow(*part) for part in parts]
         for index, hypothesis in enumerate(hypotheses):

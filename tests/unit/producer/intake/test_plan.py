@@ -64,13 +64,17 @@ def test_no_core_is_shorter_or_longer_than_promised(plan):
     half_ms = settings.overlap_s * 500
     cuts = [span.start_ms + half_ms for span in spans[1:]]
     cores = [end - start for start, end in itertools.pairwise([0, *cuts, duration_ms])]
-    least_tail_ms = 1000 * max(settings.min_tail_s, settings.overlap_s)
 
-    for core_ms in cores[:-1]:
-        assert abs(core_ms - settings.segment_s * 1000) <= settings.search_s * 1000
     if len(cores) > 1:
-        assert cores[-1] >= least_tail_ms
-    assert cores[-1] <= settings.segment_s * 1000 + least_tail_ms
+        share_ms = duration_ms / len(cores)
+        assert len(cores) % 2 == 0
+        assert share_ms <= settings.segment_s * 1000
+        assert max(cores) <= (settings.segment_s + settings.search_s) * 1000
+        assert min(cores) > settings.overlap_s * 1000
+        assert all(
+            abs(cut - share_ms * index) <= settings.search_s * 1000 + GRID_MS
+            for index, cut in enumerate(cuts, start=1)
+        )
 
 
 @given(plans())
@@ -87,13 +91,17 @@ def test_a_recording_with_no_more_than_a_short_tail_is_one_segment(duration_ms):
     assert plan_spans(duration_ms, loud(duration_ms), DEFAULT) == (Span(0, duration_ms),)
 
 
-def test_a_longer_one_is_two():
-    duration_ms = 360_001
+@pytest.mark.parametrize(
+    ("duration_ms", "count"),
+    [(360_001, 2), (600_000, 2), (600_001, 4), (1_500_000, 6), (3_522_000, 12), (86_400_000, 288)],
+)
+def test_a_longer_one_has_an_even_number_of_equal_shares(duration_ms, count):
+    spans = plan_spans(duration_ms, loud(duration_ms), DEFAULT)
 
-    assert plan_spans(duration_ms, loud(duration_ms), DEFAULT) == (
-        Span(0, 304_000),
-        Span(296_000, 360_001),
-    )
+    assert len(spans) == count
+    starts_ms = [span.start_ms + 4_000 for span in spans[1:]]
+    nominal_ms = [duration_ms * share / count for share in range(1, count)]
+    assert starts_ms == pytest.approx(nominal_ms, abs=GRID_MS)
 
 
 def test_a_boundary_moves_to_the_quietest_point_in_its_window():

@@ -283,3 +283,22 @@ def test_what_does_not_sound_like_the_language_it_is_decoded_as_is_reported(reco
     assert language != "de"
     assert own < 0.9
     assert other <= 1 - own
+
+
+@pytest.mark.parametrize(
+    ("no_speech", "log_probability", "is_odd"),
+    [
+        # English, heard as English.
+        (0.03, -0.3, False),
+        # Half of it German; Spanish; Chinese that was written with some confidence.
+        (0.11, -0.23, True),
+        (0.40, -0.49, True),
+        (0.68, -0.34, True),
+        # An unlikely text, whatever no speech is.
+        (0.01, -0.9, True),
+    ],
+)
+def test_what_may_be_in_another_language_looks_odd(no_speech, log_probability, is_odd):
+    hypothesis = judged([1] * 9, log_probability / 0.9, no_speech)
+    assert hypothesis.log_probability == pytest.approx(log_probability)
+    assert hypothesis.is_odd is is_odd
