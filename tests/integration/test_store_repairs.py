@@ -393,6 +393,20 @@ def test_only_the_latest_transcript_of_a_recording_counts(ledger: Ledger):
         assert read_quality(connection, mine.id).speech_ms == 5_000
 
 
+def test_a_transcript_whose_times_are_guesses_has_no_part_in_the_coverage(ledger: Ledger):
+    mine = submission(ledger)
+    for flags in ((), ("times-guessed:7",)):
+        (dispatch,) = added(ledger, recording(f"pcm{flags}"), to=mine).dispatches
+        held = reducing(ledger, failed(ledger, dispatch).reduce.message)
+        segments = ledger.transact(lambda c, h=held: reduces.read_ended_segments(c, h.recording_id))
+        draft = replace(DRAFT, flags=flags, speech_ms=5_000, worded_ms=4_000)
+        ledger.transact(lambda c, h=held, s=segments, d=draft: reduces.store_transcript(c, h, s, d))
+
+    with ledger.connect() as connection:
+        quality = read_quality(connection, mine.id)
+    assert (quality.speech_ms, quality.coverage) == (5_000, 0.8)
+
+
 def test_a_reducer_of_the_revision_before_stores_a_transcript(ledger: Ledger):
     held = stitching(ledger, "a", "b")
     old = """

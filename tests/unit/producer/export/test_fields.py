@@ -13,7 +13,7 @@ from producer.export.fields import FIELDS, GROUPS, WORD_FIELDS, ExportField, Jso
 from producer.export.formats import to_json, to_jsonl
 from producer.export.parquet import lake_schema
 from schema.store.read.transcripts import StoredTranscript
-from tests.unit.producer.export.transcripts import WHOLE, empty
+from tests.unit.producer.export.transcripts import UNTIMED, WHOLE, empty
 
 WORD_LISTS = {field.path for field in FIELDS if field.type is JsonType.WORD}
 EVERY_FIELD = {
@@ -51,10 +51,12 @@ def test_json_has_all_but_the_moment_of_storing():
     assert set(EVERY_FIELD) - paths == {"stored_at"}
 
 
-@pytest.mark.parametrize("transcript", [WHOLE, empty(8)], ids=["whole", "empty"])
+@pytest.mark.parametrize(
+    "transcript", [WHOLE, UNTIMED, empty(8)], ids=["whole", "untimed", "empty"]
+)
 def test_values_are_of_the_type_that_is_listed(transcript: StoredTranscript):
     for path, value in values(json.loads(to_jsonl(transcript))):
-        if path == "error":
+        if path in ("error", "talk"):
             assert value is None
             continue
         field = EVERY_FIELD[path]

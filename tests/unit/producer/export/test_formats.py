@@ -55,6 +55,16 @@ def stored(*utterances: Utterance, flags: tuple[str, ...] = (), **call) -> Store
     return StoredTranscript(recording, 1, "en", flags, 4_000, 3_000, utterances, (seam,))
 
 
+def test_no_figure_rests_on_a_guessed_time():
+    timed, guessed = (
+        json.loads(to_json(stored(flags=flags))) for flags in ((), ("times-guessed:4",))
+    )
+    assert timed["coverage"] == 0.75
+    assert timed["talk"] is not None
+    assert (guessed["coverage"], guessed["talk"]) == (None, None)
+    assert guessed["speech_ms"] == timed["speech_ms"]
+
+
 def test_words_taken_out_as_crosstalk_are_counted():
     assert json.loads(to_json(stored()))["crosstalk_words"] == 0
     flagged = stored(flags=("dual-mono", "crosstalk-suspected:3", "crosstalk:12"))

@@ -104,6 +104,14 @@ def test_every_word_is_there_once_with_its_times():
     )
 
 
+def test_a_page_shows_no_figure_that_rests_on_a_guessed_time():
+    page = Page(to_page(transcript(HELLO, flags=("times-guessed:100",)), None))
+
+    assert "Talk is not measured" in page.text
+    assert "words a minute" not in page.text
+    assert "words a minute" in Page(to_page(transcript(HELLO), None)).text
+
+
 def test_each_flagged_place_can_be_listened_to():
     place = FlaggedPlace(Flag.LOW_COVERAGE, 1, "caller", Span(9_000, 33_000))
     page = Page(to_page(replace(transcript(HELLO), places=(place,)), None))

@@ -15,7 +15,7 @@ from producer.export.formats import to_jsonl
 from producer.export.parquet import open_table
 from schema.errors import Misconfigured
 from schema.store.read.transcripts import StoredTranscript
-from tests.unit.producer.export.transcripts import WHOLE, empty
+from tests.unit.producer.export.transcripts import UNTIMED, WHOLE, empty
 
 
 def written(path: Path, *transcripts: StoredTranscript) -> pq.ParquetFile:
@@ -33,7 +33,9 @@ def as_json(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-@pytest.mark.parametrize("transcript", [WHOLE, empty(8)], ids=["whole", "empty"])
+@pytest.mark.parametrize(
+    "transcript", [WHOLE, UNTIMED, empty(8)], ids=["whole", "untimed", "empty"]
+)
 def test_a_row_says_all_that_a_line_of_json_says(transcript: StoredTranscript, tmp_path: Path):
     (row,) = written(tmp_path / "a.parquet", transcript).read().to_pylist()
 

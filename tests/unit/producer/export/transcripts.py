@@ -91,6 +91,9 @@ WHOLE = StoredTranscript(
     stored_at=datetime(2026, 5, 2, tzinfo=UTC),
 )
 
+#: When its words were said is a guess.
+UNTIMED = replace(WHOLE, flags=("times-guessed:100",))
+
 
 def empty(number: int) -> StoredTranscript:
     nobody = replace(
