@@ -119,12 +119,17 @@ def have_times(words: Sequence[Word], region: Span) -> bool:
         for word in words
     ):
         return False
+    return not _are_steps_alike(words)
+
+
+def _are_steps_alike(words: Sequence[Word]) -> bool:
+    """Tell whether words, or tokens, follow each other as nobody speaks."""
     steps_ms = [b.start_ms - a.start_ms for a, b in pairwise(words)]
     if len(steps_ms) < _STEPS_MIN:
-        return True
+        return False
     usual_ms = median(steps_ms)
     alike = sum(abs(step_ms - usual_ms) <= _ALIKE_MS for step_ms in steps_ms)
-    return alike < _ALIKE_SHARE * len(steps_ms)
+    return alike >= _ALIKE_SHARE * len(steps_ms)
 
 
 def guess_language(words: Sequence[Word]) -> str:
@@ -134,15 +139,18 @@ def guess_language(words: Sequence[Word]) -> str:
 
 
 def _words_of_tokens(result: Mapping[str, Any]) -> list[Word]:
-    stamps = result.get("timestamps") or []
-    return merge_subwords(
+    tokens = [
         Word(
             str(stamp["token"]),
             _whole_ms(stamp.get("start_time"), 1000),
             _whole_ms(stamp.get("end_time"), 1000),
         )
-        for stamp in stamps
-    )
+        for stamp in result.get("timestamps") or []
+    ]
+    # Merged to words of one to three tokens, a frame for each token looks like speech.
+    if _are_steps_alike(tokens):
+        tokens = [Word(token.text, 0, 0) for token in tokens]
+    return merge_subwords(tokens)
 
 
 def _words_with_times(result: Mapping[str, Any]) -> list[Word]:

@@ -100,6 +100,22 @@ def test_equal_falling_and_even_times_count_as_none(starts_s: list[float], are_t
     assert have_times(words, REGION) is are_times
 
 
+def test_a_frame_for_each_token_is_no_time_of_the_words_that_they_make():
+    tokens = [" we", " can", "not", " do", " th", "at", " to", "day", "."]
+    result = {
+        "text": " we cannot do that today.",
+        "timestamps": [
+            {"token": token, "start_time": 0.06 * i, "end_time": 0.06 * (i + 1)}
+            for i, token in enumerate(tokens)
+        ],
+    }
+
+    words = read_words(result)
+
+    assert [word.text for word in words] == ["we", "cannot", "do", "that", "today."]
+    assert not have_times(words, REGION)
+
+
 @pytest.mark.parametrize("end_ms", [100, 7_000])
 def test_a_word_of_no_length_or_of_many_seconds_has_no_time(end_ms: int):
     assert not have_times([Word("hm", 100, end_ms)], Span(0, 30_000))
