@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path(".callscribe/made-up"))
     parser.add_argument("--only", nargs=2, metavar=("MODEL", "WHO"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    arguments.models = arguments.models.absolute()
     if arguments.only:
         model, who = arguments.only
         _measure(model, who, arguments)
