@@ -174,10 +174,13 @@ class Field:
 
     def producer(self, *arguments: str) -> subprocess.Popen[str]:
         """Start ``producer ... --json``."""
+        environment = dict(self.stack.environment)
+        if self.producer_directory is not None:
+            environment["PYTHONPATH"] = str(self.producer_directory)
         return subprocess.Popen(
             [*producer_command(*arguments), "--json"],
             cwd=self.producer_directory,
-            env=self.stack.environment,
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -85,6 +85,7 @@ def _receiving() -> Iterator[str]:
 
 
 def _drill(field: Field, other: Path, rounds: int, revision: str, url: str) -> int:
+    _check_origin(other, field.stack.environment)
     first = field.submit()
     field.wait(first)
     baseline = field.words(first)
@@ -99,7 +100,10 @@ def _drill(field: Field, other: Path, rounds: int, revision: str, url: str) -> i
             # As a rollout does: asked to end, then started from the other version.
             process.stop(grace_s=60)
             process.directory = directory
-            login = {"CALLSCRIBE_DATABASE_URL": _url(field, Role.WORKER)}
+            login = {
+                "CALLSCRIBE_DATABASE_URL": _url(field, Role.WORKER),
+                "PYTHONPATH": str(directory),
+            }
             process.environment = {**(process.environment or {}), **login}
             process.start()
     for submission in submissions:
@@ -142,6 +146,15 @@ def _take_rights(field: Field) -> None:
             connection.execute(text(f"create role login_{role} login in role {role}"))
     engine.dispose()
     field.stack.environment["CALLSCRIBE_DATABASE_URL"] = _url(field, Role.PRODUCER)
+
+
+def _check_origin(directory: Path, environment: Mapping[str, str]) -> None:
+    """End the program unless processes of a checkout run its code, and not ours."""
+    command = [sys.executable, "-c", "import schema; print(schema.__file__)"]
+    env = {**environment, "PYTHONPATH": str(directory)}
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    if not Path(done.stdout.strip()).is_relative_to(directory):
+        sys.exit(f"a process of {directory} would run {done.stdout.strip()}")
 
 
 def _url(field: Field, role: Role) -> str:
