@@ -142,8 +142,6 @@ class Field:
         )
         self.ledger = Ledger(create_ledger_engine(self.stack.postgres.url))
         self._submitting: subprocess.Popen[str] | None = None
-        #: The checkout whose ``producer`` submits; None is this one.
-        self.producer_directory: Path | None = None
         self.celery = Celery(broker=self.stack.redis.url, set_as_current=False)
         self.celery.conf.update(BROKER_SETTINGS)
 
@@ -174,13 +172,9 @@ class Field:
 
     def producer(self, *arguments: str) -> subprocess.Popen[str]:
         """Start ``producer ... --json``."""
-        environment = dict(self.stack.environment)
-        if self.producer_directory is not None:
-            environment["PYTHONPATH"] = str(self.producer_directory)
         return subprocess.Popen(
             [*producer_command(*arguments), "--json"],
-            cwd=self.producer_directory,
-            env=environment,
+            env=self.stack.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
