@@ -85,7 +85,7 @@ def drill(field: Field, undisturbed: dict[str, Words]) -> Iterator[Drill]:
 
 
 def test_memory_that_runs_out_costs_half_a_budget_and_no_attempt(drill: Drill):
-    drill.field.order("one.wav.0.oom", "once")
+    drill.field.order("one.wav.1.oom", "once")
     submission = drill.field.submit()
     drill.check(submission)
     assert drill.logged("budget_halved") == 1
