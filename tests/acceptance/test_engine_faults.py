@@ -57,7 +57,7 @@ def field(models: Path, speech, tmp_path_factory: pytest.TempPathFactory) -> Ite
     (own / "fsmn-vad").symlink_to(models / "fsmn-vad")
     build("bicif", own / "bicif")
     plan, render = PROFILE.split("[decode]")[0], PROFILE.split("[render]")[1]
-    # Segments of several regions: one alone cannot be halved.
+    # A segment for each call, of several regions: one alone cannot be halved.
     plan = plan.replace("segment_s = 14", "segment_s = 25")
     profile = f"{plan}{profile_section(own / 'bicif', 'funasr')}\n[render]{render}"
     samples, rate_hz = speech
@@ -105,7 +105,7 @@ def test_a_spoilt_device_costs_one_attempt_and_the_process(drill: Drill):
 
 
 def test_a_network_that_hangs_is_killed_and_done_again(drill: Drill):
-    drill.field.order("one.wav.1.hang", "once")
+    drill.field.order("one.wav.0.hang", "once")
     submission = drill.field.submit_hasty(*CALLS)
     drill.check(submission)
     assert drill.strikes(submission) == 1
