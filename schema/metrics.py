@@ -70,6 +70,7 @@ class Stage(StrEnum):
     READ = "read"
     VAD = "vad"
     ASR = "asr"
+    VOICES = "voices"
     STORE = "store"
 
 
@@ -98,6 +99,7 @@ class ReduceOutcome(StrEnum):
     FAILED = "failed"
     #: Places are decoded once more first.
     REPAIRS = "repairs"
+    VOICES = "voices"
     ERROR = "error"
 
 
@@ -238,6 +240,14 @@ REDUCES = _counter(
     "Reduces of recordings, by how they ended",
     _REDUCE,
     {"outcome": tuple(ReduceOutcome)},
+)
+#: Numbers of speakers, as a label has them: none, one, two, more.
+SPEAKER_NUMBERS = ("none", "one", "two", "more")
+GUESSED_CALLS = _counter(
+    "callscribe_guessed_calls_total",
+    "Recordings whose speakers were told by their voices, by their number and by doubt",
+    _REDUCE,
+    {"speakers": SPEAKER_NUMBERS, "doubtful": ("true", "false")},
 )
 REDUCE_SECONDS = _histogram("callscribe_reduce_seconds", "Time that a reduce took", _REDUCE)
 SWEEP_LAST = _gauge(

@@ -30,6 +30,12 @@ class ModelFiles:
 KNOWN_MODELS: Mapping[str, ModelFiles] = {
     name: ModelFiles(name, files)
     for name, files in {
+        "campplus": {
+            "campplus_cn_en_common.pt": "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199",
+        },
+        "resemblyzer": {
+            "pretrained.pt": "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+        },
         "fsmn-vad": {
             "am.mvn": "6820fef9687708c4fc3fab2530179c8fcea6262daa25514380056cd8f6eb1754",
             "config.yaml": "486861ca26ddb79081663b6179cb204c6bfae71c52f04aafc48a9e9d8dde1e93",
@@ -55,6 +61,24 @@ RECOGNIZERS: Mapping[str, tuple[str, ...]] = {
     "whisper": ("whisper-base", "whisper-tiny.en"),
     "funasr": (),
 }
+
+#: Those that tell voices apart; a model that is not known by its name is a CAM++.
+EMBEDDERS = ("campplus", "resemblyzer")
+
+
+def check_embedder(name: str) -> None:
+    """Check that a model which is known by its name tells voices apart.
+
+    Raises:
+        BadRequest: it does not.
+    """
+    if name in KNOWN_MODELS and name not in EMBEDDERS:
+        raise BadRequest(
+            ErrorCode.OPTION_INVALID,
+            f"model {name}",
+            "it does not tell voices apart",
+            f"Known are {', '.join(EMBEDDERS)}; one of your own is a CAM++.",
+        )
 
 
 def check_recognizer(name: str, engine: str) -> None:

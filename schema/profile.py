@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from schema.bounds import check_text
 from schema.chinese import ChineseScript
 from schema.errors import BadRequest, ErrorCode, Misconfigured
-from schema.models import KNOWN_MODELS, ModelFiles, check_recognizer, model_files
+from schema.models import KNOWN_MODELS, ModelFiles, check_embedder, check_recognizer, model_files
 
 #: Raised whenever our own code changes what words a decode yields: every cached result is then
 #: another's, and nothing stale is served.
@@ -180,6 +180,25 @@ class Punctuation(_ProfilePart):
         return ModelFiles(self.model, self.files)
 
 
+class VoiceModel(_ProfilePart):
+    """A model that tells voices apart."""
+
+    model: str = Field("campplus", pattern=_PLAIN_NAME)
+    #: A CAM++ that is not known by its name: the hex SHA-256 of its file.
+    files: FileDigests = Field(default_factory=dict)
+
+    @property
+    def model_files(self) -> ModelFiles:
+        """The model's files; raises BadRequest for one that is not known."""
+        return ModelFiles(self.model, self.files) if self.files else model_files(self.model)
+
+
+#: How many speakers a channel has that several may share: "auto" is one or two.
+Diarize = Literal["auto", "off"] | Annotated[int, Field(ge=1, le=6)]
+#: Who speaks first where speakers are told by their voices; "direction": who answers the call.
+FirstSpeaker = Literal["agent", "customer", "direction"]
+
+
 class RenderSettings(_ProfilePart):
     """How the words are dressed; changes no word's time and costs no decoding."""
 
@@ -191,6 +210,28 @@ class RenderSettings(_ProfilePart):
     speakers: tuple[str, ...] = ()
     #: The script of Chinese; None is simplified.
     script: ChineseScript | None = None
+    #: Who speaks where several share a channel, by their voices; None is off, until all hosts of a
+    #: fleet know the setting.
+    diarize: Diarize | None = None
+    #: Names of two speakers told by their voices; None numbers them.
+    first: FirstSpeaker | None = None
+    #: What tells voices apart; None is CAM++.
+    voices: VoiceModel | None = None
+
+    @property
+    def tells_voices(self) -> bool:
+        """Whether speakers who share a channel are told apart."""
+        return self.diarize not in (None, "off", 1)
+
+    @property
+    def speaker_count(self) -> int | None:
+        """How many speakers share a channel; None is one or two."""
+        return self.diarize if isinstance(self.diarize, int) else None
+
+    @property
+    def voice_model(self) -> VoiceModel:
+        """The model that tells voices apart."""
+        return self.voices or VoiceModel()
 
     @property
     def chinese_script(self) -> ChineseScript:
@@ -326,6 +367,10 @@ def load_profile(
     except (ValidationError, tomllib.TOMLDecodeError, TypeError, ValueError) as error:
         raise BadRequest(ErrorCode.OPTION_INVALID, f"profile {name}", _first_line(error)) from error
     model_files(profile.decode.vad)
+    if profile.render.voices is not None:
+        if not profile.render.voices.files:
+            check_embedder(profile.render.voices.model)
+        _ = profile.render.voices.model_files
     for recognition in filter(None, (profile.decode, profile.decode.fallback)):
         if not recognition.files:
             check_recognizer(recognition.model, recognition.engine)
@@ -376,17 +421,22 @@ def _tier_settings(engine: str, tier: str) -> Mapping[str, Any]:
 
 def _with_files(profile: Profile, find: Callable[[str], Mapping[str, str]]) -> Profile:
     """Return a profile with the files of its models, where they are found by their names."""
-    decode = profile.decode
+    decode, render = profile.decode, profile.render
     changes = {"files": _files(decode, find)}
     if decode.fallback is not None:
         files = _files(decode.fallback, find)
         changes["fallback"] = decode.fallback.model_copy(update={"files": files})
-    return profile.model_copy(update={"decode": decode.model_copy(update=changes)})
+    if render.voices is not None:
+        voices = render.voices.model_copy(update={"files": _files(render.voices, find)})
+        render = render.model_copy(update={"voices": voices})
+    return profile.model_copy(
+        update={"decode": decode.model_copy(update=changes), "render": render}
+    )
 
 
-def _files(recognition: Recognition, find: Callable[[str], Mapping[str, str]]) -> Any:
-    is_known = recognition.files or recognition.model in KNOWN_MODELS
-    return recognition.files if is_known else dict(find(recognition.model))
+def _files(model: Recognition | VoiceModel, find: Callable[[str], Mapping[str, str]]) -> Any:
+    is_known = model.files or model.model in KNOWN_MODELS
+    return model.files if is_known else dict(find(model.model))
 
 
 def stored_profile(stored: Mapping[str, Any]) -> Profile:

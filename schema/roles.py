@@ -70,7 +70,7 @@ _READ = Rights(ALL)
 _REDUCE = (
     "state, ended_at, error_code, error_message, open_segments, reduce_dispatch_token,"
     " reduce_dispatched_at, reduce_dispatches, reduce_attempts, reduce_owner, reduce_token,"
-    " reduce_expires_at"
+    " reduce_expires_at, voices_ordered_at"
 )
 _SEGMENT = (
     "state, error_code, error_message, ended_at, attempts, strikes, next_attempt_at,"
@@ -88,7 +88,7 @@ _REPAIR = (
 #: Without the time of storing, which the server sets: streams depend on it.
 _TRANSCRIPT = (
     "id, recording_id, version, language, flags, speech_ms, worded_ms, gaps, coverage, repairs,"
-    " places, languages, talk"
+    " places, languages, talk, speakers_from"
 )
 _SEAM = "transcript_id, channel, index, rule, at_ms, confidence, dropped_left, dropped_right"
 
@@ -117,7 +117,7 @@ GRANTS: Mapping[str, tuple[Rights, Rights, Rights]] = {
         _READ,
     ),
     "segments": (
-        Rights(ALL, _REPAIR, f"{_SEGMENT}, result_key, leased_at"),
+        Rights(ALL, _REPAIR, f"{_SEGMENT}, result_key, leased_at, force"),
         Rights(ALL, ALL, _SEGMENT, erase=True),
         _READ,
     ),
@@ -126,6 +126,12 @@ GRANTS: Mapping[str, tuple[Rights, Rights, Rights]] = {
         Rights(ALL, "decode_key, body", "body, created_at"),
         Rights(ALL, change="created_at", erase=True),
         _READ,
+    ),
+    # Nobody but workers sees a voice; with its segment a foreign key erases it.
+    "voices": (
+        Rights(ALL, "segment_id, key, body", "key, body, created_at", erase=True),
+        _NONE,
+        _NONE,
     ),
     "transcripts": (Rights(ALL, _TRANSCRIPT), _READ, _READ),
     "utterances": (Rights(ALL, ALL), _READ, _READ),
@@ -156,8 +162,8 @@ def rights_of(role: Role, table: str) -> Rights:
     return GRANTS[table][list(Role).index(role)]
 
 
-#: What everybody may read beside the tables: see migration 0008.
-_VIEWS = "talk_calls, talk_speakers"
+#: What everybody may read beside the tables: see migrations 0008 and 0016.
+_VIEWS = "talk_calls, talk_speakers, talk_guessed_speakers"
 
 #: What takes positions of transcripts, and how far they have come.
 _POSITIONS = "transcript_positions"

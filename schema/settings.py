@@ -10,6 +10,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -230,6 +231,12 @@ class Settings(BrokerSettings):
         description="How many bytes the spool leaves free. Below that, a submit stops.",
     )
 
+    voices_keep: timedelta | None = Field(
+        None,
+        description="How long the voices of a recording are kept after its transcript, such as `7d`"
+        ". They are biometric data: unless it is set, the transcript's transaction erases them.",
+    )
+
     notify_secret: SecretStr | None = Field(
         None, description="The secret that signs notifications: 24 characters or more."
     )
@@ -269,6 +276,18 @@ class Settings(BrokerSettings):
     def _check_place(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_absolute():
             raise ValueError("it is no absolute path: it would be another in each directory")
+        return value
+
+    @field_validator("voices_keep", mode="before")
+    @classmethod
+    def _parse_duration(cls, value: Any) -> Any:
+        return value or None
+
+    @field_validator("voices_keep")
+    @classmethod
+    def _check_duration(cls, value: timedelta | None) -> timedelta | None:
+        if value is not None and not timedelta() <= value <= timedelta(days=3_650):
+            raise ValueError("it is not 0 days to 3,650 days")
         return value
 
     @field_validator("notify_secret")

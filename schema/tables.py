@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import (
     JSON,
+    REAL,
     BigInteger,
     CheckConstraint,
     ForeignKey,
@@ -209,6 +210,9 @@ class Recording(Base):
     #: since a count of rows in the same statement would not see a finish that commits meanwhile.
     open_segments: Mapped[int] = mapped_column(default=0)
 
+    #: When a reducer ordered the voices that its segments lack, which it does once.
+    voices_ordered_at: Mapped[datetime | None]
+
     #: The reduce's dispatch and lease, as a segment has them.
     reduce_dispatch_token: Mapped[UUID | None]
     reduce_dispatched_at: Mapped[datetime | None]
@@ -318,6 +322,24 @@ class ResultRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
+class VoicesRow(Base):
+    """The voices of a segment, biometric data: erased with the transcript made of them.
+
+    The same samples have the same key, whichever segment they were heard in.
+    """
+
+    __tablename__ = "voices"
+    __table_args__ = (Index("voices_key_ix", "key"), Index("voices_created_at_ix", "created_at"))
+
+    segment_id: Mapped[UUID] = mapped_column(
+        ForeignKey("segments.id", ondelete="CASCADE"), primary_key=True
+    )
+    key: Mapped[str]
+    #: :meth:`schema.voices.Voices.to_bytes`.
+    body: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
+
+
 #: As Alembic compares it with the server's.
 _NEXT_POSITION = text("nextval('transcript_positions')")
 Sequence("transcript_positions", metadata=Base.metadata)
@@ -349,6 +371,8 @@ class Transcript(Base):
     #: Where its flags are: :meth:`schema.transcript.FlaggedPlace.to_json` of each; null where a
     #: reducer before revision 0015 stored it.
     places: Mapped[list[Any] | None] = mapped_column(JSONB)
+    #: How speakers were told: :class:`schema.transcript.SpeakersFrom`; null is by their channels.
+    speakers_from: Mapped[str | None]
     #: ``[[channel, language], ...]``.
     languages: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     #: :meth:`schema.transcript.Talk.to_json`; null where a reducer before revision 0008 stored it.
@@ -401,6 +425,8 @@ class UtteranceRow(Base):
     start_ms: Mapped[int]
     end_ms: Mapped[int]
     text: Mapped[str]
+    #: How sure its speaker is, 0..1; null where a channel tells.
+    speaker_confidence: Mapped[float | None] = mapped_column(REAL)
     #: ``[[text, start_ms, end_ms, confidence], ...]``: rows a word would be 50 million a night.
     words: Mapped[list[Any]]
 

@@ -25,8 +25,13 @@ _BACKCHANNEL_WORDS_MAX = 2
 _INTERRUPTS_MS = 500
 
 
-def talk_of(utterances: Sequence[Utterance], duration_ms: int) -> Talk:
-    """Return the figures of a call that lasts ``duration_ms``; speakers by their first word."""
+def talk_of(
+    utterances: Sequence[Utterance], duration_ms: int, *, hears_overlap: bool = True
+) -> Talk:
+    """Return the figures of a call that lasts ``duration_ms``; speakers by their first word.
+
+    Where speakers share a channel nobody ``hears_overlap``: words are one's or another's.
+    """
     by_speaker: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         by_speaker.setdefault(utterance.speaker, []).append(utterance)
@@ -39,7 +44,7 @@ def talk_of(utterances: Sequence[Utterance], duration_ms: int) -> Talk:
     interruptions = _interruptions(utterances)
     return Talk(
         silence_ms=max(0, duration_ms - anyone_ms),
-        overlap_ms=_overlap_ms(list(spans.values())),
+        overlap_ms=_overlap_ms(list(spans.values())) if hears_overlap else None,
         speakers=tuple(
             SpeakerTalk(
                 speaker=speaker,
@@ -48,7 +53,7 @@ def talk_of(utterances: Sequence[Utterance], duration_ms: int) -> Talk:
                 words=(words := sum(map(_word_count, turns))),
                 words_per_minute=round(60_000 * words / max(1, talked_ms[speaker])),
                 longest_ms=longest_ms[speaker],
-                interruptions=interruptions[speaker],
+                interruptions=interruptions[speaker] if hears_overlap else None,
             )
             for speaker, turns in by_speaker.items()
         ),

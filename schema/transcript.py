@@ -57,6 +57,10 @@ class Flag(StrEnum):
     OTHER_LANGUAGE = "other-language"
     #: Words have no times but guesses; with how many in a hundred they are.
     TIMES_GUESSED = "times-guessed"
+    #: How many speak on a shared channel, or which of them, is a close call.
+    SPEAKERS_DOUBTFUL = "speakers-doubtful"
+    #: Speakers who share a channel could not be told apart, and are one.
+    SPEAKERS_UNKNOWN = "speakers-unknown"
     #: A part was decoded by the profile's fallback, on a host whose memory is short.
     SMALLER_MODEL = "smaller-model"
     #: So many bytes of the file are neither audio that anybody reads nor a tag.
@@ -81,6 +85,31 @@ class Flag(StrEnum):
     def with_number(self, count: int) -> str:
         """Return the flag with a number: a channel, a time, or how much it is about."""
         return f"{self}:{count}"
+
+
+class SpeakersFrom(StrEnum):
+    """How the speakers of a transcript were told."""
+
+    #: Each has a channel, or whoever speaks on one is taken for one speaker.
+    CHANNEL = "channel"
+    #: By their voices.
+    GUESSED = "guessed"
+    #: By a person.
+    CORRECTED = "corrected"
+
+
+#: Of how sure an utterance's speaker is, below which it is marked.
+SPEAKER_DOUBTFUL_BELOW = 0.65
+
+
+def is_doubtful(speaker_confidence: float | None) -> bool:
+    """Tell whether another speaker may have said it."""
+    return speaker_confidence is not None and speaker_confidence < SPEAKER_DOUBTFUL_BELOW
+
+
+def is_channel_shared(channel: int | None, channels: int, flags: Iterable[str]) -> bool:
+    """Tell whether all speakers of a recording are on one of its channels; None is their mean."""
+    return channel is None or channels == 1 or Flag.DUAL_MONO in flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +324,7 @@ _PLACE_TEXTS: Mapping[str, str] = {
     Flag.OTHER_LANGUAGE: "this may be in another language ({language})",
     Flag.TIMES_GUESSED: "when these were said is a guess: {words}",
     Flag.SMALLER_MODEL: "a smaller model than the profile's wrote this",
+    Flag.SPEAKERS_DOUBTFUL: "who speaks here is a close call",
 }
 
 _OUTCOME_TEXTS = {
@@ -312,6 +342,13 @@ class Utterance:
     speaker: str
     text: str
     words: tuple[Word, ...]
+    #: How sure the speaker is, 0..1; None where a channel tells.
+    speaker_confidence: float | None = None
+
+    @property
+    def is_speaker_doubtful(self) -> bool:
+        """Whether another speaker may have said it."""
+        return is_doubtful(self.speaker_confidence)
 
     @property
     def start_ms(self) -> int:
@@ -329,8 +366,8 @@ class SpeakerTalk:
     """One speaker's part of a call.
 
     ``share`` is of all talk, 0..1; ``longest_ms`` the most that they talk before another takes the
-    turn; ``interruptions`` how often they began while another spoke on for half a second.
-    A Chinese character counts as a word.
+    turn; ``interruptions`` how often they began while another spoke on for half a second, None
+    where speakers share a channel. A Chinese character counts as a word.
     """
 
     speaker: str
@@ -339,15 +376,18 @@ class SpeakerTalk:
     words: int
     words_per_minute: int
     longest_ms: int
-    interruptions: int
+    interruptions: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """A call's figures: in ``silence_ms`` nobody talks, in ``overlap_ms`` two or more do."""
+    """A call's figures: in ``silence_ms`` nobody talks, in ``overlap_ms`` two or more do.
+
+    Where speakers share a channel nobody measures the second, which is None.
+    """
 
     silence_ms: int
-    overlap_ms: int
+    overlap_ms: int | None
     speakers: tuple[SpeakerTalk, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -381,6 +421,7 @@ class Draft:
     languages: tuple[tuple[int | None, str | None], ...] = ()
     talk: Talk | None = None
     places: tuple[FlaggedPlace, ...] = ()
+    speakers_from: SpeakersFrom = SpeakersFrom.CHANNEL
 
 
 #: Below this share of worded speech a segment, or a recording, is looked at; less speech than the

@@ -30,7 +30,7 @@ from workers.__main__ import main
 from workers.process.lease import LeasedClaim
 from workers.process.memory import freeze_gc
 from workers.process.metrics import StageSeconds
-from workers.segment.pipeline import DecodedOrError, SegmentDecoder
+from workers.segment.pipeline import DecodedOrError, DecodeOutput, SegmentDecoder
 
 if TYPE_CHECKING:
     from workers.context import Worker
@@ -72,7 +72,7 @@ class NullDecoder(SegmentDecoder):
 
     def decode_all(self, claims: Sequence[LeasedClaim]) -> list[DecodedOrError]:
         """Return the same words for every claim."""
-        return [(self._result, StageSeconds(read=0.0, vad=0.0, asr=0.0)) for _ in claims]
+        return [DecodeOutput(self._result, StageSeconds(0.0, 0.0, 0.0)) for _ in claims]
 
 
 class TimedLedger(Ledger):

@@ -22,7 +22,7 @@ from schema.words import SegmentResult
 from workers.__main__ import main
 from workers.process.lease import LeasedClaim
 from workers.process.metrics import StageSeconds
-from workers.segment.pipeline import DecodedOrError, SegmentDecoder
+from workers.segment.pipeline import DecodedOrError, DecodeOutput, SegmentDecoder
 
 if TYPE_CHECKING:
     from workers.context import Worker
@@ -60,7 +60,7 @@ class PretendDecoder(SegmentDecoder):
             share_s = (ended_s - begun_s) / len(claims)
             self._times.add(begun_s + number * share_s, begun_s + (number + 1) * share_s)
         del samples
-        silent = SegmentResult((), (), None), StageSeconds(read=0.0, vad=0.0, asr=0.0)
+        silent = DecodeOutput(SegmentResult((), (), None), StageSeconds(0.0, 0.0, 0.0))
         return [silent for _ in claims]
 
 

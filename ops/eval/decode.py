@@ -106,8 +106,8 @@ def _begin() -> None:
 
 def _keep(cache: Path, claim: Claim) -> None:
     """Decode one span and keep its result, whole or not at all."""
-    result, _ = _segment_decoder[0].decode(claim, lambda: None)
-    store_result(cache, claim.decode_key, result)
+    output = _segment_decoder[0].decode(claim, lambda: None)
+    store_result(cache, claim.decode_key, output.result)
 
 
 def kept_at(cache: Path, key: str) -> Path:

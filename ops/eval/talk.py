@@ -24,7 +24,7 @@ from ops.eval.composing import Piece, utterances_of
 from ops.eval.corpus import read_cases
 from ops.eval.decode import eval_settings
 from schema.pcm import SAMPLES_PER_MS, Samples
-from schema.profile import Profile, RenderSettings, load_profile
+from schema.profile import Profile, load_profile
 from schema.talk import talk_of
 from schema.transcript import Talk
 from schema.words import Word
@@ -38,7 +38,7 @@ _GAPS_MS = (700, 1_500, 300, -900, 2_500)
 
 _PACKAGES = ("torch", "faster-whisper", "ctranslate2")
 _HEADINGS = ("call", "figure", "true s", "ours s", "off %")
-_SPEAKERS = RenderSettings(speakers=("agent", "customer"))
+_SPEAKERS = ("agent", "customer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _rows(call: Call, ours: Talk) -> Iterator[list[str]]:
     for one, other in zip(true.speakers, ours.speakers, strict=True):
         yield _row(call, f"{one.speaker} talks", one.talk_ms, other.talk_ms)
     yield _row(call, "silence", true.silence_ms, ours.silence_ms)
-    yield _row(call, "at once", true.overlap_ms, ours.overlap_ms)
+    yield _row(call, "at once", true.overlap_ms or 0, ours.overlap_ms or 0)
 
 
 def _row(call: Call, figure: str, true_ms: int, ours_ms: int) -> list[str]:

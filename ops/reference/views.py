@@ -34,6 +34,22 @@ _KEYS = (
 )
 _VERSION = Column("version", "integer", "The version of the transcript, from 1.")
 
+_SPEAKER_COLUMNS = (
+    *_KEYS,
+    _VERSION,
+    Column("speaker", "text", "The speaker's name."),
+    Column("talk_ms", "integer", "How long they talk, with pauses below a second."),
+    Column("share", "double precision", "Their share of all talk of the call."),
+    Column("words", "integer", "How many words they say; a Chinese character is a word."),
+    Column("words_per_minute", "integer", "Their words for each minute of their talk."),
+    Column("longest_ms", "integer", "Their longest stretch without another's words."),
+    Column(
+        "interruptions",
+        "integer",
+        "How often they began while another spoke on for half a second.",
+    ),
+)
+
 VIEWS: tuple[View, ...] = (
     View(
         "talk_calls",
@@ -60,23 +76,17 @@ VIEWS: tuple[View, ...] = (
     ),
     View(
         "talk_speakers",
-        "A row for each speaker of each recording that has a transcript.",
-        (
-            *_KEYS,
-            _VERSION,
-            Column("speaker", "text", "The speaker's name."),
-            Column("talk_ms", "integer", "How long they talk, with pauses below a second."),
-            Column("share", "double precision", "Their share of all talk of the call."),
-            Column("words", "integer", "How many words they say; a Chinese character is a word."),
-            Column("words_per_minute", "integer", "Their words for each minute of their talk."),
-            Column("longest_ms", "integer", "Their longest stretch without another's words."),
-            Column(
-                "interruptions",
-                "integer",
-                "How often they began while another spoke on for half a second.",
-            ),
-        ),
+        "A row for each speaker of each recording that has a transcript, but for speakers who were"
+        " told by their voices.",
+        _SPEAKER_COLUMNS,
         "select speaker, avg(share), sum(interruptions) from talk_speakers group by speaker;",
+    ),
+    View(
+        "talk_guessed_speakers",
+        "The same of recordings whose speakers share a channel and were told by their voices. Their"
+        " interruptions are null: nobody measures them.",
+        _SPEAKER_COLUMNS,
+        "select call_id, speaker, share from talk_guessed_speakers order by share desc limit 10;",
     ),
 )
 
@@ -90,7 +100,7 @@ def _lines() -> Iterator[str]:
     yield from head("SQL views", "The views that analysts query.", "ops/reference/views.py")
     yield wrap(
         "A login in the role `callscribe_reader` is enough to read them; [security]"
-        "(../operate/security.md#roles-of-postgres) says how to make one. Both show the latest"
+        "(../operate/security.md#roles-of-postgres) says how to make one. All show the latest"
         " transcript of each recording. Names that end in `_ms` are milliseconds, shares are from 0"
         " to 1. Transcripts from before revision 0008 have nulls in `talk_calls` and no row in"
         " `talk_speakers`; exports compute their figures."

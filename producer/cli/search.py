@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from schema.search_query import Query, find_highlights, parse_query
 from schema.settings import load_settings
 from schema.store.read.search import Hit, search_utterances
 from schema.text import format_clock, short_id
+from schema.transcript import is_doubtful
 
 commands = CommandGroup("Read transcripts")
 
@@ -45,6 +47,10 @@ def search(
     line: Annotated[
         str | None, Option(help="Calls of this line (queue or campaign).", metavar="LINE")
     ] = None,
+    guessed: Annotated[
+        bool,
+        Option("--guessed", help="With --speaker: also speakers who were told by their voices."),
+    ] = False,
     limit: Annotated[
         int, Option(help="Show at most this many.", min=1, max=10_000, metavar="N")
     ] = 20,
@@ -52,7 +58,7 @@ def search(
 ) -> None:
     """Search all latest transcripts for words. The latest calls come first."""
     terms = parse_query(query)
-    filters = parse_filters(since, until, speaker, line)
+    filters = replace(parse_filters(since, until, speaker, line), with_guessed=guessed)
     with open_ledger(load_settings()) as ledger, ledger.connect() as connection:
         matches = search_utterances(connection, terms, filters, limit=limit + 1)
     hits, has_more = matches[:limit], len(matches) > limit
@@ -74,7 +80,7 @@ def _hit_row(hit: Hit, query: Query) -> list[str | Text]:
         hit.call_id or short_id(hit.recording_id),
         hit.called_at.astimezone().strftime("%Y-%m-%d %H:%M"),
         format_clock(hit.start_ms),
-        hit.speaker,
+        f"{hit.speaker} ?" if is_doubtful(hit.speaker_confidence) else hit.speaker,
         _highlight(hit.text, query),
     ]
 
@@ -99,6 +105,8 @@ def _hit_json(hit: Hit, query: Query) -> dict[str, Any]:
         "line": hit.line,
         "channel": hit.channel,
         "speaker": hit.speaker,
+        "speakers_from": hit.speakers_from,
+        "speaker_confidence": hit.speaker_confidence,
         "start_ms": hit.start_ms,
         "end_ms": hit.end_ms,
         "text": hit.text,

@@ -55,6 +55,8 @@ _ROUND_S = 30.0
     "producer submit calls/ --speakers agent,customer --wait",
     "producer submit calls/ --manifest calls.csv --zone Europe/Berlin",
     "producer submit calls/ --manifest calls.csv --zone Europe/Berlin --dry-run",
+    "producer submit mono/ --diarize auto",
+    "producer submit mono/ --diarize 2 --first agent",
     "producer submit calls/ --name-pattern '{agent}_{call_id}.wav'",
     "producer submit dump/ --raw .ulaw=mulaw:8000 --language en",
     "producer submit broken.mp3 --truncated take",
@@ -152,6 +154,20 @@ def submit_command(
     speakers: Annotated[
         str | None, _write(help="Speaker names of channels 0, 1, ...", metavar="A,B")
     ] = None,
+    diarize: Annotated[
+        str | None,
+        _write(
+            help="Who speaks on one channel, by their voices: auto (one or two), off, or 1 to 6.",
+            metavar="MODE",
+        ),
+    ] = None,
+    first: Annotated[
+        str | None,
+        _write(
+            help="With --diarize: who speaks first: agent, customer, or direction (who answers).",
+            metavar="WHO",
+        ),
+    ] = None,
     itn: Annotated[bool, _write("--itn", help="Write numbers as digits.")] = False,
     wait: Annotated[bool, _then("--wait", help="Show progress until finished.")] = False,
     notify: Annotated[
@@ -169,7 +185,9 @@ def submit_command(
     changes = {
         "plan": _without_none(**plan, segment_s=segment, overlap_s=overlap),
         "decode": _without_none(engine=engine, language=language, model=model),
-        "render": _without_none(itn=itn or None, speakers=names),
+        "render": _without_none(
+            itn=itn or None, speakers=names, diarize=_parse_diarize(diarize), first=first
+        ),
     }
     find = partial(digest_files, settings.models)
     request = Request(
@@ -191,6 +209,10 @@ def submit_command(
         _watch_folder(request, settings, settle)
     else:
         raise typer.Exit(_submit_once(request, settings, wait=wait, as_json=as_json))
+
+
+def _parse_diarize(value: str | None) -> str | int | None:
+    return int(value) if value is not None and value.isdecimal() else value
 
 
 def _without_none(**options: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from schema.transcript import RepairOutcome, RepairReason, SeamRule
+from schema.transcript import RepairOutcome, RepairReason, SeamRule, SpeakersFrom
 
 
 class JsonType(StrEnum):
@@ -93,8 +93,19 @@ FIELDS: tuple[ExportField, ...] = (
         "crosstalk_words", _INTEGER, "Words removed because another channel's speaker said them."
     ),
     ExportField("noise_words", _INTEGER, "Words removed because nobody said them."),
+    ExportField(
+        "speakers_from",
+        _STRING,
+        f"How speakers were told: {_values(SpeakersFrom)}. `channel`: each has a channel, or there"
+        " is one; `guessed`: by their voices; `corrected`: by a person.",
+    ),
     ExportField("talk.silence_ms", _INTEGER, "How long nobody talks."),
-    ExportField("talk.overlap_ms", _INTEGER, "How long two or more talk at once."),
+    ExportField(
+        "talk.overlap_ms",
+        _INTEGER,
+        "How long two or more talk at once; null where they share a channel.",
+        nullable=True,
+    ),
     ExportField("talk.speakers[].speaker", _STRING, "The speaker's name."),
     ExportField("talk.speakers[].talk_ms", _INTEGER, "Talk, with pauses below a second."),
     ExportField("talk.speakers[].share", _NUMBER, "The share of all talk."),
@@ -106,10 +117,18 @@ FIELDS: tuple[ExportField, ...] = (
     ExportField(
         "talk.speakers[].interruptions",
         _INTEGER,
-        "How often the speaker began while another spoke on for half a second.",
+        "How often the speaker began while another spoke on for half a second; null where they"
+        " share a channel.",
+        nullable=True,
     ),
     ExportField("text", _STRING, "All utterances, a line each."),
     ExportField("utterances[].speaker", _STRING, "Who speaks."),
+    ExportField(
+        "utterances[].speaker_confidence",
+        _NUMBER,
+        "How sure that is, from 0 to 1, if speakers were guessed; below 0.65 it is doubtful.",
+        nullable=True,
+    ),
     ExportField("utterances[].channel", _INTEGER, "On which channel.", nullable=True),
     ExportField("utterances[].start_ms", _INTEGER, "When it begins."),
     ExportField("utterances[].end_ms", _INTEGER, "When it ends."),

@@ -33,6 +33,11 @@ _CUE_MAX_CHARS = 84
 #: What is flagged may last as long as a call; so long a caption says so.
 _PLACE_CUE_MAX_MS = 40_000
 
+_CSV_HEADINGS = (
+    *("file", "call_id", "speaker", "channel", "start_ms", "end_ms", "text"),
+    *("speakers_from", "speaker_confidence"),
+)
+
 #: A caption shown for less than this is a flicker.
 _CUE_MIN_MS = 300
 
@@ -70,6 +75,7 @@ def document(transcript: StoredTranscript) -> dict[str, Any]:
         "speech_ms": transcript.speech_ms,
         "crosstalk_words": flag_count(transcript.flags, Flag.CROSSTALK),
         "noise_words": flag_count(transcript.flags, Flag.NOISE_WORDS),
+        "speakers_from": transcript.speakers_from,
         "talk": transcript.talk.to_json() if transcript.talk else None,
         "text": "\n".join(u.text for u in transcript.utterances),
         "utterances": [_utterance_json(u) for u in transcript.utterances],
@@ -118,7 +124,7 @@ def to_text(transcript: StoredTranscript) -> str:
     What was flagged has a line at its place, and what of the file could not be read. Where speech
     was heard that has no words, a last line says how much.
     """
-    lines = [(u.start_ms, u.speaker, u.text) for u in transcript.utterances]
+    lines = [(u.start_ms, _speaker_text(u), u.text) for u in transcript.utterances]
     lines += [
         (gap.span.start_ms, gap.speaker, f"{_gap_text(gap)}, until {_to_seconds(gap.span.end_ms)}")
         for gap in transcript.gaps
@@ -140,6 +146,11 @@ def to_text(transcript: StoredTranscript) -> str:
         f"[{_to_seconds(start_ms)}] {text}\n"
         for start_ms, text in sorted(dialogue, key=lambda line: line[0])
     ) + _coverage_note(transcript)
+
+
+def _speaker_text(utterance: Utterance) -> str:
+    """Return a speaker's name, with a question mark where it may be another."""
+    return f"{utterance.speaker}?" if utterance.is_speaker_doubtful else utterance.speaker
 
 
 def file_remarks(transcript: StoredTranscript) -> list[Remark]:
@@ -185,21 +196,25 @@ def to_csv(transcript: StoredTranscript) -> str:
     """Return a row for each utterance, for spreadsheets."""
     table = io.StringIO()
     writer = csv.writer(table)
-    writer.writerow(["file", "call_id", "speaker", "channel", "start_ms", "end_ms", "text"])
+    writer.writerow(_CSV_HEADINGS)
     recording = transcript.recording
-    rows = [(u.speaker, u.channel, u.start_ms, u.end_ms, u.text) for u in transcript.utterances]
+    rows = [
+        (u.speaker, u.channel, u.start_ms, u.end_ms, u.text, u.speaker_confidence)
+        for u in transcript.utterances
+    ]
     rows += [
-        (gap.speaker, gap.channel, gap.span.start_ms, gap.span.end_ms, _gap_text(gap))
+        (gap.speaker, gap.channel, gap.span.start_ms, gap.span.end_ms, _gap_text(gap), None)
         for gap in transcript.gaps
     ]
     rows += [
-        (p.speaker, p.channel, p.span.start_ms, p.span.end_ms, f"({p.text})")
+        (p.speaker, p.channel, p.span.start_ms, p.span.end_ms, f"({p.text})", None)
         for p in transcript.places
     ]
-    rows += [("", None, r.at_ms, r.at_ms, r.text) for r in file_remarks(transcript)]
+    rows += [("", None, r.at_ms, r.at_ms, r.text, None) for r in file_remarks(transcript)]
     name, call_id = _cell(recording.name), _cell(recording.call.call_id or "")
-    for speaker, channel, start_ms, end_ms, text in sorted(rows, key=lambda row: row[2]):
-        writer.writerow([name, call_id, _cell(speaker), channel, start_ms, end_ms, _cell(text)])
+    for speaker, channel, start_ms, end_ms, text, sure in sorted(rows, key=lambda row: row[2]):
+        cells = [name, call_id, _cell(speaker), channel, start_ms, end_ms, _cell(text)]
+        writer.writerow([*cells, transcript.speakers_from, sure])
     return table.getvalue()
 
 
@@ -256,7 +271,7 @@ def _utterance_cues(transcript: StoredTranscript) -> Iterator[_Cue]:
 def _cue(utterance: Utterance, words: list[Word], text: str) -> _Cue:
     start_ms = words[0].start_ms
     end_ms = max(words[-1].end_ms, start_ms + _CUE_MIN_MS)
-    return _Cue(utterance.speaker, start_ms, end_ms, text)
+    return _Cue(_speaker_text(utterance), start_ms, end_ms, text)
 
 
 def _split_words(words: tuple[Word, ...]) -> Iterator[list[Word]]:
@@ -276,6 +291,7 @@ def _split_words(words: tuple[Word, ...]) -> Iterator[list[Word]]:
 def _utterance_json(utterance: Utterance) -> dict[str, Any]:
     return {
         "speaker": utterance.speaker,
+        "speaker_confidence": utterance.speaker_confidence,
         "channel": utterance.channel,
         "start_ms": utterance.start_ms,
         "end_ms": utterance.end_ms,

@@ -66,6 +66,8 @@ class PageRow:
     number: int
     words: tuple[PageWord, ...]
     gap: str | None = None
+    #: How sure the speaker is, in a hundred, where that is a close call.
+    doubtful_percent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,9 @@ def _rows(transcript: StoredTranscript) -> Iterator[PageRow]:
             yield PageRow(start_ms, item.span.end_ms, speaker, number, (), item.code)
         else:
             words = tuple(_page_words(item, seams.get(item.channel, [])))
-            yield PageRow(start_ms, item.end_ms, speaker, number, words)
+            sure = item.speaker_confidence or 0.0
+            percent = round(100 * sure) if item.is_speaker_doubtful else None
+            yield PageRow(start_ms, item.end_ms, speaker, number, words, doubtful_percent=percent)
 
 
 def _page_words(utterance: Utterance, seams: list[Seam]) -> Iterator[PageWord]:

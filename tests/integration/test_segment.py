@@ -30,7 +30,7 @@ from tests.factories import PROFILE, added, recording, result, submission
 from workers.process import metrics
 from workers.process.metrics import StageSeconds
 from workers.process.waiting_messages import WaitingMessages
-from workers.segment.pipeline import DecodedOrError
+from workers.segment.pipeline import DecodedOrError, DecodeOutput
 from workers.segment.work import requeue_once, transcribe_segment
 
 
@@ -57,7 +57,7 @@ class FakeDecoder:
             return profile.fallback_profile
         return profile
 
-    def decode(self, claim: Claim, check_cancelled) -> tuple[SegmentResult, StageSeconds]:
+    def decode(self, claim: Claim, check_cancelled) -> DecodeOutput:
         self.decoded.append(claim)
         if claim.name in self.fails_with_others:
             raise RuntimeError("this one")
@@ -69,7 +69,7 @@ class FakeDecoder:
             Event().wait(0.01)
         if self.failure is not None:
             raise self.failure
-        return result("hello"), StageSeconds(0.0, 0.0, 0.0)
+        return DecodeOutput(result("hello"), StageSeconds(0.0, 0.0, 0.0))
 
     def decode_all(self, wanted) -> list[DecodedOrError]:
         """Decode several: what is raised of a name is raised of it alone, or of all."""
@@ -86,7 +86,9 @@ class FakeDecoder:
                 check_cancelled()
                 if claim.name in self.refuses:
                     raise self.refuses[claim.name]
-                outcomes.append((result(f"hello from {claim.name}"), StageSeconds(0.0, 0.0, 0.0)))
+                outcomes.append(
+                    DecodeOutput(result(f"hello from {claim.name}"), StageSeconds(0.0, 0.0, 0.0))
+                )
             except CallscribeError as error:
                 outcomes.append(error)
         return outcomes

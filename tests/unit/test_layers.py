@@ -95,6 +95,8 @@ def test_only_some_modules_know_a_model_library():
         "workers/engines/funasr/isolation.py",
         "workers/engines/funasr/cuda_graphs.py",
         "workers/engines/funasr/sanm.py",
+        "workers/engines/voices/campplus.py",
+        "workers/engines/voices/ge2e.py",
         "workers/engines/whisper.py",
         "workers/process/memory.py",
         "workers/transcript/text_normalisation.py",

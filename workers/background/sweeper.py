@@ -19,6 +19,7 @@ from schema.settings import SPOOL_ROOT, Settings
 from schema.store.ledger import Ledger
 from schema.store.read import recordings
 from schema.store.work.sweep import SENT_MAX, SweepResult, sweep
+from schema.store.work.voices import erase_old_voices
 from workers.background.spool_cleanup import remove_unused_copies
 from workers.process import metrics
 
@@ -45,6 +46,7 @@ class Sweeper:
             try:
                 self.sweep_once()
                 self._clean_spool()
+                self._erase_old_voices()
             except Exception:
                 log.exception("sweep_failed")
 
@@ -92,6 +94,14 @@ class Sweeper:
                 settled=result.finished_duplicates,
             )
         return result, sent
+
+    def _erase_old_voices(self) -> None:
+        """Erase the voices that nobody is to keep, a batch a sweep."""
+        keep = self._settings.voices_keep
+        keep_s = 0 if keep is None else round(keep.total_seconds())
+        erase = partial(erase_old_voices, keep_s=keep_s, batch=SENT_MAX)
+        if erased := self._ledger.transact(erase):
+            log.info("voices_erased", segments=erased)
 
     def _clean_spool(self) -> None:
         if self._settings.spool is None or time.monotonic() < self._next_cleanup_s:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from schema.errors import CallscribeError
 from schema.pcm import Samples
 from schema.span import Span
@@ -47,6 +50,23 @@ class SpeechDetector(Protocol):
         but for those at its edges. ``samples`` last at least
         :data:`workers.segment.speech_regions.SHORTEST_MS`.
         """
+
+
+class VoiceEmbedder(Protocol):
+    """Says whose voice it is, as a vector: those of one speaker point the same way."""
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector."""
+        ...
+
+    def embed(self, samples: Samples, windows: Sequence[Span]) -> npt.NDArray[np.float32]:
+        """Return ``(windows, dimension)``, each vector of length 1.
+
+        ``windows`` are in order, of one length, and begin on multiples of 20 ms; the last may reach
+        past the audio. Samples are silent in none of them.
+        """
+        ...
 
 
 def never_cancelled() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from schema.profile import Profile
 from schema.settings import Settings
-from workers.engines.base import Recognizer, SpeechDetector
+from workers.engines.base import Recognizer, SpeechDetector, VoiceEmbedder
 
 if TYPE_CHECKING:
     from workers.engines.features import FilterBank
@@ -47,3 +47,15 @@ def load_recognizer(profile: Profile, settings: Settings, bank: FilterBank) -> R
             return load_funasr(profile, settings, bank)
         case engine:
             assert_never(engine)
+
+
+def load_embedder(profile: Profile, settings: Settings, bank: FilterBank) -> VoiceEmbedder:
+    """Load what tells the profile's voices apart."""
+    model = profile.render.voice_model.model_files
+    if model.name == "resemblyzer":
+        from workers.engines.voices.ge2e import load_ge2e
+
+        return load_ge2e(model, settings, bank)
+    from workers.engines.voices.campplus import load_campplus
+
+    return load_campplus(model, settings, bank)

@@ -64,6 +64,7 @@ class StageSeconds(NamedTuple):
     read: float
     vad: float
     asr: float
+    voices: float = 0.0
 
 
 def count(metric: catalogue.Metric, amount: float = 1, **labels: str) -> None:

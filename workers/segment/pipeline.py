@@ -1,6 +1,7 @@
 """The route of a segment: from a claim to its words.
 
     read_segment -> find_speech -> recognizer.decode, measure_loudness -> SegmentResult
+                                -> embed_voices, where speakers share a channel -> Voices
 
 Each step is a function of its inputs; the models are found by what a profile asks for, and stay.
 """
@@ -13,6 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 
 from schema.errors import CallscribeError
 from schema.pcm import Samples
@@ -20,10 +22,22 @@ from schema.profile import DecodeSettings, Profile
 from schema.settings import Settings
 from schema.span import Span
 from schema.store.work.segments import Claim
+from schema.voices import Voices
 from schema.words import ResultTag, SegmentResult
-from workers.engines.base import DecodedSpeech, DecodeRequest, Recognizer, SpeechDetector
+from workers.engines.base import (
+    DecodedSpeech,
+    DecodeRequest,
+    Recognizer,
+    SpeechDetector,
+    VoiceEmbedder,
+)
 from workers.engines.device import is_gpu, report_device_errors, run_trial
-from workers.engines.load import load_detector, load_filter_bank, load_recognizer
+from workers.engines.load import (
+    load_detector,
+    load_embedder,
+    load_filter_bank,
+    load_recognizer,
+)
 from workers.engines.model_memory import choose_profile
 from workers.process.lease import LeasedClaim
 from workers.process.memory import device_memory, freeze_gc
@@ -31,14 +45,24 @@ from workers.process.metrics import StageSeconds
 from workers.segment.audio import read_segment
 from workers.segment.loudness import measure_loudness
 from workers.segment.speech_regions import find_speech
+from workers.segment.voices import embed_voices
 
 if TYPE_CHECKING:
     from workers.engines.features import FilterBank
 
 log = structlog.get_logger(__name__)
 
-#: A segment's words and where its time went, or what was raised of it alone.
-DecodedOrError = tuple[SegmentResult, StageSeconds] | CallscribeError
+
+class DecodeOutput(NamedTuple):
+    """A segment's words, where its time went, and its voices, where they are wanted."""
+
+    result: SegmentResult
+    seconds: StageSeconds
+    voices: Voices | None = None
+
+
+#: What became of a segment, or what was raised of it alone.
+DecodedOrError = DecodeOutput | CallscribeError
 
 
 class LoadedModels(NamedTuple):
@@ -60,13 +84,12 @@ class _ReadSegment(NamedTuple):
     def speech_ms(self) -> int:
         return sum(region.duration_ms for region in self.speech)
 
-    def to_result(
-        self, decoding: DecodedSpeech, asr_s: float
-    ) -> tuple[SegmentResult, StageSeconds]:
+    def to_result(self, decoding: DecodedSpeech, asr_s: float) -> DecodeOutput:
         loudness = measure_loudness(self.request.samples, self.speech)
         tags = {**decoding.tags, ResultTag.LOUDNESS_DB: loudness}
         result = SegmentResult(decoding.words, self.speech, decoding.language, tags)
-        return result, StageSeconds(*(round(s, 3) for s in (self.read_s, self.vad_s, asr_s)))
+        seconds = StageSeconds(*(round(s, 3) for s in (self.read_s, self.vad_s, asr_s)))
+        return DecodeOutput(result, seconds)
 
 
 class SegmentDecoder:
@@ -87,10 +110,10 @@ class SegmentDecoder:
         self._uses_fallback: list[tuple[DecodeSettings, bool]] = []
         self._filter_bank: FilterBank | None = None
         self._models: LoadedModels | None = None
+        #: Its weights' digest, and the embedder.
+        self._embedder: tuple[str, VoiceEmbedder] | None = None
 
-    def decode(
-        self, claim: Claim, check_cancelled: Callable[[], None]
-    ) -> tuple[SegmentResult, StageSeconds]:
+    def decode(self, claim: Claim, check_cancelled: Callable[[], None]) -> DecodeOutput:
         """Return the words of a claimed segment.
 
         ``check_cancelled`` is called between the steps, and raises once the work was cancelled.
@@ -113,8 +136,25 @@ class SegmentDecoder:
             Exception: what fails for all of them, or cannot be laid at one's door.
         """
         models = self._load(claims[0].claim.profile)
+        for claim, _ in claims:
+            if claim.wants_voices:
+                self._load_embedder(claim.profile)
         try:
             return self._decode_with(models, claims)
+        finally:
+            models.bank.clear()
+
+    def find_voices(self, claim: Claim) -> Voices:
+        """Return the voices of a claimed segment whose words are known.
+
+        Raises:
+            CallscribeError: by its fate, as :meth:`decode` does.
+        """
+        models = self._load(claim.profile)
+        self._load_embedder(claim.profile)
+        try:
+            segment = self._read_speech(claim, lambda: None, models)
+            return self._embed(claim, segment)
         finally:
             models.bank.clear()
 
@@ -140,7 +180,37 @@ class SegmentDecoder:
             else segment.to_result(decoding, asr_s * segment.speech_ms / speech_ms)
             for segment, decoding in zip(decodable, decodings, strict=True)
         )
-        return [s if isinstance(s, CallscribeError) else next(outcomes) for s in segments_or_errors]
+        results: list[DecodedOrError] = []
+        for (claim, _), segment in zip(claims, segments_or_errors, strict=True):
+            outcome = segment if isinstance(segment, CallscribeError) else next(outcomes)
+            if isinstance(segment, _ReadSegment) and isinstance(outcome, DecodeOutput):
+                outcome = self._with_voices(claim, segment, outcome)
+            results.append(outcome)
+        return results
+
+    def _with_voices(
+        self, claim: Claim, segment: _ReadSegment, outcome: DecodeOutput
+    ) -> DecodeOutput:
+        """Add a segment's voices, where they are wanted; what fails there costs no word."""
+        if not claim.wants_voices:
+            return outcome
+        start_s = time.monotonic()
+        try:
+            voices = self._embed(claim, segment)
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:
+            if self.is_spoilt_by(error):
+                raise
+            log.exception("voices_failed")
+            return outcome
+        seconds = outcome.seconds._replace(voices=round(time.monotonic() - start_s, 3))
+        return outcome._replace(seconds=seconds, voices=voices)
+
+    def _embed(self, claim: Claim, segment: _ReadSegment) -> Voices:
+        embedder = self._load_embedder(claim.profile)
+        samples, speech = segment.request.samples, segment.speech
+        return embed_voices(embedder, samples, speech, claim.span.start_ms)
 
     def _read_speech(
         self, claim: Claim, check_cancelled: Callable[[], None], models: LoadedModels
@@ -190,7 +260,7 @@ class SegmentDecoder:
     def unload(self) -> None:
         """Let go of the models; the next segment loads them again."""
         if self._models is not None:
-            self._models = None
+            self._models = self._embedder = None
             freeze_gc()
             # What they held is asked for next: it must be free, and not in an allocator's cache.
             with report_device_errors(self._settings.device):
@@ -217,3 +287,12 @@ class SegmentDecoder:
         self._models = LoadedModels(model_settings, bank, detector, recognizer)
         freeze_gc()
         return self._models
+
+    def _load_embedder(self, profile: Profile) -> VoiceEmbedder:
+        digest = profile.render.voice_model.model_files.digest
+        if self._embedder is None or self._embedder[0] != digest:
+            with report_device_errors(self._settings.device):
+                embedder = load_embedder(profile, self._settings, self._open_filter_bank())
+            self._embedder = digest, embedder
+            freeze_gc()
+        return self._embedder[1]

@@ -27,6 +27,7 @@ from schema.metrics import (
 from schema.store.dispatches import segment_limit_s
 from schema.store.work import segments
 from schema.store.work.segments import Claim, DecodeTurn, EndResult, FailureKind
+from schema.store.work.voices import has_voices
 from schema.wire import BACKSTOP_S, Message
 from schema.words import ResultTag
 from workers.process import metrics
@@ -35,6 +36,7 @@ from workers.process.memory import GpuMemory, device_memory
 from workers.process.time_limit import limit_time
 
 if TYPE_CHECKING:
+    from schema.voices import Voices
     from schema.words import SegmentResult
     from workers.context import Worker
     from workers.process.metrics import StageSeconds
@@ -61,6 +63,7 @@ class _ClaimedSegment(NamedTuple):
 class _MeasuredResult(NamedTuple):
     result: SegmentResult
     seconds: StageSeconds
+    voices: Voices | None
     memory: GpuMemory
 
 
@@ -309,23 +312,34 @@ def _decode_or_take_cached(worker: Worker, segment: _ClaimedSegment) -> _ClaimFo
     """
     claim = segment.claim
     if claim.is_cached:
-        return claim, _store_cached(worker, claim, None)
+        return claim, _store_cached(worker, claim, None, _find_missing_voices(worker, segment))
     segment = _with_host_profile(worker, segment)
     host_claim, turn = segment.host_claim, _take_decode_turn(worker, segment)
     if turn.is_busy:
         log.info("segment_decoded_elsewhere")
         return None
     if turn.cached_result is not None:
-        follow_up = _store_cached(
-            worker, host_claim, _tag_smaller_model(segment, turn.cached_result)
-        )
+        result = _tag_smaller_model(segment, turn.cached_result)
+        voices = _find_missing_voices(worker, segment)
+        follow_up = _store_cached(worker, host_claim, result, voices)
         return replace(host_claim, is_cached=True), follow_up
     with GpuMemory(device_memory(worker.settings.device)) as memory:
-        result, seconds = worker.segment_decoder.decode(
-            host_claim, segment.lease_renewal.raise_if_lost
-        )
+        output = worker.segment_decoder.decode(host_claim, segment.lease_renewal.raise_if_lost)
     _recycle_if_stuck(worker, memory)
-    return host_claim, _store_result(worker, segment, _MeasuredResult(result, seconds, memory))
+    return host_claim, _store_result(worker, segment, _MeasuredResult(*output, memory))
+
+
+def _find_missing_voices(worker: Worker, segment: _ClaimedSegment) -> Voices | None:
+    """Return the voices of a segment whose words are known, unless the ledger has them."""
+    claim = segment.claim
+    if not claim.wants_voices:
+        return None
+    if worker.ledger.run_statement(lambda c: has_voices(c, claim.voice_key)):
+        return None
+    with GpuMemory(device_memory(worker.settings.device)) as memory:
+        voices = worker.segment_decoder.find_voices(claim)
+    _recycle_if_stuck(worker, memory)
+    return voices
 
 
 def _recycle_if_stuck(worker: Worker, memory: GpuMemory) -> None:
@@ -334,9 +348,13 @@ def _recycle_if_stuck(worker: Worker, memory: GpuMemory) -> None:
         metrics.count(RECYCLES, reason=RecycleReason.MEMORY)
 
 
-def _store_cached(worker: Worker, claim: Claim, result: SegmentResult | None) -> EndResult:
-    log.info("segment_known")
-    follow_up = worker.ledger.run_statement(lambda c: segments.finish_segment(c, claim, result))
+def _store_cached(
+    worker: Worker, claim: Claim, result: SegmentResult | None, voices: Voices | None
+) -> EndResult:
+    log.info("segment_known", has_voices=voices is not None)
+    follow_up = worker.ledger.run_statement(
+        lambda c: segments.finish_segment(c, claim, result, voices)
+    )
     metrics.count_cached(claim.span.duration_ms)
     return follow_up
 
@@ -344,10 +362,12 @@ def _store_cached(worker: Worker, claim: Claim, result: SegmentResult | None) ->
 def _store_result(
     worker: Worker, segment: _ClaimedSegment, decode_result: _MeasuredResult
 ) -> EndResult:
-    claim, (_, seconds, memory) = segment.host_claim, decode_result
+    claim, (_, seconds, voices, memory) = segment.host_claim, decode_result
     result = _tag_smaller_model(segment, decode_result.result)
     start_s = time.monotonic()
-    follow_up = worker.ledger.run_statement(lambda c: segments.finish_segment(c, claim, result))
+    follow_up = worker.ledger.run_statement(
+        lambda c: segments.finish_segment(c, claim, result, voices)
+    )
     store_s = time.monotonic() - start_s
     metrics.count_decoded(claim.span.duration_ms, result.speech_ms, seconds, store_s, memory.after)
     log.info(

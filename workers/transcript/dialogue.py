@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from schema.profile import RenderSettings
 from schema.text import join_words
 from schema.transcript import Utterance
 from schema.words import Word
@@ -30,9 +29,14 @@ _SENTENCE_ENDS = tuple(".?!。？！…")  # noqa: RUF001 (Chinese marks are mea
 
 
 def to_dialogue(
-    timelines: Sequence[ChannelTimeline], render: RenderSettings
+    timelines: Sequence[ChannelTimeline],
+    speakers: Sequence[str],
+    confidences: Mapping[Word, float] | None = None,
 ) -> tuple[Utterance, ...]:
     """Merge channels by time, in the order in which turns were taken.
+
+    ``speakers`` has the name of each timeline's; several share a channel where they were told by
+    their voices, and ``confidences`` then has how sure each word's speaker is.
 
     An utterance ends where another speaker answers: where they begin to speak in a pause of it,
     after a sentence, or with more than a word or two. Where two speak at once, both utterances are
@@ -41,11 +45,15 @@ def to_dialogue(
     utterances = [
         Utterance(
             channel=timeline.channel,
-            speaker=render.speaker(timeline.channel),
+            speaker=speaker,
             text=join_words([word.text for word in words]),
             words=tuple(words),
+            # As sure as its least sure word.
+            speaker_confidence=min((confidences[word] for word in words), default=None)
+            if confidences
+            else None,
         )
-        for index, timeline in enumerate(timelines)
+        for index, (timeline, speaker) in enumerate(zip(timelines, speakers, strict=True))
         for words in split_words(
             timeline.words, _TurnEnd(timeline, [*timelines[:index], *timelines[index + 1 :]])
         )

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import structlog
+from sqlalchemy import Connection
 
 from schema.errors import CallscribeError, ErrorCode, LeaseLost, Misconfigured, Transient
-from schema.metrics import FENCED_WRITES, REDUCE_SECONDS, REDUCES, FencedTask, ReduceOutcome
+from schema.metrics import (
+    FENCED_WRITES,
+    GUESSED_CALLS,
+    REDUCE_SECONDS,
+    REDUCES,
+    SPEAKER_NUMBERS,
+    FencedTask,
+    ReduceOutcome,
+)
 from schema.profile import RenderSettings
 from schema.span import Span
+from schema.states import RecordingState, SegmentKind
 from schema.store.dispatches import REDUCE_LIMIT_S
 from schema.store.work import reduces, repairs
 from schema.store.work.reduces import EndedSegment, ReduceClaim
+from schema.store.work.voices import erase_voices_of, order_voices, read_voices
 from schema.talk import talk_of
-from schema.transcript import Draft, Flag, Gap, PlannedRepair, has_flag
+from schema.transcript import (
+    Draft,
+    Flag,
+    FlaggedPlace,
+    Gap,
+    PlannedRepair,
+    SpeakersFrom,
+    Utterance,
+    has_flag,
+    is_channel_shared,
+)
+from schema.voices import Voices, voice_key
 from schema.wire import Message
+from schema.words import Word
 from workers.process import metrics
 from workers.process.lease import LeaseRenewal
 from workers.process.time_limit import limit_time
@@ -38,6 +62,7 @@ from workers.transcript.language import (
 )
 from workers.transcript.loudness import Loudness
 from workers.transcript.repair import apply_repairs
+from workers.transcript.shared_channel import SharedChannel, collect_voices, tell_apart
 from workers.transcript.stitch import ChannelTimeline, stitch
 from workers.transcript.text_normalisation import normalise_numbers, punctuate, require_rules
 
@@ -104,13 +129,72 @@ def _reduce(worker: Worker, claim: ReduceClaim) -> None:
     if _order_repairs(worker, claim, segments):
         metrics.count(REDUCES, outcome=ReduceOutcome.REPAIRS)
         return
-    draft = draft_transcript(claim, segments, _load_punctuator(worker, claim))
+    voices = _read_voices(worker, claim, segments)
+    if voices is None:
+        metrics.count(REDUCES, outcome=ReduceOutcome.VOICES)
+        return
+    draft = draft_transcript(claim, segments, _load_punctuator(worker, claim), voices)
     # What was drafted without the rules that this host lacks is thrown away.
     require_rules(draft.language, claim.profile.render)
-    state = worker.ledger.transact(lambda c: reduces.store_transcript(c, claim, segments, draft))
+    state = worker.ledger.transact(lambda c: _store(c, worker, claim, segments, draft))
     log.info("recording_done", state=state, flags=draft.flags, seams=len(draft.seams))
     metrics.count(REDUCES, outcome=state)
+    if draft.speakers_from == SpeakersFrom.GUESSED:
+        is_doubtful = has_flag(draft.flags, Flag.SPEAKERS_DOUBTFUL)
+        metrics.count(
+            GUESSED_CALLS, speakers=count_speakers(draft), doubtful=str(is_doubtful).lower()
+        )
     metrics.observe(REDUCE_SECONDS, time.monotonic() - begun_s)
+
+
+def _store(
+    connection: Connection,
+    worker: Worker,
+    claim: ReduceClaim,
+    segments: Sequence[EndedSegment],
+    draft: Draft,
+) -> RecordingState:
+    """Store a transcript; the voices that it was made of go in the same transaction."""
+    state = reduces.store_transcript(connection, claim, segments, draft)
+    if claim.profile.render.tells_voices and worker.settings.voices_keep is None:
+        erase_voices_of(connection, claim.recording_id)
+    return state
+
+
+def count_speakers(draft: Draft) -> str:
+    """Return how many speak, as the metric has it."""
+    count = len({utterance.speaker for utterance in draft.utterances})
+    return SPEAKER_NUMBERS[min(count, len(SPEAKER_NUMBERS) - 1)]
+
+
+def _read_voices(
+    worker: Worker, claim: ReduceClaim, segments: Sequence[EndedSegment]
+) -> Mapping[UUID, Voices] | None:
+    """Return the voices of segments of shared channels; None where they were ordered just now."""
+    keys = {
+        segment.id: voice_key(claim.profile, segment.pcm_digest, claim.rate_hz)
+        for segment in segments
+        if segment.id is not None and _wants_voices(claim, segment)
+    }
+    if not keys:
+        return {}
+    voices = worker.ledger.transact(lambda c: read_voices(c, keys))
+    missing_ids = keys.keys() - voices.keys()
+    if not missing_ids or claim.has_ordered_voices:
+        return voices
+    dispatches = worker.ledger.transact(lambda c: order_voices(c, claim, missing_ids))
+    worker.publisher.publish(dispatches)
+    log.info("voices_ordered", count=len(dispatches))
+    return None if dispatches else voices
+
+
+def _wants_voices(claim: ReduceClaim, segment: EndedSegment) -> bool:
+    return (
+        claim.profile.render.tells_voices
+        and segment.kind == SegmentKind.PLAN
+        and segment.result is not None
+        and is_channel_shared(segment.channel, claim.channels, claim.flags)
+    )
 
 
 def _load_punctuator(worker: Worker, claim: ReduceClaim) -> Callable[[str], str] | None:
@@ -170,11 +254,13 @@ def draft_transcript(
     claim: ReduceClaim,
     segments: Sequence[EndedSegment],
     punctuator: Callable[[str], str] | None = None,
+    voices: Mapping[UUID, Voices] | None = None,
 ) -> Draft:
     """Stitch a recording's segments, merge its channels, and format the words. Pure.
 
     ``segments`` are in order of channel and start, repairs among them; ``punctuator`` writes marks
-    into a phrase, for a profile that wants them.
+    into a phrase, for a profile that wants them. ``voices`` has those of planned segments by their
+    ids, for a profile that tells speakers apart.
     """
     channels = group_by_channel(segments, claim.profile.render.chinese_script)
     render = _render_settings(claim)
@@ -200,7 +286,12 @@ def draft_transcript(
         _language_of([channel], [timeline])
         for channel, timeline in zip(channels, spoken_timelines, strict=True)
     ]
-    utterances = normalise_numbers(to_dialogue(punctuated_timelines, render), language, render)
+    shared_channels = [
+        _tell_apart(claim, channel, timeline, voices or {})
+        for channel, timeline in zip(channels, punctuated_timelines, strict=True)
+    ]
+    dialogue = _to_dialogue(punctuated_timelines, speakers, shared_channels)
+    utterances = normalise_numbers(dialogue, language, render)
     outcomes = [
         ChannelOutcome(channel, speaker, timeline, repairs)
         for channel, speaker, timeline, (_, repairs) in zip(
@@ -208,8 +299,15 @@ def draft_transcript(
         )
     ]
     flagged_words = list(_flagged_words(outcomes, stitch_results, final_results, crosstalk_result))
-    places = find_places(claim, outcomes, flagged_words)
-    flags = (*claim.flags, *find_flags(outcomes, places, flagged_words))
+    are_told = any(shared is not None and shared.is_known for shared in shared_channels)
+    places = _with_doubtful_speakers(
+        find_places(claim, outcomes, flagged_words), channels, shared_channels
+    )
+    flags = (
+        *claim.flags,
+        *find_flags(outcomes, places, flagged_words),
+        *_speaker_flags(shared_channels),
+    )
     has_times = not has_flag(flags, Flag.TIMES_GUESSED)
     return Draft(
         language=language,
@@ -226,9 +324,75 @@ def draft_transcript(
         ),
         repairs=tuple(repair for outcome in outcomes for repair in outcome.repairs),
         languages=tuple(zip((channel.number for channel in channels), languages, strict=True)),
-        talk=talk_of(utterances, claim.duration_ms) if has_times else None,
+        talk=talk_of(utterances, claim.duration_ms, hears_overlap=not are_told)
+        if has_times
+        else None,
         places=places,
+        speakers_from=SpeakersFrom.GUESSED if are_told else SpeakersFrom.CHANNEL,
     )
+
+
+def _tell_apart(
+    claim: ReduceClaim,
+    channel: Channel,
+    timeline: ChannelTimeline,
+    voices: Mapping[UUID, Voices],
+) -> SharedChannel | None:
+    """Return who speaks on a channel; None where it has one speaker, or nobody asked."""
+    render = claim.profile.render
+    is_shared = is_channel_shared(channel.number, claim.channels, claim.flags)
+    if not (render.tells_voices and is_shared and timeline.words):
+        return None
+    own_voices = collect_voices(channel.planned_segments, voices)
+    if own_voices is None or timeline.untimed_speech:
+        return SharedChannel((timeline,), (render.speaker(None),), is_known=False)
+    return tell_apart(timeline, own_voices, render, claim.direction)
+
+
+def _to_dialogue(
+    timelines: Sequence[ChannelTimeline],
+    speakers: Sequence[str],
+    shared_channels: Sequence[SharedChannel | None],
+) -> tuple[Utterance, ...]:
+    """Merge timelines: of a channel that several share, one for each of them."""
+    all_timelines: list[ChannelTimeline] = []
+    all_speakers: list[str] = []
+    confidences: dict[Word, float] = {}
+    for timeline, speaker, shared in zip(timelines, speakers, shared_channels, strict=True):
+        if shared is not None:
+            all_timelines += shared.timelines
+            all_speakers += shared.names
+            confidences |= shared.confidences
+        else:
+            all_timelines.append(timeline)
+            all_speakers.append(speaker)
+    return to_dialogue(all_timelines, all_speakers, confidences)
+
+
+def _with_doubtful_speakers(
+    places: Sequence[FlaggedPlace],
+    channels: Sequence[Channel],
+    shared_channels: Sequence[SharedChannel | None],
+) -> tuple[FlaggedPlace, ...]:
+    """Add where it is a close call who speaks, if that is so throughout.
+
+    A few such words are in every call: their utterances say so, and no flag does.
+    """
+    doubts = [
+        FlaggedPlace(Flag.SPEAKERS_DOUBTFUL, channel.number, shared.names[0], span)
+        for channel, shared in zip(channels, shared_channels, strict=True)
+        if shared is not None and shared.is_doubtful
+        for span in shared.doubts
+    ]
+    return tuple(sorted((*places, *doubts), key=lambda place: (place.span, place.channel or 0)))
+
+
+def _speaker_flags(shared_channels: Sequence[SharedChannel | None]) -> Iterator[str]:
+    told_channels = [shared for shared in shared_channels if shared is not None]
+    if not all(shared.is_known for shared in told_channels):
+        yield Flag.SPEAKERS_UNKNOWN
+    if any(shared.is_doubtful for shared in told_channels):
+        yield Flag.SPEAKERS_DOUBTFUL
 
 
 def _language_of(channels: Sequence[Channel], timelines: Sequence[ChannelTimeline]) -> str | None:

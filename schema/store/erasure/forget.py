@@ -47,6 +47,7 @@ from schema.store.read.recordings import (
 from schema.store.read.search import NO_FILTERS, Filters
 from schema.store.results import delete_unused_results, find_recordings_using, find_result_keys
 from schema.tables import ErasureRow, Recording, Submission, Transcript, UtteranceRow
+from schema.transcript import SpeakersFrom
 from schema.wire import Dispatch
 
 
@@ -170,6 +171,8 @@ def _matches(cutoff: datetime, filters: Filters) -> ColumnElement[bool]:
                 Transcript.recording_id == Recording.id,
                 UtteranceRow.transcript_id == Transcript.id,
                 func.lower(UtteranceRow.speaker) == func.lower(filters.speaker),
+                # Who was told by their voice may be another.
+                Transcript.speakers_from.is_distinct_from(SpeakersFrom.GUESSED),
             )
         )
     return and_(*conditions)

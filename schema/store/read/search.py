@@ -19,13 +19,14 @@ class Filters:
     """Which calls, and whose words: ``since`` is the earliest moment, ``until`` the first beyond.
 
     A call's time is when it started or, where nobody knows, when it was submitted. The speaker's
-    name is taken in either case.
+    name is taken in either case; who was told by their voice is left out unless ``with_guessed``.
     """
 
     since: datetime | None = None
     until: datetime | None = None
     speaker: str | None = None
     line: str | None = None
+    with_guessed: bool = False
 
 
 #: All calls, and everybody's words.
@@ -46,6 +47,8 @@ class Hit:
     start_ms: int
     end_ms: int
     text: str
+    speakers_from: str
+    speaker_confidence: float | None
 
 
 #: A call without a plausible start started when it was submitted.
@@ -56,7 +59,8 @@ _CALLED_AT = f"""coalesce(
 _FILTERS = {
     "since": f"{_CALLED_AT} >= :since",
     "until": f"{_CALLED_AT} < :until",
-    "speaker": "lower(u.speaker) = lower(:speaker)",
+    "speaker": "lower(u.speaker) = lower(:speaker)"
+    " and (:with_guessed or t.speakers_from is distinct from 'guessed')",
     "line": "r.line = :line",
 }
 
@@ -77,9 +81,12 @@ def search_utterances(
         if value is not None:
             conditions.append(condition)
             parameters[name] = value
+    if filters.speaker is not None:
+        parameters["with_guessed"] = filters.with_guessed
     statement = text(f"""
         select r.id, r.call_id, r.name, {_CALLED_AT} as called_at, r.line,
-               u.channel, u.speaker, u.start_ms, u.end_ms, u.text
+               u.channel, u.speaker, u.start_ms, u.end_ms, u.text,
+               coalesce(t.speakers_from, 'channel') as speakers_from, u.speaker_confidence
           from utterances u
           join transcripts t on t.id = u.transcript_id
           join recordings r on r.id = t.recording_id

@@ -22,6 +22,7 @@ from schema.transcript import (
     Repair,
     Seam,
     SeamRule,
+    SpeakersFrom,
     Talk,
     Utterance,
     has_flag,
@@ -53,6 +54,7 @@ class StoredTranscript:
     stored_at: datetime | None = None
     stored_talk: Talk | None = None
     places: tuple[FlaggedPlace, ...] = ()
+    speakers_from: str = SpeakersFrom.CHANNEL
 
     @property
     def has_guessed_times(self) -> bool:
@@ -70,7 +72,9 @@ class StoredTranscript:
         end_ms = max((utterance.end_ms for utterance in self.utterances), default=0)
         duration_ms = self.recording.duration_ms
         return self.stored_talk or talk_of(
-            self.utterances, end_ms if duration_ms is None else duration_ms
+            self.utterances,
+            end_ms if duration_ms is None else duration_ms,
+            hears_overlap=self.speakers_from == SpeakersFrom.CHANNEL,
         )
 
     @property
@@ -136,6 +140,7 @@ def _stored_transcript(
         stored_at=row["created_at"],
         stored_talk=Talk.from_json(row["talk"]) if row["talk"] else None,
         places=tuple(map(FlaggedPlace.from_json, row["places"] or ())),
+        speakers_from=row["speakers_from"] or SpeakersFrom.CHANNEL,
     )
 
 
@@ -146,7 +151,14 @@ def _utterances(connection: Connection, transcript_id: UUID) -> tuple[Utterance,
         .order_by(UtteranceRow.index)
     ).mappings()
     utterances = tuple(
-        Utterance(row["channel"], row["speaker"], row["text"], _words(row["words"])) for row in rows
+        Utterance(
+            row["channel"],
+            row["speaker"],
+            row["text"],
+            _words(row["words"]),
+            _confidence(row["speaker_confidence"]),
+        )
+        for row in rows
     )
     if not all(utterance.words for utterance in utterances):
         raise ValueError("an utterance has no words")
@@ -171,6 +183,11 @@ def _seams(connection: Connection, transcript_id: UUID) -> tuple[Seam, ...]:
         )
         for row in rows
     )
+
+
+def _confidence(value: float | None) -> float | None:
+    # Four bytes in the ledger; as many places as were meant.
+    return None if value is None else round(value, 3)
 
 
 def _texts(values: Any) -> tuple[str, ...]:

@@ -41,6 +41,9 @@ class EndedSegment:
     core: Span | None = None
     reason: str | None = None
     language: str | None = None
+    #: None in tests of what needs neither.
+    id: UUID | None = None
+    pcm_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,10 @@ class ReduceClaim:
     channels: int
     flags: tuple[str, ...]
     profile: Profile
+    rate_hz: int = 0
+    direction: str | None = None
+    #: Whether the voices that were missing were ordered already.
+    has_ordered_voices: bool = False
 
 
 _CLAIM = """
@@ -69,7 +76,8 @@ update recordings r
    and r.reduce_dispatch_token = %(token)s
    and r.reduce_attempts < %(attempts_max)s
    and coalesce(r.reduce_expires_at < now(), true)
-returning r.id, r.name, r.duration_ms, r.channels, r.flags, sub.profile
+returning r.id, r.name, r.duration_ms, r.channels, r.flags, sub.profile, r.rate_hz, r.direction,
+          r.voices_ordered_at is not null as has_ordered_voices
 """
 
 
@@ -108,6 +116,9 @@ def claim_reduce(
         channels=row["channels"],
         flags=tuple(row["flags"]),
         profile=profile,
+        rate_hz=row["rate_hz"],
+        direction=row["direction"],
+        has_ordered_voices=row["has_ordered_voices"],
     )
 
 
@@ -144,6 +155,8 @@ def read_ended_segments(connection: Connection, recording_id: UUID) -> tuple[End
             core=_core(row),
             reason=row["reason"],
             language=row["language"],
+            id=row["id"],
+            pcm_digest=row["pcm_digest"],
         )
         for row in rows
     )
@@ -190,6 +203,7 @@ def store_transcript(
             error_message=failed_segments[0].error_message if failed_segments else None,
             **NO_REDUCE_LEASE,
             reduce_attempts=0,
+            voices_ordered_at=None,
         )
     )
     if update_result.rowcount == 0:
@@ -227,6 +241,7 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
             repairs=storable_json([repair.to_json() for repair in draft.repairs]),
             places=storable_json([place.to_json() for place in draft.places]),
             languages=[list(pair) for pair in draft.languages],
+            speakers_from=draft.speakers_from,
             **({"talk": storable_json(draft.talk.to_json())} if draft.talk else {}),
         )
         .returning(Transcript.id)
@@ -244,6 +259,7 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
                     "end_ms": utterance.end_ms,
                     "text": storable_text(utterance.text),
                     "words": storable_json([word.to_json() for word in utterance.words]),
+                    "speaker_confidence": utterance.speaker_confidence,
                 }
                 for index, utterance in enumerate(draft.utterances)
             ],
@@ -394,6 +410,7 @@ def retry_failed_segments(connection: Connection, submission_id: UUID) -> tuple[
             open_segments=OPEN_SEGMENTS,
             state=case((OPEN_SEGMENTS > 0, RecordingState.RUNNING), else_=RecordingState.STITCHING),
             ended_at=None,
+            voices_ordered_at=None,
             # A reducer that froze in an earlier attempt may wake with what it made of it then.
             **NO_REDUCE_LEASE,
             reduce_attempts=0,

@@ -27,9 +27,12 @@ from schema.pcm import PlannedSlice
 from schema.profile import Profile, stored_profile
 from schema.records import AudioFormat, Location, SegmentSource
 from schema.span import Span
+from schema.states import SegmentKind
 from schema.store.dispatches import SEGMENT_COLUMNS, ColumnValues, reduce_dispatch, segment_dispatch
 from schema.store.ledger import END_SEGMENT_OF_RECORDING, Cursor
 from schema.text import storable_text, write_storable_json
+from schema.transcript import is_channel_shared
+from schema.voices import Voices, voice_key
 from schema.wire import Dispatch, Message, Priority
 from schema.words import SegmentResult
 
@@ -61,6 +64,13 @@ class Claim:
     profile: Profile
     attempt: int
     is_cached: bool
+    #: Whether several may speak on its channel, who are told apart by their voices.
+    wants_voices: bool = False
+
+    @property
+    def voice_key(self) -> str:
+        """The key of its voices."""
+        return voice_key(self.profile, self.source.pcm_digest, self.source.format.rate_hz)
 
     @property
     def span(self) -> Span:
@@ -158,9 +168,12 @@ started_recording as (
     update recordings r set state = 'running' from leased_segment
      where r.id = leased_segment.recording_id and r.state || '' = 'planned'
 )
-select s.id, s.recording_id, s.index, s.decode_key, s.attempts, s.language, r.name, r.profile,
-       not s.force and exists (
-           select from results where results.decode_key = s.decode_key) as is_cached,
+select s.id, s.recording_id, s.index, s.attempts, s.language, r.name, r.profile, s.kind, r.flags,
+       -- A segment that is done again, for its voices alone, has a result.
+       coalesce(s.result_key, s.decode_key) as decode_key,
+       (s.result_key is not null or not s.force) and exists (
+           select from results
+            where results.decode_key = coalesce(s.result_key, s.decode_key)) as is_cached,
        {_SOURCE_COLUMNS},
        -- No wait for the disk: a claim that a crash of the server undoes is a fence, no loss.
        set_config('synchronous_commit', 'off', true)
@@ -224,6 +237,7 @@ update segments
 
 
 def _claim(row: Mapping[str, Any], lease: UUID) -> Claim:
+    profile = stored_profile(row["profile"])
     return Claim(
         segment_id=row["id"],
         recording_id=row["recording_id"],
@@ -232,9 +246,12 @@ def _claim(row: Mapping[str, Any], lease: UUID) -> Claim:
         index=row["index"],
         source=_source(row),
         decode_key=row["decode_key"],
-        profile=stored_profile(row["profile"]).with_language(row["language"]),
+        profile=profile.with_language(row["language"]),
         attempt=row["attempts"],
         is_cached=row["is_cached"],
+        wants_voices=profile.render.tells_voices
+        and row["kind"] == SegmentKind.PLAN
+        and is_channel_shared(row["channel"], row["channels"], row["flags"]),
     )
 
 
@@ -367,7 +384,14 @@ finished_segment as (
      where s.id = %(id)s and s.recording_id = locked_recording.id
        and s.lease_token = %(lease)s and s.state || '' = 'leased'
        and (cast(%(body)s as json) is not null or exists (select from existing_result))
- returning s.recording_id, s.decode_key
+ returning s.id, s.recording_id, s.decode_key
+),
+stored_voices as (
+    insert into voices (segment_id, key, body)
+    select id, %(voice_key)s, cast(%(voices)s as bytea) from finished_segment
+     where cast(%(voices)s as bytea) is not null
+        on conflict (segment_id) do update
+       set key = excluded.key, body = excluded.body, created_at = now()
 ),
 stored_result as (
     insert into results (decode_key, body)
@@ -385,8 +409,12 @@ select updated_recording.*, finished_segment.decode_key as planned_key,
 """
 
 
-def finish_segment(cursor: Cursor, claim: Claim, result: SegmentResult | None) -> EndResult:
-    """Store a segment's words and end it; ``result`` is None where the ledger has them already.
+def finish_segment(
+    cursor: Cursor, claim: Claim, result: SegmentResult | None, voices: Voices | None = None
+) -> EndResult:
+    """Store a segment's words, and its voices if it has any, and end it.
+
+    ``result`` is None where the ledger has the words already.
 
     Raises:
         LeaseLost: the lease was taken over, the recording cancelled, or the words that the ledger
@@ -398,6 +426,8 @@ def finish_segment(cursor: Cursor, claim: Claim, result: SegmentResult | None) -
         "lease": claim.lease_token,
         "key": claim.decode_key,
         "body": None if result is None else write_storable_json(result.to_json()),
+        "voice_key": None if voices is None else claim.voice_key,
+        "voices": None if voices is None else voices.to_bytes(),
     }
     row = cursor.execute(_FINISH, parameters).fetchone()
     if row is None:
@@ -425,6 +455,8 @@ _FINISH_DUPLICATE = text(f"""
           from locked_recording, existing_result
          where s.id = :id and s.recording_id = locked_recording.id and s.state || '' = 'pending'
            and s.decode_key = existing_result.decode_key
+           -- Else it has its words, and is done again for its voices.
+           and s.result_key is null
            and (:just_decoded or not s.force)
      returning s.recording_id
     )
@@ -481,8 +513,11 @@ _RELEASE_FAILED = text(f"""
 _GIVE_UP = text(f"""
     with finished_segment as (
         update segments
-           set state = 'failed', ended_at = now(), error_code = :code, error_message = :message,
-               decoding_key = null,
+           -- One that was to be done again for its voices alone keeps its words.
+           set state = case when result_key is null then 'failed' else 'done' end,
+               error_code = case when result_key is null then :code end,
+               error_message = case when result_key is null then :message end,
+               ended_at = now(), decoding_key = null,
                {_CLEAR_LEASE}
          where id = :id and state || '' in ('pending', 'leased')
      returning recording_id

@@ -6,12 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema.profile import RenderSettings
 from schema.words import Word
 from workers.transcript.dialogue import to_dialogue
 from workers.transcript.stitch import ChannelTimeline
 
-RENDER = RenderSettings(speakers=("agent", "caller"))
+SPEAKERS = ("agent", "caller")
 
 
 def timeline(channel: int, *words: tuple[str, int, int]) -> ChannelTimeline:
@@ -19,7 +18,7 @@ def timeline(channel: int, *words: tuple[str, int, int]) -> ChannelTimeline:
 
 
 def read(*timelines: ChannelTimeline) -> list[tuple[str, str]]:
-    return [(u.speaker, u.text) for u in to_dialogue(timelines, RENDER)]
+    return [(u.speaker, u.text) for u in to_dialogue(timelines, SPEAKERS[: len(timelines)])]
 
 
 def test_speakers_alternate_by_time():
@@ -111,7 +110,7 @@ def test_no_word_is_lost_or_moved_however_turns_are_taken(drawn: list[tuple[int,
     ]
     timelines = [ChannelTimeline(side, tuple(words), (), ()) for side, words in enumerate(sides)]
 
-    utterances = to_dialogue(timelines, RENDER)
+    utterances = to_dialogue(timelines, SPEAKERS[: len(timelines)])
 
     for side, words in enumerate(sides):
         assert [w for u in utterances if u.channel == side for w in u.words] == words
