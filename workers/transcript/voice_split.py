@@ -41,6 +41,9 @@ _GAIN, _GAIN_CLOSE = 0.12, 0.06
 #: The graph of two voices: its second eigenvalue over its third; of three, its third over its
 #: fourth. What may be, and what is no sign of it at all.
 _EIGEN_RATIO, _EIGEN_RATIO_CLOSE, _THREE_RATIO = 0.29, 0.45, 0.25
+#: Where the voices take so many turns a minute of speech, as those of a dialogue do and the parts of
+#: a reader do not, less is a sign of two.
+_LIVELY_TURNS, _EIGEN_RATIO_LIVELY = 4.0, 0.38
 #: A voice of less than this share is in no graph of nearest windows. It is told by its distance:
 #: the cosine of the two voices' means, and how often it speaks.
 _RARE_SHARE, _RARE_GAIN, _RARE_COSINE, _RARE_TURNS, _RARE_WINDOWS = 0.15, 0.2, 0.75, 2, 10
@@ -139,10 +142,12 @@ def _judge(vectors: Array, mixture: _Mixture) -> tuple[bool, bool]:
         if is_rare_voice:
             return True, False
     second, third = _eigen_ratios(vectors)
-    is_apart = second <= _EIGEN_RATIO or third <= _THREE_RATIO
+    minutes = windows * HOP_MS / 60_000
+    ratio_max = _EIGEN_RATIO_LIVELY if turns >= _LIVELY_TURNS * minutes else _EIGEN_RATIO
+    is_apart = second <= ratio_max or third <= _THREE_RATIO
     may_be_apart = second <= _EIGEN_RATIO_CLOSE or third <= _THREE_RATIO
     if gain >= _GAIN and is_apart:
-        return True, second > _EIGEN_RATIO
+        return True, second > ratio_max
     return False, gain >= _GAIN_CLOSE and may_be_apart
 
 
