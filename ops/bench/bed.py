@@ -25,7 +25,7 @@ from ops.local.process import Child, ProcessError, family
 from ops.local.servers import PostgresServer, RedisServer, redis_client_url
 from producer.submit.enqueue import celery_app
 from schema.migrate import migrate_ledger
-from schema.profile import PROFILES
+from schema.profile import PROFILES, Profile
 from schema.publish import Publisher
 from schema.records import AudioFormat, CallInfo, Location, NewRecording, PlannedSegment
 from schema.settings import Settings
@@ -153,12 +153,10 @@ def open_bed(**settings: str) -> Iterator[Bed]:
             ledger.close()
 
 
-def new_submission(ledger: Ledger) -> OpenSubmission:
+def new_submission(ledger: Ledger, profile: Profile = PROFILES["call"]) -> OpenSubmission:
     """Open a submission that no other is."""
     return ledger.transact(
-        lambda c: submissions.open_submission(
-            c, uuid4().hex, "benchmark", PROFILES["call"], force=False
-        )
+        lambda c: submissions.open_submission(c, uuid4().hex, "benchmark", profile, force=False)
     )
 
 

@@ -97,7 +97,7 @@ def _measure(model: str, who: str, arguments: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(1)
-    samples = _read(arguments.file, arguments.seconds)
+    samples = read_speech(arguments.file, arguments.seconds)
     maker = MODELS[model]
     decode = (maker.ours if who == "ours" else maker.theirs)(model, arguments.models)
     # Once before it counts: what is loaded late is loaded then.
@@ -109,7 +109,8 @@ def _measure(model: str, who: str, arguments: argparse.Namespace) -> None:
     print(json.dumps(asdict(Measured(words, seconds, peak_bytes))))
 
 
-def _read(path: Path, seconds: int) -> Samples:
+def read_speech(path: Path, seconds: int) -> Samples:
+    """Return the first seconds of a file, mono, 16 kHz."""
     samples, rate_hz = soundfile.read(path, frames=-1, dtype="float32", always_2d=True)
     mono = soxr.resample(downmix(samples), rate_hz, SAMPLE_RATE_HZ)
     return np.ascontiguousarray(mono[: seconds * SAMPLE_RATE_HZ], np.float32)

@@ -1,12 +1,14 @@
 """What does it take to reduce a long recording? One table, a row for each length.
 
-    python -m ops.bench.reduce [--hours 0.17 1 10]
+    python -m ops.bench.reduce [--hours 0.17 1 10] [--voices]
 
 Calls of two channels, each cut into segments of five minutes with overlaps of eight seconds, made
 up and finished in a ledger of their own: speech all the time, two words and a half a second on
 either channel, no two sentences alike. A reducer of its own, started for each length, then stitches
 the call, merges the channels and stores the transcript. The time is from its message to the end of
-the recording; the memory is the most that its child ever held, and what it held before.
+the recording; with ``--voices`` calls have one channel, on which two people take turns, a sentence
+each, and are told apart by voices that are made up. The memory is the most that its child ever
+held, and what it held before.
 """
 
 from __future__ import annotations
@@ -20,19 +22,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from sqlalchemy import text
 
 from ops.bench.bed import Bed, calls, new_submission, open_bed, wait_until
 from ops.bench.report import print_table, say
 from ops.local.process import Child, ProcessError, family
 from ops.local.stack import reducer_command
+from schema.profile import load_profile
 from schema.records import NewRecording, PlannedSegment
 from schema.span import Span
 from schema.store.work.segments import claim_segment, finish_segment
+from schema.voices import Voices
 from schema.wire import Dispatch
 from schema.words import SegmentResult, Word
+from workers.segment.voices import find_windows
 
-_CHANNELS = 2
 _SEGMENT_MS = 300_000
 _OVERLAP_MS = 8_000
 _WORD_MS = 320
@@ -40,6 +45,7 @@ _GAP_MS = 30
 _SENTENCE_WORDS = 12
 _PAUSE_MS = 700
 _PATIENCE_S = 600.0
+_VOICE_SIZE, _VOICE_SPREAD = 192, 0.05
 
 _HEADINGS = (
     "hours",
@@ -72,17 +78,20 @@ def main() -> None:
     """Fill, reduce, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hours", type=float, nargs="+", default=[1 / 6, 1.0, 10.0])
+    parser.add_argument("--voices", action="store_true", help="one channel, two voices")
     arguments = parser.parse_args()
+    channels = 1 if arguments.voices else 2
     with open_bed() as bed:
-        rows = [_row(_measure(bed, hours)) for hours in arguments.hours]
-        print_table(bed, f"Reduce of a call on {_CHANNELS} channels", _HEADINGS, rows)
+        rows = [_row(_measure(bed, hours, channels)) for hours in arguments.hours]
+        title = "two voices" if arguments.voices else f"{channels} channels"
+        print_table(bed, f"Reduce of a call on {title}", _HEADINGS, rows)
 
 
-def _measure(bed: Bed, hours: float) -> Reduced:
+def _measure(bed: Bed, hours: float, channels: int) -> Reduced:
     bed.empty()
     spans = list(_spans(round(hours * 3_600_000)))
-    message, written = _fill(bed, spans)
-    say(f"{hours:.2f} h: {written:,} words in {_CHANNELS * len(spans)} segments")
+    message, written = _fill(bed, spans, channels)
+    say(f"{hours:.2f} h: {written:,} words in {channels * len(spans)} segments")
     reducer = bed.child("reducer", reducer_command("reducer"))
     with reducer:
         bed.wait_for_workers([reducer])
@@ -95,7 +104,7 @@ def _measure(bed: Bed, hours: float) -> Reduced:
     kept, seams = _stored(bed)
     return Reduced(
         hours,
-        _CHANNELS * len(spans),
+        channels * len(spans),
         written,
         kept,
         seams,
@@ -115,20 +124,23 @@ def _spans(duration_ms: int) -> Iterator[Span]:
         start_ms = end_ms - _OVERLAP_MS
 
 
-def _fill(bed: Bed, spans: Sequence[Span]) -> tuple[Dispatch, int]:
+def _fill(bed: Bed, spans: Sequence[Span], channels: int) -> tuple[Dispatch, int]:
     """Finish every segment of one call; return the message of its reduce, and the words."""
     [plain] = calls(1)
     recording = replace(
         plain,
         duration_ms=spans[-1].end_ms,
         format=replace(
-            plain.format, channels=_CHANNELS, frames=spans[-1].end_ms * plain.format.rate_hz // 1000
+            plain.format, channels=channels, frames=spans[-1].end_ms * plain.format.rate_hz // 1000
         ),
-        segments=tuple(_segments(plain, spans)),
+        segments=tuple(_segments(plain, spans, channels)),
     )
-    timelines = [_timeline(channel, spans[-1].end_ms) for channel in range(_CHANNELS)]
+    timelines = [_timeline(channel, spans[-1].end_ms) for channel in range(channels)]
     words, reduce = 0, None
-    for dispatch in bed.add(new_submission(bed.ledger), [recording], room=1 << 30):
+    diarize = "auto" if channels == 1 else "off"
+    profile = load_profile("call", {"render": {"diarize": diarize}})
+    submission = new_submission(bed.ledger, profile)
+    for dispatch in bed.add(submission, [recording], room=1 << 30):
         held = bed.ledger.run_statement(
             partial(claim_segment, message=dispatch.message, owner="bench", lease_s=600)
         )
@@ -136,16 +148,21 @@ def _fill(bed: Bed, spans: Sequence[Span]) -> tuple[Dispatch, int]:
             raise ProcessError(f"{dispatch.label} could not be claimed")
         result = _result(timelines[held.source.channel or 0], held.span)
         words += len(result.words)
-        ended = bed.ledger.run_statement(partial(finish_segment, claim=held, result=result))
+        voices = _voices(result, held.span) if held.wants_voices else None
+        ended = bed.ledger.run_statement(
+            partial(finish_segment, claim=held, result=result, voices=voices)
+        )
         reduce = ended.reduce or reduce
     if reduce is None:
         raise ProcessError("no segment asked for the reduce")
     return reduce, words
 
 
-def _segments(plain: NewRecording, spans: Sequence[Span]) -> Iterator[PlannedSegment]:
+def _segments(
+    plain: NewRecording, spans: Sequence[Span], channels: int
+) -> Iterator[PlannedSegment]:
     digest = plain.content_digest
-    for channel in range(_CHANNELS):
+    for channel in range(channels):
         for index, span in enumerate(spans):
             own = f"{channel:02x}{index:06x}{digest[8:]}"
             yield PlannedSegment(channel, index, span, own)
@@ -173,6 +190,20 @@ def _result(timeline: Sequence[Word], span: Span) -> SegmentResult:
         else:
             speech.append(word.span)
     return SegmentResult(words, tuple(speech), "en")
+
+
+def _voices(result: SegmentResult, span: Span) -> Voices:
+    """Return voices that change with each sentence, and differ a little from window to window."""
+    duration_ms = span.duration_ms
+    starts_ms = np.array(
+        [w.start_ms for w in find_windows(result.speech, duration_ms, span.start_ms)], np.int64
+    )
+    sentence_ms = _SENTENCE_WORDS * _WORD_MS + (_SENTENCE_WORDS - 1) * _GAP_MS + _PAUSE_MS
+    speakers = (starts_ms + span.start_ms) // sentence_ms % 2
+    draw = np.random.default_rng(span.start_ms)
+    vectors = draw.normal(0, _VOICE_SPREAD, (len(starts_ms), _VOICE_SIZE)).astype(np.float32)
+    vectors[np.arange(len(starts_ms)), speakers] += 1
+    return Voices(starts_ms, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def _is_reduced(bed: Bed) -> bool:

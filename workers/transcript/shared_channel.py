@@ -100,7 +100,7 @@ def tell_apart(
     words = timeline.words
     is_worded = _is_worded(voices.starts_ms, words)
     starts_ms, vectors = voices.starts_ms[is_worded], voices.vectors[is_worded]
-    split = split_voices(vectors.astype(np.float64), starts_ms, render.speaker_count)
+    split = split_voices(vectors, starts_ms, render.speaker_count)
     if split.speakers == 1:
         return SharedChannel((timeline,), (render.speaker(None),), is_doubtful=split.is_close)
     told = tell_speakers(words, starts_ms, split.scores)

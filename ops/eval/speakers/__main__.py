@@ -150,8 +150,8 @@ def _composed(readers: dict[str, Reader], corpus: Path) -> Iterator[MonoCall]:
         yield call("30 s", names, 200 + index, minutes=0.5)
     for index, names in enumerate(_RARE):
         yield call("rare", names, 300 + index, shares=(0.93, 0.07), short_turns=0.5)
-    for index, names in enumerate(_TRIOS):
-        yield call("three", names, 400 + index)
+    for index, trio in enumerate(_TRIOS):
+        yield call("three", trio, 400 + index)
     quiet = call("", ("2414", "1998"), 500)
     level = 0.05 / 10 ** (_NOISE_DB / 20)
     noise = np.random.default_rng(1).normal(0, level, len(quiet.mix)).astype(np.float32)
