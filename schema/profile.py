@@ -194,7 +194,7 @@ class VoiceModel(_ProfilePart):
 
 
 #: How many speakers a channel has that several may share: "auto" is one or two.
-Diarize = Literal["auto", "off"] | Annotated[int, Field(ge=1, le=6)]
+Diarize = Literal["auto", "off"] | Annotated[int, Field(strict=True, ge=1, le=6)]
 #: Who speaks first where speakers are told by their voices; "direction": who answers the call.
 FirstSpeaker = Literal["agent", "customer", "direction"]
 

@@ -3,8 +3,8 @@
     python -m ops.bench.voices FILE [--seconds 300]
 
 FILE is speech. Each model embeds the windows of its speech (1.2 s every 0.4 s) on one thread;
-beside them Whisper base writes its words, as the default profile does. "share" is of Whisper's time. "kB" is what an hour of speech keeps in the ledger until its
-transcript is stored.
+beside them Whisper base writes its words, as the default profile does. "share" is of Whisper's
+time. "kB" is what an hour of speech keeps in the ledger until its transcript is stored.
 """
 
 from __future__ import annotations

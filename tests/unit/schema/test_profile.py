@@ -142,7 +142,38 @@ def test_a_fallback_leaves_the_key_alone_and_its_words_have_that_of_its_model():
 def test_what_a_profile_does_not_set_an_older_worker_does_not_hear_of():
     said = load_profile("call").model_dump(mode="json", exclude_none=True)
     assert "fallback" not in said["decode"]
+    assert said["render"] == {"itn": False, "speakers": []}
     assert Profile.model_validate(said) == load_profile("call")
+
+
+def test_how_speakers_are_told_changes_no_word_s_key():
+    told = load_profile("call", {"render": {"diarize": "auto", "first": "agent"}})
+
+    # The key of the release before voices were told, at decode version 5.
+    before = "a2142ffe3fa2f98491a7d0ba99b7102abfc8df25db48c9b6f29927c0e5c0a14c"
+    assert key() == told.decode_key("digest", 8_000) == before
+
+
+@pytest.mark.parametrize("value", ["three", 0, 7, "2", True])
+def test_speakers_are_told_by_auto_off_or_a_number_to_six(value: object):
+    with pytest.raises(BadRequest, match="diarize"):
+        load_profile("call", {"render": {"diarize": value}})
+
+
+@pytest.mark.parametrize(
+    ("value", "tells", "count"),
+    [(None, False, None), ("off", False, None), (1, False, 1), ("auto", True, None), (3, True, 3)],
+)
+def test_voices_are_told_where_more_than_one_is_asked_for(value, tells: bool, count: int | None):
+    render = load_profile("call", {"render": {"diarize": value}}).render
+
+    assert (render.tells_voices, render.speaker_count) == (tells, count)
+
+
+@pytest.mark.parametrize("model", ["whisper-base", "unheard-of"])
+def test_a_model_that_tells_no_voices_is_refused(model: str):
+    with pytest.raises(BadRequest, match=model):
+        load_profile("call", {"render": {"voices": {"model": model}}})
 
 
 @pytest.mark.parametrize(
