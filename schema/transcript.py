@@ -99,7 +99,7 @@ class SpeakersFrom(StrEnum):
 
 
 #: Of how sure an utterance's speaker is, below which it is marked.
-SPEAKER_DOUBTFUL_BELOW = 0.65
+SPEAKER_DOUBTFUL_BELOW = 0.62
 
 
 def is_doubtful(speaker_confidence: float | None) -> bool:

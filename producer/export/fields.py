@@ -126,7 +126,7 @@ FIELDS: tuple[ExportField, ...] = (
     ExportField(
         "utterances[].speaker_confidence",
         _NUMBER,
-        "How sure that is, from 0 to 1, if speakers were guessed; below 0.65 it is doubtful.",
+        "How sure that is, from 0 to 1, if speakers were guessed; below 0.62 it is doubtful.",
         nullable=True,
     ),
     ExportField("utterances[].channel", _INTEGER, "On which channel.", nullable=True),

@@ -73,6 +73,9 @@ log = structlog.get_logger(__name__)
 
 _LEASE_LIMIT_S = 3600
 
+#: Whose a place of a channel is that several share.
+_SHARED = "the speakers"
+
 
 def reduce_recording(worker: Worker, message: Message) -> None:
     """Stitch the recording that a message names, if that is still to be done.
@@ -292,10 +295,14 @@ def draft_transcript(
     ]
     dialogue = _to_dialogue(punctuated_timelines, speakers, shared_channels)
     utterances = normalise_numbers(dialogue, language, render)
+    owners = [
+        speaker if shared is None or len(shared.names) == 1 else _SHARED
+        for speaker, shared in zip(speakers, shared_channels, strict=True)
+    ]
     outcomes = [
-        ChannelOutcome(channel, speaker, timeline, repairs)
-        for channel, speaker, timeline, (_, repairs) in zip(
-            channels, speakers, spoken_timelines, repair_results, strict=True
+        ChannelOutcome(channel, owner, timeline, repairs)
+        for channel, owner, timeline, (_, repairs) in zip(
+            channels, owners, spoken_timelines, repair_results, strict=True
         )
     ]
     flagged_words = list(_flagged_words(outcomes, stitch_results, final_results, crosstalk_result))
@@ -316,7 +323,7 @@ def draft_transcript(
         worded_ms=sum(map(worded_ms, spoken_timelines)),
         utterances=utterances,
         seams=tuple(seam for timeline in spoken_timelines for seam in timeline.seams),
-        gaps=_merge_gaps(channels, spoken_timelines, render),
+        gaps=_merge_gaps(channels, owners, spoken_timelines),
         coverage=tuple(
             segment
             for outcome in outcomes
@@ -379,7 +386,7 @@ def _with_doubtful_speakers(
     A few such words are in every call: their utterances say so, and no flag does.
     """
     doubts = [
-        FlaggedPlace(Flag.SPEAKERS_DOUBTFUL, channel.number, shared.names[0], span)
+        FlaggedPlace(Flag.SPEAKERS_DOUBTFUL, channel.number, _SHARED, span)
         for channel, shared in zip(channels, shared_channels, strict=True)
         if shared is not None and shared.is_doubtful
         for span in shared.doubts
@@ -432,15 +439,19 @@ def _flagged_words(
 
 
 def _merge_gaps(
-    channels: Sequence[Channel], timelines: Sequence[ChannelTimeline], render: RenderSettings
+    channels: Sequence[Channel], owners: Sequence[str], timelines: Sequence[ChannelTimeline]
 ) -> tuple[Gap, ...]:
     """Return what failed segments left out, as one gap where several in a row failed alike."""
     failures = (s for c in channels for s in c.planned_segments if s.result is None)
     codes = [segment.error_code for segment in failures]
-    spans = [(timeline.channel, span) for timeline in timelines for span in timeline.gaps]
+    spans = [
+        (timeline.channel, owner, span)
+        for timeline, owner in zip(timelines, owners, strict=True)
+        for span in timeline.gaps
+    ]
     gaps: list[Gap] = []
-    for code, (channel, span) in zip(codes, spans, strict=True):
-        gap = Gap(channel, render.speaker(channel), span, code or ErrorCode.ENGINE_FAILED)
+    for code, (channel, owner, span) in zip(codes, spans, strict=True):
+        gap = Gap(channel, owner, span, code or ErrorCode.ENGINE_FAILED)
         if gaps and replace(gaps[-1], span=span) == gap and gaps[-1].span.end_ms == span.start_ms:
             gaps[-1] = replace(gap, span=Span(gaps[-1].span.start_ms, span.end_ms))
         else:

@@ -1,6 +1,6 @@
 """Are the speakers of mono calls told right? One table.
 
-    python -m ops.eval.speakers CORPUS
+    python -m ops.eval.speakers CORPUS [--language zh]
     python -m ops.eval.speakers --mixdown DIR [--language en]
 
 CORPUS has the folders ``speakers`` (readers with ``.segments.tsv``), ``telephony`` and ``turns``
@@ -36,6 +36,7 @@ from ops.eval.speakers.calls import (
     compose,
     insert_pause,
     mix_down,
+    play_slower,
     read_audio,
     read_reader,
     single_voice,
@@ -72,6 +73,8 @@ _SHORT_CALLS = (("1998", "2609"), ("533", "3331"))
 _RARE = (("1688", "2414"), ("367", "3080"))
 _TRIOS = (("1688", "2414", "533"), ("3005", "1998", "2609"))
 _NOISE_DB, _HOLD_S = 10, 20
+#: A voice played more slowly by so much is another one, lower and of a longer throat.
+_SLOWER = 1.15
 
 
 def main() -> None:
@@ -97,6 +100,8 @@ def main() -> None:
     calls = (
         mixed_calls(arguments.mixdown)
         if arguments.corpus is None
+        else chinese_calls(arguments.corpus)
+        if arguments.language == "zh"
         else corpus_calls(arguments.corpus)
     )
     scores, rows = [], []
@@ -121,8 +126,19 @@ def mixed_calls(directory: Path) -> Iterator[MonoCall]:
             yield mix_down(path)
 
 
+def chinese_calls(corpus: Path) -> Iterator[MonoCall]:
+    """Yield calls of a Chinese reader and of another, who is the first played more slowly."""
+    paths = sorted((corpus / "chinese").glob("*.flac"))
+    [one, other] = (read_reader(path) for path in paths)
+    slower = play_slower(other, _SLOWER)
+    for seed, short_turns in ((600, 0.25), (601, 0.5)):
+        name = f"two Chinese readers, {100 * short_turns:.0f} % short turns"
+        yield compose(name, [one, slower], seed, short_turns=short_turns)
+    yield from map(single_voice, paths)
+
+
 def corpus_calls(corpus: Path) -> Iterator[MonoCall]:
-    """Yield every call that is measured."""
+    """Yield every call that is measured but the Chinese ones."""
     two_channel_calls = [
         corpus / "telephony" / "aws_AutoRepairs40_L-agent_R-caller.wav",
         *sorted((corpus / "turns").glob("*.flac")),

@@ -95,6 +95,15 @@ def read_reader(path: Path, seconds: float = 240) -> Reader:
     )
 
 
+def play_slower(reader: Reader, factor: float) -> Reader:
+    """Return a reader whose utterances last longer by a factor, and sound lower."""
+    slower = (
+        soxr.resample(utterance, SAMPLE_RATE_HZ, SAMPLE_RATE_HZ * factor)
+        for utterance in reader.utterances
+    )
+    return Reader(f"{reader.name} slower", tuple(np.asarray(own, np.float32) for own in slower))
+
+
 def over_telephone(samples: Samples) -> Samples:
     """Return samples as a telephone carries them: 300 to 3,400 Hz, 8 kHz, mu-law."""
     narrow = soxr.resample(samples, SAMPLE_RATE_HZ, CALL_RATE_HZ)
