@@ -49,6 +49,10 @@ INVARIANTS: Final[Mapping[str, str]] = {
          where b.receiver_id is not null
            and r.state not in ('planned', 'running', 'stitching')
            and (select count(*) from events e where e.recording_id = r.id) <> 1""",
+    "voices of recordings that have ended": """
+        select count(*) from voices v join segments s on s.id = v.segment_id
+          join recordings r on r.id = s.recording_id
+         where r.state in ('done', 'partial')""",
     "utterances that are in a transcript twice": """
         select count(*) from (
             select transcript_id, channel, start_ms, end_ms, text from utterances

@@ -6,8 +6,10 @@ The ledger has this version's tables. In each round recordings are submitted whi
 the fleet, one after the other, is stopped as a rollout stops it and started again from a checkout
 of REVISION, and in the next round from this one's; each with a login of the role for it. The
 producer is this version's, since an older one refuses a newer ledger. Every second submission is
-urgent, and a receiver is told of each. Nothing may be lost, doubled, untold or left over; words may
-be either version's. Not among the tests, since it needs the history.
+urgent, and a receiver is told of each. Each call is there in stereo and mixed down, and every
+second submission has the speakers of mixed calls told by their voices. Nothing may be lost,
+doubled, untold or left over; words may be either version's. Not among the tests, since it needs the
+history.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from uuid import UUID
 
+import soundfile
 from sqlalchemy import make_url, text
 
 from ops import tables
@@ -45,6 +48,10 @@ select (select count(*) from events where state <> 'delivered')
 """
 
 
+_GUESSED = "select count(*) from transcripts where speakers_from = 'guessed'"
+_UNKNOWN = "select count(*) from transcripts where flags ? 'speakers-unknown'"
+
+
 def main() -> int:
     """Roll to and fro, then look."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -60,9 +67,18 @@ def main() -> int:
             field.stack.environment["CALLSCRIBE_NOTIFY_SECRET"] = secrets.token_hex()
             with field, _receiving() as url:
                 compose_calls(Path(scratch) / "samples", field.calls)
+                mix_down(field.calls)
                 return _drill(field, other, arguments.rounds, arguments.revision, url)
         finally:
             _git("worktree", "remove", "--force", str(other))
+
+
+def mix_down(directory: Path) -> None:
+    """Put a mono twin beside each call of two channels."""
+    for path in sorted(directory.rglob("*.wav")):
+        samples, rate_hz = soundfile.read(path, always_2d=True)
+        if samples.shape[1] > 1:
+            soundfile.write(path.with_stem(f"{path.stem}-mono"), samples.mean(axis=1), rate_hz)
 
 
 @contextmanager
@@ -94,7 +110,7 @@ def _drill(field: Field, other: Path, rounds: int, revision: str, url: str) -> i
     for number in range(2 * rounds):
         directory = ROOT if number % 2 else other
         for process in [*field.workers, field.reducer]:
-            urgent = ["--priority"] if len(submissions) % 2 else []
+            urgent = ["--priority", "--diarize", "auto"] if len(submissions) % 2 else []
             submissions.append(field.submit("--notify", url, *urgent))
             # As a rollout does: asked to end, then started from the other version.
             process.stop(grace_s=60)
@@ -121,6 +137,8 @@ def _drill(field: Field, other: Path, rounds: int, revision: str, url: str) -> i
         "most strikes of a segment": field.scalar("select max(strikes) from segments"),
         "decoded by another version than planned them": field.logged("segment_of_another_version"),
         "recordings lost": lost,
+        "mixed calls told by their voices": field.scalar(_GUESSED),
+        "mixed calls whose voices were missing": field.scalar(_UNKNOWN),
         "notifications delivered": field.scalar(
             "select count(*) from events where state = 'delivered'"
         ),
