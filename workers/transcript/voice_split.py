@@ -11,7 +11,7 @@ reader who plays a part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +46,7 @@ _EIGEN_RATIO, _EIGEN_RATIO_CLOSE, _THREE_RATIO = 0.29, 0.45, 0.25
 _LIVELY_TURNS, _EIGEN_RATIO_LIVELY = 4.0, 0.38
 #: A voice of less than this share is in no graph of nearest windows. It is told by its distance:
 #: the cosine of the two voices' means, and how often it speaks.
-_RARE_SHARE, _RARE_GAIN, _RARE_COSINE, _RARE_TURNS, _RARE_WINDOWS = 0.15, 0.2, 0.75, 2, 10
+_RARE_SHARE, _RARE_GAIN, _RARE_COSINE, _RARE_TURNS, _RARE_WINDOWS = 0.15, 0.3, 0.7, 2, 10
 
 #: Numbers of nearest windows that a graph is tried with, as shares of all.
 _NEIGHBOURS = np.geomspace(0.003, 0.25, 12)
@@ -107,14 +107,13 @@ def split_voices(
     sample = np.unique(np.linspace(0, windows - 1, min(windows, _SAMPLE)).round().astype(int))
     sampled = vectors[sample].astype(np.float64)
     points, axes, centre = _main_directions(sampled)
-    mixtures = _mixtures(sampled, points, starts_ms[sample], count or 2)
-    best = max(mixtures, key=lambda mixture: mixture.gain, default=None)
-    if best is None:
-        return nobody
-    is_split, is_close = True, False
+    found = _mixtures(sampled, points, starts_ms[sample], count or 2)
+    mixtures = sorted(found, key=lambda mixture: -mixture.gain)
     if count is None:
-        is_split, is_close = _judge(sampled, best)
-    if not is_split:
+        best, is_close = _choose(sampled, mixtures)
+    else:
+        best, is_close = next(iter(mixtures), None), False
+    if best is None:
         return VoiceSplit(1, nobody.scores, is_close)
     # Nothing but points is copied: a call of twelve hours has 100,000 vectors.
     scores = best.scores(vectors @ axes.astype(np.float32) - centre @ axes)
@@ -129,30 +128,41 @@ def _main_directions(vectors: Array) -> tuple[Array, Array, Array]:
     return (vectors - centre) @ axes, axes, centre
 
 
-def _judge(vectors: Array, mixture: _Mixture) -> tuple[bool, bool]:
-    """Tell whether there are two voices, and whether that is close."""
-    windows = len(vectors)
-    gain = mixture.gain - _CHANCE - _CHANCE_PER_WINDOW / windows
-    minor = mixture.members[:, int(np.argmin(mixture.shares))] > 0.5
-    cosine = _cosine(vectors[minor], vectors[~minor])
-    turns = int(np.count_nonzero(np.diff(minor.astype(int)) == 1))
-    if mixture.shares.min() < _RARE_SHARE:
-        is_rare_voice = (
-            gain >= _RARE_GAIN
-            and cosine <= _RARE_COSINE
-            and turns >= _RARE_TURNS
-            and np.count_nonzero(minor) >= _RARE_WINDOWS
-        )
-        if is_rare_voice:
-            return True, False
+def _choose(vectors: Array, mixtures: Sequence[_Mixture]) -> tuple[_Mixture | None, bool]:
+    """Return the first mixture of two voices that is believed, and whether that is close.
+
+    None where there is one voice. ``mixtures`` are in order of their gain.
+    """
     second, third = _eigen_ratios(vectors)
-    minutes = windows * HOP_MS / 60_000
-    ratio_max = _EIGEN_RATIO_LIVELY if turns >= _LIVELY_TURNS * minutes else _EIGEN_RATIO
-    is_apart = second <= ratio_max or third <= _THREE_RATIO
+    gain_max = 0.0
+    for mixture in mixtures:
+        gain = mixture.gain - _CHANCE - _CHANCE_PER_WINDOW / len(vectors)
+        gain_max = max(gain_max, gain)
+        if gain < _GAIN:
+            break
+        minor = mixture.members[:, int(np.argmin(mixture.shares))] > 0.5
+        turns = int(np.count_nonzero(np.diff(minor.astype(int)) == 1))
+        if mixture.shares.min() < _RARE_SHARE:
+            if _is_rare_voice(vectors, minor, gain, turns):
+                return mixture, False
+            continue
+        minutes = len(vectors) * HOP_MS / 60_000
+        ratio_max = _EIGEN_RATIO_LIVELY if turns >= _LIVELY_TURNS * minutes else _EIGEN_RATIO
+        if second <= ratio_max or third <= _THREE_RATIO:
+            # By the third alone there are three.
+            return mixture, second > ratio_max
     may_be_apart = second <= _EIGEN_RATIO_CLOSE or third <= _THREE_RATIO
-    if gain >= _GAIN and is_apart:
-        return True, second > ratio_max
-    return False, gain >= _GAIN_CLOSE and may_be_apart
+    return None, gain_max >= _GAIN_CLOSE and may_be_apart
+
+
+def _is_rare_voice(vectors: Array, minor: _Booleans, gain: float, turns: int) -> bool:
+    """Tell whether a few windows are another's, and no mood of the one voice."""
+    return bool(
+        gain >= _RARE_GAIN
+        and turns >= _RARE_TURNS
+        and np.count_nonzero(minor) >= _RARE_WINDOWS
+        and _cosine(vectors[minor], vectors[~minor]) <= _RARE_COSINE
+    )
 
 
 def _cosine(some: Array, others: Array) -> float:

@@ -33,6 +33,17 @@ CALL = [
 ]
 
 
+def test_on_one_channel_nobody_measures_speech_at_once():
+    talk = talk_of(CALL, 30_000, hears_overlap=False)
+
+    assert talk.overlap_ms is None
+    assert [speaker.interruptions for speaker in talk.speakers] == [None, None]
+    assert Talk.from_json(json.loads(json.dumps(talk.to_json()))) == talk
+    assert [speaker.talk_ms for speaker in talk.speakers] == [
+        speaker.talk_ms for speaker in talk_of(CALL, 30_000).speakers
+    ]
+
+
 def test_a_call_has_the_figures_that_it_was_composed_with():
     talk = talk_of(CALL, 30_000)
     agent, customer = talk.speakers

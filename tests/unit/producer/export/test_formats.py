@@ -27,6 +27,7 @@ from schema.transcript import (
     RepairReason,
     Seam,
     SeamRule,
+    SpeakersFrom,
     Utterance,
 )
 from schema.words import Word
@@ -211,6 +212,28 @@ def test_normalised_text_is_shown_whole():
     call = stored(utterance("agent", 0, "twenty", "five", text="25"))
 
     assert to_srt(call).splitlines()[2] == "agent: 25"
+
+
+def test_a_speaker_who_may_be_another_has_a_question_mark():
+    sure = replace(utterance("speaker 1", 1_000, "Hello."), speaker_confidence=0.97)
+    doubtful = replace(utterance("speaker 2", 3_000, "Yes."), speaker_confidence=0.4)
+    call = replace(stored(sure, doubtful), speakers_from=SpeakersFrom.GUESSED)
+
+    assert to_text(call).splitlines() == [
+        "[00:00:01] speaker 1: Hello.",
+        "[00:00:03] speaker 2?: Yes.",
+    ]
+    assert "\nspeaker 2?: Yes.\n" in to_srt(call)
+    assert "<v speaker 2?>Yes.</v>" in to_vtt(call)
+    row = list(csv.DictReader(io.StringIO(to_csv(call))))[1]
+    assert (row["speaker"], row["speakers_from"], row["speaker_confidence"]) == (
+        "speaker 2",
+        "guessed",
+        "0.4",
+    )
+    exported = json.loads(to_json(call))
+    assert exported["speakers_from"] == "guessed"
+    assert [u["speaker_confidence"] for u in exported["utterances"]] == [0.97, 0.4]
 
 
 def test_a_spreadsheet_gets_no_formula():

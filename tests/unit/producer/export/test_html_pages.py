@@ -19,8 +19,18 @@ from schema.span import Span
 from schema.states import RecordingState
 from schema.store.read.recordings import RecordingSummary
 from schema.store.read.transcripts import StoredTranscript
+from schema.talk import talk_of
 from schema.text import join_words
-from schema.transcript import Coverage, Flag, FlaggedPlace, Gap, Seam, SeamRule, Utterance
+from schema.transcript import (
+    Coverage,
+    Flag,
+    FlaggedPlace,
+    Gap,
+    Seam,
+    SeamRule,
+    SpeakersFrom,
+    Utterance,
+)
 from schema.words import Word
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{ 7*7 }}"
@@ -119,6 +129,27 @@ def test_each_flagged_place_can_be_listened_to():
     assert "0:09\N{EN DASH}0:33" in page.text
     assert "caller: low-coverage: what sounds like speech here has no words" in page.text
     assert "9000" in [attributes["data-s"] for attributes in page.of_class("to")]
+
+
+def test_a_page_marks_whom_it_is_not_sure_of_and_says_how_speakers_were_told():
+    sure = replace(said(0, "speaker 1", Word("Hello.", 0, 400)), speaker_confidence=0.97)
+    doubtful = replace(said(0, "speaker 2", Word("Yes.", 900, 1_200)), speaker_confidence=0.4)
+    talk = talk_of((sure, doubtful), 20_000, hears_overlap=False)
+    told = transcript(sure, doubtful)
+    told = replace(told, speakers_from=SpeakersFrom.GUESSED, stored_talk=talk)
+
+    page, plain = (
+        Page(to_page(told, None)),
+        Page(to_page(transcript(said(0, "agent", Word("Hi.", 0, 400))), None)),
+    )
+
+    assert [mark["title"] for mark in page.of_class("doubt") if "title" in mark] == [
+        "perhaps another speaker: 40 % sure"
+    ]
+    assert "not measured" in page.texts
+    assert any("told by their voices" in text for text in page.texts)
+    assert plain.of_class("doubt") == []
+    assert not any("voices" in text for text in plain.texts)
 
 
 def test_what_is_hostile_is_text_everywhere():
