@@ -26,9 +26,12 @@ from ops.bench.gpu_models import (
     written,
 )
 from schema.span import Span
+from schema.voices import HOP_MS, WINDOW_MS
 from workers.engines.features import FilterBank, open_filter_bank
+from workers.engines.funasr.isolation import isolate_funasr
 from workers.engines.funasr.networks import RegionTokens
 from workers.engines.minibatch import ROUNDED_SIZES
+from workers.engines.voices.campplus import CamPlusEmbedder
 from workers.process.memory import CudaMemory, DeviceFigures, DeviceMemory, GpuMemory, freeze_gc
 
 #: Of each kind that is measured, the families that share its networks.
@@ -39,6 +42,9 @@ _LARGE_S = 2_400
 
 #: Times are whole ms, of sums in float32: one that lies between two is either.
 _ROUNDED_MS = 1
+
+#: Vectors of voices have length 1; their sums are in float32.
+_VOICES_APART = 1e-3
 
 #: Of Whisper's words, in a hundred, so many may differ. Two words as likely as each other are told
 #: apart by the last bits of sums, which no two devices share.
@@ -60,6 +66,7 @@ def checked(bench: Bench, kinds: Sequence[str]) -> Iterator[Check]:
         yield attempted(f"{family}: tokens and times of the CPU", partial(_parity, bench, family))
     if "whisper" in kinds:
         yield from _whispers(bench)
+    yield attempted("campplus: voices of the CPU", lambda: _voices(bench))
     if families:
         yield attempted("out of memory: half, and the same words", lambda: _short(bench))
     yield attempted("a device left nearly full: recycled", lambda: _stuck(bench))
@@ -120,6 +127,30 @@ def _tokens(recognizer: Any, family: str) -> list[RegionTokens]:
     hotwords = ["".join(madeup.characters()[3:5])] if family == "seaco" else []
     samples, regions = noise(2, _PARITY_S, 16_000), regions_of(1, _PARITY_S)
     return written(recognizer, samples, regions, hotwords)
+
+
+def _voices(bench: Bench) -> tuple[bool, str]:
+    """Tell whether the vectors of voices are those of the CPU, with weights made up."""
+    with isolate_funasr():
+        from funasr.models.campplus.model import CAMPPlus
+
+        torch.manual_seed(5)
+        weights = CAMPPlus(feat_dim=80, embedding_size=192).state_dict()
+    samples = noise(5, _PARITY_S, 16_000)
+    windows = [
+        Span(at_ms, at_ms + WINDOW_MS)
+        for region in regions_of(5, _PARITY_S)
+        for at_ms in range(region.start_ms, region.end_ms - WINDOW_MS, HOP_MS)
+    ]
+    windows = [Span(w.start_ms // 20 * 20, w.start_ms // 20 * 20 + WINDOW_MS) for w in windows]
+    bank = open_filter_bank(bench.device)
+    expected = CamPlusEmbedder(weights, FilterBank("cpu")).embed(samples, windows)
+    embedder = CamPlusEmbedder(weights, bank)
+    if not bench.is_gpu:
+        embedder.batch_frames *= 10
+    found = embedder.embed(samples, windows)
+    apart = float(np.abs(expected - found).max()) if windows else 1.0
+    return apart <= _VOICES_APART, f"{len(windows)} windows, at most {apart:.1e} apart"
 
 
 def _whispers(bench: Bench) -> Iterator[Check]:

@@ -75,7 +75,10 @@ def models(
     ] = None,
     engine: Annotated[
         str,
-        Option(help="With DIR: its engine, funasr or whisper; or punctuation.", metavar="ENGINE"),
+        Option(
+            help="With DIR: its engine, funasr or whisper; or punctuation, or voices.",
+            metavar="ENGINE",
+        ),
     ] = "funasr",
     as_json: JsonOption = False,
 ) -> None:

@@ -32,6 +32,10 @@ NEEDS: Mapping[str, ModelNeeds] = {
 }
 
 
+#: Parts of a profile that name a model which decodes nothing.
+_RENDERING = frozenset({"punctuation", "voices"})
+
+
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
     """A model on this host: its size, its state, the tiers that select it, what it needs.
@@ -104,7 +108,8 @@ def _digests(directory: Path) -> dict[str, str]:
 def profile_section(directory: Path, engine: str) -> str:
     """Return the part of a profile, TOML, that names a model of one's own, file by file.
 
-    ``engine`` is what decodes it, or "punctuation" for a punctuation model.
+    ``engine`` is what decodes it, "punctuation" for a punctuation model, or "voices" for one that
+    tells voices apart.
 
     Raises:
         BadRequest: the directory holds no file, or cannot be read.
@@ -112,11 +117,11 @@ def profile_section(directory: Path, engine: str) -> str:
     digests = _digests(directory)
     if not digests:
         raise _not_a_model(directory, "holds no file")
-    is_punctuation = engine == "punctuation"
-    part = "render.punctuation" if is_punctuation else "decode"
+    is_rendering = engine in _RENDERING
+    part = f"render.{engine}" if is_rendering else "decode"
     lines = [
         f"[{part}]",
-        *([] if is_punctuation else [f"engine = {json.dumps(engine)}"]),
+        *([] if is_rendering else [f"engine = {json.dumps(engine)}"]),
         f"model = {json.dumps(directory.resolve().name)}",
         "",
         f"[{part}.files]",

@@ -68,8 +68,9 @@ class CamPlusEmbedder:
 
     def __init__(self, weights: Mapping[str, Tensor], bank: FilterBank) -> None:
         self._bank = bank
-        self._frames = _CPU_FRAMES if bank.device.type == "cpu" else _GPU_FRAMES
-        self._network = _Network(weights, bank.device, self._frames)
+        #: How many frames of the features are computed together.
+        self.batch_frames = _CPU_FRAMES if bank.device.type == "cpu" else _GPU_FRAMES
+        self._network = _Network(weights, bank.device, self.batch_frames)
 
     @property
     def dimension(self) -> int:
@@ -90,7 +91,7 @@ class CamPlusEmbedder:
         batch: list[_Run] = []
         frames = 0
         for run in _find_runs(windows):
-            if batch and frames + run.frames > self._frames:
+            if batch and frames + run.frames > self.batch_frames:
                 yield batch
                 batch, frames = [], 0
             batch.append(run)

@@ -46,6 +46,20 @@ def test_what_is_printed_of_a_model_is_a_profile_that_names_it(tmp_path):
     }
 
 
+@pytest.mark.parametrize("part", ["punctuation", "voices"])
+def test_a_model_that_decodes_nothing_is_named_where_words_are_dressed(tmp_path, part: str):
+    directory = tmp_path / "our-own"
+    directory.mkdir()
+    (directory / "model.bin").write_bytes(b"weights")
+    path = tmp_path / "ours.toml"
+    path.write_text(profile_section(directory, part))
+
+    named = getattr(load_profile(str(path)).render, part)
+
+    assert named.model_files.name == "our-own"
+    assert named.model_files.files == {"model.bin": hashlib.sha256(b"weights").hexdigest()}
+
+
 def test_models_are_listed_with_what_chooses_them_and_what_they_need(tmp_path):
     (tmp_path / "our-own").mkdir()
     (tmp_path / "our-own" / "model.pt").write_bytes(b"weights")

@@ -108,7 +108,7 @@ def test_runs_that_are_computed_together_are_as_if_each_were_alone(bank: FilterB
     windows = [Span(0, 1_200), Span(400, 1_600), Span(4_000, 5_200), Span(9_600, 10_800)]
     apart = embedder.embed(samples, windows)
 
-    embedder._frames = 48_000  # type: ignore[attr-defined]
+    embedder.batch_frames = 48_000  # type: ignore[attr-defined]
     together = embedder.embed(samples, windows)
 
     assert together == pytest.approx(apart, abs=1e-5)
