@@ -102,6 +102,9 @@ def count_decoded(
     count(catalogue.AUDIO, audio_ms / 1000, outcome=SegmentOutcome.DONE)
     count(catalogue.SPEECH, speech_ms / 1000)
     stages = {**seconds._asdict(), Stage.STORE: store_s}
+    if not seconds.voices:
+        # Nobody asked for them.
+        del stages[Stage.VOICES]
     for stage, stage_s in stages.items():
         observe(catalogue.STAGES, stage_s, stage=stage)
     if stage_s := sum(stages.values()):

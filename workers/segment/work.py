@@ -20,9 +20,11 @@ from schema.metrics import (
     FENCED_WRITES,
     RECYCLES,
     SEGMENTS,
+    STAGES,
     FencedTask,
     RecycleReason,
     SegmentOutcome,
+    Stage,
 )
 from schema.store.dispatches import segment_limit_s
 from schema.store.work import segments
@@ -336,8 +338,10 @@ def _find_missing_voices(worker: Worker, segment: _ClaimedSegment) -> Voices | N
         return None
     if worker.ledger.run_statement(lambda c: has_voices(c, claim.voice_key)):
         return None
+    start_s = time.monotonic()
     with GpuMemory(device_memory(worker.settings.device)) as memory:
         voices = worker.segment_decoder.find_voices(claim)
+    metrics.observe(STAGES, time.monotonic() - start_s, stage=Stage.VOICES)
     _recycle_if_stuck(worker, memory)
     return voices
 
