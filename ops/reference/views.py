@@ -75,18 +75,18 @@ VIEWS: tuple[View, ...] = (
         " where silence_share > 0.3 and line = 'billing';",
     ),
     View(
+        "talk_guessed_speakers",
+        "A row for each speaker of each recording whose speakers share a channel and were told by"
+        " their voices. Interruptions are null: nobody measures them.",
+        _SPEAKER_COLUMNS,
+        "select call_id, speaker, share from talk_guessed_speakers order by share desc limit 10;",
+    ),
+    View(
         "talk_speakers",
         "A row for each speaker of each recording that has a transcript, but for speakers who were"
         " told by their voices.",
         _SPEAKER_COLUMNS,
         "select speaker, avg(share), sum(interruptions) from talk_speakers group by speaker;",
-    ),
-    View(
-        "talk_guessed_speakers",
-        "The same of recordings whose speakers share a channel and were told by their voices. Their"
-        " interruptions are null: nobody measures them.",
-        _SPEAKER_COLUMNS,
-        "select call_id, speaker, share from talk_guessed_speakers order by share desc limit 10;",
     ),
 )
 

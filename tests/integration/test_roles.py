@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 
+import numpy as np
 import pytest
 from sqlalchemy import Connection, Engine, make_url, text
 
@@ -37,8 +38,10 @@ from schema.store.work import segments as work
 from schema.store.work.repairs import order_repairs
 from schema.store.work.segments import FailureKind
 from schema.store.work.sweep import sweep
+from schema.store.work.voices import order_voices
 from schema.tables import Base
 from schema.transcript import Draft, PlannedRepair, RepairReason, Seam, SeamRule, Utterance
+from schema.voices import Voices
 from schema.wire import Dispatch, QueueLengths
 from schema.words import Word
 from tests.factories import PROFILE, added, quarantined, recording, result, submission
@@ -124,6 +127,18 @@ def _repair(worker: Ledger, end: work.EndResult) -> Dispatch:
     place = PlannedRepair(0, Span(0, 10_000), Span(4_000, 6_000), RepairReason.SPEECH)
     (ordered,) = worker.transact(lambda c: order_repairs(c, held, [place]))
     return ordered
+
+
+def _hear_again(worker: Ledger, end: work.EndResult) -> work.EndResult:
+    """Have the segments of a recording done again for their voices."""
+    message = end.reduce.message
+    held = worker.run_statement(lambda c: reduces.claim_reduce(c, message, owner="r", lease_s=60))
+    segments = worker.transact(lambda c: reduces.read_ended_segments(c, held.recording_id))
+    ids = [segment.id for segment in segments if segment.id is not None]
+    (ordered,) = worker.transact(lambda c: order_voices(c, held, ids))
+    claim = _claimed(worker, ordered)
+    voices = Voices(np.array([0]), np.ones((1, 4), np.float32) / 2)
+    return worker.run_statement(lambda c: work.finish_segment(c, claim, None, voices))
 
 
 def _events(worker: Ledger) -> list[notify.Delivery]:
@@ -545,7 +560,7 @@ def whole_work(producer: Ledger, worker: Ledger) -> None:
     code = ErrorCode.STORAGE_UNREACHABLE
     worker.transact(lambda c: work.fail_segment(c, second, code, "x", FailureKind.STRIKE))
     worker.transact(lambda c: work.return_leases(c, "dies", child_died=True))
-    ordered = _repair(worker, _finish(worker, first))
+    ordered = _repair(worker, _hear_again(worker, _finish(worker, first)))
     _reduce(worker, _finish(worker, _claimed(worker, ordered)))
     worker.transact(lambda c: work.give_up_segment(c, third.segment_id, code, "x"))
     worker.transact(lambda c: work.give_up_segment(c, second.segment_id, code, "x"))

@@ -244,6 +244,7 @@ def test_every_table_is_reached(ledger: Ledger):
         "transcripts",
         "utterances",
         "seams",
+        "voices",
         "events",
         # Holds nothing of a recording: a URL, and how it fares.
         "receivers",

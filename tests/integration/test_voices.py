@@ -22,6 +22,7 @@ from schema.profile import PROFILES, PlanSettings, RenderSettings
 from schema.search_query import parse_query
 from schema.settings import Settings
 from schema.span import Span
+from schema.store.erasure.forget import erase_recordings
 from schema.store.ledger import Ledger
 from schema.store.read.search import Filters, search_utterances
 from schema.store.work.voices import erase_old_voices
@@ -261,6 +262,17 @@ def test_voices_are_kept_as_long_as_they_are_asked_for(
     ledger.transact(lambda c: c.execute(aged))
 
     assert ledger.transact(lambda c: erase_old_voices(c, 7 * day_s, 100)) == 2
+    assert kept_voices(ledger) == 0
+
+
+def test_voices_that_are_kept_go_with_their_recording(fleet: Fleet, tmp_path: Path, ledger: Ledger):
+    fleet.worker.settings = fleet.settings.model_copy(update={"voices_keep": timedelta(days=7)})
+    fleet.submit(mono(tmp_path))
+    fleet.deliver()
+    ids = [transcript.recording.id for transcript in fleet.transcripts()]
+
+    ledger.transact(lambda c: erase_recordings(c, ids, lambda _: None))
+
     assert kept_voices(ledger) == 0
 
 
