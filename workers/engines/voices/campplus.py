@@ -49,6 +49,9 @@ _CPU_FRAMES, _GPU_FRAMES = 500, 48_000
 #: How far the convolutions over time and pitch reach together.
 _REACH_FRAMES = 10
 
+#: A run this long ends, and the next window begins another: a CPU's caches hold no more.
+_RUN_MAX_MS = 30_000
+
 _EPSILON = 1e-5
 
 
@@ -119,7 +122,8 @@ class CamPlusEmbedder:
 def _find_runs(windows: Sequence[Span]) -> Iterator[_Run]:
     run: _Run | None = None
     for window in windows:
-        if run is not None and window.start_ms <= run.span.end_ms:
+        touches = run is not None and window.start_ms <= run.span.end_ms
+        if run is not None and touches and run.span.duration_ms < _RUN_MAX_MS:
             run = _Run(Span(run.span.start_ms, window.end_ms), [*run.windows, window])
             continue
         if run is not None:
@@ -264,7 +268,9 @@ class _Network:
         def masked(image: Tensor) -> Tensor:
             return image.relu_() if is_run is None else image.relu_().mul_(is_run)
 
-        image = masked(self._head[0].apply(mel[None, None]))
+        # Channels last take a tenth less time, on a CPU.
+        image = mel[None, None].contiguous(memory_format=torch.channels_last)
+        image = masked(self._head[0].apply(image))
         for first, second, shortcut in self._residuals:
             changed = second.apply(masked(first.apply(image)))
             image = masked(changed.add_(image if shortcut is None else shortcut.apply(image)))
@@ -280,6 +286,7 @@ class _Network:
     def _convolution(self, name: str, norm: str, stride: int = 1) -> _Convolution:
         scale = self._scale(norm)
         weight = self._weights[f"{name}.weight"] * scale.factor[:, None, None, None]
+        weight = weight.contiguous(memory_format=torch.channels_last)
         return _Convolution(weight, scale.shift, stride)
 
     def _residual(
