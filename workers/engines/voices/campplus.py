@@ -8,7 +8,7 @@ Context-Aware Masking" (https://arxiv.org/abs/2303.00332). FunASR hears every wi
 neighbours share two thirds of theirs. Here windows that touch are one run, which goes through the
 network once; only the pooling is by window, and the context of a mask is the mean of a window's
 length around each moment. Of the corpus' windows of a hard pair of voices 2 in 100 are nearer the
-other voice, where FunASR's way has 3, in 40 % of its time.
+other voice, where FunASR's way has 3, in less than half of its time.
 """
 
 from __future__ import annotations
