@@ -33,17 +33,14 @@ from schema.talk import talk_of
 from schema.transcript import (
     Draft,
     Flag,
-    FlaggedPlace,
     Gap,
     PlannedRepair,
     SpeakersFrom,
-    Utterance,
     has_flag,
     is_channel_shared,
 )
 from schema.voices import Voices, voice_key
 from schema.wire import Message
-from schema.words import Word
 from workers.process import metrics
 from workers.process.lease import LeaseRenewal
 from workers.process.time_limit import limit_time
@@ -51,7 +48,6 @@ from workers.transcript import coverage
 from workers.transcript.channels import Channel, group_by_channel
 from workers.transcript.coverage import find_lost_speech, segment_coverage, speech_ms, worded_ms
 from workers.transcript.crosstalk import CrosstalkResult, drop_crosstalk
-from workers.transcript.dialogue import to_dialogue
 from workers.transcript.flags import ChannelOutcome, FlaggedWords, find_flags, find_places
 from workers.transcript.hallucinations import HallucinationResult, drop_hallucinations, model_doubts
 from workers.transcript.language import (
@@ -62,7 +58,13 @@ from workers.transcript.language import (
 )
 from workers.transcript.loudness import Loudness
 from workers.transcript.repair import apply_repairs
-from workers.transcript.shared_channel import SharedChannel, collect_voices, tell_apart
+from workers.transcript.shared_channel import (
+    THE_SPEAKERS,
+    add_doubtful_places,
+    find_shared_channel,
+    find_speaker_flags,
+    merge_dialogue,
+)
 from workers.transcript.stitch import ChannelTimeline, stitch
 from workers.transcript.text_normalisation import normalise_numbers, punctuate, require_rules
 
@@ -72,9 +74,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _LEASE_LIMIT_S = 3600
-
-#: Whose a place of a channel is that several share.
-_SHARED = "the speakers"
 
 
 def reduce_recording(worker: Worker, message: Message) -> None:
@@ -290,13 +289,13 @@ def draft_transcript(
         for channel, timeline in zip(channels, spoken_timelines, strict=True)
     ]
     shared_channels = [
-        _tell_apart(claim, channel, timeline, voices or {})
+        find_shared_channel(claim, channel, timeline, voices or {})
         for channel, timeline in zip(channels, punctuated_timelines, strict=True)
     ]
-    dialogue = _to_dialogue(punctuated_timelines, speakers, shared_channels)
+    dialogue = merge_dialogue(punctuated_timelines, speakers, shared_channels)
     utterances = normalise_numbers(dialogue, language, render)
     owners = [
-        speaker if shared is None or len(shared.names) == 1 else _SHARED
+        speaker if shared is None or len(shared.names) == 1 else THE_SPEAKERS
         for speaker, shared in zip(speakers, shared_channels, strict=True)
     ]
     outcomes = [
@@ -306,14 +305,14 @@ def draft_transcript(
         )
     ]
     flagged_words = list(_flagged_words(outcomes, stitch_results, final_results, crosstalk_result))
-    are_told = any(shared is not None and shared.is_known for shared in shared_channels)
-    places = _with_doubtful_speakers(
+    is_guessed = any(shared is not None and shared.is_known for shared in shared_channels)
+    places = add_doubtful_places(
         find_places(claim, outcomes, flagged_words), channels, shared_channels
     )
     flags = (
         *claim.flags,
         *find_flags(outcomes, places, flagged_words),
-        *_speaker_flags(shared_channels),
+        *find_speaker_flags(shared_channels),
     )
     has_times = not has_flag(flags, Flag.TIMES_GUESSED)
     return Draft(
@@ -331,75 +330,12 @@ def draft_transcript(
         ),
         repairs=tuple(repair for outcome in outcomes for repair in outcome.repairs),
         languages=tuple(zip((channel.number for channel in channels), languages, strict=True)),
-        talk=talk_of(utterances, claim.duration_ms, hears_overlap=not are_told)
+        talk=talk_of(utterances, claim.duration_ms, hears_overlap=not is_guessed)
         if has_times
         else None,
         places=places,
-        speakers_from=SpeakersFrom.GUESSED if are_told else SpeakersFrom.CHANNEL,
+        speakers_from=SpeakersFrom.GUESSED if is_guessed else SpeakersFrom.CHANNEL,
     )
-
-
-def _tell_apart(
-    claim: ReduceClaim,
-    channel: Channel,
-    timeline: ChannelTimeline,
-    voices: Mapping[UUID, Voices],
-) -> SharedChannel | None:
-    """Return who speaks on a channel; None where it has one speaker, or nobody asked."""
-    render = claim.profile.render
-    is_shared = is_channel_shared(channel.number, claim.channels, claim.flags)
-    if not (render.tells_voices and is_shared and timeline.words):
-        return None
-    own_voices = collect_voices(channel.planned_segments, voices)
-    if own_voices is None or timeline.untimed_speech:
-        return SharedChannel((timeline,), (render.speaker(None),), is_known=False)
-    return tell_apart(timeline, own_voices, render, claim.direction)
-
-
-def _to_dialogue(
-    timelines: Sequence[ChannelTimeline],
-    speakers: Sequence[str],
-    shared_channels: Sequence[SharedChannel | None],
-) -> tuple[Utterance, ...]:
-    """Merge timelines: of a channel that several share, one for each of them."""
-    all_timelines: list[ChannelTimeline] = []
-    all_speakers: list[str] = []
-    confidences: dict[Word, float] = {}
-    for timeline, speaker, shared in zip(timelines, speakers, shared_channels, strict=True):
-        if shared is not None:
-            all_timelines += shared.timelines
-            all_speakers += shared.names
-            confidences |= shared.confidences
-        else:
-            all_timelines.append(timeline)
-            all_speakers.append(speaker)
-    return to_dialogue(all_timelines, all_speakers, confidences)
-
-
-def _with_doubtful_speakers(
-    places: Sequence[FlaggedPlace],
-    channels: Sequence[Channel],
-    shared_channels: Sequence[SharedChannel | None],
-) -> tuple[FlaggedPlace, ...]:
-    """Add where it is a close call who speaks, if that is so throughout.
-
-    A few such words are in every call: their utterances say so, and no flag does.
-    """
-    doubts = [
-        FlaggedPlace(Flag.SPEAKERS_DOUBTFUL, channel.number, _SHARED, span)
-        for channel, shared in zip(channels, shared_channels, strict=True)
-        if shared is not None and shared.is_doubtful
-        for span in shared.doubts
-    ]
-    return tuple(sorted((*places, *doubts), key=lambda place: (place.span, place.channel or 0)))
-
-
-def _speaker_flags(shared_channels: Sequence[SharedChannel | None]) -> Iterator[str]:
-    told_channels = [shared for shared in shared_channels if shared is not None]
-    if not all(shared.is_known for shared in told_channels):
-        yield Flag.SPEAKERS_UNKNOWN
-    if any(shared.is_doubtful for shared in told_channels):
-        yield Flag.SPEAKERS_DOUBTFUL
 
 
 def _language_of(channels: Sequence[Channel], timelines: Sequence[ChannelTimeline]) -> str | None:

@@ -6,7 +6,7 @@ every segment. Only windows with words count: a hold tune or a dial tone is nobo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -15,11 +15,18 @@ import numpy.typing as npt
 
 from schema.profile import RenderSettings
 from schema.span import Span
-from schema.store.work.reduces import EndedSegment
-from schema.transcript import SPEAKER_DOUBTFUL_BELOW
+from schema.store.work.reduces import EndedSegment, ReduceClaim
+from schema.transcript import (
+    SPEAKER_DOUBTFUL_BELOW,
+    Flag,
+    FlaggedPlace,
+    Utterance,
+    is_channel_shared,
+)
 from schema.voices import WINDOW_MS, Voices
 from schema.words import Word
-from workers.transcript.dialogue import split_words
+from workers.transcript.channels import Channel
+from workers.transcript.dialogue import split_words, to_dialogue
 from workers.transcript.stitch import ChannelTimeline
 from workers.transcript.voice_split import split_voices
 from workers.transcript.word_speakers import WordSpeaker, tell_speakers
@@ -31,6 +38,9 @@ _MIDDLE = Span(100, WINDOW_MS - 100)
 #: What comes before the first word, or what the first speaker says before another answers, may be
 #: ringing, a tune or a prompt if it is longer.
 _RINGING_MS, _PROMPT_MS = 10_000, 20_000
+
+#: Whose a place of a channel is that several share.
+THE_SPEAKERS = "the speakers"
 
 #: Doubtful words this close are one place.
 _SAME_PLACE_MS = 5_000
@@ -59,6 +69,70 @@ class SharedChannel:
     is_known: bool = True
 
 
+def find_shared_channel(
+    claim: ReduceClaim,
+    channel: Channel,
+    timeline: ChannelTimeline,
+    voices: Mapping[UUID, Voices],
+) -> SharedChannel | None:
+    """Return who speaks on a channel; None where it has one speaker, or nobody asked."""
+    render = claim.profile.render
+    is_shared = is_channel_shared(channel.number, claim.channels, claim.flags)
+    if not (render.tells_voices and is_shared and timeline.words):
+        return None
+    channel_voices = collect_voices(channel.planned_segments, voices)
+    if channel_voices is None or timeline.untimed_speech:
+        return SharedChannel((timeline,), (render.speaker(None),), is_known=False)
+    return tell_apart(timeline, channel_voices, render, claim.direction)
+
+
+def merge_dialogue(
+    timelines: Sequence[ChannelTimeline],
+    speakers: Sequence[str],
+    shared_channels: Sequence[SharedChannel | None],
+) -> tuple[Utterance, ...]:
+    """Merge timelines: of a channel that several share, one for each of them."""
+    all_timelines: list[ChannelTimeline] = []
+    all_speakers: list[str] = []
+    confidences: dict[Word, float] = {}
+    for timeline, speaker, shared in zip(timelines, speakers, shared_channels, strict=True):
+        if shared is not None:
+            all_timelines += shared.timelines
+            all_speakers += shared.names
+            confidences |= shared.confidences
+        else:
+            all_timelines.append(timeline)
+            all_speakers.append(speaker)
+    return to_dialogue(all_timelines, all_speakers, confidences)
+
+
+def add_doubtful_places(
+    places: Sequence[FlaggedPlace],
+    channels: Sequence[Channel],
+    shared_channels: Sequence[SharedChannel | None],
+) -> tuple[FlaggedPlace, ...]:
+    """Add where it is a close call who speaks, if that is so throughout.
+
+    A few such words are in every call: their utterances say so, and no flag does.
+    """
+    doubts = [
+        FlaggedPlace(Flag.SPEAKERS_DOUBTFUL, channel.number, THE_SPEAKERS, span)
+        for channel, shared in zip(channels, shared_channels, strict=True)
+        if shared is not None and shared.is_doubtful
+        for span in shared.doubts
+    ]
+    return tuple(sorted((*places, *doubts), key=lambda place: (place.span, place.channel or 0)))
+
+
+def find_speaker_flags(shared_channels: Sequence[SharedChannel | None]) -> Iterator[str]:
+    """Yield the flags of a transcript whose speakers are a close call, or not known."""
+    channels = [shared for shared in shared_channels if shared is not None]
+    if not all(shared.is_known for shared in channels):
+        yield Flag.SPEAKERS_UNKNOWN
+    if any(shared.is_doubtful for shared in channels):
+        yield Flag.SPEAKERS_DOUBTFUL
+
+
 def collect_voices(
     segments: Sequence[EndedSegment], voices: Mapping[UUID, Voices]
 ) -> Voices | None:
@@ -66,25 +140,25 @@ def collect_voices(
 
     None where those of a segment that has a result are missing.
     """
-    heard = [segment for segment in segments if segment.result is not None]
-    if any(segment.id not in voices for segment in heard):
+    decoded_segments = [segment for segment in segments if segment.result is not None]
+    if any(segment.id not in voices for segment in decoded_segments):
         return None
     starts, vectors = [np.empty(0, np.int64)], []
-    for index, segment in enumerate(heard):
-        own = voices[segment.id] if segment.id else None
-        if own is None:
+    for index, segment in enumerate(decoded_segments):
+        segment_voices = voices[segment.id] if segment.id else None
+        if segment_voices is None:
             return None
-        starts_ms = own.starts_ms + segment.span.start_ms
-        first_ms = _boundary_ms(heard[index - 1].span, segment.span) if index else 0
+        starts_ms = segment_voices.starts_ms + segment.span.start_ms
+        first_ms = _boundary_ms(decoded_segments[index - 1].span, segment.span) if index else 0
         last_ms = (
-            _boundary_ms(segment.span, heard[index + 1].span)
-            if index + 1 < len(heard)
+            _boundary_ms(segment.span, decoded_segments[index + 1].span)
+            if index + 1 < len(decoded_segments)
             else segment.span.end_ms + WINDOW_MS
         )
         middles_ms = starts_ms + WINDOW_MS // 2
-        is_own = (first_ms <= middles_ms) & (middles_ms < last_ms)
-        starts.append(starts_ms[is_own])
-        vectors.append(own.vectors[is_own])
+        is_inside = (first_ms <= middles_ms) & (middles_ms < last_ms)
+        starts.append(starts_ms[is_inside])
+        vectors.append(segment_voices.vectors[is_inside])
     return Voices(np.concatenate(starts), np.concatenate(vectors)) if vectors else None
 
 
@@ -103,13 +177,15 @@ def tell_apart(
     split = split_voices(vectors, starts_ms, render.speaker_count)
     if split.speakers == 1:
         return SharedChannel((timeline,), (render.speaker(None),), is_doubtful=split.is_close)
-    told = tell_speakers(words, starts_ms, split.scores)
-    order = list(dict.fromkeys(word.speaker for word in told))
+    word_speakers = tell_speakers(words, starts_ms, split.scores)
+    order = list(dict.fromkeys(word.speaker for word in word_speakers))
     timelines = tuple(
         replace(
             timeline,
             words=tuple(
-                word for word, own in zip(words, told, strict=True) if own.speaker == speaker
+                word
+                for word, word_speaker in zip(words, word_speakers, strict=True)
+                if word_speaker.speaker == speaker
             ),
         )
         for speaker in order
@@ -118,8 +194,11 @@ def tell_apart(
     return SharedChannel(
         timelines,
         names,
-        {word: own.confidence for word, own in zip(words, told, strict=True)},
-        _doubtful_spans(words, told),
+        {
+            word: word_speaker.confidence
+            for word, word_speaker in zip(words, word_speakers, strict=True)
+        },
+        _doubtful_spans(words, word_speakers),
         split.is_close or are_doubtful,
     )
 
@@ -142,11 +221,13 @@ def _is_worded(starts_ms: npt.NDArray[np.int64], words: Sequence[Word]) -> npt.N
     return np.asarray(worded_ms >= _WORDED_MIN_MS)
 
 
-def _doubtful_spans(words: Sequence[Word], told: Sequence[WordSpeaker]) -> tuple[Span, ...]:
+def _doubtful_spans(
+    words: Sequence[Word], word_speakers: Sequence[WordSpeaker]
+) -> tuple[Span, ...]:
     doubtful = [
         word
-        for word, own in zip(words, told, strict=True)
-        if own.confidence < SPEAKER_DOUBTFUL_BELOW
+        for word, word_speaker in zip(words, word_speakers, strict=True)
+        if word_speaker.confidence < SPEAKER_DOUBTFUL_BELOW
     ]
     groups = split_words(
         doubtful, lambda group, word: word.start_ms - group[-1].end_ms > _SAME_PLACE_MS

@@ -107,8 +107,8 @@ def split_voices(
     sample = np.unique(np.linspace(0, windows - 1, min(windows, _SAMPLE)).round().astype(int))
     sampled = vectors[sample].astype(np.float64)
     points, axes, centre = _main_directions(sampled)
-    found = _mixtures(sampled, points, starts_ms[sample], count or 2)
-    mixtures = sorted(found, key=lambda mixture: -mixture.gain)
+    candidates = _mixtures(sampled, points, starts_ms[sample], count or 2)
+    mixtures = sorted(candidates, key=lambda mixture: -mixture.gain)
     if count is None:
         best, is_close = _choose(sampled, mixtures)
     else:
@@ -205,11 +205,11 @@ def _mixtures(
     """Yield mixtures of so many voices, from several beginnings."""
     single = _log_likelihood(points)
     beginnings = _two_way_beginnings(vectors, starts_ms) if count == 2 else [_spread(points, count)]
-    tried: set[bytes] = set()
+    known_labels: set[bytes] = set()
     for labels in beginnings:
-        if labels.tobytes() in tried:
+        if labels.tobytes() in known_labels:
             continue
-        tried.add(labels.tobytes())
+        known_labels.add(labels.tobytes())
         members = np.full((len(points), count), 0.05 / (count - 1))
         members[np.arange(len(points)), labels] = 0.95
         mixture = _maximise(points, members, single)
