@@ -68,8 +68,10 @@ def _measure(samples: Samples) -> list[list[str]]:
     }
     windows, kept = {}, {}
     for name in EMBEDDERS:
-        named = load_profile("call", {"render": {"diarize": "auto", "voices": {"model": name}}})
-        embedder = load_embedder(named, settings, bank)
+        embedder_profile = load_profile(
+            "call", {"render": {"diarize": "auto", "voices": {"model": name}}}
+        )
+        embedder = load_embedder(embedder_profile, settings, bank)
 
         def embed(embedder: VoiceEmbedder = embedder) -> object:
             return embed_voices(embedder, samples, speech, 0)
@@ -84,11 +86,11 @@ def _measure(samples: Samples) -> list[list[str]]:
         [
             name,
             str(windows.get(name, "")),
-            f"{own_s / hours:.0f}",
-            f"{own_s / words_s:.2f}",
+            f"{system_s / hours:.0f}",
+            f"{system_s / words_s:.2f}",
             f"{kept[name] / 1000 / hours:.0f}" if name in kept else "",
         ]
-        for name, own_s in seconds.items()
+        for name, system_s in seconds.items()
     ]
 
 
@@ -103,7 +105,7 @@ def _time_by_turns(systems: dict[str, Callable[[], object]]) -> dict[str, float]
             begun_s = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - begun_s)
-    return {name: sorted(own)[_ROUNDS // 2] for name, own in times.items()}
+    return {name: sorted(rounds)[_ROUNDS // 2] for name, rounds in times.items()}
 
 
 if __name__ == "__main__":

@@ -204,7 +204,7 @@ def _row(score: SpeakerScore, same: float) -> list[str]:
     return [
         score.name[:34],
         str(score.expected),
-        str(score.told),
+        str(score.speaker_count),
         str(score.words),
         percent(score.wrong_words, score.words),
         "" if score.error_rate is None else f"{100 * score.error_rate:.1f}",
@@ -217,7 +217,7 @@ def _row(score: SpeakerScore, same: float) -> list[str]:
 
 def _sum(scores: Sequence[SpeakerScore]) -> str:
     two = [score for score in scores if score.expected == 2 and score.words]
-    right = sum(score.told == min(score.expected, 2) for score in scores)
+    right = sum(score.speaker_count == min(score.expected, 2) for score in scores)
     words, wrong = sum(s.words for s in two), sum(s.wrong_words for s in two)
     doubted, caught = sum(s.doubted_words for s in two), sum(s.doubted_wrong_words for s in two)
     return (

@@ -101,7 +101,9 @@ def play_slower(reader: Reader, factor: float) -> Reader:
         soxr.resample(utterance, SAMPLE_RATE_HZ, SAMPLE_RATE_HZ * factor)
         for utterance in reader.utterances
     )
-    return Reader(f"{reader.name} slower", tuple(np.asarray(own, np.float32) for own in slower))
+    return Reader(
+        f"{reader.name} slower", tuple(np.asarray(utterance, np.float32) for utterance in slower)
+    )
 
 
 def over_telephone(samples: Samples) -> Samples:

@@ -52,7 +52,7 @@ class SpeakerScore:
 
     name: str
     expected: int
-    told: int
+    speaker_count: int
     flags: tuple[str, ...]
     words: int
     wrong_words: int
@@ -156,7 +156,7 @@ class SpeakerBench:
 def _score(call: MonoCall, draft: Draft, reference: Sequence[Sequence[Span]]) -> SpeakerScore:
     utterances = draft.utterances
     names = list(dict.fromkeys(utterance.speaker for utterance in utterances))
-    told = [
+    labels = [
         (word, names.index(utterance.speaker), utterance.is_speaker_doubtful)
         for utterance in utterances
         for word in utterance.words
@@ -164,18 +164,18 @@ def _score(call: MonoCall, draft: Draft, reference: Sequence[Sequence[Span]]) ->
     words = wrong = ambiguous = doubted = doubted_wrong = 0
     if call.tracks:
         tell = louder_track(call)
-        truths = [tell(word.start_ms, word.end_ms) for word, _, _ in told]
+        truths = [tell(word.start_ms, word.end_ms) for word, _, _ in labels]
         clear = [abs(level_db) >= _CLEAR_DB for _, level_db in truths]
         order = _best_order(
             [
                 (speaker, truth)
-                for (_, speaker, _), (truth, _), ok in zip(told, truths, clear, strict=True)
+                for (_, speaker, _), (truth, _), ok in zip(labels, truths, clear, strict=True)
                 if ok
             ],
             max(len(names), len(call.tracks)),
         )
         for (_, speaker, is_doubtful), (truth, _), is_clear in zip(
-            told, truths, clear, strict=True
+            labels, truths, clear, strict=True
         ):
             if not is_clear:
                 ambiguous += 1
@@ -188,7 +188,7 @@ def _score(call: MonoCall, draft: Draft, reference: Sequence[Sequence[Span]]) ->
     return SpeakerScore(
         name=call.name,
         expected=call.speakers,
-        told=len(names),
+        speaker_count=len(names),
         flags=tuple(flag for flag in draft.flags if flag.startswith("speakers")),
         words=words,
         wrong_words=wrong,
@@ -196,12 +196,12 @@ def _score(call: MonoCall, draft: Draft, reference: Sequence[Sequence[Span]]) ->
         doubted_words=doubted,
         doubted_wrong_words=doubted_wrong,
         error_rate=_error_rate(utterances, reference) if call.tracks else None,
-        speakers=tuple((word.middle_ms, names[speaker]) for word, speaker, _ in told),
+        speakers=tuple((word.middle_ms, names[speaker]) for word, speaker, _ in labels),
     )
 
 
 def _best_order(pairs: Sequence[tuple[int, int]], count: int) -> tuple[int, ...]:
-    """Return which true speaker each told one is, so that most words fit."""
+    """Return which true speaker each speaker of a transcript is, so that most words fit."""
     return max(
         permutations(range(count)),
         key=lambda order: sum(order[speaker] == truth for speaker, truth in pairs),
@@ -226,10 +226,10 @@ def _error_rate(utterances: Sequence[Utterance], reference: Sequence[Sequence[Sp
         spoken: dict[str, list[Span]] = {}
         for utterance in utterances:
             spoken.setdefault(utterance.speaker, []).extend(w.span for w in utterance.words)
-        told = {name: list(merge(sorted(spans), _PAUSE_MS)) for name, spans in spoken.items()}
+        written = {name: list(merge(sorted(spans), _PAUSE_MS)) for name, spans in spoken.items()}
         true = {f"track {index}": spans for index, spans in enumerate(reference)}
         metric = DiarizationErrorRate(collar=2 * _COLLAR_S, skip_overlap=False)
-        return float(metric(annotate(true), annotate(told)))
+        return float(metric(annotate(true), annotate(written)))
 
 
 def same_speakers(one: SpeakerScore, other: SpeakerScore) -> float:
