@@ -456,13 +456,19 @@ def stored_profile(stored: Mapping[str, Any]) -> Profile:
         ) from error
 
 
-#: Where pydantic would quote a regular expression.
-_PLAIN_MESSAGES = {"decode.language": "neither auto nor an ISO 639-1 code, such as en"}
+#: Where pydantic would quote a regular expression, or name one of several types.
+_PLAIN_MESSAGES = {
+    "decode.language": "neither auto nor an ISO 639-1 code, such as en",
+    "render.diarize": "neither auto, off nor a number from 1 to 6",
+}
 
 
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         setting = ".".join(str(part) for part in first["loc"])
-        return f"{setting}: {_PLAIN_MESSAGES.get(setting, first['msg'])}"
+        named = ".".join(str(part) for part in first["loc"][:2])
+        if named in _PLAIN_MESSAGES:
+            return f"{named}: {_PLAIN_MESSAGES[named]}"
+        return f"{setting}: {first['msg']}"
     return str(error)
