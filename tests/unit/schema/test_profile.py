@@ -156,7 +156,7 @@ def test_how_speakers_are_told_changes_no_word_s_key():
 
 @pytest.mark.parametrize("value", ["three", 0, 7, "2", True])
 def test_speakers_are_told_by_auto_off_or_a_number_to_six(value: object):
-    with pytest.raises(BadRequest, match="render.diarize: neither auto, off nor a number"):
+    with pytest.raises(BadRequest, match=r"render\.diarize: neither auto, off nor a number"):
         load_profile("call", {"render": {"diarize": value}})
 
 
