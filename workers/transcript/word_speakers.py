@@ -18,7 +18,7 @@ from schema.words import Word
 from workers.transcript.voice_split import Array
 
 #: What a change costs, in nats, after a pause of at least so many ms; after a sentence less.
-_CHANGE_COSTS = ((700, 0.7), (300, 1.5), (120, 2.5), (0, 4.5))
+_CHANGE_COSTS = ((700, 0.7), (300, 1.5), (0, 2.5))
 _SENTENCE_DISCOUNT = 1.0
 _SENTENCE_ENDS = tuple(".?!。？！…")  # noqa: RUF001 (Chinese marks are meant)
 
@@ -28,7 +28,7 @@ _SHARE = HOP_MS / WINDOW_MS
 _SCORE_MAX = 12.0
 #: How much of what windows say, and of what a change costs, counts for how sure a word is: windows
 #: that hear two speakers are surer than they should be.
-_CAUTION = 0.3
+_CAUTION = 0.4
 
 
 @dataclass(frozen=True, slots=True)
