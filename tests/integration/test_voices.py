@@ -129,7 +129,8 @@ def test_two_voices_on_a_channel_are_two_speakers_and_no_vector_is_kept(
     told = [(u.speaker, word.text > "level4") for u in transcript.utterances for word in u.words]
     # A window that hears the end of one turn and the beginning of the next is either's.
     assert sum((speaker == "speaker 2") != is_loud for speaker, is_loud in told) <= len(told) / 30
-    assert all((u.speaker_confidence or 0) > 0.62 for u in transcript.utterances)
+    sure = [u for u in transcript.utterances if not u.is_speaker_doubtful]
+    assert len(sure) > len(transcript.utterances) / 2
     assert kept_voices(ledger) == 0
     assert transcript.talk is not None
     assert transcript.talk.overlap_ms is None
