@@ -18,6 +18,7 @@ from schema.words import SegmentResult, Word
 from workers.__main__ import main
 from workers.process.metrics import StageSeconds
 from workers.segment.audio import read_segment
+from workers.segment.pipeline import DecodeOutput
 
 if TYPE_CHECKING:
     from workers.context import Worker  # which reads the environment
@@ -32,13 +33,12 @@ class NullDecoder:
     def profile_for_host(self, profile: Profile) -> Profile:
         return profile
 
-    def decode(
-        self, claim: Claim, check_cancelled: Callable[[], None]
-    ) -> tuple[SegmentResult, StageSeconds]:
+    def decode(self, claim: Claim, check_cancelled: Callable[[], None]) -> DecodeOutput:
         read_segment(claim.source, self.settings)
         heard = Span(0, claim.span.duration_ms)
         word = Word(WORD, heard.start_ms, heard.end_ms, 1.0)
-        return SegmentResult((word,), (heard,), "en"), StageSeconds(0.0, 0.0, 0.0)
+        result = SegmentResult((word,), (heard,), "en")
+        return DecodeOutput(result, StageSeconds(0.0, 0.0, 0.0))
 
 
 def _without_models(worker: Worker) -> None:
