@@ -149,8 +149,8 @@ def _choose(vectors: Array, mixtures: Sequence[_Mixture]) -> tuple[_Mixture | No
         minutes = len(vectors) * HOP_MS / 60_000
         ratio_max = _EIGEN_RATIO_LIVELY if turns >= _LIVELY_TURNS * minutes else _EIGEN_RATIO
         if second <= ratio_max or third <= _THREE_RATIO:
-            # By the third alone there are three.
-            return mixture, second > ratio_max
+            # A third voice is told as one of two.
+            return mixture, third <= _THREE_RATIO
     may_be_apart = second <= _EIGEN_RATIO_CLOSE or third <= _THREE_RATIO
     return None, gain_max >= _GAIN_CLOSE and may_be_apart
 

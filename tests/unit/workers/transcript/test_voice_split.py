@@ -69,7 +69,9 @@ def test_with_too_little_speech_nobody_is_told_from_another():
 def test_auto_tells_no_third_voice():
     speakers = turns(*[12] * 15, speakers=3)
 
-    assert split_voices(call(speakers), starts(len(speakers)), None).speakers == 2
+    split = split_voices(call(speakers), starts(len(speakers)), None)
+
+    assert (split.speakers, split.is_close) == (2, True)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
