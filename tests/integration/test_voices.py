@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from ops.chaos.oracle import broken
 from schema.pcm import SAMPLES_PER_MS, Samples
-from schema.profile import PROFILES, PlanSettings, RenderSettings
+from schema.profile import PROFILES, PlanSettings, Profile, Recognition, RenderSettings
 from schema.search_query import parse_query
 from schema.settings import Settings
 from schema.span import Span
@@ -177,6 +177,35 @@ def test_words_that_are_known_get_their_voices_without_a_decode(
     assert {u.speaker for u in fleet.transcript().utterances} == {"speaker 1", "speaker 2"}
     assert len(recognizer.heard) == decodes
     assert embedder.embedded == 2, "one for each segment"
+
+
+def test_where_memory_is_short_no_larger_model_is_loaded_for_voices(
+    fleet: Fleet,
+    tmp_path: Path,
+    recognizer: FakeRecognizer,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    loaded_models: list[str] = []
+
+    def load(profile: Profile, *_: object) -> FakeRecognizer:
+        loaded_models.append(profile.decode.model)
+        return recognizer
+
+    monkeypatch.setattr("workers.segment.pipeline.load_recognizer", load)
+    monkeypatch.setattr(
+        "workers.segment.pipeline.choose_profile", lambda profile, _: profile.fallback_profile
+    )
+    smaller = {"fallback": Recognition(model="whisper-tiny.en")}
+    path = mono(tmp_path)
+    for diarize in ("off", "auto"):
+        set_render(fleet, diarize=diarize)
+        decode = fleet.profile.decode.model_copy(update=smaller)
+        fleet.profile = fleet.profile.model_copy(update={"decode": decode})
+        fleet.submit(path)
+        fleet.deliver()
+
+    assert {u.speaker for u in fleet.transcript().utterances} == {"speaker 1", "speaker 2"}
+    assert set(loaded_models) == {"whisper-tiny.en"}
 
 
 def test_the_twin_of_a_stereo_call_s_channel_is_told_apart(

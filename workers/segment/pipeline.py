@@ -150,7 +150,8 @@ class SegmentDecoder:
         Raises:
             CallscribeError: by its fate, as :meth:`decode` does.
         """
-        models = self._load(claim.profile)
+        # As it would decode: where memory is short the profile's own model does not fit.
+        models = self._load(self.profile_for_host(claim.profile))
         self._load_embedder(claim.profile)
         try:
             segment = self._read_speech(claim, lambda: None, models)

@@ -59,11 +59,11 @@ from workers.transcript.language import (
 from workers.transcript.loudness import Loudness
 from workers.transcript.repair import apply_repairs
 from workers.transcript.shared_channel import (
-    THE_SPEAKERS,
     add_doubtful_places,
     find_shared_channel,
     find_speaker_flags,
     merge_dialogue,
+    name_owners,
 )
 from workers.transcript.stitch import ChannelTimeline, stitch
 from workers.transcript.text_normalisation import normalise_numbers, punctuate, require_rules
@@ -278,26 +278,20 @@ def draft_transcript(
         for (timeline, _), channel in zip(repair_results, channels, strict=True)
     ]
     spoken_timelines = [result.timeline for result in final_results]
-    loudness_by_channel = {channel.number: Loudness(channel.results) for channel in channels}
-    crosstalk_result = drop_crosstalk(spoken_timelines, loudness_by_channel)
+    crosstalk_result = drop_crosstalk(
+        spoken_timelines, {channel.number: Loudness(channel.results) for channel in channels}
+    )
     punctuated_timelines = [
         punctuate(timeline, punctuator) for timeline in crosstalk_result.timelines
     ]
     language = _language_of(channels, spoken_timelines)
-    languages = [
-        _language_of([channel], [timeline])
-        for channel, timeline in zip(channels, spoken_timelines, strict=True)
-    ]
     shared_channels = [
         find_shared_channel(claim, channel, timeline, voices or {})
         for channel, timeline in zip(channels, punctuated_timelines, strict=True)
     ]
     dialogue = merge_dialogue(punctuated_timelines, speakers, shared_channels)
     utterances = normalise_numbers(dialogue, language, render)
-    owners = [
-        speaker if shared is None or len(shared.names) == 1 else THE_SPEAKERS
-        for speaker, shared in zip(speakers, shared_channels, strict=True)
-    ]
+    owners = name_owners(speakers, shared_channels)
     outcomes = [
         ChannelOutcome(channel, owner, timeline, repairs)
         for channel, owner, timeline, (_, repairs) in zip(
@@ -314,7 +308,6 @@ def draft_transcript(
         *find_flags(outcomes, places, flagged_words),
         *find_speaker_flags(shared_channels),
     )
-    has_times = not has_flag(flags, Flag.TIMES_GUESSED)
     return Draft(
         language=language,
         flags=flags,
@@ -329,9 +322,12 @@ def draft_transcript(
             for segment in segment_coverage(outcome.timeline, outcome.channel.decoded_segments)
         ),
         repairs=tuple(repair for outcome in outcomes for repair in outcome.repairs),
-        languages=tuple(zip((channel.number for channel in channels), languages, strict=True)),
+        languages=tuple(
+            (channel.number, _language_of([channel], [timeline]))
+            for channel, timeline in zip(channels, spoken_timelines, strict=True)
+        ),
         talk=talk_of(utterances, claim.duration_ms, hears_overlap=not is_guessed)
-        if has_times
+        if not has_flag(flags, Flag.TIMES_GUESSED)
         else None,
         places=places,
         speakers_from=SpeakersFrom.GUESSED if is_guessed else SpeakersFrom.CHANNEL,

@@ -75,14 +75,17 @@ def find_shared_channel(
     timeline: ChannelTimeline,
     voices: Mapping[UUID, Voices],
 ) -> SharedChannel | None:
-    """Return who speaks on a channel; None where it has one speaker, or nobody asked."""
+    """Return who speaks on a channel; None where it has one speaker, or nobody asked.
+
+    The profile's names are those of channels: none of them is for who shares one.
+    """
     render = claim.profile.render
     is_shared = is_channel_shared(channel.number, claim.channels, claim.flags)
     if not (render.tells_voices and is_shared and timeline.words):
         return None
     channel_voices = collect_voices(channel.planned_segments, voices)
     if channel_voices is None or timeline.untimed_speech:
-        return SharedChannel((timeline,), (render.speaker(None),), is_known=False)
+        return SharedChannel((timeline,), _number_speakers(1), is_known=False)
     return tell_apart(timeline, channel_voices, render, claim.direction)
 
 
@@ -104,6 +107,16 @@ def merge_dialogue(
             all_timelines.append(timeline)
             all_speakers.append(speaker)
     return to_dialogue(all_timelines, all_speakers, confidences)
+
+
+def name_owners(
+    speakers: Sequence[str], shared_channels: Sequence[SharedChannel | None]
+) -> list[str]:
+    """Return whose a place of each channel is; where several share it, nobody's in particular."""
+    return [
+        speaker if shared is None or len(shared.names) == 1 else THE_SPEAKERS
+        for speaker, shared in zip(speakers, shared_channels, strict=True)
+    ]
 
 
 def add_doubtful_places(
@@ -141,11 +154,9 @@ def collect_voices(
     None where those of a segment that has a result are missing.
     """
     decoded_segments = [segment for segment in segments if segment.result is not None]
-    if any(segment.id not in voices for segment in decoded_segments):
-        return None
-    starts, vectors = [np.empty(0, np.int64)], []
+    starts, vectors = [], []
     for index, segment in enumerate(decoded_segments):
-        segment_voices = voices[segment.id] if segment.id else None
+        segment_voices = voices.get(segment.id) if segment.id else None
         if segment_voices is None:
             return None
         starts_ms = segment_voices.starts_ms + segment.span.start_ms
@@ -176,7 +187,7 @@ def tell_apart(
     starts_ms, vectors = voices.starts_ms[is_worded], voices.vectors[is_worded]
     split = split_voices(vectors, starts_ms, render.speaker_count)
     if split.speakers == 1:
-        return SharedChannel((timeline,), (render.speaker(None),), is_doubtful=split.is_close)
+        return SharedChannel((timeline,), _number_speakers(1), is_doubtful=split.is_close)
     word_speakers = tell_speakers(words, starts_ms, split.scores)
     order = list(dict.fromkeys(word.speaker for word in word_speakers))
     timelines = tuple(
@@ -242,7 +253,7 @@ def _name_speakers(
 
     Never by who talks more: a prompt, or a complaint, would be the agent.
     """
-    numbers = tuple(f"speaker {index + 1}" for index in range(len(timelines)))
+    numbers = _number_speakers(len(timelines))
     first = _first_speaker(render, direction)
     if first is None or len(timelines) != 2:
         return numbers, False
@@ -250,6 +261,10 @@ def _name_speakers(
     starts_ms = [timeline.words[0].start_ms for timeline in timelines]
     may_be_machine = starts_ms[0] > _RINGING_MS or starts_ms[1] - starts_ms[0] > _PROMPT_MS
     return (first, second), may_be_machine
+
+
+def _number_speakers(count: int) -> tuple[str, ...]:
+    return tuple(map(RenderSettings().speaker, range(count)))
 
 
 def _first_speaker(render: RenderSettings, direction: str | None) -> str | None:

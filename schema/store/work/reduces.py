@@ -218,6 +218,26 @@ def reduce_lost_error(claim: ReduceClaim) -> LeaseLost:
     return LeaseLost(ErrorCode.LEASE_LOST, f"recording {claim.recording_id}", cause)
 
 
+def reopen_recording(connection: Connection, claim: ReduceClaim) -> None:
+    """Have a recording run again, since segments of it are pending; the reducer's lease ends.
+
+    The end of the last of them asks for the reduce again.
+    """
+    connection.execute(
+        update(Recording)
+        .where(Recording.id == claim.recording_id)
+        .values(
+            state=RecordingState.RUNNING,
+            open_segments=OPEN_SEGMENTS,
+            reduce_dispatch_token=None,
+            reduce_dispatched_at=None,
+            reduce_dispatches=0,
+            reduce_attempts=0,
+            **NO_REDUCE_LEASE,
+        )
+    )
+
+
 def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft) -> None:
     latest = select(func.coalesce(func.max(Transcript.version), 0)).where(
         Transcript.recording_id == recording_id

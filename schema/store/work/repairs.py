@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from schema.pcm import PlannedSlice, excerpt_digest
@@ -21,8 +21,7 @@ from schema.profile import Profile
 from schema.span import GRID_MS, Span
 from schema.states import RecordingState, SegmentKind, SegmentState
 from schema.store.dispatches import segment_dispatch
-from schema.store.ledger import NO_REDUCE_LEASE, OPEN_SEGMENTS
-from schema.store.work.reduces import ReduceClaim, reduce_lost_error
+from schema.store.work.reduces import ReduceClaim, reduce_lost_error, reopen_recording
 from schema.tables import Recording, SegmentRow, Submission
 from schema.transcript import PlannedRepair
 from schema.wire import Dispatch, Priority
@@ -72,7 +71,7 @@ def order_repairs(
     ids = set(connection.scalars(statement, rows))
     if not ids:
         return []
-    _reopen(connection, claim)
+    reopen_recording(connection, claim)
     return [
         segment_dispatch({**values, "submission_id": row.submission_id}, Priority.URGENT)
         for values in rows
@@ -123,19 +122,3 @@ def _repair_values(
         "dispatch_token": uuid4(),
         "dispatches": 1,
     }
-
-
-def _reopen(connection: Connection, claim: ReduceClaim) -> None:
-    connection.execute(
-        update(Recording)
-        .where(Recording.id == claim.recording_id)
-        .values(
-            state=RecordingState.RUNNING,
-            open_segments=OPEN_SEGMENTS,
-            reduce_dispatch_token=None,
-            reduce_dispatched_at=None,
-            reduce_dispatches=0,
-            reduce_attempts=0,
-            **NO_REDUCE_LEASE,
-        )
-    )

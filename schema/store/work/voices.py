@@ -13,8 +13,8 @@ from sqlalchemy import Connection, delete, exists, func, select, text, update
 
 from schema.states import RecordingState
 from schema.store.dispatches import SEGMENT_COLUMNS, segment_dispatch
-from schema.store.ledger import NO_REDUCE_LEASE, OPEN_SEGMENTS, Cursor, in_array
-from schema.store.work.reduces import ReduceClaim, reduce_lost_error
+from schema.store.ledger import Cursor, in_array
+from schema.store.work.reduces import ReduceClaim, reduce_lost_error, reopen_recording
 from schema.tables import Recording, SegmentRow, VoicesRow
 from schema.voices import Voices
 from schema.wire import Dispatch, Priority
@@ -84,20 +84,9 @@ def order_voices(
     rows = connection.execute(_ORDER, parameters).mappings().all()
     if not rows:
         return []
-    connection.execute(
-        update(Recording)
-        .where(Recording.id == claim.recording_id)
-        .values(
-            state=RecordingState.RUNNING,
-            open_segments=OPEN_SEGMENTS,
-            voices_ordered_at=func.now(),
-            reduce_dispatch_token=None,
-            reduce_dispatched_at=None,
-            reduce_dispatches=0,
-            reduce_attempts=0,
-            **NO_REDUCE_LEASE,
-        )
-    )
+    is_this = Recording.id == claim.recording_id
+    connection.execute(update(Recording).where(is_this).values(voices_ordered_at=func.now()))
+    reopen_recording(connection, claim)
     return [segment_dispatch(row, Priority.URGENT) for row in rows]
 
 

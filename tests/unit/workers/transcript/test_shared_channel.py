@@ -154,6 +154,19 @@ def draft_of(voices: dict[UUID, Voices], segment: EndedSegment, channels: int = 
     return draft_transcript(claim, [segment], None, voices)
 
 
+def test_nobody_on_a_shared_channel_has_a_channel_s_name():
+    segment = ended(Span(0, 80_000))
+    assert segment.id is not None
+    one_voice = Voices(voices_of(segment.span).starts_ms, vectors_of(np.zeros(197, int)))
+    named = replace_render(speakers=("agent", "customer"))
+    profile = PROFILE.model_copy(update={"render": named})
+    claim = replace(reduce_claim((), profile, 1), duration_ms=80_000)
+
+    for voices in ({}, {segment.id: one_voice}):
+        draft = draft_transcript(claim, [segment], None, voices)
+        assert {u.speaker for u in draft.utterances} == {"speaker 1"}
+
+
 def test_a_transcript_says_how_its_speakers_were_told():
     segment = ended(Span(0, 80_000))
     assert segment.id is not None
