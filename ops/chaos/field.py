@@ -290,8 +290,13 @@ class Field:
     def wait_until_all_decode(self) -> dict[UUID, str]:
         """Wait until every worker has a segment; return the leases."""
         workers = len(self.workers)
-        wait_for(lambda: len(self.leases()) == workers, what="a decode by every worker")
-        return self.leases()
+
+        def leases_of_all() -> dict[UUID, str]:
+            leases = self.leases()
+            # By owner: one of them may hold two, while the child of the other is still starting.
+            return leases if len(set(leases.values())) == workers else {}
+
+        return wait_for(leases_of_all, what="a decode by every worker")
 
     def is_finished(self, submission: UUID) -> bool:
         """Tell whether nothing more will happen to a submission."""
