@@ -23,7 +23,7 @@ from producer.export.page_audio import Peaks
 from schema.store.read.recordings import RecordingSummary
 from schema.store.read.transcripts import StoredTranscript
 from schema.text import format_clock, is_cjk
-from schema.transcript import Gap, Seam, Talk, Utterance, is_coverage_low
+from schema.transcript import Gap, Seam, SpeakersFrom, Talk, Utterance, is_coverage_low
 from schema.words import Word
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -81,6 +81,9 @@ class IndexEntry:
     talk: Talk | None
     words: int
     excerpt: str
+    #: How many speak, and whether their voices alone tell who does.
+    speakers: int
+    is_guessed: bool
 
 
 def to_page(
@@ -121,6 +124,8 @@ def to_entry(transcript: StoredTranscript, href: str) -> IndexEntry:
         talk=transcript.talk,
         words=sum(len(utterance.words) for utterance in transcript.utterances),
         excerpt=excerpt,
+        speakers=len({utterance.speaker for utterance in transcript.utterances}),
+        is_guessed=transcript.speakers_from == SpeakersFrom.GUESSED,
     )
 
 

@@ -144,8 +144,10 @@ def test_every_end_of_a_recording_is_told_and_then_that_of_the_submission(ledger
     assert (done["call_id"], done["customer"]) == ("ACD-7", "c-1")
     assert done["attributes"] == {"campaign": "spring", "n": 1}
     assert done["created_at"] <= done["ended_at"]
+    assert (done["speakers_from"], done["flags"]) == ("channel", [])
     assert of_recordings["failed"]["error_code"] == "audio.changed"
     assert of_recordings["quarantined"]["error_code"] == "audio.empty"
+    assert of_recordings["quarantined"]["speakers_from"] is None
     (whole,) = (b for b in bodies(received) if b["type"] == "submission.ended")
     counts = {"total": 4, "done": 1, "failed": 1, "quarantined": 1, "cancelled": 1}
     assert whole["recordings"] == counts
@@ -161,6 +163,23 @@ def test_no_word_that_was_said_is_told(ledger: Ledger):
 
     assert len(received.requests) == 2
     assert not [body for _, body in received.requests if b"confidential" in body]
+
+
+def test_a_receiver_is_told_what_was_found_and_that_speakers_are_guessed(ledger: Ledger):
+    with receiving() as received:
+        submission = told(ledger, received.url)
+        transcribed(ledger, utterance("speaker 1", "hello"), to=submission)
+        for statement in (
+            'update recordings set flags = \'["truncated", "no-speech"]\'',
+            'update transcripts set flags = \'["truncated", "speakers-doubtful"]\','
+            " speakers_from = 'guessed'",
+        ):
+            ledger.transact(lambda c, s=statement: c.execute(text(s)))
+        round_of(ledger)
+
+    (body,) = bodies(received)
+    assert body["speakers_from"] == "guessed"
+    assert body["flags"] == ["truncated", "no-speech", "speakers-doubtful"]
 
 
 def test_a_submission_without_a_receiver_makes_no_event(ledger: Ledger):

@@ -5,7 +5,7 @@ const flag = document.getElementById("flag");
 const found = document.getElementById("found");
 const body = document.querySelector("#calls tbody");
 const rows = Array.from(body.rows, (row) => ({
-  row, text: row.textContent.toLowerCase(), flags: row.cells[8].textContent.split(" ").filter(Boolean),
+  row, text: row.textContent.toLowerCase(), flags: row.querySelector(".f").textContent.split(" ").filter(Boolean),
 }));
 
 const names = new Set(rows.flatMap((each) => each.flags.map((own) => own.split(":")[0])));

@@ -139,11 +139,15 @@ _CLAIM = text("""
            e.error_code, e.ended_at, e.counts, v.url, v.host, sub.id as submission_id, sub.title,
            sub.created_at as submission_at, sub.sealed_at, r.id as recording_id, r.name, r.call_id,
            r.started_at, r.direction, r.line, r.agent, r.customer, r.attributes, r.duration_ms,
-           r.created_at as recording_at
+           r.created_at as recording_at, r.flags as recording_flags, t.flags as transcript_flags,
+           t.speakers_from
       from claimed_events e
       join receivers v on v.id = e.receiver_id
       join submissions sub on sub.id = e.submission_id
       left join recordings r on r.id = e.recording_id
+      left join lateral (
+           select flags, coalesce(speakers_from, 'channel') as speakers_from
+             from transcripts where recording_id = r.id order by version desc limit 1) t on true
      order by e.created_at, e.id
 """)
 
@@ -197,6 +201,8 @@ def _recording_event(row: RowMapping) -> dict[str, Any]:
         "customer": row["customer"],
         "attributes": row["attributes"],
         "duration_ms": row["duration_ms"],
+        "speakers_from": row["speakers_from"],
+        "flags": list(dict.fromkeys((*row["recording_flags"], *(row["transcript_flags"] or ())))),
         "created_at": _isoformat(row["recording_at"]),
         "ended_at": _isoformat(row["ended_at"]),
     }

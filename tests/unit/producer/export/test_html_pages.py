@@ -228,6 +228,17 @@ def test_an_index_lists_calls_and_what_has_no_transcript():
     for shown in ("ACD-1", "2026-11-20 09:30", "ann", "sales", "94 %", "low-coverage", "你好"):
         assert shown in page.text
     assert "calls/two.wav: failed, audio.empty" in page.text
+    assert "guessed" not in page.text
+
+
+def test_an_index_says_how_many_speak_and_where_that_is_a_guess():
+    guessed = replace(transcript(HELLO, REPLY), speakers_from=SpeakersFrom.GUESSED)
+    html = to_index(
+        "calls", [to_entry(guessed, "one.html"), to_entry(transcript(), "two.html")], []
+    )
+    assert '<td class="n" data-v="2">2 <abbr' in html
+    assert Page(html).text.count("guessed") == 1
+    assert '<td class="n" data-v="0"></td>' in html
 
 
 @pytest.mark.parametrize("duration_ms", [0, None])
