@@ -120,6 +120,10 @@ class ErrorCode(StrEnum):
         "a worker's GPU, its driver or a library does not work; other hosts do the work",
     )
     SETTING_MISSING = ("setting.missing", "an environment variable is missing or invalid")
+    SEAL_KEY_MISSING = (
+        "seal.key-missing",
+        "a host lacks a key of protected calls; other hosts do the work",
+    )
     NAMESPACE_TAKEN = (
         "namespace.taken",
         "another ledger's fleet uses this namespace of Redis: set CALLSCRIBE_NAMESPACE",

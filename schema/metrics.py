@@ -13,6 +13,7 @@ from enum import StrEnum
 from functools import partial
 
 from schema.errors import ErrorCode
+from schema.redaction import MaskClass
 from schema.states import RecordingState, SegmentState
 
 
@@ -100,6 +101,8 @@ class ReduceOutcome(StrEnum):
     #: Places are decoded once more first.
     REPAIRS = "repairs"
     VOICES = "voices"
+    #: Segments are decoded again first: nobody can unseal their words.
+    DECODES = "decodes"
     ERROR = "error"
 
 
@@ -248,6 +251,18 @@ GUESSED_CALLS = _counter(
     "Recordings whose speakers were told by their voices, by their number and by doubt",
     _REDUCE,
     {"speakers": SPEAKER_NUMBERS, "doubtful": ("true", "false")},
+)
+MASKS = _counter(
+    "callscribe_masks_total",
+    "Masks of stored transcripts of protected calls, by class",
+    _REDUCE,
+    {"mask_class": tuple(MaskClass)},
+)
+PROTECTED_CALLS = _counter(
+    "callscribe_protected_calls_total",
+    "Transcripts of protected calls, by whether anything in them was masked",
+    _REDUCE,
+    {"masked": ("true", "false")},
 )
 REDUCE_SECONDS = _histogram("callscribe_reduce_seconds", "Time that a reduce took", _REDUCE)
 SWEEP_LAST = _gauge(

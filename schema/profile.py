@@ -1,4 +1,4 @@
-"""Every setting of a run, in three parts: how to cut, how to decode, how to dress the words.
+"""Every setting of a run: how to cut, decode and dress the words, and what to mask.
 
 A profile travels in the ledger, so that a worker decodes as the producer meant, whatever its own
 host is set to. Only the ``decode`` part, together with the samples, decides the words: it is what
@@ -253,6 +253,21 @@ class RenderSettings(_ProfilePart):
         return f"speaker {index + 1}"
 
 
+#: Classes that a policy may name.
+RedactClass = Literal["card", "security-code", "expiry", "bank-account"]
+
+
+class RedactSettings(_ProfilePart):
+    """What is masked in a protected call, before any word of it is stored in clear.
+
+    Seven digits and more are masked whatever they are, unless they are plainly none.
+    """
+
+    classes: tuple[RedactClass, ...] = ("card", "security-code", "expiry", "bank-account")
+    #: Words of a language in which digits were not measured: none are kept, or all.
+    other_languages: Literal["withhold", "keep"] = "withhold"
+
+
 class Profile(_ProfilePart):
     """Every setting of a run."""
 
@@ -260,6 +275,8 @@ class Profile(_ProfilePart):
     plan: PlanSettings = PlanSettings()
     decode: DecodeSettings = DecodeSettings()
     render: RenderSettings = RenderSettings()
+    #: Not None for a protected call: its results are sealed until what is to be masked is gone.
+    redact: RedactSettings | None = None
 
     @property
     def scene(self) -> Scene:
@@ -307,6 +324,8 @@ class Profile(_ProfilePart):
             # Words of the fallback have the key of a profile that names it.
             "settings": self.decode.model_dump(mode="json", exclude={"fallback"}),
             "weights": [model_files(self.decode.vad).digest, self.model_files.digest],
+            # Nobody's clear words serve a protected call, nor its sealed ones anybody else.
+            **({"sealed": True} if self.redact is not None else {}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -328,7 +347,7 @@ def load_profile(
 
     Args:
         name: "call", say, or a path.
-        changes: for a part ("plan", "decode", "render") the settings to replace.
+        changes: for a part ("plan", "decode", "render", "redact") the settings to replace.
         tier: "fast", "balanced" or "accurate": the engine's model for it, under the changes.
         find: returns the SHA-256 of each file of a model that is not known by its name; none
             where there is no such model.
@@ -355,7 +374,7 @@ def load_profile(
             engine = {**base.get("decode", {}), **decode}.get("engine", "whisper")
             overrides["decode"] = {**_tier_settings(engine, tier), **decode}
         for part, settings in overrides.items():
-            base[part] = {**base.get(part, {}), **settings}
+            base[part] = {**(base.get(part) or {}), **settings}
         profile = _with_files(Profile(**base), find)
         _check_texts(profile.model_dump())
     except OSError as error:

@@ -88,7 +88,7 @@ _REPAIR = (
 #: Without the time of storing, which the server sets: streams depend on it.
 _TRANSCRIPT = (
     "id, recording_id, version, language, flags, speech_ms, worded_ms, gaps, coverage, repairs,"
-    " places, languages, talk, speakers_from"
+    " places, languages, talk, speakers_from, redaction"
 )
 _SEAM = "transcript_id, channel, index, rule, at_ms, confidence, dropped_left, dropped_right"
 
@@ -123,7 +123,7 @@ GRANTS: Mapping[str, tuple[Rights, Rights, Rights]] = {
     ),
     # The producer holds results in place that it builds on.
     "results": (
-        Rights(ALL, "decode_key, body", "body, created_at"),
+        Rights(ALL, "decode_key, body, seal_key", "body, created_at, seal_key"),
         Rights(ALL, change="created_at", erase=True),
         _READ,
     ),

@@ -237,6 +237,12 @@ class Settings(BrokerSettings):
         ". They are biometric data: unless it is set, the transcript's transaction erases them.",
     )
 
+    seal_keys: Path | None = Field(
+        None,
+        description="The directory of the keys of protected calls: public ones where workers"
+        " decode, private ones, too, where reducers run.",
+    )
+
     notify_secret: SecretStr | None = Field(
         None, description="The secret that signs notifications: 24 characters or more."
     )
@@ -260,7 +266,7 @@ class Settings(BrokerSettings):
         check_database_url(value.get_secret_value())
         return value
 
-    @field_validator("erasures", "spool", mode="before")
+    @field_validator("erasures", "spool", "seal_keys", mode="before")
     @classmethod
     def _parse_place(cls, value: Any) -> Any:
         """Return None for an empty text, which a deployment writes for what it has not."""
@@ -271,7 +277,7 @@ class Settings(BrokerSettings):
     def _parse_models(cls, value: Any) -> Any:
         return value or _models_directory()
 
-    @field_validator("erasures", "spool", "models")
+    @field_validator("erasures", "spool", "seal_keys", "models")
     @classmethod
     def _check_place(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_absolute():

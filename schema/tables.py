@@ -313,12 +313,17 @@ class ResultRow(Base):
     """The words of one decode key: decoded once, used by every segment with that key."""
 
     __tablename__ = "results"
-    # For the sweep: what came lately, which others may wait for.
-    __table_args__ = (_concurrent_index("results_created_at_ix", "created_at", "decode_key"),)
+    # For the sweep: what came lately, which others may wait for; and what is sealed.
+    __table_args__ = (
+        _concurrent_index("results_created_at_ix", "created_at", "decode_key"),
+        _concurrent_index("results_sealed_ix", "created_at", where="seal_key is not null"),
+    )
 
     decode_key: Mapped[str] = mapped_column(primary_key=True)
     #: JSON as text: nobody asks the database what is in it, and every finish writes one.
     body: Mapped[dict[str, Any]] = mapped_column(JSON)
+    #: The key that its texts are sealed to (:mod:`schema.seal`); null where they are clear.
+    seal_key: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=_NOW)
 
 
@@ -373,6 +378,8 @@ class Transcript(Base):
     places: Mapped[list[Any] | None] = mapped_column(JSONB)
     #: How speakers were told: :class:`schema.transcript.SpeakersFrom`; null is by their channels.
     speakers_from: Mapped[str | None]
+    #: :meth:`schema.redaction.Redaction.to_json`; null where nothing protects the call.
+    redaction: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     #: ``[[channel, language], ...]``.
     languages: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
     #: :meth:`schema.transcript.Talk.to_json`; null where a reducer before revision 0008 stored it.

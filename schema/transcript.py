@@ -10,6 +10,7 @@ from dataclasses import asdict, astuple, dataclass
 from enum import StrEnum
 from typing import Any
 
+from schema.redaction import Redaction
 from schema.span import Span
 from schema.words import Word
 
@@ -61,6 +62,12 @@ class Flag(StrEnum):
     SPEAKERS_DOUBTFUL = "speakers-doubtful"
     #: Speakers who share a channel could not be told apart, and are one.
     SPEAKERS_UNKNOWN = "speakers-unknown"
+    #: Of a protected call: numbers were masked; with how many masks there are.
+    REDACTED = "redacted"
+    #: Something beside a masked number could not be understood, and was masked with it.
+    REDACTION_DOUBTFUL = "redaction-doubtful"
+    #: Words were withheld, since nobody measured how their language says digits.
+    REDACTION_UNSUPPORTED = "redaction-unsupported"
     #: A part was decoded by the profile's fallback, on a host whose memory is short.
     SMALLER_MODEL = "smaller-model"
     #: So many bytes of the file are neither audio that anybody reads nor a tag.
@@ -325,6 +332,8 @@ _PLACE_TEXTS: Mapping[str, str] = {
     Flag.TIMES_GUESSED: "when these were said is a guess: {words}",
     Flag.SMALLER_MODEL: "a smaller model than the profile's wrote this",
     Flag.SPEAKERS_DOUBTFUL: "who speaks here is a close call",
+    Flag.REDACTION_DOUBTFUL: "masked to be sure: something beside a number was not understood",
+    Flag.REDACTION_UNSUPPORTED: "masked: digits of this language ({language}) were not measured",
 }
 
 _OUTCOME_TEXTS = {
@@ -422,6 +431,8 @@ class Draft:
     talk: Talk | None = None
     places: tuple[FlaggedPlace, ...] = ()
     speakers_from: SpeakersFrom = SpeakersFrom.CHANNEL
+    #: None where nothing protects the call.
+    redaction: Redaction | None = None
 
 
 #: Below this share of worded speech a segment, or a recording, is looked at; less speech than the

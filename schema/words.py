@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from schema.redaction import Mask
 from schema.span import Span
 
 
@@ -87,13 +88,15 @@ class SegmentResult:
 
     ``words`` are in order of time. ``speech`` are the regions VAD called speech, in order and
     disjoint. ``language`` is what the words are in, as an ISO 639-1 code, or None without speech.
-    ``tags`` holds what is known beside words, by :class:`ResultTag`, never text.
+    ``tags`` holds what is known beside words, by :class:`ResultTag`, never text. ``masks`` are what
+    a reducer took out of it for good.
     """
 
     words: tuple[Word, ...]
     speech: tuple[Span, ...]
     language: str | None = None
     tags: dict[str, Any] = field(default_factory=dict)
+    masks: tuple[Mask, ...] = ()
 
     @property
     def speech_ms(self) -> int:
@@ -119,6 +122,7 @@ class SegmentResult:
             "speech": [[span.start_ms, span.end_ms] for span in self.speech],
             "language": self.language,
             "tags": self.tags,
+            **({"masks": [mask.to_json() for mask in self.masks]} if self.masks else {}),
         }
 
     @classmethod
@@ -130,6 +134,7 @@ class SegmentResult:
             speech=tuple(Span(start, end) for start, end in value["speech"]),
             language=value["language"],
             tags=value["tags"],
+            masks=tuple(map(Mask.from_json, value.get("masks", ()))),
         )
 
 

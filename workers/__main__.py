@@ -1,4 +1,4 @@
-"""Start a worker (segments, reduce, sweep or metrics), or ask whether one is alive.
+"""Start a worker (segments, reduce, sweep or metrics), rotate keys, or ask who is alive.
 
 Celery's own command line would do, with the right options; here they cannot be wrong.
 """
@@ -23,6 +23,7 @@ _EPILOG = """examples:
   python -m workers reduce                   stitches; the sweep and notifications run inside it
   python -m workers sweep                    sweep and notifications alone, where Redis is in doubt
   python -m workers metrics                  serves the ledger's figures at CALLSCRIBE_METRICS
+  python -m workers keys                     makes the day's keys for protected calls, destroys old
   python -m workers alive --name gpu0        asks whether this host's worker takes work: for probes
 """
 
@@ -42,13 +43,15 @@ def main(argv: list[str] | None = None, prepare: Callable[[Worker], None] = lamb
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("role", choices=("segments", "reduce", "sweep", "metrics", "alive"))
+    parser.add_argument("role", choices=("segments", "reduce", "sweep", "metrics", "keys", "alive"))
     parser.add_argument("--name", help="the worker's name on this host (default: its role)")
     arguments = parser.parse_args(argv)
     if arguments.role == "sweep":
         return _sweep()
     if arguments.role == "metrics":
         return _metrics()
+    if arguments.role == "keys":
+        return _rotate_keys()
     if arguments.role == "alive":
         return _alive(arguments.name or "segments")
     return _celery(arguments.role, arguments.name or arguments.role, prepare)
@@ -132,6 +135,24 @@ def _sweep() -> int:
         threading.Thread(target=run, name=name, daemon=True).start()
     Sweeper(Ledger.open(worker.settings), worker.publisher, worker.settings).run(stop)
     return MISCONFIGURED if is_refused.is_set() else 0
+
+
+def _rotate_keys() -> int:
+    from schema.errors import Misconfigured
+    from schema.seal import UNSEALS_FOR, KeyDirectory
+    from schema.settings import load_settings
+
+    try:
+        made_ids, destroyed_ids = KeyDirectory(load_settings().seal_keys).rotate()
+    except Misconfigured as error:
+        print(error, file=sys.stderr)
+        return MISCONFIGURED
+    lines = [f"made {id_}: copy {id_}.public.pem to every host that decodes" for id_ in made_ids]
+    lines += [f"destroyed {id_}" for id_ in destroyed_ids]
+    if not lines:
+        lines = [f"nothing to do: today's pair is there, none is {UNSEALS_FOR.days} days old"]
+    print("\n".join(lines))
+    return 0
 
 
 def _metrics() -> int:

@@ -11,6 +11,7 @@ from uuid import uuid4
 from celery import Celery
 
 from schema.publish import Publisher
+from schema.seal import KeyDirectory
 from schema.settings import Settings, load_settings
 from schema.store.ledger import Ledger
 from schema.store.work.segments import read_source_ahead
@@ -118,6 +119,11 @@ class Worker:
             model = load_punctuator(punctuation.model_files, self.settings.models)
             self._punctuator = punctuation, model
         return self._punctuator[1]
+
+    @cached_property
+    def seal_keys(self) -> KeyDirectory:
+        """The keys of protected calls that this host has."""
+        return KeyDirectory(self.settings.seal_keys)
 
     @cached_property
     def publisher(self) -> Publisher:

@@ -169,6 +169,14 @@ def submit_command(
         ),
     ] = None,
     itn: Annotated[bool, _write("--itn", help="Write numbers as digits.")] = False,
+    redact: Annotated[
+        str | None,
+        _write(
+            help="Mask numbers before anything is stored: all, or of card, security-code, expiry,"
+            " bank-account.",
+            metavar="A,B",
+        ),
+    ] = None,
     wait: Annotated[bool, _then("--wait", help="Show progress until finished.")] = False,
     notify: Annotated[
         str | None,
@@ -189,6 +197,8 @@ def submit_command(
             itn=itn or None, speakers=names, diarize=_parse_diarize(diarize), first=first
         ),
     }
+    if redact is not None:
+        changes["redact"] = _parse_classes(redact)
     find = partial(digest_files, settings.models)
     request = Request(
         paths=tuple(paths),
@@ -213,6 +223,11 @@ def submit_command(
 
 def _parse_diarize(value: str | None) -> str | int | None:
     return int(value) if value is not None and value.isdecimal() else value
+
+
+def _parse_classes(value: str) -> dict[str, Any]:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    return {} if names == ["all"] else {"classes": names}
 
 
 def _without_none(**options: Any) -> dict[str, Any]:

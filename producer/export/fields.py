@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from schema.redaction import MaskClass
 from schema.transcript import RepairOutcome, RepairReason, SeamRule, SpeakersFrom
 
 
@@ -20,6 +21,7 @@ class JsonType(StrEnum):
     MOMENT = "string, a moment"
     INTEGER = "integer"
     NUMBER = "number"
+    BOOLEAN = "boolean"
     OBJECT = "object"
     WORD = "word"
 
@@ -46,6 +48,7 @@ def _values(values: Iterable[str]) -> str:
 
 _STRING, _INTEGER, _NUMBER = JsonType.STRING, JsonType.INTEGER, JsonType.NUMBER
 _MOMENT, _OBJECT, _WORD = JsonType.MOMENT, JsonType.OBJECT, JsonType.WORD
+_BOOLEAN = JsonType.BOOLEAN
 
 #: All fields but those of words. ``stored_at`` is in ``jsonl`` and Parquet only.
 FIELDS: tuple[ExportField, ...] = (
@@ -98,6 +101,15 @@ FIELDS: tuple[ExportField, ...] = (
         _STRING,
         f"How speakers were told: {_values(SpeakersFrom)}. `channel`: each has a channel, or there"
         " is one; `guessed`: by their voices; `corrected`: by a person.",
+    ),
+    ExportField("redaction.classes[]", _STRING, "The classes that the call's policy names."),
+    ExportField("redaction.masks[].class", _STRING, f"What it hides: {_values(MaskClass)}."),
+    ExportField("redaction.masks[].start_ms", _INTEGER, "When it begins, on all channels."),
+    ExportField("redaction.masks[].end_ms", _INTEGER, "When it ends."),
+    ExportField(
+        "redaction.masks[].is_doubtful",
+        _BOOLEAN,
+        "Whether something there was not understood, and was masked to be sure.",
     ),
     ExportField("talk.silence_ms", _INTEGER, "How long nobody talks."),
     ExportField(
@@ -198,6 +210,7 @@ FIELDS: tuple[ExportField, ...] = (
 GROUPS: Mapping[str, str] = {
     "error": "Why segments failed. Null if none did.",
     "languages": "The language of each channel.",
+    "redaction": "What was masked in a protected call. Null if nothing protects it.",
     "talk": "Who talks how much. Null if times are guessed.",
     "utterances": "What was said: one speaker's consecutive words each.",
     "gaps": "Stretches that were not transcribed, because a segment failed for good.",

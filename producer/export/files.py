@@ -142,7 +142,8 @@ def _write_page(
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             flags = transcript.recording.flags
-            peaks = copy_audio(source, audio_settings, path, raw_format, flags)
+            masked_spans = transcript.redaction.spans if transcript.redaction else ()
+            peaks = copy_audio(source, audio_settings, path, raw_format, flags, masked_spans)
             page_audio, no_audio_reason = PageAudio(path.name, peaks), ""
         except CallscribeError as error:
             # The transcript is worth its page; where the file went, only its host knows.

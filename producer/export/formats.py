@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schema.records import CallInfo
+from schema.redaction import Redaction
 from schema.store.read.recordings import RecordingSummary
 from schema.store.read.transcripts import StoredTranscript
 from schema.text import join_words
@@ -76,6 +77,7 @@ def document(transcript: StoredTranscript) -> dict[str, Any]:
         "crosstalk_words": flag_count(transcript.flags, Flag.CROSSTALK),
         "noise_words": flag_count(transcript.flags, Flag.NOISE_WORDS),
         "speakers_from": transcript.speakers_from,
+        "redaction": _redaction_json(transcript.redaction) if transcript.redaction else None,
         "talk": transcript.talk.to_json() if transcript.talk else None,
         "text": "\n".join(u.text for u in transcript.utterances),
         "utterances": [_utterance_json(u) for u in transcript.utterances],
@@ -306,6 +308,21 @@ def _word_json(word: Word) -> dict[str, Any]:
         "start_ms": word.start_ms,
         "end_ms": word.end_ms,
         "confidence": word.confidence,
+    }
+
+
+def _redaction_json(redaction: Redaction) -> dict[str, Any]:
+    return {
+        "classes": list(redaction.classes),
+        "masks": [
+            {
+                "class": mask.mask_class,
+                "start_ms": mask.span.start_ms,
+                "end_ms": mask.span.end_ms,
+                "is_doubtful": mask.is_doubtful,
+            }
+            for mask in redaction.masks
+        ],
     }
 
 

@@ -7,7 +7,7 @@ played by every browser of today; telephony's mu-law is not.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from schema.pcm import Samples
 from schema.profile import TracksMode
 from schema.records import AudioFormat, Location
 from schema.settings import Settings
+from schema.span import Span, frame_at
 from schema.storage.roots import storage_of
 from schema.transcript import Flag, flag_names
 
@@ -29,6 +30,9 @@ from schema.transcript import Flag, flag_names
 POINTS = 1_000
 
 _STEPS_A_SECOND = 20
+
+#: What is heard in place of what is masked.
+_TONE_HZ, _TONE_LEVEL = 1_000, 0.05
 
 #: The peaks of each channel, 0..1: float32 ``(channels, points)``.
 Peaks = npt.NDArray[np.float32]
@@ -40,11 +44,13 @@ def copy_audio(
     target: Path,
     raw_format: AudioFormat | None = None,
     flags: Iterable[str] = (),
+    masked_spans: Sequence[Span] = (),
 ) -> Peaks:
     """Write a recording's audio to ``target`` as FLAC; return its peaks, :data:`POINTS` at most.
 
     ``raw_format`` says how the file is to be read if it has no header; the recording's ``flags``
-    what was chosen of its tracks, and that it was taken though it is broken.
+    what was chosen of its tracks, and that it was taken though it is broken. In ``masked_spans`` a
+    tone takes the place of all channels.
 
     Raises:
         CallscribeError: it cannot be read, by this host or by anyone.
@@ -59,7 +65,32 @@ def copy_audio(
             else probe(path, {}, settings.limits, location, options)
         )
         breaks: list[Break] | None = [] if options.accept_truncated else None
-        return _write_flac(read_blocks(path, info, location.name, breaks), info, partial)
+        blocks = read_blocks(path, info, location.name, breaks)
+        masked_blocks = mask_blocks(blocks, info.format.rate_hz, masked_spans)
+        return _write_flac(masked_blocks, info, partial)
+
+
+def mask_blocks(
+    blocks: Iterable[Samples], rate_hz: int, masked_spans: Sequence[Span]
+) -> Iterator[Samples]:
+    """Yield blocks of ``(frames, channels)`` with a tone in place of what lies in spans, in order.
+
+    Nothing of what is masked stays: the tone replaces it, and is not added to it.
+    """
+    edges = [
+        (frame_at(span.start_ms, rate_hz), frame_at(span.end_ms, rate_hz)) for span in masked_spans
+    ]
+    first = 0
+    for block in blocks:
+        last = first + len(block)
+        parts = [(max(a, first), min(b, last)) for a, b in edges if a < last and b > first]
+        samples = block.copy() if parts else block
+        for start, end in parts:
+            moments_s = np.arange(start, end) / rate_hz
+            tone = (_TONE_LEVEL * np.sin(2 * np.pi * _TONE_HZ * moments_s)).astype(np.float32)
+            samples[start - first : end - first] = tone[:, None]
+        yield samples
+        first = last
 
 
 def _read_options(flags: Collection[str]) -> ReadOptions:

@@ -104,6 +104,7 @@ def lake_schema() -> Any:
         JsonType.MOMENT: pa.timestamp("us", "UTC"),
         JsonType.INTEGER: pa.int32(),
         JsonType.NUMBER: pa.float64(),
+        JsonType.BOOLEAN: pa.bool_(),
         JsonType.OBJECT: pa.map_(pa.string(), pa.string()),
     }
     types[JsonType.WORD] = pa.struct({field.path: types[field.type] for field in WORD_FIELDS})

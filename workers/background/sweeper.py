@@ -18,6 +18,7 @@ from schema.publish import Publisher
 from schema.settings import SPOOL_ROOT, Settings
 from schema.store.ledger import Ledger
 from schema.store.read import recordings
+from schema.store.work.seals import erase_old_seals
 from schema.store.work.sweep import SENT_MAX, SweepResult, sweep
 from schema.store.work.voices import erase_old_voices
 from workers.background.spool_cleanup import remove_unused_copies
@@ -47,6 +48,7 @@ class Sweeper:
                 self.sweep_once()
                 self._clean_spool()
                 self._erase_old_voices()
+                self._erase_old_seals()
             except Exception:
                 log.exception("sweep_failed")
 
@@ -102,6 +104,11 @@ class Sweeper:
         erase = partial(erase_old_voices, keep_s=keep_s, batch=SENT_MAX)
         if erased := self._ledger.transact(erase):
             log.info("voices_erased", segments=erased)
+
+    def _erase_old_seals(self) -> None:
+        """Erase sealed texts that will be nobody's transcript, a batch a sweep."""
+        if erased := self._ledger.transact(partial(erase_old_seals, batch=SENT_MAX)):
+            log.info("sealed_texts_erased", results=erased)
 
     def _clean_spool(self) -> None:
         if self._settings.spool is None or time.monotonic() < self._next_cleanup_s:

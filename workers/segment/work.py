@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
@@ -26,6 +26,7 @@ from schema.metrics import (
     SegmentOutcome,
     Stage,
 )
+from schema.seal import seal
 from schema.store.dispatches import segment_limit_s
 from schema.store.work import segments
 from schema.store.work.segments import Claim, DecodeTurn, EndResult, FailureKind
@@ -38,6 +39,7 @@ from workers.process.memory import GpuMemory, device_memory
 from workers.process.time_limit import limit_time
 
 if TYPE_CHECKING:
+    from schema.seal import SealedResult
     from schema.voices import Voices
     from schema.words import SegmentResult
     from workers.context import Worker
@@ -68,6 +70,8 @@ class _MeasuredResult(NamedTuple):
     voices: Voices | None
     memory: GpuMemory
 
+
+_Result = TypeVar("_Result", bound="SegmentResult | SealedResult")
 
 #: The claim whose words, or whose failure, are in the ledger, and what came due by that.
 _ClaimFollowUp = tuple[Claim, EndResult]
@@ -234,7 +238,7 @@ def _select_batch(
     worker decodes.
 
     Raises:
-        Misconfigured: this host cannot decode it.
+        Misconfigured: this host cannot decode it, or not seal its words.
     """
     models = claimed_segments[0].claim.profile.model_settings
     batch = [
@@ -253,6 +257,9 @@ def _with_host_profile(worker: Worker, segment: _ClaimedSegment) -> _ClaimedSegm
     Nobody who asks for the planner's words may be given these.
     """
     claim = segment.claim
+    if claim.profile.redact is not None:
+        # Before anything is decoded: a host that cannot seal leaves the work to others.
+        worker.seal_keys.public_key()
     profile = worker.segment_decoder.profile_for_host(claim.profile)
     host_key = profile.decode_key(claim.source.pcm_digest, claim.source.format.rate_hz)
     if host_key == claim.decode_key:
@@ -352,8 +359,19 @@ def _recycle_if_stuck(worker: Worker, memory: GpuMemory) -> None:
         metrics.count(RECYCLES, reason=RecycleReason.MEMORY)
 
 
+def _seal_if_protected(
+    worker: Worker, claim: Claim, result: SegmentResult
+) -> SegmentResult | SealedResult:
+    if claim.profile.redact is None:
+        return result
+    return seal(result, claim.decode_key, worker.seal_keys.public_key())
+
+
 def _store_cached(
-    worker: Worker, claim: Claim, result: SegmentResult | None, voices: Voices | None
+    worker: Worker,
+    claim: Claim,
+    result: SegmentResult | SealedResult | None,
+    voices: Voices | None,
 ) -> EndResult:
     log.info("segment_known", has_voices=voices is not None)
     follow_up = worker.ledger.run_statement(
@@ -369,8 +387,9 @@ def _store_result(
     claim, (_, seconds, voices, memory) = segment.host_claim, decode_result
     result = _tag_smaller_model(segment, decode_result.result)
     start_s = time.monotonic()
+    stored_result = _seal_if_protected(worker, claim, result)
     follow_up = worker.ledger.run_statement(
-        lambda c: segments.finish_segment(c, claim, result, voices)
+        lambda c: segments.finish_segment(c, claim, stored_result, voices)
     )
     store_s = time.monotonic() - start_s
     metrics.count_decoded(claim.span.duration_ms, result.speech_ms, seconds, store_s, memory.after)
@@ -389,7 +408,7 @@ def _store_result(
     return follow_up
 
 
-def _tag_smaller_model(segment: _ClaimedSegment, result: SegmentResult) -> SegmentResult:
+def _tag_smaller_model(segment: _ClaimedSegment, result: _Result) -> _Result:
     """Return words that say which model wrote them, where another was asked for."""
     model = segment.host_claim.profile.decode.model
     if model == segment.claim.profile.decode.model:

@@ -16,6 +16,8 @@ from schema.errors import CallscribeError, ErrorCode, LeaseLost, Misconfigured, 
 from schema.metrics import (
     FENCED_WRITES,
     GUESSED_CALLS,
+    MASKS,
+    PROTECTED_CALLS,
     REDUCE_SECONDS,
     REDUCES,
     SPEAKER_NUMBERS,
@@ -27,7 +29,8 @@ from schema.span import Span
 from schema.states import RecordingState, SegmentKind
 from schema.store.dispatches import REDUCE_LIMIT_S
 from schema.store.work import reduces, repairs
-from schema.store.work.reduces import EndedSegment, ReduceClaim
+from schema.store.work.reduces import EndedSegment, MaskedResult, ReduceClaim
+from schema.store.work.seals import order_decodes
 from schema.store.work.voices import erase_voices_of, order_voices, read_voices
 from schema.talk import talk_of
 from schema.transcript import (
@@ -57,6 +60,9 @@ from workers.transcript.language import (
     spoken_language,
 )
 from workers.transcript.loudness import Loudness
+from workers.transcript.redact.find_masks import Line
+from workers.transcript.redact.masking import RedactedSegments, redact
+from workers.transcript.redact.unsealing import unseal_segments
 from workers.transcript.repair import apply_repairs
 from workers.transcript.shared_channel import (
     add_doubtful_places,
@@ -127,7 +133,10 @@ def reduce_recording(worker: Worker, message: Message) -> None:
 def _reduce(worker: Worker, claim: ReduceClaim) -> None:
     """Order repairs where words are missing, else store the transcript."""
     begun_s = time.monotonic()
-    segments = worker.ledger.transact(lambda c: reduces.read_ended_segments(c, claim.recording_id))
+    segments = _read_segments(worker, claim)
+    if segments is None:
+        metrics.count(REDUCES, outcome=ReduceOutcome.DECODES)
+        return
     if _order_repairs(worker, claim, segments):
         metrics.count(REDUCES, outcome=ReduceOutcome.REPAIRS)
         return
@@ -135,10 +144,16 @@ def _reduce(worker: Worker, claim: ReduceClaim) -> None:
     if voices is None:
         metrics.count(REDUCES, outcome=ReduceOutcome.VOICES)
         return
+    redacted = redact_segments(claim, segments)
+    if redacted is not None:
+        segments = redacted.segments
     draft = draft_transcript(claim, segments, _load_punctuator(worker, claim), voices)
+    if redacted is not None:
+        draft = _with_redaction(draft, redacted)
     # What was drafted without the rules that this host lacks is thrown away.
     require_rules(draft.language, claim.profile.render)
-    state = worker.ledger.transact(lambda c: _store(c, worker, claim, segments, draft))
+    results = redacted.results if redacted is not None else ()
+    state = worker.ledger.transact(lambda c: _store(c, worker, claim, segments, draft, results))
     log.info("recording_done", state=state, flags=draft.flags, seams=len(draft.seams))
     metrics.count(REDUCES, outcome=state)
     if draft.speakers_from == SpeakersFrom.GUESSED:
@@ -146,7 +161,54 @@ def _reduce(worker: Worker, claim: ReduceClaim) -> None:
         metrics.count(
             GUESSED_CALLS, speakers=count_speakers(draft), doubtful=str(is_doubtful).lower()
         )
+    if draft.redaction is not None:
+        metrics.count(PROTECTED_CALLS, masked=str(bool(draft.redaction.masks)).lower())
+        for mask in draft.redaction.masks:
+            metrics.count(MASKS, mask_class=mask.mask_class)
     metrics.observe(REDUCE_SECONDS, time.monotonic() - begun_s)
+
+
+def _read_segments(worker: Worker, claim: ReduceClaim) -> Sequence[EndedSegment] | None:
+    """Return a recording's segments, unsealed; None where some were ordered to be decoded again.
+
+    Raises:
+        Misconfigured: this host lacks a key of a protected call.
+    """
+    is_protected = claim.profile.redact is not None
+    segments = worker.ledger.transact(
+        lambda c: reduces.read_ended_segments(c, claim.recording_id, is_protected=is_protected)
+    )
+    unsealed_segments, lost_ids = unseal_segments(segments, worker.seal_keys)
+    if not lost_ids:
+        return unsealed_segments
+    dispatches = worker.ledger.transact(lambda c: order_decodes(c, claim, lost_ids))
+    worker.publisher.publish(dispatches)
+    log.warning("decodes_ordered", count=len(dispatches), reason="their keys are destroyed")
+    return None
+
+
+def redact_segments(
+    claim: ReduceClaim, segments: Sequence[EndedSegment]
+) -> RedactedSegments | None:
+    """Return a protected call's segments without what must not be kept; None of any other. Pure."""
+    policy = claim.profile.redact
+    if policy is None:
+        return None
+    stitched: dict[int | None, Line] = {}
+    for channel in group_by_channel(segments, claim.profile.render.chinese_script):
+        timeline, _ = apply_repairs(_stitch_spoken(channel).timeline, channel.decoded_repairs)
+        stitched[channel.number] = Line(timeline.words, timeline.speech, timeline.untimed_speech)
+    return redact(segments, stitched, policy)
+
+
+def _with_redaction(draft: Draft, redacted: RedactedSegments) -> Draft:
+    places = sorted((*draft.places, *redacted.places), key=lambda p: (p.span, p.channel or 0))
+    return replace(
+        draft,
+        redaction=redacted.redaction,
+        flags=(*draft.flags, *redacted.flags),
+        places=tuple(places),
+    )
 
 
 def _store(
@@ -155,9 +217,10 @@ def _store(
     claim: ReduceClaim,
     segments: Sequence[EndedSegment],
     draft: Draft,
+    masked_results: Sequence[MaskedResult],
 ) -> RecordingState:
-    """Store a transcript; the voices that it was made of go in the same transaction."""
-    state = reduces.store_transcript(connection, claim, segments, draft)
+    """Store a transcript; what it was made of and must not be kept goes in the same transaction."""
+    state = reduces.store_transcript(connection, claim, segments, draft, masked_results)
     if claim.profile.render.tells_voices and worker.settings.voices_keep is None:
         erase_voices_of(connection, claim.recording_id)
     return state

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select, text
 
+from schema.seal import read_result
 from schema.store.ledger import in_array
 from schema.store.read.transcripts import MALFORMED_ROW_ERRORS
 from schema.tables import (
@@ -171,7 +172,10 @@ def _result_phrases(connection: Connection, recordings: Collection[UUID]) -> Ite
     for (body,) in connection.execute(query):
         # What cannot be read must be erased all the same.
         with suppress(*MALFORMED_ROW_ERRORS):
-            yield from _phrases([word.text for word in SegmentResult.from_json(body).words])
+            result = read_result(body)
+            # What is sealed leaves no words anywhere.
+            if isinstance(result, SegmentResult):
+                yield from _phrases([word.text for word in result.words])
 
 
 def _transcript_phrases(connection: Connection, recording: UUID) -> Iterator[Needle]:

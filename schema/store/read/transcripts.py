@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, RowMapping, select
 
 from schema.errors import BadRecording, ErrorCode
+from schema.redaction import Redaction
 from schema.span import Span
 from schema.store.read.recordings import RecordingSummary
 from schema.tables import SeamRow, Transcript, UtteranceRow
@@ -55,6 +56,7 @@ class StoredTranscript:
     stored_talk: Talk | None = None
     places: tuple[FlaggedPlace, ...] = ()
     speakers_from: str = SpeakersFrom.CHANNEL
+    redaction: Redaction | None = None
 
     @property
     def has_guessed_times(self) -> bool:
@@ -141,6 +143,7 @@ def _stored_transcript(
         stored_talk=Talk.from_json(row["talk"]) if row["talk"] else None,
         places=tuple(map(FlaggedPlace.from_json, row["places"] or ())),
         speakers_from=row["speakers_from"] or SpeakersFrom.CHANNEL,
+        redaction=Redaction.from_json(row["redaction"]) if row["redaction"] else None,
     )
 
 

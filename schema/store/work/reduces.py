@@ -7,10 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, RowMapping, case, func, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Text,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
 
-from schema.errors import ErrorCode, LeaseLost, Misconfigured
+from schema.errors import ErrorCode, LeaseLost, Misconfigured, Transient
 from schema.profile import Profile, stored_profile
+from schema.seal import SealedResult, read_result
 from schema.span import Span
 from schema.states import RecordingState, SegmentKind, SegmentState
 from schema.store.dispatches import REDUCE_RETURNING, reduce_dispatch
@@ -44,6 +58,20 @@ class EndedSegment:
     #: None in tests of what needs neither.
     id: UUID | None = None
     pcm_digest: str = ""
+    #: The result where its texts are sealed still; ``result`` is None then.
+    sealed: SealedResult | None = None
+    #: The key of its result, and the digest of the result as it was read, of a protected call.
+    result_key: str | None = None
+    body_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedResult:
+    """What is left of a protected call's result, and the digest of what was read."""
+
+    decode_key: str
+    body_digest: str
+    result: SegmentResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +160,21 @@ update recordings
 """
 
 
-def read_ended_segments(connection: Connection, recording_id: UUID) -> tuple[EndedSegment, ...]:
+def _body_digest() -> ColumnElement[str]:
+    """Return the digest of a result's text, by which a change is noticed."""
+    return func.md5(cast(ResultRow.body, Text))
+
+
+def read_ended_segments(
+    connection: Connection, recording_id: UUID, *, is_protected: bool = False
+) -> tuple[EndedSegment, ...]:
     """Return a recording's segments with their results, in order of channel and start.
 
     Not part of the claim, so that results which cannot be read count as an attempt, too.
     """
+    digest = _body_digest() if is_protected else literal("")
     rows = connection.execute(
-        select(SegmentRow, ResultRow.body)
+        select(SegmentRow, ResultRow.body, digest.label("body_digest"))
         .outerjoin(ResultRow, SegmentRow.result_key == ResultRow.decode_key)
         .where(SegmentRow.recording_id == recording_id)
         .order_by(SegmentRow.channel.nulls_first(), SegmentRow.start_ms, SegmentRow.index)
@@ -149,7 +185,7 @@ def read_ended_segments(connection: Connection, recording_id: UUID) -> tuple[End
             index=row["index"],
             kind=row["kind"],
             span=Span(row["start_ms"], row["end_ms"]),
-            result=_result(row["body"]),
+            **_results(row["body"]),
             error_code=row["error_code"],
             error_message=row["error_message"],
             core=_core(row),
@@ -157,14 +193,20 @@ def read_ended_segments(connection: Connection, recording_id: UUID) -> tuple[End
             language=row["language"],
             id=row["id"],
             pcm_digest=row["pcm_digest"],
+            result_key=row["result_key"],
+            body_digest=row["body_digest"] or "",
         )
         for row in rows
     )
 
 
-def _result(body: dict[str, Any] | None) -> SegmentResult | None:
+def _results(body: dict[str, Any] | None) -> dict[str, Any]:
+    if body is None:
+        return {"result": None}
     # Cleaned here, too: a finish of an earlier version kept a NUL, which no transcript takes.
-    return None if body is None else SegmentResult.from_json(storable_json(body))
+    result = read_result(storable_json(body))
+    is_sealed = isinstance(result, SealedResult)
+    return {"result": None, "sealed": result} if is_sealed else {"result": result}
 
 
 def _core(row: RowMapping) -> Span | None:
@@ -173,14 +215,20 @@ def _core(row: RowMapping) -> Span | None:
 
 
 def store_transcript(
-    connection: Connection, claim: ReduceClaim, segments: Sequence[EndedSegment], draft: Draft
+    connection: Connection,
+    claim: ReduceClaim,
+    segments: Sequence[EndedSegment],
+    draft: Draft,
+    masked_results: Sequence[MaskedResult] = (),
 ) -> RecordingState:
     """Store a transcript as the recording's next version and end the recording.
 
     It ends "done", "partial" where a planned segment failed, or "failed" where every one did.
+    Of a protected call ``masked_results`` replace what was decoded.
 
     Raises:
         LeaseLost: another reducer took over: nothing was stored.
+        Transient: a result is no longer as it was read: nothing was stored.
     """
     planned_segments = [segment for segment in segments if segment.kind == SegmentKind.PLAN]
     failed_segments = [segment for segment in planned_segments if segment.result is None]
@@ -208,8 +256,28 @@ def store_transcript(
     )
     if update_result.rowcount == 0:
         raise reduce_lost_error(claim)
+    _replace_results(connection, claim, masked_results)
     _insert_transcript(connection, claim.recording_id, draft)
     return state
+
+
+def _replace_results(
+    connection: Connection, claim: ReduceClaim, masked_results: Sequence[MaskedResult]
+) -> None:
+    """Replace results by what is left of them; in order of their keys, which twins share."""
+    for masked in sorted(masked_results, key=lambda masked: masked.decode_key):
+        update_result = connection.execute(
+            update(ResultRow)
+            .where(ResultRow.decode_key == masked.decode_key, _body_digest() == masked.body_digest)
+            .values(body=storable_json(masked.result.to_json()), seal_key=None)
+        )
+        if update_result.rowcount == 0:
+            # What another reducer masked meanwhile must not come back.
+            raise Transient(
+                ErrorCode.LEASE_LOST,
+                f"recording {claim.recording_id}",
+                "a result that it shares with another recording changed while it was reduced",
+            )
 
 
 def reduce_lost_error(claim: ReduceClaim) -> LeaseLost:
@@ -262,6 +330,7 @@ def _insert_transcript(connection: Connection, recording_id: UUID, draft: Draft)
             places=storable_json([place.to_json() for place in draft.places]),
             languages=[list(pair) for pair in draft.languages],
             speakers_from=draft.speakers_from,
+            **({"redaction": draft.redaction.to_json()} if draft.redaction else {}),
             **({"talk": storable_json(draft.talk.to_json())} if draft.talk else {}),
         )
         .returning(Transcript.id)

@@ -26,6 +26,7 @@ from schema.errors import ErrorCode, LeaseLost, Misconfigured
 from schema.pcm import PlannedSlice
 from schema.profile import Profile, stored_profile
 from schema.records import AudioFormat, Location, SegmentSource
+from schema.seal import SealedResult, read_result
 from schema.span import Span
 from schema.states import SegmentKind
 from schema.store.dispatches import SEGMENT_COLUMNS, ColumnValues, reduce_dispatch, segment_dispatch
@@ -297,7 +298,7 @@ class DecodeTurn:
     decoding by it.
     """
 
-    cached_result: SegmentResult | None = None
+    cached_result: SegmentResult | SealedResult | None = None
     is_busy: bool = False
 
     @property
@@ -345,7 +346,7 @@ def claim_decode_key(connection: Connection, claim: Claim, key: str) -> DecodeTu
     if row is None:
         raise _lease_lost_error(claim)
     if row.cached is not None:
-        return DecodeTurn(cached_result=SegmentResult.from_json(row.cached))
+        return DecodeTurn(cached_result=read_result(row.cached))
     if row.is_busy:
         pause = {"pause_s": backoff_s(row.dispatches - 1)}
         connection.execute(_RELEASE_BUSY, {**parameters, **pause})
@@ -394,10 +395,11 @@ stored_voices as (
        set key = excluded.key, body = excluded.body, created_at = now()
 ),
 stored_result as (
-    insert into results (decode_key, body)
-    select %(key)s, cast(%(body)s as json) from finished_segment
+    insert into results (decode_key, body, seal_key)
+    select %(key)s, cast(%(body)s as json), %(seal_key)s from finished_segment
      where cast(%(body)s as json) is not null
-        on conflict (decode_key) do update set body = excluded.body, created_at = now()
+        on conflict (decode_key) do update
+       set body = excluded.body, seal_key = excluded.seal_key, created_at = now()
 ),
 updated_recording as ({END_SEGMENT_OF_RECORDING})
 select updated_recording.*, finished_segment.decode_key as planned_key,
@@ -410,22 +412,29 @@ select updated_recording.*, finished_segment.decode_key as planned_key,
 
 
 def finish_segment(
-    cursor: Cursor, claim: Claim, result: SegmentResult | None, voices: Voices | None = None
+    cursor: Cursor,
+    claim: Claim,
+    result: SegmentResult | SealedResult | None,
+    voices: Voices | None = None,
 ) -> EndResult:
     """Store a segment's words, and its voices if it has any, and end it.
 
-    ``result`` is None where the ledger has the words already.
+    ``result`` is None where the ledger has the words already; those of a protected call are sealed.
 
     Raises:
         LeaseLost: the lease was taken over, the recording cancelled, or the words that the ledger
             had are erased: nothing was stored.
+        ValueError: clear words of a protected call.
     """
+    if claim.profile.redact is not None and isinstance(result, SegmentResult):
+        raise ValueError("words of a protected call are not sealed")
     parameters = {
         "recording": claim.recording_id,
         "id": claim.segment_id,
         "lease": claim.lease_token,
         "key": claim.decode_key,
         "body": None if result is None else write_storable_json(result.to_json()),
+        "seal_key": result.key_id if isinstance(result, SealedResult) else None,
         "voice_key": None if voices is None else claim.voice_key,
         "voices": None if voices is None else voices.to_bytes(),
     }

@@ -1,0 +1,231 @@
+"""A protected call's results without what must not be kept. Pure.
+
+What is masked is decided over the words as they were stitched, both speakers' together, and over
+each decode by itself, since what a seam or a repair dropped is kept in the ledger, too. A mask
+holds for all channels and all decodes: it goes by time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from schema.profile import RedactSettings
+from schema.redaction import (
+    CLASS_ORDER,
+    MEASURED_LANGUAGES,
+    Mask,
+    MaskClass,
+    Redaction,
+    join_masks,
+)
+from schema.span import Span
+from schema.store.work.reduces import EndedSegment, MaskedResult
+from schema.transcript import Flag, FlaggedPlace
+from schema.words import ResultTag, SegmentResult, Word
+from workers.transcript.redact.find_masks import Line, find_masks
+from workers.transcript.redact.spoken_digits import is_digit_like
+
+#: A digit this close to a mask is another decode's of what is masked.
+_NEAR_MS = 1_000
+#: Placeholders of one number that are further apart are two.
+_PLACEHOLDER_PAUSE_MS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class RedactedSegments:
+    """A recording's segments with what is left of their results, and what was masked."""
+
+    segments: tuple[EndedSegment, ...]
+    redaction: Redaction
+    flags: tuple[str, ...]
+    places: tuple[FlaggedPlace, ...]
+    results: tuple[MaskedResult, ...]
+
+
+def redact(
+    segments: Sequence[EndedSegment], stitched: Mapping[int | None, Line], policy: RedactSettings
+) -> RedactedSegments:
+    """Mask a recording's segments; ``stitched`` has each channel's words as a transcript would."""
+    masks = [mask for segment in segments for mask in _earlier_masks(segment)]
+    masks += find_masks(list(stitched.values()), policy.classes)
+    for segment in segments:
+        if segment.result is not None:
+            masks += find_masks(_lines_around(segment, stitched), policy.classes)
+    withheld = list(_withheld(segments)) if policy.other_languages == "withhold" else []
+    all_masks = join_masks([*masks, *(mask for mask, _, _ in withheld)])
+    results = _mask_results(segments, all_masks)
+    masked_segments = tuple(
+        segment if segment.result is None else replace(segment, result=results[_result_id(segment)])
+        for segment in segments
+    )
+    return RedactedSegments(
+        masked_segments,
+        Redaction(policy.classes, all_masks),
+        tuple(_flags(all_masks, withheld)),
+        tuple(_places(all_masks, withheld)),
+        tuple(_changed_results(segments, results)),
+    )
+
+
+def _earlier_masks(segment: EndedSegment) -> Iterator[Mask]:
+    """Yield what a reduce took out of this result before, of this recording or of a twin."""
+    if segment.result is not None:
+        for mask in segment.result.masks:
+            yield mask.shifted(segment.span.start_ms)
+
+
+def _lines_around(segment: EndedSegment, stitched: Mapping[int | None, Line]) -> list[Line]:
+    """Return one decode beside what the other channels say meanwhile."""
+    result, by_ms = segment.result, segment.span.start_ms
+    assert result is not None  # noqa: S101 - the caller has looked
+    own = Line(
+        tuple(word.shifted(by_ms) for word in result.words),
+        tuple(span.shifted(by_ms) for span in result.speech),
+        tuple(
+            Span(start_ms, end_ms).shifted(by_ms)
+            for start_ms, end_ms in result.tags.get(ResultTag.GUESSED_TIMES, [])
+        ),
+    )
+    others = [
+        Line(
+            tuple(
+                w for w in line.words if segment.span.start_ms <= w.middle_ms < segment.span.end_ms
+            )
+        )
+        for channel, line in stitched.items()
+        if channel != segment.channel
+    ]
+    return [own, *others]
+
+
+_Withheld = tuple[Mask, EndedSegment, str]
+
+
+def _withheld(segments: Sequence[EndedSegment]) -> Iterator[_Withheld]:
+    """Yield all that was said in a language whose digits nobody measured."""
+    for segment in segments:
+        result = segment.result
+        if result is None or result.language in MEASURED_LANGUAGES:
+            continue
+        spoken = [word for word in result.words if not _is_placeholder(word)]
+        if not spoken:
+            continue
+        start_ms = min(word.start_ms for word in spoken)
+        end_ms = max(word.end_ms for word in spoken)
+        span = Span(start_ms, max(end_ms, start_ms + 1)).shifted(segment.span.start_ms)
+        yield Mask(span, MaskClass.LANGUAGE), segment, result.language or "unknown"
+
+
+def _mask_results(
+    segments: Sequence[EndedSegment], masks: Sequence[Mask]
+) -> dict[tuple[str, int], SegmentResult]:
+    """Return what is left of each result; segments that share one have all masks of both."""
+    results: dict[tuple[str, int], SegmentResult] = {}
+    for segment in segments:
+        if segment.result is None:
+            continue
+        own_masks = [
+            Mask(part.shifted(-segment.span.start_ms), mask.mask_class, mask.is_doubtful)
+            for mask in masks
+            if (part := mask.span.overlap(segment.span))
+        ]
+        result = results.get(_result_id(segment), segment.result)
+        results[_result_id(segment)] = mask_result(result, own_masks)
+    return results
+
+
+def _result_id(segment: EndedSegment) -> tuple[str, int]:
+    """Return what segments have in common that share a result; without a key, they share none."""
+    return (segment.result_key, 0) if segment.result_key else ("", id(segment))
+
+
+def mask_result(result: SegmentResult, masks: Sequence[Mask]) -> SegmentResult:
+    """Return a result without the words in ``masks``; times count from the segment's start."""
+    all_masks = join_masks([*result.masks, *masks])
+    if not all_masks:
+        return result
+    words = tuple(_replace_words(result.words, all_masks))
+    return replace(result, words=words, masks=all_masks)
+
+
+def _replace_words(words: Sequence[Word], masks: Sequence[Mask]) -> Iterator[Word]:
+    """Yield words; those that are masked and follow one another are one placeholder."""
+    hidden: list[Word] = []
+    classes: list[MaskClass] = []
+    for word in words:
+        mask_class = _class_at(word, masks)
+        is_apart = hidden and (
+            mask_class is None or word.start_ms - hidden[-1].end_ms > _PLACEHOLDER_PAUSE_MS
+        )
+        if is_apart:
+            yield _placeholder(hidden, classes)
+            hidden, classes = [], []
+        if mask_class is None:
+            yield word
+        else:
+            hidden.append(word)
+            classes.append(mask_class)
+    if hidden:
+        yield _placeholder(hidden, classes)
+
+
+def _class_at(word: Word, masks: Sequence[Mask]) -> MaskClass | None:
+    """Return what a word is masked as: by its middle; a digit by any part of it, and beside."""
+    if _is_placeholder(word):
+        return MaskClass(word.text[1:-1])
+    is_digit = is_digit_like(word.text)
+    reach_ms = _NEAR_MS if is_digit else 0
+    for mask in masks:
+        if mask.span.start_ms - reach_ms <= word.middle_ms < mask.span.end_ms + reach_ms:
+            return mask.mask_class
+        if is_digit and mask.span.start_ms < word.end_ms and word.start_ms < mask.span.end_ms:
+            return mask.mask_class
+    return None
+
+
+def _is_placeholder(word: Word) -> bool:
+    return word.text in _PLACEHOLDERS
+
+
+_PLACEHOLDERS = frozenset(mask_class.placeholder for mask_class in MaskClass)
+
+
+def _placeholder(words: Sequence[Word], classes: Sequence[MaskClass]) -> Word:
+    mask_class = min(classes, key=CLASS_ORDER.index)
+    end_ms = max(word.end_ms for word in words)
+    return Word(mask_class.placeholder, words[0].start_ms, end_ms)
+
+
+def _changed_results(
+    segments: Sequence[EndedSegment], results: Mapping[tuple[str, int], SegmentResult]
+) -> Iterator[MaskedResult]:
+    """Yield each result that is to be stored: what was sealed, and what has new masks."""
+    keys: set[str] = set()
+    for segment in segments:
+        if segment.result is None or not segment.result_key or segment.result_key in keys:
+            continue
+        keys.add(segment.result_key)
+        result = results[_result_id(segment)]
+        if segment.sealed is not None or result != segment.result:
+            yield MaskedResult(segment.result_key, segment.body_digest, result)
+
+
+def _flags(masks: Sequence[Mask], withheld: Sequence[_Withheld]) -> Iterator[str]:
+    numbers = [mask for mask in masks if mask.mask_class is not MaskClass.LANGUAGE]
+    if numbers:
+        yield Flag.REDACTED.with_number(len(numbers))
+    if any(mask.is_doubtful for mask in masks):
+        yield Flag.REDACTION_DOUBTFUL
+    if withheld or any(mask.mask_class is MaskClass.LANGUAGE for mask in masks):
+        yield Flag.REDACTION_UNSUPPORTED
+
+
+def _places(masks: Sequence[Mask], withheld: Sequence[_Withheld]) -> Iterator[FlaggedPlace]:
+    for mask in masks:
+        if mask.is_doubtful:
+            yield FlaggedPlace(Flag.REDACTION_DOUBTFUL, None, "", mask.span)
+    for mask, segment, language in withheld:
+        yield FlaggedPlace(
+            Flag.REDACTION_UNSUPPORTED, segment.channel, "", mask.span, language=language
+        )
