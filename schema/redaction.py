@@ -33,6 +33,9 @@ class MaskClass(StrEnum):
         return f"[{self}]"
 
 
+#: The texts of words that stand for what was masked.
+PLACEHOLDERS = frozenset(mask_class.placeholder for mask_class in MaskClass)
+
 #: Of two classes at one place the one that comes first is named.
 CLASS_ORDER = tuple(MaskClass)
 

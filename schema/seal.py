@@ -167,6 +167,10 @@ class KeyDirectory:
             raise self._missing(f"{id_}{_PUBLIC} is not the key that its name says")
         return PublicKey(id_, key)
 
+    def private_ids(self) -> list[str]:
+        """Return the ids of the private keys that this host has."""
+        return list(self._ids(_PRIVATE))
+
     def private_key(self, id_: str) -> X25519PrivateKey:
         """Return the key that unseals what was sealed to ``id_``.
 

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from producer.intake.examine import Job, examine
 from schema.profile import Profile
 from schema.records import NewRecording
+from schema.seal import KeyDirectory
 from schema.settings import Settings
 from schema.store.intake import submissions
 from schema.store.ledger import Ledger
@@ -138,5 +139,6 @@ def fleet_on(ledger: Ledger, settings: Settings, profile: Profile) -> Fleet:
         publisher=Mailbox(),
         should_recycle=False,
         should_pause=False,
+        seal_keys=KeyDirectory(settings.seal_keys),
     )
     return Fleet(ledger, settings, profile, worker)

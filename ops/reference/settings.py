@@ -54,9 +54,10 @@ SECTIONS = (
     ),
     Section(
         "Privacy",
-        "These are for the reducer (`python -m workers reduce`). [Speakers](../guide/speakers.md)"
-        " says what voices are for.",
-        ("voices_keep",),
+        "`CALLSCRIBE_VOICES_KEEP` is for the reducer (`python -m workers reduce`);"
+        " [speakers](../guide/speakers.md) says what voices are for. [Protected"
+        " calls](../guide/protected-calls.md) says what the keys are for.",
+        ("voices_keep", "seal_keys"),
     ),
     Section(
         "Notifications",

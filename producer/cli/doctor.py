@@ -27,6 +27,7 @@ from schema.models import KNOWN_MODELS
 from schema.namespace import Namespace, namespace_taken_error
 from schema.processor import has_bfloat16
 from schema.roles import existing_roles, find_excess_rights
+from schema.seal import KeyDirectory
 from schema.settings import SPOOL_ROOT, Settings
 from schema.storage.roots import storage_of
 from schema.store.checks import check_database
@@ -34,6 +35,7 @@ from schema.store.connection import is_pooled, sets_limits
 from schema.store.erasure.invalid_values import count_odd_dates, mend_dates
 from schema.store.ledger import Ledger
 from schema.store.work.events import find_pending_receivers
+from schema.store.work.seals import count_sealed
 from schema.wire import REDUCE_QUEUE, SEGMENTS_QUEUE, read_queue_lengths
 
 _PACKAGES = ("celery", "redis", "sqlalchemy", "psycopg", "soundfile", "av")
@@ -88,6 +90,7 @@ def examine_host(settings: Settings, ledger: Ledger, app: Celery) -> Iterator[Ch
     yield _run("roles", lambda: _roles(ledger))
     yield _run("values", lambda: _values(ledger))
     yield _run("notify", lambda: _notify(settings, ledger))
+    yield _run("keys", lambda: _keys(settings, ledger))
     redis = _run("redis", lambda: _redis(app, settings))
     yield redis
     if redis.verdict is CheckVerdict.FAIL:
@@ -214,6 +217,25 @@ def _notify(settings: Settings, ledger: Ledger) -> CheckFinding:
         remedy = "Set CALLSCRIBE_NOTIFY_SECRET on reducer hosts (ignore this elsewhere)."
         return _warn(f"{signed}; {events} events wait", remedy)
     return _ok(f"{signed}; {events} events wait")
+
+
+def _keys(settings: Settings, ledger: Ledger) -> CheckFinding:
+    """Return which keys of protected calls this host has, and what waits to be unsealed."""
+    with ledger.connect() as connection:
+        if (revision := current_revision(connection)) != head_revision():
+            return _OTHER_RELEASE if revision else _NO_TABLES
+        sealed = count_sealed(connection)
+    waiting = f"{sum(sealed.values())} results are sealed"
+    if settings.seal_keys is None:
+        remedy = "Set CALLSCRIBE_SEAL_KEYS where workers and reducers run (ignore this elsewhere)."
+        return _warn(f"none; {waiting}", remedy) if sealed else _ok(f"none; {waiting}")
+    keys = KeyDirectory(settings.seal_keys)
+    public, private = keys.public_key().id, keys.private_ids()
+    if private and (lacking := sorted(sealed.keys() - set(private))):
+        remedy = "Copy them from the reducer that made them, or wait: the calls are decoded again."
+        return _warn(f"{waiting}; this host lacks the private {', '.join(lacking)}", remedy)
+    unseals = f"unseals {', '.join(private)}" if private else "unseals nothing"
+    return _ok(f"seals to {public}, {unseals}; {waiting}")
 
 
 def _other_kind(info: Mapping[str, Any]) -> CheckFinding | None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from schema.redaction import PLACEHOLDERS
 from schema.span import Span
 from schema.text import is_cjk
 from schema.words import ResultTag, SegmentResult, Word
@@ -95,6 +96,8 @@ def drop_hallucinations(timeline: ChannelTimeline, doubts: Sequence[Doubt]) -> H
     odd_runs = [*_repeated_runs(timeline.words), *_too_fast_runs(timeline.words)]
     suspects = {index for run in odd_runs for index in run}
     suspects |= {i for i, word in enumerate(timeline.words) if word.span.duration_ms > _WORD_MAX_MS}
+    # What was masked is nobody's invention, however long or often it stands there.
+    suspects -= {i for i, word in enumerate(timeline.words) if word.text in PLACEHOLDERS}
     noise: set[int] = set()
     for doubt in doubts:
         start_ms, end_ms = doubt.span.start_ms, doubt.span.end_ms

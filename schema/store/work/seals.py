@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from uuid import UUID
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, func, select, text
 
 from schema.states import RecordingState
 from schema.store.dispatches import SEGMENT_COLUMNS, segment_dispatch
 from schema.store.work.reduces import ReduceClaim, reduce_lost_error, reopen_recording
-from schema.tables import Recording
+from schema.tables import Recording, ResultRow
 from schema.wire import Dispatch, Priority
 
 #: So long the texts of a recording that got no transcript stay, sealed.
@@ -80,3 +80,14 @@ def erase_old_seals(connection: Connection, batch: int, keep_s: int = SEALED_KEE
     Whoever wants their words decodes them again.
     """
     return connection.execute(_ERASE, {"keep_s": keep_s, "batch": batch}).rowcount
+
+
+def count_sealed(connection: Connection) -> dict[str, int]:
+    """Return how many results are sealed to each key."""
+    rows = connection.execute(
+        select(ResultRow.seal_key, func.count())
+        .where(ResultRow.seal_key.is_not(None))
+        .group_by(ResultRow.seal_key)
+        .order_by(ResultRow.seal_key)
+    )
+    return {str(key): int(count) for key, count in rows}

@@ -67,6 +67,10 @@ _KEYWORDS = {
 _WEAK = _words("""
     code valid signature strip american discover bank branch verification
 """)
+_PARTS_OF_CARDS = frozenset({MaskClass.SECURITY_CODE, MaskClass.EXPIRY})
+_NEAREST_WORDS = 8
+#: What stands before a "code" that is no card's.
+_OTHER_CODES = _words("sort post zip area country promo discount access dialling dialing")
 _STRENGTHENED_BY = _words("""
     card three digit digits back sort account expiry
 """)
@@ -156,7 +160,7 @@ class _MaskFinder:
         """Return what a run is masked as, or None."""
         context = self._context_class(run.groups[0])
         if run.length >= _LONG_MIN:
-            if run.length >= _CARD_MIN or context is MaskClass.CARD:
+            if run.length >= _CARD_MIN or context is MaskClass.CARD or is_after_card:
                 return MaskClass.CARD if MaskClass.CARD in self._classes else MaskClass.NUMBER
             is_account = context is MaskClass.BANK_ACCOUNT
             return MaskClass.BANK_ACCOUNT if is_account else MaskClass.NUMBER
@@ -319,13 +323,26 @@ def _to_group(
 
 
 def _nearest_class(texts: Sequence[str]) -> MaskClass | None:
-    """Return the class of the first word that names one; a weak one needs another word's help."""
+    """Return the class that words name, the nearest first; a weak one needs another word's help.
+
+    Of the nearest few a code or an expiry counts more: "the security code on the card" is no card's
+    number.
+    """
+    named = list(_named_classes(texts))
+    for at, mask_class in named:
+        if mask_class in _PARTS_OF_CARDS and at < _NEAREST_WORDS:
+            return mask_class
+    return named[0][1] if named else None
+
+
+def _named_classes(texts: Sequence[str]) -> Iterator[tuple[int, MaskClass]]:
     has_help = any(text in _STRENGTHENED_BY for text in texts)
-    for text in texts:
+    for index, text in enumerate(texts):
+        if text == "code" and index + 1 < len(texts) and texts[index + 1] in _OTHER_CODES:
+            continue
         for mask_class, keywords in _KEYWORDS.items():
             if text in keywords and (text not in _WEAK or has_help):
-                return mask_class
-    return None
+                yield index, mask_class
 
 
 def _padded(word: Word) -> Span:

@@ -14,6 +14,7 @@ from schema.profile import RedactSettings
 from schema.redaction import (
     CLASS_ORDER,
     MEASURED_LANGUAGES,
+    PLACEHOLDERS,
     Mask,
     MaskClass,
     Redaction,
@@ -108,7 +109,7 @@ def _withheld(segments: Sequence[EndedSegment]) -> Iterator[_Withheld]:
         result = segment.result
         if result is None or result.language in MEASURED_LANGUAGES:
             continue
-        spoken = [word for word in result.words if not _is_placeholder(word)]
+        spoken = [word for word in result.words if word.text not in PLACEHOLDERS]
         if not spoken:
             continue
         start_ms = min(word.start_ms for word in spoken)
@@ -172,7 +173,7 @@ def _replace_words(words: Sequence[Word], masks: Sequence[Mask]) -> Iterator[Wor
 
 def _class_at(word: Word, masks: Sequence[Mask]) -> MaskClass | None:
     """Return what a word is masked as: by its middle; a digit by any part of it, and beside."""
-    if _is_placeholder(word):
+    if word.text in PLACEHOLDERS:
         return MaskClass(word.text[1:-1])
     is_digit = is_digit_like(word.text)
     reach_ms = _NEAR_MS if is_digit else 0
@@ -182,13 +183,6 @@ def _class_at(word: Word, masks: Sequence[Mask]) -> MaskClass | None:
         if is_digit and mask.span.start_ms < word.end_ms and word.start_ms < mask.span.end_ms:
             return mask.mask_class
     return None
-
-
-def _is_placeholder(word: Word) -> bool:
-    return word.text in _PLACEHOLDERS
-
-
-_PLACEHOLDERS = frozenset(mask_class.placeholder for mask_class in MaskClass)
 
 
 def _placeholder(words: Sequence[Word], classes: Sequence[MaskClass]) -> Word:

@@ -58,6 +58,8 @@ _COUNTED = _words("""
 """)
 #: A number that stands behind one of these may be a time, if it can be one.
 _BEFORE_TIMES = _words("at by around before after until till from between past about")
+#: And behind one of these, a year.
+_BEFORE_YEARS = _words("in since year during of")
 _MONTHS = _words("""
     january february march april may june july august september october november december
     jan feb mar apr jun jul aug sep sept oct nov dec
@@ -66,6 +68,7 @@ _MONTHS = _words("""
 _CURRENCY = re.compile(r"[$£€¥%]")
 _NUMERAL = re.compile(r"[0-9]+(?:[-./,:\s]+[0-9]+)*")
 _LETTERS = re.compile(r"[^0-9a-z']+")
+_YEAR = re.compile(r"(19|20)[0-9]{2}")
 _THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
 _DIGITS_OF_MIXED_MIN = 4
 
@@ -125,6 +128,8 @@ def _read(text: str) -> Token:
     stripped = plain.strip(" .,;:!?\"'()[]{}\u2026-\u2013\u2014*#")
     if not stripped:
         return Token(TokenKind.FILLER, text=stripped)
+    if _CURRENCY.fullmatch(stripped):
+        return Token(TokenKind.COUNTED, text=stripped)
     if any(char.isdigit() for char in stripped):
         return _read_numeral(stripped)
     parts = [part for part in re.split(r"[-\s]+", stripped) if part]
@@ -244,7 +249,8 @@ def _is_plain(tokens: Sequence[Token], start: int, end: int) -> bool:
     kinds = (token.kind for token in (before, after) if token is not None)
     is_date = TokenKind.MONTH in kinds and len(digits) <= 2
     is_time = before is not None and before.text in _BEFORE_TIMES and _is_time(digits)
-    return is_counted or is_date or is_time
+    is_year = before is not None and before.text in _BEFORE_YEARS and _YEAR.fullmatch(digits)
+    return is_counted or is_date or is_time or bool(is_year)
 
 
 def _is_pronoun(tokens: Sequence[Token], index: int) -> bool:
@@ -253,7 +259,7 @@ def _is_pronoun(tokens: Sequence[Token], index: int) -> bool:
         return False
     sides = (reversed(tokens[:index]), tokens[index + 1 :])
     nearest = [next((t for t in side if t.kind is not TokenKind.FILLER), None) for side in sides]
-    return not any(token is not None and token.digits for token in nearest)
+    return not any(token is not None and token.is_digits for token in nearest)
 
 
 def _is_time(digits: str) -> bool:
