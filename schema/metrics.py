@@ -254,9 +254,9 @@ GUESSED_CALLS = _counter(
 )
 MASKS = _counter(
     "callscribe_masks_total",
-    "Masks of stored transcripts of protected calls, by class",
+    "Masks of stored transcripts of protected calls, by what they hide",
     _REDUCE,
-    {"mask_class": tuple(MaskClass)},
+    {"hides": tuple(MaskClass)},
 )
 PROTECTED_CALLS = _counter(
     "callscribe_protected_calls_total",

@@ -213,6 +213,17 @@ def marks_missing(drill: Drill) -> Iterator[None]:
 
 
 @contextmanager
+def nothing_masked(drill: Drill) -> Iterator[None]:
+    """Protected calls in which nobody reads out a number."""
+    directory = drill.recordings("harmless", 24)
+    for path in directory.iterdir():
+        samples, rate_hz = soundfile.read(path, always_2d=True)
+        soundfile.write(path, samples[: 2 * rate_hz], rate_hz, subtype="PCM_16")
+    drill.field.wait(drill.submit(directory, "protected"))
+    yield
+
+
+@contextmanager
 def worker_freezes(drill: Drill) -> Iterator[None]:
     """A worker frozen for longer than a lease, over and over."""
     for _ in range(_TRIES):
@@ -371,6 +382,7 @@ CAUSES: Mapping[Cause, Sequence[str]] = {
     files_changed: ("CallscribeFailures",),
     marks_missing: ("CallscribeReducesFail",),
     receiver_refuses: ("CallscribeReceiverNotTold",),
+    nothing_masked: ("CallscribeNothingMasked",),
     retention_stops: ("CallscribeRetentionLate",),
     worker_freezes: ("CallscribeFencedWrites",),
     child_dies: ("CallscribeRecycling",),
@@ -496,6 +508,7 @@ def prepared(fleet: Watched, prometheus: Prometheus, directory: Path) -> Drill:
     made_up = directory / "models" / "bicif"
     written = {
         "marks": f'{PROFILE}\n{missing}"model.pt" = "{"0" * 64}"\n',
+        "protected": f"{PROFILE}\n[redact]\n",
         "funasr": f"{plan}{profile_section(made_up, 'funasr')}\n[render]{render}",
     }
     profiles = {}

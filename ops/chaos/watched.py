@@ -28,6 +28,7 @@ from ops.local import debian
 from ops.local.bootstrap import ROOT
 from ops.local.process import Child, ProcessError
 from ops.local.sockets import free_port
+from schema.seal import KeyDirectory
 
 PROMETHEUS = ROOT / "ops" / "prometheus"
 DASHBOARD = ROOT / "ops" / "grafana" / "dashboards" / "callscribe.json"
@@ -187,6 +188,9 @@ class Watched:
         stack = self.field.stack
         stack.environment["CALLSCRIBE_SPOOL_RESERVE_BYTES"] = str(_RESERVE_BYTES)
         stack.environment["CALLSCRIBE_NOTIFY_SECRET"] = secrets.token_hex()
+        keys = KeyDirectory(directory / "keys")
+        keys.rotate()
+        stack.environment["CALLSCRIBE_SEAL_KEYS"] = str(keys.path)
         if lease_s is not None:
             stack.environment["CALLSCRIBE_LEASE_S"] = str(lease_s)
         self.spool = _small_disk(stack.state / "spool")

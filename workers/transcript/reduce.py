@@ -164,7 +164,7 @@ def _reduce(worker: Worker, claim: ReduceClaim) -> None:
     if draft.redaction is not None:
         metrics.count(PROTECTED_CALLS, masked=str(bool(draft.redaction.masks)).lower())
         for mask in draft.redaction.masks:
-            metrics.count(MASKS, mask_class=mask.mask_class)
+            metrics.count(MASKS, hides=mask.mask_class)
     metrics.observe(REDUCE_SECONDS, time.monotonic() - begun_s)
 
 

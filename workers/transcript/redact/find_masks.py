@@ -38,6 +38,8 @@ _AFTER_CARD_MS = 60_000
 _BESIDE_MS = 1_500
 _UNSURE_BELOW = 0.5
 _WORDLESS_MIN_MS = 300
+#: So much speech without words beside a short number may be the rest of a long one.
+_UNWRITTEN_MIN_MS = 2_500
 #: Between two groups so close, with so few words, everything is masked.
 _BETWEEN_MS, _BETWEEN_WORDS_MAX = 3_000, 3
 
@@ -141,6 +143,7 @@ class _MaskFinder:
             key=lambda spoken: spoken[:2],
         )
         self._starts_ms = [start_ms for start_ms, _, _ in self._spoken]
+        self._wordless = [span for line in lines for span in _wordless_speech(line)]
 
     def find(self) -> Iterator[Mask]:
         card_end_ms: int | None = None
@@ -167,9 +170,28 @@ class _MaskFinder:
         least = 2 if context is MaskClass.EXPIRY else _SHORT_MIN
         if context is not None and run.length >= least:
             return context if context in self._classes else None
+        if run.length >= _SHORT_MIN and self._is_heard_in_part(run):
+            return MaskClass.CARD if MaskClass.CARD in self._classes else None
         if is_after_card and run.length >= _SHORT_MIN and MaskClass.CARD in self._classes:
             return MaskClass.SECURITY_CODE if run.length == _SHORT_MIN else MaskClass.CARD
         return None
+
+    def _is_heard_in_part(self, run: _Run) -> bool:
+        """Tell whether a number was read out digit by digit beside speech that nobody wrote.
+
+        It may be the rest of a longer one.
+        """
+        is_spelled = all(
+            token.is_spelled
+            for group in run.groups
+            for token in self._tokens[group.line][group.first : group.last + 1]
+            if token.is_digits
+        )
+        if not is_spelled:
+            return False
+        around = Span(max(0, run.start_ms - _RUN_PAUSE_MS), run.end_ms + _RUN_PAUSE_MS)
+        parts = (wordless.overlap(around) for wordless in self._wordless)
+        return sum(part.duration_ms for part in parts if part) >= _UNWRITTEN_MIN_MS
 
     def _context_class(self, group: _Group) -> MaskClass | None:
         """Return what the words around a group say that it is."""
@@ -285,8 +307,9 @@ class _MaskFinder:
                 is_unsure = word.confidence is not None and word.confidence < _UNSURE_BELOW
                 if is_unsure and around.start_ms <= word.middle_ms < around.end_ms:
                     yield Mask(_padded(word), run_class, is_doubtful=True)
-            for wordless in _wordless_speech(line, around):
-                yield Mask(wordless, run_class, is_doubtful=True)
+        for wordless in self._wordless:
+            if part := wordless.overlap(around):
+                yield Mask(part, run_class, is_doubtful=True)
 
     def _dated_expiries(self) -> Iterator[Mask]:
         """Mask a month and a year where somebody speaks of a card's end."""
@@ -349,20 +372,19 @@ def _padded(word: Word) -> Span:
     return Span(max(0, word.start_ms - _PAD_MS), word.end_ms + _PAD_MS)
 
 
-def _wordless_speech(line: Line, around: Span) -> Iterator[Span]:
-    """Yield stretches of speech within ``around`` that no word covers, if they last."""
+def _wordless_speech(line: Line) -> Iterator[Span]:
+    """Yield stretches of speech that no word covers, if they last; in order."""
+    index = 0
     for region in line.speech:
-        part = region.overlap(around)
-        if part is None:
-            continue
-        at_ms = part.start_ms
-        for word in line.words:
-            if word.end_ms <= at_ms:
-                continue
-            if word.start_ms >= part.end_ms:
-                break
+        at_ms = region.start_ms
+        while index < len(line.words) and line.words[index].start_ms < region.end_ms:
+            word = line.words[index]
             if word.start_ms - at_ms >= _WORDLESS_MIN_MS:
                 yield Span(at_ms, word.start_ms)
             at_ms = max(at_ms, word.end_ms)
-        if part.end_ms - at_ms >= _WORDLESS_MIN_MS:
-            yield Span(at_ms, part.end_ms)
+            index += 1
+        if region.end_ms - at_ms >= _WORDLESS_MIN_MS:
+            yield Span(at_ms, region.end_ms)
+        # The last word may reach into the next region.
+        if index and line.words[index - 1].end_ms > region.end_ms:
+            index -= 1

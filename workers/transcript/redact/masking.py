@@ -7,6 +7,7 @@ holds for all channels and all decodes: it goes by time.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -154,8 +155,9 @@ def _replace_words(words: Sequence[Word], masks: Sequence[Mask]) -> Iterator[Wor
     """Yield words; those that are masked and follow one another are one placeholder."""
     hidden: list[Word] = []
     classes: list[MaskClass] = []
+    starts_ms = [mask.span.start_ms for mask in masks]
     for word in words:
-        mask_class = _class_at(word, masks)
+        mask_class = _class_at(word, masks, starts_ms)
         is_apart = hidden and (
             mask_class is None or word.start_ms - hidden[-1].end_ms > _PLACEHOLDER_PAUSE_MS
         )
@@ -171,13 +173,17 @@ def _replace_words(words: Sequence[Word], masks: Sequence[Mask]) -> Iterator[Wor
         yield _placeholder(hidden, classes)
 
 
-def _class_at(word: Word, masks: Sequence[Mask]) -> MaskClass | None:
+def _class_at(word: Word, masks: Sequence[Mask], starts_ms: Sequence[int]) -> MaskClass | None:
     """Return what a word is masked as: by its middle; a digit by any part of it, and beside."""
     if word.text in PLACEHOLDERS:
         return MaskClass(word.text[1:-1])
     is_digit = is_digit_like(word.text)
     reach_ms = _NEAR_MS if is_digit else 0
-    for mask in masks:
+    # Masks are in order and apart: the one that begins last before the word, and those after it.
+    first = max(0, bisect_right(starts_ms, word.start_ms - reach_ms) - 1)
+    for mask in masks[first:]:
+        if mask.span.start_ms > word.end_ms + reach_ms:
+            break
         if mask.span.start_ms - reach_ms <= word.middle_ms < mask.span.end_ms + reach_ms:
             return mask.mask_class
         if is_digit and mask.span.start_ms < word.end_ms and word.start_ms < mask.span.end_ms:

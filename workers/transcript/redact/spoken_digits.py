@@ -107,6 +107,11 @@ class Token:
         """Whether it is a part of a number for sure."""
         return self.kind is TokenKind.DIGITS
 
+    @property
+    def is_spelled(self) -> bool:
+        """Whether its digits are written one by one."""
+        return len(self.digits) == len(re.findall("[0-9a-z]+", self.text))
+
 
 def read_tokens(texts: Sequence[str]) -> list[Token]:
     """Return what each word of one speaker, in order, is to a number."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from schema.records import CallInfo
+from schema.redaction import Mask, MaskClass, Redaction
 from schema.span import Span
 from schema.states import RecordingState
 from schema.store.read.recordings import RecordingSummary
@@ -74,6 +75,7 @@ WHOLE = StoredTranscript(
             "engine.failed",
         ),
     ),
+    redaction=Redaction(("card", "expiry"), (Mask(Span(1_000, 2_000), MaskClass.CARD, True),)),
     places=(
         FlaggedPlace(
             Flag.NOISE_WORDS,

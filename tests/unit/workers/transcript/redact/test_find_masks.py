@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.redaction import Mask, MaskClass
-from schema.span import Span
+from schema.span import Span, merge
 from schema.words import Word
 from workers.transcript.redact.find_masks import Line, find_masks
 
@@ -142,3 +142,45 @@ def test_any_run_is_masked_however_it_is_split_over_turns(
         at_ms += pauses_ms[index]
     both = [Line(tuple(words)) for words in lines]
     assert sum(len(words.split()) for words in hidden(both).values()) == len(run)
+
+
+@pytest.mark.parametrize("text", ["8-2-3.", "8 2 3", "eight two three"])
+def test_digits_beside_speech_that_nobody_wrote_may_be_the_rest_of_a_card(text: str):
+    words = line((30, text)).words
+    lost = Span(14_000, 22_000)
+    spoken = Span(30_000, 32_000)
+    masks = find_masks([Line(words, (lost, spoken))], ALL)
+    assert {mask.mask_class for mask in masks} == {MaskClass.CARD}
+    assert find_masks([Line(words, (spoken,))], ALL) == []
+    # A room, or a train, is not read out digit by digit.
+    together = line((30, "823")).words
+    assert find_masks([Line(together, (lost, spoken))], ALL) == []
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3_000), st.integers(0, 2_000)), max_size=12),
+    st.lists(st.tuples(st.integers(0, 3_000), st.integers(1, 4_000)), max_size=6),
+)
+def test_speech_without_words_is_all_of_it_that_lasts(gaps, regions):
+    """Compare with milliseconds, one by one."""
+    from workers.transcript.redact.find_masks import _wordless_speech
+
+    def spread(pairs):
+        at_ms = 0
+        for gap_ms, length_ms in pairs:
+            yield Span(at_ms + gap_ms, at_ms + gap_ms + length_ms)
+            at_ms += gap_ms + length_ms
+
+    words = tuple(Word("x", span.start_ms, span.end_ms) for span in spread(gaps))
+    speech = tuple(merge(spread(regions)))
+    worded = {ms for word in words for ms in range(word.start_ms, word.end_ms)}
+    marks = {word.start_ms for word in words}
+    expected = []
+    for region in speech:
+        start_ms = region.start_ms
+        for ms in range(region.start_ms, region.end_ms + 1):
+            if ms == region.end_ms or ms in worded or (ms in marks and ms != start_ms):
+                if ms - start_ms >= 300:
+                    expected.append(Span(start_ms, ms))
+                start_ms = ms + 1 if ms in worded else ms
+    assert list(_wordless_speech(Line(words, speech))) == expected

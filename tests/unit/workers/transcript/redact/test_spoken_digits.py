@@ -39,6 +39,7 @@ def digits_of(text: str) -> str:
         ("\uff14\uff11\uff11\uff11", "4111"),
         ("4111x", "4111"),
         ("4 4:11 4", "44114"),
+        ("8-2-3.", "823"),
     ],
 )
 def test_however_a_number_is_written_its_digits_are_read(text: str, digits: str):
