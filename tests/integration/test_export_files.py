@@ -29,7 +29,7 @@ def test_nothing_is_held_in_the_ledger_while_audio_is_copied(
         transcribed(ledger, utterance("agent", "hello"), to=to)
     held = []
 
-    def copy(_location, _settings, target: Path, _headless, _flags):
+    def copy(_location, _settings, target: Path, _headless, _flags, _masked_spans):
         query = "select count(*) from pg_stat_activity where state like 'idle in transaction%'"
         with ledger.engine.connect() as connection:
             own = " and datname = current_database() and pid <> pg_backend_pid()"

@@ -178,6 +178,8 @@ def _read_segments(worker: Worker, claim: ReduceClaim) -> Sequence[EndedSegment]
     segments = worker.ledger.transact(
         lambda c: reduces.read_ended_segments(c, claim.recording_id, is_protected=is_protected)
     )
+    if not is_protected:
+        return segments
     unsealed_segments, lost_ids = unseal_segments(segments, worker.seal_keys)
     if not lost_ids:
         return unsealed_segments
