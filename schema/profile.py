@@ -263,7 +263,9 @@ class RedactSettings(_ProfilePart):
     Seven digits and more are masked whatever they are, unless they are plainly none.
     """
 
-    classes: tuple[RedactClass, ...] = ("card", "security-code", "expiry", "bank-account")
+    classes: tuple[RedactClass, ...] = Field(
+        ("card", "security-code", "expiry", "bank-account"), min_length=1
+    )
     #: Words of a language in which digits were not measured: none are kept, or all.
     other_languages: Literal["withhold", "keep"] = "withhold"
 

@@ -9,8 +9,8 @@ pauses, the other speaker repeating some; seeds are fixed. Every recording is cu
 60 s, and what is counted is left in any decode, also in what a seam drops.
 
 "leaked" is a card of which four digits in a row are left where it was read out, or a code of which
-all are. What reads them is not the masker: every numeral, and number words one by one. "masks an
-hour" counts the masks of speech without cards.
+all are. What reads them is not the masker: every numeral, and number words one by one. With
+``--audio`` the masked audio is decoded, too ("heard"). Masks of speech without cards are counted.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import soxr
 from ops import tables
 from ops.eval.corpus import Case
 from ops.eval.decode import Decodes
+from producer.export.page_audio import mask_blocks
 from producer.intake.probe import probe
 from producer.intake.scan import scan
 from schema.pcm import Samples
@@ -89,12 +90,16 @@ def main() -> None:
     parser.add_argument("--cards", type=int, default=200)
     parser.add_argument("--cache", type=Path, default=Path(".callscribe/eval"))
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--audio", action="store_true", help="decode the masked audio, too")
     parser.add_argument("--show", action="store_true", help="print each leak and each false mask")
     arguments = parser.parse_args()
     profile = load_profile("call", {"decode": {"language": "en"}, "redact": {}})
     decodes = Decodes(profile, arguments.cache / "decodes", arguments.jobs)
     calls = list(compose_calls(arguments.corpus, arguments.cards))
-    rows = list(_leak_rows(calls, arguments.cache / "cards", decodes, show=arguments.show))
+    directory = arguments.cache / "cards"
+    rows = list(_leak_rows(calls, directory, decodes, show=arguments.show))
+    if arguments.audio:
+        rows += _audio_rows(calls, directory, decodes, show=arguments.show)
     hours, masks = _false_masks(arguments.corpus, decodes, show=arguments.show)
     by_class = Counter(mask.mask_class for mask in masks)
     caption = (
@@ -305,6 +310,42 @@ def _leak_rows(
         yield kind, str(counts[kind]), str(leaks[kind]), f"{share:.1f}", str(left[kind])
         clear_share = 100 * clear[kind] / max(1, counts[kind])
         yield f"{kind}, unmasked", str(counts[kind]), str(clear[kind]), f"{clear_share:.1f}", ""
+
+
+def _audio_rows(
+    calls: Sequence[Call], directory: Path, decodes: Decodes, *, show: bool
+) -> Iterator[tuple[str, ...]]:
+    """Yield what a second decode hears of audio in which masks are a tone."""
+    masked_directory = directory / "masked"
+    masked_directory.mkdir(exist_ok=True)
+    cases: dict[str, list[Case]] = {}
+    for call in calls:
+        path = directory / f"{call.name}.wav"
+        _, _, masks = _mask(_cases(path), decodes)
+        samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+        (masked,) = mask_blocks([samples], rate_hz, [mask.span for mask in masks])
+        masked_path = masked_directory / f"masked-{call.name}.wav"
+        soundfile.write(masked_path, masked, rate_hz, "PCM_16")
+        cases[call.name] = _cases(masked_path)
+    for channel in range(2):
+        wanted = [channels[channel] for channels in cases.values()]
+        decodes.get((case, span) for case in wanted for span in _spans(case.duration_ms))
+    leaks: Counter[str] = Counter()
+    left: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for call in calls:
+        heard, _, _ = _mask(cases[call.name], decodes)
+        for number in call.numbers:
+            counts[number.kind] += 1
+            digits = _digits_left(heard, number)
+            left[number.kind] += max(map(len, digits), default=0)
+            if _leaks(digits, number):
+                leaks[number.kind] += 1
+                if show:
+                    print("audio", call.name, number, digits, sep="  ", file=sys.stderr)
+    for kind, count in counts.items():
+        share = f"{100 * leaks[kind] / count:.1f}"
+        yield f"{kind}, heard", str(count), str(leaks[kind]), share, str(left[kind])
 
 
 def _near(segment: EndedSegment, number: Number) -> Iterator[Word]:

@@ -431,7 +431,12 @@ def _record_failure(worker: Worker, claim: Claim, error: Exception, fate: Failur
         text = "decoding took longer than its time limit"
         log.warning("segment_failed", error=text, fate=fate)
     else:
-        log.exception("segment_failed", fate=fate)
+        if claim.profile.redact is None:
+            log.exception("segment_failed", fate=fate)
+        else:
+            # What an error says may hold what a caller said.
+            text = type(error).__name__
+            log.error("segment_failed", error=text, fate=fate)
         # A spoilt child that went on would strike out the whole queue; the next begins sound.
         if worker.segment_decoder.is_spoilt_by(error) and not worker.should_recycle:
             worker.should_recycle = True

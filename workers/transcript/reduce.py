@@ -121,10 +121,15 @@ def reduce_recording(worker: Worker, message: Message) -> None:
             # Its attempt is put back with it.
             worker.ledger.transact(lambda c: reduces.postpone_reduce(c, claim, code, text))
         except Exception as error:
-            log.exception("reduce_failed")
+            text = f"{type(error).__name__}: {error}"
+            if claim.profile.redact is None:
+                log.exception("reduce_failed")
+            else:
+                # What an error says may hold what a caller said.
+                text = type(error).__name__
+                log.error("reduce_failed", error=text)  # noqa: TRY400
             metrics.count(REDUCES, outcome=ReduceOutcome.ERROR)
             code = error.code if isinstance(error, CallscribeError) else ErrorCode.ENGINE_FAILED
-            text = f"{type(error).__name__}: {error}"
             worker.ledger.transact(lambda c: reduces.fail_reduce(c, claim, code, text))
     if should_pause:
         time.sleep(worker.settings.sweep_s)

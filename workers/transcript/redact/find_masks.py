@@ -9,14 +9,17 @@ Where something in or beside a masked run was not understood, it is masked with 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Generic, TypeVar
 
 from schema.redaction import Mask, MaskClass
 from schema.span import Span, merge
 from schema.words import Word
 from workers.transcript.redact.spoken_digits import Token, TokenKind, read_tokens
+
+T = TypeVar("T")
 
 #: Digits of one group: so far apart at most, with so many fillers between.
 _GROUP_PAUSE_MS, _GROUP_FILLERS_MAX = 4_000, 4
@@ -40,6 +43,8 @@ _UNSURE_BELOW = 0.5
 _WORDLESS_MIN_MS = 300
 #: So much speech without words beside a short number may be the rest of a long one.
 _UNWRITTEN_MIN_MS = 2_500
+#: No word, and no region of speech, is longer.
+_WORD_REACH_MS, _REGION_REACH_MS = 60_000, 120_000
 #: Between two groups so close, with so few words, everything is masked.
 _BETWEEN_MS, _BETWEEN_WORDS_MAX = 3_000, 3
 
@@ -88,6 +93,22 @@ class Line:
     words: tuple[Word, ...]
     speech: tuple[Span, ...] = ()
     untimed_speech: tuple[Span, ...] = ()
+
+
+class _InOrder(Generic[T]):
+    """Things in order of when they begin, none of which lasts longer than ``reach_ms``."""
+
+    def __init__(self, things: Iterable[tuple[Span, T]], reach_ms: int) -> None:
+        self._things = sorted(things, key=lambda thing: thing[0])
+        self._starts_ms = [span.start_ms for span, _ in self._things]
+        self._reach_ms = reach_ms
+
+    def near(self, around: Span) -> Iterator[T]:
+        """Yield what may overlap a stretch, and whatever does."""
+        first = bisect_left(self._starts_ms, around.start_ms - self._reach_ms)
+        last = bisect_left(self._starts_ms, around.end_ms)
+        for _, thing in self._things[first:last]:
+            yield thing
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +164,12 @@ class _MaskFinder:
             key=lambda spoken: spoken[:2],
         )
         self._starts_ms = [start_ms for start_ms, _, _ in self._spoken]
-        self._wordless = [span for line in lines for span in _wordless_speech(line)]
+        self._words = _InOrder(
+            ((word.span, word) for line in lines for word in line.words), _WORD_REACH_MS
+        )
+        self._wordless = _InOrder(
+            ((span, span) for line in lines for span in _wordless_speech(line)), _REGION_REACH_MS
+        )
 
     def find(self) -> Iterator[Mask]:
         card_end_ms: int | None = None
@@ -165,7 +191,7 @@ class _MaskFinder:
         if run.length >= _LONG_MIN:
             if run.length >= _CARD_MIN or context is MaskClass.CARD or is_after_card:
                 return MaskClass.CARD if MaskClass.CARD in self._classes else MaskClass.NUMBER
-            is_account = context is MaskClass.BANK_ACCOUNT
+            is_account = context is MaskClass.BANK_ACCOUNT and context in self._classes
             return MaskClass.BANK_ACCOUNT if is_account else MaskClass.NUMBER
         least = 2 if context is MaskClass.EXPIRY else _SHORT_MIN
         if context is not None and run.length >= least:
@@ -190,7 +216,7 @@ class _MaskFinder:
         if not is_spelled:
             return False
         around = Span(max(0, run.start_ms - _RUN_PAUSE_MS), run.end_ms + _RUN_PAUSE_MS)
-        parts = (wordless.overlap(around) for wordless in self._wordless)
+        parts = (wordless.overlap(around) for wordless in self._wordless.near(around))
         return sum(part.duration_ms for part in parts if part) >= _UNWRITTEN_MIN_MS
 
     def _context_class(self, group: _Group) -> MaskClass | None:
@@ -302,12 +328,11 @@ class _MaskFinder:
     def _mask_beside(self, run: _Run, run_class: MaskClass) -> Iterator[Mask]:
         """Mask what was not understood inside a run, and at its sides."""
         around = Span(max(0, run.start_ms - _BESIDE_MS), run.end_ms + _BESIDE_MS)
-        for line in self._lines:
-            for word in line.words:
-                is_unsure = word.confidence is not None and word.confidence < _UNSURE_BELOW
-                if is_unsure and around.start_ms <= word.middle_ms < around.end_ms:
-                    yield Mask(_padded(word), run_class, is_doubtful=True)
-        for wordless in self._wordless:
+        for word in self._words.near(around):
+            is_unsure = word.confidence is not None and word.confidence < _UNSURE_BELOW
+            if is_unsure and around.start_ms <= word.middle_ms < around.end_ms:
+                yield Mask(_padded(word), run_class, is_doubtful=True)
+        for wordless in self._wordless.near(around):
             if part := wordless.overlap(around):
                 yield Mask(part, run_class, is_doubtful=True)
 
