@@ -109,7 +109,7 @@ def digits_at_rest(ledger: Ledger) -> list[str]:
     return [
         part
         for part in (CARD[i : i + 4] for i in range(len(CARD) - 3))
-        if re.search('[", ]{0,4}'.join(part), found)
+        if re.search('[", ]{1,4}'.join(part), found)
     ]
 
 

@@ -43,6 +43,8 @@ _UNSURE_BELOW = 0.5
 _WORDLESS_MIN_MS = 300
 #: So much speech without words beside a short number may be the rest of a long one.
 _UNWRITTEN_MIN_MS = 2_500
+#: So long a part of it is masked as far from a number as its groups may be from each other.
+_UNWRITTEN_PART_MS = 1_000
 #: No word, and no region of speech, is longer.
 _WORD_REACH_MS, _REGION_REACH_MS = 60_000, 120_000
 #: Between two groups so close, with so few words, everything is masked.
@@ -332,8 +334,12 @@ class _MaskFinder:
             is_unsure = word.confidence is not None and word.confidence < _UNSURE_BELOW
             if is_unsure and around.start_ms <= word.middle_ms < around.end_ms:
                 yield Mask(_padded(word), run_class, is_doubtful=True)
-        for wordless in self._wordless.near(around):
-            if part := wordless.overlap(around):
+        # Of what nobody wrote, nobody knows that it is no part of the number.
+        reach = Span(max(0, run.start_ms - _RUN_PAUSE_MS), run.end_ms + _RUN_PAUSE_MS)
+        for wordless in self._wordless.near(reach):
+            if wordless.duration_ms >= _UNWRITTEN_PART_MS and wordless.overlap(reach):
+                yield Mask(wordless, run_class, is_doubtful=True)
+            elif part := wordless.overlap(around):
                 yield Mask(part, run_class, is_doubtful=True)
 
     def _dated_expiries(self) -> Iterator[Mask]:

@@ -21,15 +21,18 @@ from schema.redaction import (
     Redaction,
     join_masks,
 )
-from schema.span import Span
+from schema.span import Span, merge
 from schema.store.work.reduces import EndedSegment, MaskedResult
 from schema.transcript import Flag, FlaggedPlace
 from schema.words import ResultTag, SegmentResult, Word
 from workers.transcript.redact.find_masks import Line, find_masks
 from workers.transcript.redact.spoken_digits import is_digit_like
+from workers.transcript.shared_channel import THE_SPEAKERS
 
 #: A digit this close to a mask is another decode's of what is masked.
 _NEAR_MS = 1_000
+#: Doubtful masks this close are one place to listen to.
+_SAME_PLACE_MS = 15_000
 #: Placeholders of one number that are further apart are two.
 _PLACEHOLDER_PAUSE_MS = 1_000
 
@@ -54,9 +57,10 @@ def redact(
     for segment in segments:
         if segment.result is not None:
             masks += find_masks(_lines_around(segment, stitched), policy.classes)
-    withheld = list(_withheld(segments)) if policy.other_languages == "withhold" else []
-    all_masks = join_masks([*masks, *(mask for mask, _, _ in withheld)])
-    results = _mask_results(segments, all_masks)
+    withheld = list(_withheld(segments, stitched)) if policy.other_languages == "withhold" else []
+    all_masks = join_masks([*masks, *(mask for each in withheld for mask in each.masks_of_call)])
+    own_masks = {id(each.segment): each.masks for each in withheld}
+    results = _mask_results(segments, all_masks, own_masks)
     masked_segments = tuple(
         segment if segment.result is None else replace(segment, result=results[_result_id(segment)])
         for segment in segments
@@ -64,7 +68,7 @@ def redact(
     return RedactedSegments(
         masked_segments,
         Redaction(policy.classes, all_masks),
-        tuple(_flags(all_masks, withheld)),
+        tuple(_flags(all_masks)),
         tuple(_places(all_masks, withheld)),
         tuple(_changed_results(segments, results)),
     )
@@ -101,33 +105,58 @@ def _lines_around(segment: EndedSegment, stitched: Mapping[int | None, Line]) ->
     return [own, *others]
 
 
-_Withheld = tuple[Mask, EndedSegment, str]
+@dataclass(frozen=True, slots=True)
+class _Withheld:
+    """What a decode wrote in a language whose digits nobody measured: when, on its own clock."""
+
+    segment: EndedSegment
+    language: str
+    masks: tuple[Mask, ...]
+    #: Whether it is of the transcript. What a repair wrote and nobody uses hides nothing else.
+    is_used: bool
+
+    @property
+    def masks_of_call(self) -> Iterator[Mask]:
+        """What is hidden of the call."""
+        for mask in self.masks if self.is_used else ():
+            yield mask.shifted(self.segment.span.start_ms)
 
 
-def _withheld(segments: Sequence[EndedSegment]) -> Iterator[_Withheld]:
-    """Yield all that was said in a language whose digits nobody measured."""
+def _withheld(
+    segments: Sequence[EndedSegment], stitched: Mapping[int | None, Line]
+) -> Iterator[_Withheld]:
     for segment in segments:
         result = segment.result
         if result is None or result.language in MEASURED_LANGUAGES:
             continue
-        spoken = [word for word in result.words if word.text not in PLACEHOLDERS]
-        if not spoken:
+        words = [word for word in result.words if word.text not in PLACEHOLDERS]
+        if not words:
             continue
-        start_ms = min(word.start_ms for word in spoken)
-        end_ms = max(word.end_ms for word in spoken)
-        span = Span(start_ms, max(end_ms, start_ms + 1)).shifted(segment.span.start_ms)
-        yield Mask(span, MaskClass.LANGUAGE), segment, result.language or "unknown"
+        spoken = [Span(w.start_ms, max(w.end_ms, w.start_ms + 1)) for w in words]
+        used = {(word.span, word.text) for word in stitched[segment.channel].words}
+        shifted = (word.shifted(segment.span.start_ms) for word in words)
+        yield _Withheld(
+            segment,
+            result.language or "unknown",
+            tuple(
+                Mask(span, MaskClass.LANGUAGE) for span in merge(sorted([*spoken, *result.speech]))
+            ),
+            is_used=any((word.span, word.text) in used for word in shifted),
+        )
 
 
 def _mask_results(
-    segments: Sequence[EndedSegment], masks: Sequence[Mask]
+    segments: Sequence[EndedSegment],
+    masks: Sequence[Mask],
+    masks_of_segments: Mapping[int, Sequence[Mask]],
 ) -> dict[tuple[str, int], SegmentResult]:
     """Return what is left of each result; segments that share one have all masks of both."""
     results: dict[tuple[str, int], SegmentResult] = {}
     for segment in segments:
         if segment.result is None:
             continue
-        own_masks = [
+        own_masks = [*masks_of_segments.get(id(segment), ())]
+        own_masks += [
             Mask(part.shifted(-segment.span.start_ms), mask.mask_class, mask.is_doubtful)
             for mask in masks
             if (part := mask.span.overlap(segment.span))
@@ -211,21 +240,25 @@ def _changed_results(
             yield MaskedResult(segment.result_key, segment.body_digest, result)
 
 
-def _flags(masks: Sequence[Mask], withheld: Sequence[_Withheld]) -> Iterator[str]:
+def _flags(masks: Sequence[Mask]) -> Iterator[str]:
     numbers = [mask for mask in masks if mask.mask_class is not MaskClass.LANGUAGE]
     if numbers:
         yield Flag.REDACTED.with_number(len(numbers))
     if any(mask.is_doubtful for mask in masks):
         yield Flag.REDACTION_DOUBTFUL
-    if withheld or any(mask.mask_class is MaskClass.LANGUAGE for mask in masks):
+    if any(mask.mask_class is MaskClass.LANGUAGE for mask in masks):
         yield Flag.REDACTION_UNSUPPORTED
 
 
 def _places(masks: Sequence[Mask], withheld: Sequence[_Withheld]) -> Iterator[FlaggedPlace]:
-    for mask in masks:
-        if mask.is_doubtful:
-            yield FlaggedPlace(Flag.REDACTION_DOUBTFUL, None, "", mask.span)
-    for mask, segment, language in withheld:
-        yield FlaggedPlace(
-            Flag.REDACTION_UNSUPPORTED, segment.channel, "", mask.span, language=language
-        )
+    for span in merge((mask.span for mask in masks if mask.is_doubtful), _SAME_PLACE_MS):
+        yield FlaggedPlace(Flag.REDACTION_DOUBTFUL, None, THE_SPEAKERS, span)
+    for each in withheld:
+        for mask in each.masks_of_call:
+            yield FlaggedPlace(
+                Flag.REDACTION_UNSUPPORTED,
+                each.segment.channel,
+                THE_SPEAKERS,
+                mask.span,
+                language=each.language,
+            )

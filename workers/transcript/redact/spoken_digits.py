@@ -68,6 +68,7 @@ _MONTHS = _words("""
 _CURRENCY = re.compile(r"[$£€¥%]")
 _NUMERAL = re.compile(r"[0-9]+(?:[-./,:\s]+[0-9]+)*")
 _LETTERS = re.compile(r"[^0-9a-z']+")
+_TIME_OR_DECIMAL = re.compile(r"[0-9]{1,2}:[0-9]{2}|[0-9]+\.[0-9]{1,2}|[0-9]\.[0-9]-[0-9]")
 _YEAR = re.compile(r"(19|20)[0-9]{2}")
 _THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
 _DIGITS_OF_MIXED_MIN = 4
@@ -150,7 +151,7 @@ def _read_numeral(text: str) -> Token:
     if _CURRENCY.search(text):
         return Token(TokenKind.OTHER_NUMBER, digits, text=text)
     if _NUMERAL.fullmatch(text):
-        is_time_or_decimal = re.fullmatch(r"[0-9]{1,2}:[0-9]{2}|[0-9]+\.[0-9]{1,2}", text)
+        is_time_or_decimal = _TIME_OR_DECIMAL.fullmatch(text)
         kind = TokenKind.SOFT if is_time_or_decimal else TokenKind.DIGITS
         return Token(kind, digits, text=text)
     # "4111x" is a number with a mark; "5th", "2nd" and "cb2" are none.

@@ -113,6 +113,16 @@ def test_words_of_a_language_that_was_not_measured_are_withheld_unless_they_may_
     assert texts(kept.segments[0]) == "我 的 卡 号 是 四 一"
 
 
+def test_what_a_repair_wrote_in_another_language_hides_nothing_but_itself():
+    own = segment("hello and thank you")
+    wrong = replace(segment("bonjour quatre merci beaucoup", language="fr"), kind="repair")
+    redacted = redact([own, wrong], stitched(own), POLICY)
+    assert texts(redacted.segments[0]) == "hello and thank you"
+    assert texts(redacted.segments[1]) == "[language]"
+    assert redacted.redaction.masks == ()
+    assert redacted.flags == ()
+
+
 def test_a_sealed_result_is_stored_clear_though_nothing_in_it_is_masked():
     own = replace(segment("hello", key="k"), sealed=object())
     redacted = redact([own], stitched(own), POLICY)
