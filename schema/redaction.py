@@ -26,6 +26,8 @@ class MaskClass(StrEnum):
     NUMBER = "number"
     #: Words of a language in which nobody has measured how digits are said.
     LANGUAGE = "language"
+    #: Speech that nobody wrote, in the audio alone: what is said there nobody knows.
+    NO_WORDS = "no-words"
 
     @property
     def placeholder(self) -> str:
@@ -79,6 +81,12 @@ class Redaction:
     classes: tuple[str, ...]
     masks: tuple[Mask, ...] = ()
     grammar: int = GRAMMAR_VERSION
+
+    @property
+    def number_masks(self) -> tuple[Mask, ...]:
+        """Those that hide a number."""
+        others = (MaskClass.LANGUAGE, MaskClass.NO_WORDS)
+        return tuple(mask for mask in self.masks if mask.mask_class not in others)
 
     @property
     def spans(self) -> tuple[Span, ...]:

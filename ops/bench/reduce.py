@@ -1,14 +1,15 @@
 """What does it take to reduce a long recording? One table, a row for each length.
 
-    python -m ops.bench.reduce [--hours 0.17 1 10] [--voices]
+    python -m ops.bench.reduce [--hours 0.17 1 10] [--voices | --protected]
 
 Calls of two channels, each cut into segments of five minutes with overlaps of eight seconds, made
 up and finished in a ledger of their own: speech all the time, two words and a half a second on
 either channel, no two sentences alike. A reducer of its own, started for each length, then stitches
 the call, merges the channels and stores the transcript. The time is from its message to the end of
 the recording; with ``--voices`` calls have one channel, on which two people take turns, a sentence
-each, and are told apart by voices that are made up. The memory is the most that its child ever
-held, and what it held before.
+each, and are told apart by voices that are made up; with ``--protected`` results are sealed, and a
+card is read out every ten minutes. "kB" is what the results take as they were finished. The memory
+is the most that its child ever held, and what it held before.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +33,7 @@ from ops.local.process import Child, ProcessError, family
 from ops.local.stack import reducer_command
 from schema.profile import load_profile
 from schema.records import NewRecording, PlannedSegment
+from schema.seal import KeyDirectory, seal
 from schema.span import Span
 from schema.store.work.segments import claim_segment, finish_segment
 from schema.voices import Voices
@@ -44,6 +47,7 @@ _WORD_MS = 320
 _GAP_MS = 30
 _SENTENCE_WORDS = 12
 _PAUSE_MS = 700
+_CARD_MS = 6_000
 _PATIENCE_S = 600.0
 _VOICE_SIZE, _VOICE_SPREAD = 192, 0.05
 
@@ -54,6 +58,7 @@ _HEADINGS = (
     "words kept",
     "seams",
     "seconds",
+    "kB",
     "MB before",
     "MB at most",
     "MB grown",
@@ -70,6 +75,7 @@ class Reduced:
     kept: int
     seams: int
     seconds: float
+    result_bytes: int
     before_bytes: int
     peak_bytes: int
 
@@ -79,18 +85,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hours", type=float, nargs="+", default=[1 / 6, 1.0, 10.0])
     parser.add_argument("--voices", action="store_true", help="one channel, two voices")
+    parser.add_argument("--protected", action="store_true", help="sealed results, and cards")
     arguments = parser.parse_args()
+    if arguments.voices and arguments.protected:
+        parser.error("one of both")
     channels = 1 if arguments.voices else 2
-    with open_bed() as bed:
-        rows = [_row(_measure(bed, hours, channels)) for hours in arguments.hours]
+    with open_bed() as bed, tempfile.TemporaryDirectory() as directory:
+        keys = KeyDirectory(Path(directory) / "keys") if arguments.protected else None
+        if keys is not None:
+            keys.rotate()
+            bed.environment["CALLSCRIBE_SEAL_KEYS"] = str(keys.path)
+        rows = [_row(_measure(bed, hours, channels, keys)) for hours in arguments.hours]
         title = "two voices" if arguments.voices else f"{channels} channels"
+        if keys is not None:
+            title += ", protected"
         print_table(bed, f"Reduce of a call on {title}", _HEADINGS, rows)
 
 
-def _measure(bed: Bed, hours: float, channels: int) -> Reduced:
+def _measure(bed: Bed, hours: float, channels: int, keys: KeyDirectory | None) -> Reduced:
     bed.empty()
     spans = list(_spans(round(hours * 3_600_000)))
-    message, written = _fill(bed, spans, channels)
+    message, written = _fill(bed, spans, channels, keys)
+    with bed.ledger.connect() as connection:
+        size = text("select sum(pg_column_size(body)) from results")
+        result_bytes = int(connection.scalar(size) or 0)
     say(f"{hours:.2f} h: {written:,} words in {channels * len(spans)} segments")
     reducer = bed.child("reducer", reducer_command("reducer"))
     with reducer:
@@ -109,6 +127,7 @@ def _measure(bed: Bed, hours: float, channels: int) -> Reduced:
         kept,
         seams,
         seconds,
+        result_bytes,
         before_bytes,
         peak_bytes,
     )
@@ -124,7 +143,9 @@ def _spans(duration_ms: int) -> Iterator[Span]:
         start_ms = end_ms - _OVERLAP_MS
 
 
-def _fill(bed: Bed, spans: Sequence[Span], channels: int) -> tuple[Dispatch, int]:
+def _fill(
+    bed: Bed, spans: Sequence[Span], channels: int, keys: KeyDirectory | None
+) -> tuple[Dispatch, int]:
     """Finish every segment of one call; return the message of its reduce, and the words."""
     [plain] = calls(1)
     recording = replace(
@@ -136,9 +157,12 @@ def _fill(bed: Bed, spans: Sequence[Span], channels: int) -> tuple[Dispatch, int
         segments=tuple(_segments(plain, spans, channels)),
     )
     timelines = [_timeline(channel, spans[-1].end_ms) for channel in range(channels)]
+    if keys is not None:
+        timelines = list(map(_with_cards, timelines))
     words, reduce = 0, None
     diarize = "auto" if channels == 1 else "off"
-    profile = load_profile("call", {"render": {"diarize": diarize}})
+    changes = {"render": {"diarize": diarize}}
+    profile = load_profile("call", changes if keys is None else {**changes, "redact": {}})
     submission = new_submission(bed.ledger, profile)
     for dispatch in bed.add(submission, [recording], room=1 << 30):
         held = bed.ledger.run_statement(
@@ -149,8 +173,9 @@ def _fill(bed: Bed, spans: Sequence[Span], channels: int) -> tuple[Dispatch, int
         result = _result(timelines[held.source.channel or 0], held.span)
         words += len(result.words)
         voices = _voices(result, held.span) if held.wants_voices else None
+        stored = result if keys is None else seal(result, held.decode_key, keys.public_key())
         ended = bed.ledger.run_statement(
-            partial(finish_segment, claim=held, result=result, voices=voices)
+            partial(finish_segment, claim=held, result=stored, voices=voices)
         )
         reduce = ended.reduce or reduce
     if reduce is None:
@@ -166,6 +191,14 @@ def _segments(
         for index, span in enumerate(spans):
             own = f"{channel:02x}{index:06x}{digest[8:]}"
             yield PlannedSegment(channel, index, span, own)
+
+
+def _with_cards(words: Sequence[Word]) -> list[Word]:
+    """Return what is said with sixteen digits in a row every ten minutes."""
+    return [
+        replace(word, text=str(index % 10)) if word.start_ms % 600_000 < _CARD_MS else word
+        for index, word in enumerate(words)
+    ]
 
 
 def _timeline(channel: int, duration_ms: int) -> list[Word]:
@@ -239,6 +272,7 @@ def _row(own: Reduced) -> list[str]:
         f"{own.kept:,}",
         f"{own.seams:,}",
         f"{own.seconds:.1f}",
+        f"{own.result_bytes / 1e3:,.0f}",
         *(f"{size / 1e6:.0f}" for size in sizes),
     ]
 

@@ -39,7 +39,7 @@ from producer.intake.probe import probe
 from producer.intake.scan import scan
 from schema.pcm import Samples
 from schema.profile import Profile, load_profile
-from schema.redaction import Mask
+from schema.redaction import Mask, MaskClass
 from schema.settings import Limits
 from schema.span import Span
 from schema.store.work.reduces import EndedSegment, ReduceClaim
@@ -397,7 +397,7 @@ def _false_masks(corpus: Path, decodes: Decodes, *, show: bool) -> tuple[float, 
     for path, cases in cases_of.items():
         decoded, _, masks = _mask(cases, decodes)
         hours += cases[0].duration_ms / 3_600_000
-        all_masks += masks
+        all_masks += (mask for mask in masks if mask.mask_class is not MaskClass.NO_WORDS)
         for mask in masks if show else ():
             texts = _texts(decoded, Number("", "", mask.span))
             print(path.name, mask, texts, sep="  ", file=sys.stderr)

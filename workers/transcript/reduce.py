@@ -167,7 +167,7 @@ def _reduce(worker: Worker, claim: ReduceClaim) -> None:
             GUESSED_CALLS, speakers=count_speakers(draft), doubtful=str(is_doubtful).lower()
         )
     if draft.redaction is not None:
-        metrics.count(PROTECTED_CALLS, masked=str(bool(draft.redaction.masks)).lower())
+        metrics.count(PROTECTED_CALLS, masked=str(bool(draft.redaction.number_masks)).lower())
         for mask in draft.redaction.masks:
             metrics.count(MASKS, hides=mask.mask_class)
     metrics.observe(REDUCE_SECONDS, time.monotonic() - begun_s)

@@ -45,6 +45,8 @@ _WORDLESS_MIN_MS = 300
 _UNWRITTEN_MIN_MS = 2_500
 #: So long a part of it is masked as far from a number as its groups may be from each other.
 _UNWRITTEN_PART_MS = 1_000
+#: And so long a part is masked in the audio of a protected call, wherever it is.
+_UNWRITTEN_AUDIO_MS = 600
 #: No word, and no region of speech, is longer.
 _WORD_REACH_MS, _REGION_REACH_MS = 60_000, 120_000
 #: Between two groups so close, with so few words, everything is masked.
@@ -401,6 +403,13 @@ def _named_classes(texts: Sequence[str]) -> Iterator[tuple[int, MaskClass]]:
 
 def _padded(word: Word) -> Span:
     return Span(max(0, word.start_ms - _PAD_MS), word.end_ms + _PAD_MS)
+
+
+def find_unwritten(line: Line) -> Iterator[Mask]:
+    """Yield a channel's speech that nobody wrote, if it is long enough for two digits."""
+    for span in _wordless_speech(line):
+        if span.duration_ms >= _UNWRITTEN_AUDIO_MS:
+            yield Mask(span, MaskClass.NO_WORDS, is_doubtful=True)
 
 
 def _wordless_speech(line: Line) -> Iterator[Span]:

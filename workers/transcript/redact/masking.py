@@ -25,7 +25,7 @@ from schema.span import Span, merge
 from schema.store.work.reduces import EndedSegment, MaskedResult
 from schema.transcript import Flag, FlaggedPlace
 from schema.words import ResultTag, SegmentResult, Word
-from workers.transcript.redact.find_masks import Line, find_masks
+from workers.transcript.redact.find_masks import Line, find_masks, find_unwritten
 from workers.transcript.redact.spoken_digits import is_digit_like
 from workers.transcript.shared_channel import THE_SPEAKERS
 
@@ -65,10 +65,13 @@ def redact(
         segment if segment.result is None else replace(segment, result=results[_result_id(segment)])
         for segment in segments
     )
+    # Words may be said on other channels meanwhile, and stay.
+    unwritten = [mask for line in stitched.values() for mask in find_unwritten(line)]
+    redaction = Redaction(policy.classes, join_masks([*all_masks, *unwritten]))
     return RedactedSegments(
         masked_segments,
-        Redaction(policy.classes, all_masks),
-        tuple(_flags(all_masks)),
+        redaction,
+        tuple(_flags(Redaction(policy.classes, all_masks))),
         tuple(_places(all_masks, withheld)),
         tuple(_changed_results(segments, results)),
     )
@@ -240,13 +243,12 @@ def _changed_results(
             yield MaskedResult(segment.result_key, segment.body_digest, result)
 
 
-def _flags(masks: Sequence[Mask]) -> Iterator[str]:
-    numbers = [mask for mask in masks if mask.mask_class is not MaskClass.LANGUAGE]
-    if numbers:
-        yield Flag.REDACTED.with_number(len(numbers))
-    if any(mask.is_doubtful for mask in masks):
+def _flags(redaction: Redaction) -> Iterator[str]:
+    if redaction.number_masks:
+        yield Flag.REDACTED.with_number(len(redaction.number_masks))
+    if any(mask.is_doubtful for mask in redaction.masks):
         yield Flag.REDACTION_DOUBTFUL
-    if any(mask.mask_class is MaskClass.LANGUAGE for mask in masks):
+    if any(mask.mask_class is MaskClass.LANGUAGE for mask in redaction.masks):
         yield Flag.REDACTION_UNSUPPORTED
 
 

@@ -123,6 +123,18 @@ def test_what_a_repair_wrote_in_another_language_hides_nothing_but_itself():
     assert redacted.flags == ()
 
 
+def test_speech_that_nobody_wrote_is_masked_in_the_audio_and_hides_no_word():
+    own = segment("hello and thank you", channel=0)
+    other = segment("yes of course", channel=1)
+    lines = stitched(own, other)
+    lines[0] = replace(lines[0], speech=(Span(5_000, 9_000), Span(20_000, 20_500)))
+    redacted = redact([own, other], lines, POLICY)
+    unwritten = Mask(Span(6_500, 9_000), MaskClass.NO_WORDS, is_doubtful=True)
+    assert redacted.redaction.masks == (unwritten,)
+    assert [texts(each) for each in redacted.segments] == ["hello and thank you", "yes of course"]
+    assert redacted.flags == ()
+
+
 def test_a_sealed_result_is_stored_clear_though_nothing_in_it_is_masked():
     own = replace(segment("hello", key="k"), sealed=object())
     redacted = redact([own], stitched(own), POLICY)
