@@ -22,6 +22,7 @@ from schema.redaction import (
     join_masks,
 )
 from schema.span import Span, merge
+from schema.states import SegmentKind
 from schema.store.work.reduces import EndedSegment, MaskedResult
 from schema.transcript import Flag, FlaggedPlace
 from schema.words import ResultTag, SegmentResult, Word
@@ -52,7 +53,7 @@ def redact(
     segments: Sequence[EndedSegment], stitched: Mapping[int | None, Line], policy: RedactSettings
 ) -> RedactedSegments:
     """Mask a recording's segments; ``stitched`` has each channel's words as a transcript would."""
-    masks = [mask for segment in segments for mask in _earlier_masks(segment)]
+    masks = [mask for segment in segments for mask in _earlier_masks(segment, stitched)]
     masks += find_masks(list(stitched.values()), policy.classes)
     for segment in segments:
         if segment.result is not None:
@@ -77,11 +78,21 @@ def redact(
     )
 
 
-def _earlier_masks(segment: EndedSegment) -> Iterator[Mask]:
+def _earlier_masks(segment: EndedSegment, stitched: Mapping[int | None, Line]) -> Iterator[Mask]:
     """Yield what a reduce took out of this result before, of this recording or of a twin."""
-    if segment.result is not None:
-        for mask in segment.result.masks:
+    is_used = _is_used(segment, stitched)
+    for mask in segment.result.masks if segment.result is not None else ():
+        if is_used or mask.mask_class is not MaskClass.LANGUAGE:
             yield mask.shifted(segment.span.start_ms)
+
+
+def _is_used(segment: EndedSegment, stitched: Mapping[int | None, Line]) -> bool:
+    """Tell whether a decode's words are of the transcript; those of a repair may not be."""
+    if segment.kind == SegmentKind.PLAN or segment.result is None:
+        return True
+    used = {(word.span, word.text) for word in stitched[segment.channel].words}
+    words = (word.shifted(segment.span.start_ms) for word in segment.result.words)
+    return any((word.span, word.text) in used for word in words)
 
 
 def _lines_around(segment: EndedSegment, stitched: Mapping[int | None, Line]) -> list[Line]:
@@ -115,7 +126,7 @@ class _Withheld:
     segment: EndedSegment
     language: str
     masks: tuple[Mask, ...]
-    #: Whether it is of the transcript. What a repair wrote and nobody uses hides nothing else.
+    #: What a repair wrote and nobody uses hides nothing else.
     is_used: bool
 
     @property
@@ -136,15 +147,13 @@ def _withheld(
         if not words:
             continue
         spoken = [Span(w.start_ms, max(w.end_ms, w.start_ms + 1)) for w in words]
-        used = {(word.span, word.text) for word in stitched[segment.channel].words}
-        shifted = (word.shifted(segment.span.start_ms) for word in words)
         yield _Withheld(
             segment,
             result.language or "unknown",
             tuple(
                 Mask(span, MaskClass.LANGUAGE) for span in merge(sorted([*spoken, *result.speech]))
             ),
-            is_used=any((word.span, word.text) in used for word in shifted),
+            is_used=_is_used(segment, stitched),
         )
 
 

@@ -121,6 +121,9 @@ def test_what_a_repair_wrote_in_another_language_hides_nothing_but_itself():
     assert texts(redacted.segments[1]) == "[language]"
     assert redacted.redaction.masks == ()
     assert redacted.flags == ()
+    again = redact(list(redacted.segments), stitched(redacted.segments[0]), POLICY)
+    assert [texts(each) for each in again.segments] == ["hello and thank you", "[language]"]
+    assert again.redaction.masks == ()
 
 
 def test_speech_that_nobody_wrote_is_masked_in_the_audio_and_hides_no_word():
