@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ops.chaos.disk import SmallDisk
 from ops.chaos.network import Network
-from ops.local.process import Child, family
+from ops.local.process import Child, children_of
 from ops.local.stack import Part, Stack, producer_command
 from producer.intake.examine import Job, examine
 from schema.profile import load_profile
@@ -323,9 +323,8 @@ class Field:
         return next(child for child in self.stack.fleet if child.name == "reducer")
 
     def child_of(self, worker: Child) -> int:
-        """Return the process that works for a parent."""
-        children = wait_for(lambda: family(worker.pid) - {worker.pid}, what="a child")
-        return max(children)
+        """Return the process that works for a parent, and not the one that reads ahead for it."""
+        return max(wait_for(lambda: children_of(worker.pid), what="a child"))
 
     def logged(self, event: str) -> int:
         """Return how often an event is in the logs of all parts."""

@@ -324,6 +324,11 @@ def family(pid: int) -> set[int]:
         members |= found
 
 
+def children_of(pid: int) -> set[int]:
+    """Return the processes that a process has started itself, and not its children."""
+    return {process for process, parent, _ in _processes() if parent == pid}
+
+
 def _processes() -> Iterator[tuple[int, int, int]]:
     """Yield id, parent and session of every process."""
     for entry in os.scandir("/proc"):

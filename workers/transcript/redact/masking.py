@@ -60,8 +60,8 @@ def redact(
             masks += find_masks(_lines_around(segment, stitched), policy.classes)
     withheld = list(_withheld(segments, stitched)) if policy.other_languages == "withhold" else []
     all_masks = join_masks([*masks, *(mask for each in withheld for mask in each.masks_of_call)])
-    own_masks = {id(each.segment): each.masks for each in withheld}
-    results = _mask_results(segments, all_masks, own_masks)
+    segment_masks = {id(each.segment): each.masks for each in withheld}
+    results = _mask_results(segments, all_masks, segment_masks)
     masked_segments = tuple(
         segment if segment.result is None else replace(segment, result=results[_result_id(segment)])
         for segment in segments
@@ -99,7 +99,7 @@ def _lines_around(segment: EndedSegment, stitched: Mapping[int | None, Line]) ->
     """Return one decode beside what the other channels say meanwhile."""
     result, by_ms = segment.result, segment.span.start_ms
     assert result is not None  # noqa: S101 - the caller has looked
-    own = Line(
+    decoded = Line(
         tuple(word.shifted(by_ms) for word in result.words),
         tuple(span.shifted(by_ms) for span in result.speech),
         tuple(
@@ -116,7 +116,7 @@ def _lines_around(segment: EndedSegment, stitched: Mapping[int | None, Line]) ->
         for channel, line in stitched.items()
         if channel != segment.channel
     ]
-    return [own, *others]
+    return [decoded, *others]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +167,14 @@ def _mask_results(
     for segment in segments:
         if segment.result is None:
             continue
-        own_masks = [*masks_of_segments.get(id(segment), ())]
-        own_masks += [
+        segment_masks = [*masks_of_segments.get(id(segment), ())]
+        segment_masks += [
             Mask(part.shifted(-segment.span.start_ms), mask.mask_class, mask.is_doubtful)
             for mask in masks
             if (part := mask.span.overlap(segment.span))
         ]
         result = results.get(_result_id(segment), segment.result)
-        results[_result_id(segment)] = mask_result(result, own_masks)
+        results[_result_id(segment)] = mask_result(result, segment_masks)
     return results
 
 
