@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from producer.intake.plan import check_channels, choose_channels, plan_segments, plan_spans
@@ -24,6 +24,9 @@ def loud(duration_ms, **quiet):
         step = quiet["at"] // GRID_MS
         levels[step - 2 : step + 2] = quiet["level_db"]
     return levels
+
+
+SHORTEST = PlanSettings(segment_s=10, overlap_s=2, search_s=0, min_tail_s=0)
 
 
 @st.composite
@@ -57,6 +60,7 @@ def test_spans_cover_everything_and_overlap_as_asked(plan):
     assert all(span.end_ms % GRID_MS == 0 for span in spans[:-1])
 
 
+@example((459_801, np.zeros(4_599, np.float32), SHORTEST))
 @given(plans())
 def test_no_core_is_shorter_or_longer_than_promised(plan):
     duration_ms, levels, settings = plan
@@ -69,7 +73,8 @@ def test_no_core_is_shorter_or_longer_than_promised(plan):
         share_ms = duration_ms / len(cores)
         assert len(cores) % 2 == 0
         assert share_ms <= settings.segment_s * 1000
-        assert max(cores) <= (settings.segment_s + settings.search_s) * 1000
+        # Cuts lie on the grid: the last core may have what the others are short of.
+        assert max(cores) <= (settings.segment_s + settings.search_s) * 1000 + GRID_MS
         assert min(cores) > settings.overlap_s * 1000
         assert all(
             abs(cut - share_ms * index) <= settings.search_s * 1000 + GRID_MS
