@@ -18,11 +18,12 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -34,6 +35,8 @@ from schema.span import Span
 from schema.words import ResultTag, SegmentResult
 
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+
+T = TypeVar("T")
 
 _PUBLIC, _PRIVATE = ".public.pem", ".private.pem"
 
@@ -162,14 +165,14 @@ class KeyDirectory:
         if not ids:
             raise self._missing(f"it has no public key made since {oldest + timedelta(days=1)}")
         id_ = max(ids)
-        key = serialization.load_pem_public_key(self._read(id_ + _PUBLIC))
+        key = self._load(id_ + _PUBLIC, serialization.load_pem_public_key)
         if not isinstance(key, X25519PublicKey) or key_id(key, _date_of(id_)) != id_:
             raise self._missing(f"{id_}{_PUBLIC} is not the key that its name says")
         return PublicKey(id_, key)
 
     def private_ids(self) -> list[str]:
         """Return the ids of the private keys that this host has."""
-        return list(self._ids(_PRIVATE))
+        return self._ids(_PRIVATE)
 
     def private_key(self, id_: str) -> X25519PrivateKey:
         """Return the key that unseals what was sealed to ``id_``.
@@ -178,21 +181,20 @@ class KeyDirectory:
             KeyDestroyed: nobody has it any more.
             Misconfigured: this host has not got it.
         """
-        path = self._path(id_ + _PRIVATE)
-        if path is None or not path.exists():
+        name = id_ + _PRIVATE
+        if id_ not in self.private_ids():
             if _date_of(id_) <= _today() - UNSEALS_FOR:
                 raise KeyDestroyed(id_)
-            raise self._missing(f"it has no {id_}{_PRIVATE}")
-        key = serialization.load_pem_private_key(self._read(path.name), password=None)
+            raise self._missing(f"it has no {name}")
+        key = self._load(name, partial(serialization.load_pem_private_key, password=None))
         if not isinstance(key, X25519PrivateKey):
-            raise self._missing(f"{path.name} is no X25519 key")
+            raise self._missing(f"{name} is no X25519 key")
         return key
 
     def rotate(self) -> tuple[list[str], list[str]]:
         """Make today's pair, unless it is there, and destroy old ones; return the ids of both."""
-        if self.path is None:
-            raise self._missing("it was told of no directory")
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory = self._path("")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         today = _today()
         made = []
         if not any(_date_of(id_) == today for id_ in self._ids(_PRIVATE)):
@@ -200,8 +202,8 @@ class KeyDirectory:
         destroyed = []
         for id_ in self._ids(_PRIVATE):
             if _date_of(id_) <= today - UNSEALS_FOR:
-                _destroy(self.path / (id_ + _PRIVATE))
-                (self.path / (id_ + _PUBLIC)).unlink(missing_ok=True)
+                _destroy(directory / (id_ + _PRIVATE))
+                (directory / (id_ + _PUBLIC)).unlink(missing_ok=True)
                 destroyed.append(id_)
         return made, destroyed
 
@@ -230,7 +232,6 @@ class KeyDirectory:
 
     def _write(self, name: str, data: bytes, mode: int) -> None:
         path = self._path(name)
-        assert path is not None  # noqa: S101 - rotate() has looked
         partial = path.with_name(f".{name}.partial")
         partial.unlink(missing_ok=True)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -240,24 +241,32 @@ class KeyDirectory:
             os.fsync(file.fileno())
         partial.rename(path)
 
-    def _ids(self, suffix: str) -> Iterator[str]:
-        if self.path is None or not self.path.is_dir():
-            return
-        for path in sorted(self.path.glob(f"[0-9]*{suffix}")):
-            id_ = path.name.removesuffix(suffix)
-            if _date_of(id_) != date.min:
-                yield id_
+    def _ids(self, suffix: str) -> list[str]:
+        """Return the ids of the keys of one kind.
 
-    def _path(self, name: str) -> Path | None:
-        # The name comes from the ledger: it leads nowhere else.
-        return None if self.path is None or Path(name).name != name else self.path / name
-
-    def _read(self, name: str) -> bytes:
-        path = self._path(name)
+        Raises:
+            Misconfigured: the directory cannot be read.
+        """
         try:
-            return path.read_bytes() if path is not None else b""
-        except (OSError, UnsupportedAlgorithm) as error:
-            raise self._missing(f"{name}: {error.__class__.__name__}") from error
+            names = os.listdir(self.path) if self.path is not None else []
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            raise self._missing(f"{self.path} cannot be read: {error.strerror}") from error
+        ids = (name.removesuffix(suffix) for name in sorted(names) if name.endswith(suffix))
+        return [id_ for id_ in ids if _date_of(id_) != date.min]
+
+    def _path(self, name: str) -> Path:
+        if self.path is None:
+            raise self._missing("it was told of no directory")
+        return self.path / name
+
+    def _load(self, name: str, load: Callable[[bytes], T]) -> T:
+        """Return a key; one that is being copied may be half a file."""
+        try:
+            return load(self._path(name).read_bytes())
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise self._missing(f"{name} cannot be read: {type(error).__name__}") from error
 
     def _missing(self, cause: str) -> Misconfigured:
         return Misconfigured(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,13 +27,18 @@ from schema.profile import Profile, stored_profile
 from schema.seal import SealedResult, read_result
 from schema.span import Span
 from schema.states import RecordingState, SegmentKind, SegmentState
-from schema.store.dispatches import REDUCE_RETURNING, reduce_dispatch
+from schema.store.dispatches import (
+    REDUCE_RETURNING,
+    SEGMENT_COLUMNS,
+    reduce_dispatch,
+    segment_dispatch,
+)
 from schema.store.ledger import CLEAR_REDUCE_LEASE, NO_REDUCE_LEASE, OPEN_SEGMENTS, Cursor, in_array
 from schema.store.work.segments import BACKOFF_LAST_S, backoff_s
 from schema.tables import Recording, ResultRow, SeamRow, SegmentRow, Transcript, UtteranceRow
 from schema.text import storable_json, storable_text
 from schema.transcript import Draft
-from schema.wire import Dispatch, Message
+from schema.wire import Dispatch, Message, Priority
 from schema.words import SegmentResult
 
 #: Reduces that raised or died, after which the recording is given up.
@@ -284,6 +289,56 @@ def reduce_lost_error(claim: ReduceClaim) -> LeaseLost:
     """Return the error that a reducer's lease was taken over."""
     cause = "another reducer has taken it over, or it was cancelled"
     return LeaseLost(ErrorCode.LEASE_LOST, f"recording {claim.recording_id}", cause)
+
+
+_REDO = text(f"""
+    update segments s
+       set state = 'pending', attempts = 0, strikes = 0, next_attempt_at = null, ended_at = null,
+           result_key = case when :keeps_results then result_key end,
+           -- A sweep of an earlier release would end it, since its words are known.
+           force = true,
+           dispatch_token = gen_random_uuid(), dispatched_at = now(), dispatches = 1
+      from recordings r
+     where s.id = any(:ids) and r.id = s.recording_id and r.id = :recording
+       and s.state || '' = 'done' and s.result_key is not null
+ returning {SEGMENT_COLUMNS}
+""")
+
+
+def redo_segments(
+    connection: Connection, claim: ReduceClaim, segments: Collection[UUID], *, keeps_results: bool
+) -> list[Dispatch]:
+    """Have ended segments of a recording done again; the messages to publish. The lease ends here.
+
+    Those that keep their results are not decoded.
+    """
+    parameters = {
+        "ids": list(segments),
+        "recording": claim.recording_id,
+        "keeps_results": keeps_results,
+    }
+    rows = connection.execute(_REDO, parameters).mappings().all()
+    if rows:
+        reopen_recording(connection, claim)
+    return [segment_dispatch(row, Priority.URGENT) for row in rows]
+
+
+def lock_reduce(connection: Connection, claim: ReduceClaim) -> RowMapping:
+    """Lock the recording that a reducer holds; return it.
+
+    Raises:
+        LeaseLost: another reducer took over.
+    """
+    query = select(Recording).where(
+        Recording.id == claim.recording_id,
+        Recording.reduce_token == claim.lease_token,
+        Recording.state == RecordingState.STITCHING,
+    )
+    rows = connection.execute(query.with_for_update(key_share=True)).mappings()
+    recording = rows.one_or_none()
+    if recording is None:
+        raise reduce_lost_error(claim)
+    return recording
 
 
 def reopen_recording(connection: Connection, claim: ReduceClaim) -> None:

@@ -7,25 +7,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, func, select, text
 
-from schema.states import RecordingState
-from schema.store.dispatches import SEGMENT_COLUMNS, segment_dispatch
-from schema.store.work.reduces import ReduceClaim, reduce_lost_error, reopen_recording
-from schema.tables import Recording, ResultRow
-from schema.wire import Dispatch, Priority
+from schema.store.work.reduces import ReduceClaim, lock_reduce, redo_segments
+from schema.tables import ResultRow
+from schema.wire import Dispatch
 
 #: So long the texts of a recording that got no transcript stay, sealed.
 SEALED_KEEP_S = 24 * 3_600
-
-_ORDER = text(f"""
-    update segments s
-       set state = 'pending', attempts = 0, strikes = 0, next_attempt_at = null, ended_at = null,
-           result_key = null, force = true,
-           dispatch_token = gen_random_uuid(), dispatched_at = now(), dispatches = 1
-      from recordings r
-     where s.id = any(:ids) and r.id = s.recording_id and r.id = :recording
-       and s.state || '' = 'done'
- returning {SEGMENT_COLUMNS}
-""")
 
 
 def order_decodes(
@@ -38,22 +25,8 @@ def order_decodes(
     Raises:
         LeaseLost: another reducer took over: nothing was ordered.
     """
-    is_mine = connection.execute(
-        select(Recording.id)
-        .where(
-            Recording.id == claim.recording_id,
-            Recording.reduce_token == claim.lease_token,
-            Recording.state == RecordingState.STITCHING,
-        )
-        .with_for_update(key_share=True)
-    ).one_or_none()
-    if is_mine is None:
-        raise reduce_lost_error(claim)
-    parameters = {"ids": list(segments), "recording": claim.recording_id}
-    rows = connection.execute(_ORDER, parameters).mappings().all()
-    if rows:
-        reopen_recording(connection, claim)
-    return [segment_dispatch(row, Priority.URGENT) for row in rows]
+    lock_reduce(connection, claim)
+    return redo_segments(connection, claim, segments, keeps_results=False)
 
 
 _ERASE = text("""

@@ -11,13 +11,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, delete, exists, func, select, text, update
 
-from schema.states import RecordingState
-from schema.store.dispatches import SEGMENT_COLUMNS, segment_dispatch
 from schema.store.ledger import Cursor, in_array
-from schema.store.work.reduces import ReduceClaim, reduce_lost_error, reopen_recording
+from schema.store.work.reduces import ReduceClaim, lock_reduce, redo_segments
 from schema.tables import Recording, SegmentRow, VoicesRow
 from schema.voices import Voices
-from schema.wire import Dispatch, Priority
+from schema.wire import Dispatch
 
 
 def has_voices(cursor: Cursor, key: str) -> bool:
@@ -44,19 +42,6 @@ def read_voices(connection: Connection, keys: Mapping[UUID, str]) -> dict[UUID, 
     return {segment: voices_by_key[key] for segment, key in keys.items() if key in voices_by_key}
 
 
-_ORDER = text(f"""
-    update segments s
-       set state = 'pending', attempts = 0, strikes = 0, next_attempt_at = null, ended_at = null,
-           -- A sweep of an earlier release would end it, since its words are known.
-           force = true,
-           dispatch_token = gen_random_uuid(), dispatched_at = now(), dispatches = 1
-      from recordings r
-     where s.id = any(:ids) and r.id = s.recording_id and r.id = :recording
-       and s.state || '' = 'done' and s.result_key is not null
- returning {SEGMENT_COLUMNS}
-""")
-
-
 def order_voices(
     connection: Connection, claim: ReduceClaim, segments: Collection[UUID]
 ) -> list[Dispatch]:
@@ -67,27 +52,13 @@ def order_voices(
     Raises:
         LeaseLost: another reducer took over: nothing was ordered.
     """
-    row = connection.execute(
-        select(Recording.voices_ordered_at)
-        .where(
-            Recording.id == claim.recording_id,
-            Recording.reduce_token == claim.lease_token,
-            Recording.state == RecordingState.STITCHING,
-        )
-        .with_for_update(key_share=True)
-    ).one_or_none()
-    if row is None:
-        raise reduce_lost_error(claim)
-    if row.voices_ordered_at is not None:
+    if lock_reduce(connection, claim)["voices_ordered_at"] is not None:
         return []
-    parameters = {"ids": list(segments), "recording": claim.recording_id}
-    rows = connection.execute(_ORDER, parameters).mappings().all()
-    if not rows:
-        return []
-    is_this = Recording.id == claim.recording_id
-    connection.execute(update(Recording).where(is_this).values(voices_ordered_at=func.now()))
-    reopen_recording(connection, claim)
-    return [segment_dispatch(row, Priority.URGENT) for row in rows]
+    dispatches = redo_segments(connection, claim, segments, keeps_results=True)
+    if dispatches:
+        is_this = Recording.id == claim.recording_id
+        connection.execute(update(Recording).where(is_this).values(voices_ordered_at=func.now()))
+    return dispatches
 
 
 def erase_voices_of(connection: Connection, recording: UUID) -> None:

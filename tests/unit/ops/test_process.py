@@ -15,6 +15,7 @@ from ops.local.process import (
     ProcessError,
     Stopped,
     at_home_in,
+    children_of,
     family,
     run_attached,
     stop_on_signals,
@@ -92,6 +93,17 @@ def test_a_program_runs_once_at_a_time(tmp_path):
 def test_a_program_that_was_never_started_has_no_pid(tmp_path):
     with pytest.raises(ProcessError, match="was not started"):
         _ = shell("idle", "true", tmp_path).pid
+
+
+def test_the_children_of_a_process_are_its_own_and_not_theirs(tmp_path):
+    with shell("parent", "(sleep 60; :) & echo $!; sleep 60", tmp_path) as child:
+        wait_for(lambda: child.output().strip())
+        wait_for(lambda: len(family(child.pid)) == 4)
+
+        children = children_of(child.pid)
+
+        assert int(child.output()) in children
+        assert len(children) == 2, "the subshell and the second sleep; not the subshell's sleep"
 
 
 def test_the_family_holds_descendants_in_sessions_of_their_own(tmp_path):

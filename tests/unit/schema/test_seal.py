@@ -127,6 +127,26 @@ def test_a_private_key_is_its_owners_alone_and_a_name_leads_nowhere_else(keys: K
         keys.private_key("../elsewhere")
 
 
+@pytest.mark.parametrize("content", [b"", b"-----BEGIN PUBLIC KEY-----\nMCow", b"\xff" * 99])
+def test_a_key_that_is_half_copied_is_missing_and_no_fault_of_the_call(
+    keys: KeyDirectory, content: bytes
+):
+    key = keys.public_key()
+    assert keys.path is not None
+    for kind in ("public", "private"):
+        (keys.path / f"{key.id}.{kind}.pem").write_bytes(content)
+    with pytest.raises(Misconfigured, match="cannot be read"):
+        keys.public_key()
+    with pytest.raises(Misconfigured, match="cannot be read"):
+        keys.private_key(key.id)
+
+
+def test_a_directory_that_is_none_is_missing(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Misconfigured, match="cannot be read"):
+        KeyDirectory(tmp_path / "file").public_key()
+
+
 def test_a_public_key_that_was_exchanged_is_not_used(keys: KeyDirectory, tmp_path: Path):
     other = KeyDirectory(tmp_path / "other")
     other.rotate()

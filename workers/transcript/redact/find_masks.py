@@ -157,17 +157,18 @@ class _MaskFinder:
         self._lines = lines
         self._classes = frozenset(classes)
         self._tokens = [read_tokens([word.text for word in line.words]) for line in lines]
-        #: All words but fillers, in order: when each begins, and its token.
-        self._spoken = sorted(
+        spoken = sorted(
             (
-                (word.start_ms, word.end_ms, token)
+                (word.start_ms, token)
                 for line, tokens in zip(lines, self._tokens, strict=True)
                 for word, token in zip(line.words, tokens, strict=True)
                 if token.kind is not TokenKind.FILLER
             ),
-            key=lambda spoken: spoken[:2],
+            key=lambda pair: pair[0],
         )
-        self._starts_ms = [start_ms for start_ms, _, _ in self._spoken]
+        #: All words but fillers, in order, and when each begins.
+        self._spoken = [token for _, token in spoken]
+        self._starts_ms = [start_ms for start_ms, _ in spoken]
         self._words = _InOrder(
             ((word.span, word) for line in lines for word in line.words), _WORD_REACH_MS
         )
@@ -225,17 +226,11 @@ class _MaskFinder:
 
     def _context_class(self, group: _Group) -> MaskClass | None:
         """Return what the words around a group say that it is."""
-        at = bisect_left(self._starts_ms, group.span.start_ms)
-        before = [
-            token.text
-            for start_ms, _, token in self._spoken[max(0, at - _CONTEXT_WORDS) : at]
-            if start_ms >= group.span.start_ms - _CONTEXT_MS
-        ]
-        end = bisect_left(self._starts_ms, group.span.end_ms)
-        beyond = bisect_left(self._starts_ms, group.span.end_ms + _AFTER_MS)
-        after = [token.text for _, _, token in self._spoken[end:beyond]]
+        span = group.span
+        before = self._spoken_between(span.start_ms - _CONTEXT_MS, span.start_ms)
+        after = self._spoken_between(span.end_ms, span.end_ms + _AFTER_MS)
         # The nearest word says it: "and the security code on the card" is about the code.
-        return _nearest_class(list(reversed(before))) or _nearest_class(after)
+        return _nearest_class(before[: -_CONTEXT_WORDS - 1 : -1]) or _nearest_class(after)
 
     # Groups and runs.
 
@@ -253,14 +248,12 @@ class _MaskFinder:
             return False
         words = sum(
             not token.is_digits
-            for start_ms, end_ms, token in self._spoken_between(
-                run.groups[-1].span.end_ms, group.span.start_ms
-            )
+            for token in self._spoken_between(run.groups[-1].span.end_ms, group.span.start_ms)
         )
         is_lone = min(len(run.groups[-1].digits), len(group.digits)) < 2 and run.length < _LONG_MIN
         return words <= (_LONE_WORDS_MAX if is_lone else _RUN_WORDS_MAX)
 
-    def _spoken_between(self, start_ms: int, end_ms: int) -> list[tuple[int, int, Token]]:
+    def _spoken_between(self, start_ms: int, end_ms: int) -> list[Token]:
         first, last = bisect_left(self._starts_ms, start_ms), bisect_left(self._starts_ms, end_ms)
         return self._spoken[first:last]
 
@@ -304,10 +297,8 @@ class _MaskFinder:
         if index == 0:
             return run_class
         group, before = run.groups[index], run.groups[index - 1]
-        texts = [
-            t.text for _, _, t in self._spoken_between(before.span.end_ms, group.span.start_ms)
-        ]
-        nearest = _nearest_class(list(reversed(texts)))
+        between = self._spoken_between(before.span.end_ms, group.span.start_ms)
+        nearest = _nearest_class(between[::-1])
         is_known = nearest in self._classes and len(group.digits) < _LONG_MIN
         return nearest if nearest is not None and is_known else run_class
 
@@ -325,7 +316,7 @@ class _MaskFinder:
         start_ms, end_ms = left.span.end_ms, right.span.start_ms
         if not 0 < end_ms - start_ms <= _BETWEEN_MS:
             return
-        words = [t for _, _, t in self._spoken_between(start_ms, end_ms) if not t.is_digits]
+        words = [t for t in self._spoken_between(start_ms, end_ms) if not t.is_digits]
         if len(words) <= _BETWEEN_WORDS_MAX:
             yield Mask(Span(start_ms, end_ms), run_class)
 
@@ -378,13 +369,13 @@ def _to_group(
     )
 
 
-def _nearest_class(texts: Sequence[str]) -> MaskClass | None:
+def _nearest_class(tokens: Sequence[Token]) -> MaskClass | None:
     """Return the class that words name, the nearest first; a weak one needs another word's help.
 
     Of the nearest few a code or an expiry counts more: "the security code on the card" is no card's
     number.
     """
-    named = list(_named_classes(texts))
+    named = list(_named_classes([token.text for token in tokens]))
     for at, mask_class in named:
         if mask_class in _PARTS_OF_CARDS and at < _NEAREST_WORDS:
             return mask_class

@@ -79,6 +79,8 @@ class TokenKind(Enum):
 
     #: A part of one.
     DIGITS = auto()
+    #: Tens, after which a unit may follow: digits, once that is known.
+    TENS = auto()
     #: A part of one if its neighbours on both sides are: a homophone, a time, a decimal.
     SOFT = auto()
     #: Makes the next digit two or three.
@@ -99,7 +101,7 @@ class Token:
 
     kind: TokenKind
     digits: str = ""
-    #: How often the next digit is meant, of a repeat; whether a unit may follow, of tens.
+    #: How often the next digit is meant, of a repeat.
     repeat: int = 1
     text: str = ""
 
@@ -126,7 +128,7 @@ def read_tokens(texts: Sequence[str]) -> list[Token]:
 
 def is_digit_like(text: str) -> bool:
     """Tell whether a word by itself is a digit, or several."""
-    return _read(text).kind in (TokenKind.DIGITS, TokenKind.REPEAT)
+    return _read(text).kind in (TokenKind.DIGITS, TokenKind.TENS, TokenKind.REPEAT)
 
 
 def _read(text: str) -> Token:
@@ -171,7 +173,7 @@ def _read_word(word: str) -> Token:
     if word in _UNITS or word in _TEENS:
         return Token(TokenKind.DIGITS, _UNITS.get(word) or _TEENS[word], text=word)
     if word in _TENS:
-        return Token(TokenKind.DIGITS, _TENS[word], repeat=0, text=word)
+        return Token(TokenKind.TENS, _TENS[word], text=word)
     if word in _REPEATS:
         return Token(TokenKind.REPEAT, repeat=_REPEATS[word], text=word)
     if word in _HOMOPHONES:
@@ -184,11 +186,11 @@ def _read_word(word: str) -> Token:
 def _join_tens(tokens: list[Token]) -> None:
     """Read "forty five" as 45, and "forty" by itself as 40."""
     for index, token in enumerate(tokens):
-        if token.is_digits and token.repeat == 0:
+        if token.kind is TokenKind.TENS:
             following = tokens[index + 1] if index + 1 < len(tokens) else None
             has_unit = following is not None and following.text in _UNITS and following.digits > "0"
             digits = token.digits if has_unit else f"{token.digits}0"
-            tokens[index] = replace(token, digits=digits, repeat=1)
+            tokens[index] = replace(token, kind=TokenKind.DIGITS, digits=digits)
 
 
 def _apply_repeats(tokens: list[Token]) -> None:
@@ -198,8 +200,8 @@ def _apply_repeats(tokens: list[Token]) -> None:
             continue
         following = tokens[index + 1] if index + 1 < len(tokens) else None
         if following is not None and following.digits and following.kind is not TokenKind.COUNTED:
-            tokens[index] = replace(token, digits=following.digits[0] * (token.repeat - 1))
-            tokens[index] = replace(tokens[index], kind=TokenKind.DIGITS)
+            digits = following.digits[0] * (token.repeat - 1)
+            tokens[index] = replace(token, kind=TokenKind.DIGITS, digits=digits)
             tokens[index + 1] = replace(following, kind=TokenKind.DIGITS)
         else:
             tokens[index] = replace(token, kind=TokenKind.WORD)
@@ -212,14 +214,9 @@ def _settle_soft(tokens: list[Token]) -> None:
             continue
         before = tokens[index - 1] if index else None
         after = next((t for t in tokens[index + 1 : index + 3] if t.kind != TokenKind.SOFT), None)
-        # A price is none, and neither is a range: "5 to 7" has a digit on each side, and one only.
-        is_inside = before is not None and after is not None and before.is_digits
-        if (is_inside and after is not None and after.is_digits) or (
-            token.text in ("oh", "o")
-            and (
-                (before is not None and before.is_digits) or (after is not None and after.is_digits)
-            )
-        ):
+        beside = [side is not None and side.is_digits for side in (before, after)]
+        # An "oh" is a nought beside any digit; people do not say "5 oh" of anything else.
+        if all(beside) or (token.text in ("oh", "o") and any(beside)):
             tokens[index] = replace(token, kind=TokenKind.DIGITS)
 
 
